@@ -1,0 +1,125 @@
+"""The five base classes that components extend, with the Nimbus paper's method names (table 1).
+
+A component is made from a validated pydantic model: it declares `args_model` (and a loader also `scene_model`,
+for one entry of the job's `scenes`), and gets the instance in `__init__`. Anything heavy is imported
+inside methods, so that a job file can be checked on a machine without the backend.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar, Generic, TypeVar
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from nimbusd.stages.types import Episode, Observation, Piece, Scene, Sequence
+
+
+class ComponentArgs(BaseModel):
+    """Base of every component's arguments: unknown keys are errors, values cannot change later."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SceneConfig(ComponentArgs):
+    """One entry of the job's `scenes`. name: unique in the job; part of every episode id and seed."""
+
+    name: str
+
+
+A = TypeVar("A", bound=ComponentArgs)
+S = TypeVar("S", bound=SceneConfig)
+
+
+def _no_beat() -> None:
+    pass
+
+
+class Component(ABC, Generic[A]):
+    """What all five have in common.
+
+    version: semver of the component's results; change it when the same seed gives other episodes.
+    beat: call it at least once per frame or per second of work; a worker that does not beat is killed.
+    """
+
+    args_model: ClassVar[type[ComponentArgs]] = ComponentArgs
+    version: ClassVar[str] = "1.0.0"
+
+    def __init__(self, args: A) -> None:
+        self.args = args
+        self.beat: Callable[[], None] = _no_beat
+
+    def close(self) -> None:
+        """Free what the component holds (processes, files, device memory). Called once, at the end."""
+
+
+class BaseLoader(Component[A], Generic[A, S]):
+    """Makes a `Scene` from one entry of the job's scenes."""
+
+    scene_model: ClassVar[type[SceneConfig]] = SceneConfig
+
+    def asset_paths(self, config: S) -> list[Path]:  # noqa: ARG002 - loaders without files keep this
+        """The files that `load_asset` will need; `nimbusctl check` names those that are missing."""
+        return []
+
+    @abstractmethod
+    def load_asset(self, config: S) -> Scene:
+        """Load and check one scene. Raises AssetError that names the file. Deterministic."""
+
+
+class BaseRandomizer(Component[A]):
+    """Changes a scene (lights, materials, poses), using no other randomness than `rng`."""
+
+    @abstractmethod
+    def randomize(self, scene: Scene, rng: np.random.Generator) -> Scene:
+        """A new scene; the given one stays as it is."""
+
+
+class BasePlanner(Component[A]):
+    """Plans one trajectory in a scene, using no other randomness than `rng`."""
+
+    @abstractmethod
+    def gen_sequence(self, scene: Scene, rng: np.random.Generator) -> Sequence:
+        """A sequence of at least one frame. Raises PlanningFailed(reason) where there is none.
+
+        The planner may keep what it derived from `scene` (an occupancy map) keyed by its content_hash.
+        """
+
+
+class BaseRenderer(Component[A]):
+    """Renders sequences. It lives for many: open(device), then load(scene) and gen_obs(seq) at will, close()."""
+
+    def open(self, device: str) -> None:
+        """Start the backend on a device: `auto`, `cpu`, `cuda:0` … Raises BackendUnavailable."""
+
+    @abstractmethod
+    def load(self, scene: Scene) -> None:
+        """Make `scene` the one that gen_obs shows. Cheap when its content_hash is already loaded."""
+
+    @abstractmethod
+    def gen_obs(self, seq: Sequence) -> Observation:
+        """Render every frame of `seq` in the loaded scene, calling `beat` at each. Raises RenderError."""
+
+
+class BaseWriter(Component[A]):
+    """Stores episodes as pieces, and publishes committed pieces as a dataset."""
+
+    @abstractmethod
+    def save_data(self, seq: Sequence, obs: Observation, episode: Episode) -> Piece:
+        """Write, fsync and rename the episode's piece into `<episode.output>/.pieces/`.
+
+        When it returns, the piece is durable. Raises StoreError, or OSError with errno and path.
+        Called from a writer thread: it must not touch the renderer.
+        """
+
+    @abstractmethod
+    def publish(self, output: Path, pieces: list[Piece], job: dict[str, Any], final: bool) -> Path:
+        """Make `<output>/dataset` hold exactly `pieces`, in this order, swapped in atomically.
+
+        A pure function of its arguments and the pieces' files: the same call gives the same dataset.
+        job: facts for the metadata (name, seed, task …). final: compact to the format's file sizes.
+        Returns the dataset's path. Raises StoreError for a missing or torn piece.
+        """

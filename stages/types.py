@@ -1,0 +1,317 @@
+"""What flows through the pipeline: `Scene` → `Sequence` → `Observation` → `Piece`.
+
+Conventions, everywhere in nimbusd:
+
+- Lengths in metres, angles in radians, times in seconds. The world is right-handed with Z up.
+- `T_a_b` is a 4x4 homogeneous transform that maps coordinates in frame b to frame a.
+- Camera axes follow OpenGL: x right, y up, z backwards (the camera looks along -z).
+- Pixels: u to the right, v down; the centre of the top-left pixel is (0.5, 0.5), so that the
+  principal point of a centred camera is (width / 2, height / 2).
+- Depth is measured along the optical axis (not along the ray); 0 means "nothing was hit".
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, NewType, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+F32: TypeAlias = npt.NDArray[np.float32]
+F64: TypeAlias = npt.NDArray[np.float64]
+I32: TypeAlias = npt.NDArray[np.int32]
+U8: TypeAlias = npt.NDArray[np.uint8]
+U16: TypeAlias = npt.NDArray[np.uint16]
+BoolArray: TypeAlias = npt.NDArray[np.bool_]
+Rgb: TypeAlias = tuple[float, float, float]
+
+EpisodeId = NewType("EpisodeId", str)
+"""`<job>/<scene>/<index>`: the same whatever node, attempt or run makes the episode."""
+
+BACKGROUND_ID = 0
+"""Instance and semantic id of pixels that hit nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """How a surface looks: the part of the glTF metallic-roughness model that every backend can show.
+
+    base_color: linear RGB in 0…1; multiplied with `texture` where there is one.
+    texture: (H, W, 3) uint8 sRGB, row 0 at the top (v = 1), or None.
+    roughness, metallic: 0…1.
+    emission: radiance of the surface in W/m²/sr times `base_color`; 0 for surfaces that do not glow.
+    opacity: 1 is solid. Surfaces below 0.5 (glass) are seen through by depth and segmentation.
+    """
+
+    name: str
+    base_color: Rgb = (0.8, 0.8, 0.8)
+    texture: U8 | None = None
+    roughness: float = 0.6
+    metallic: float = 0.0
+    emission: float = 0.0
+    opacity: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class SceneObject:
+    """One instance in a scene: a triangle mesh with materials and a pose.
+
+    name: unique in its scene. category: lower-case word such as `chair`, `wall`, `floor`.
+    instance_id: 1…65535, unique in its scene; the value of its pixels in instance segmentation.
+    vertices: (V, 3) float32 metres, object frame. faces: (F, 3) int32, counter-clockwise from outside.
+    uvs: (F, 3, 2) float32, one per face corner, v upwards; None without texture coordinates.
+    face_material: (F,) int32, index into `materials`.
+    smooth: shade with interpolated normals.
+    movable: a randomizer may move it (furniture, not walls).
+    """
+
+    name: str
+    category: str
+    instance_id: int
+    vertices: F32
+    faces: I32
+    materials: tuple[Material, ...]
+    face_material: I32
+    uvs: F32 | None = None
+    T_world_object: F64 = field(default_factory=lambda: np.eye(4))
+    smooth: bool = False
+    movable: bool = False
+
+    def world_vertices(self) -> F64:
+        """(V, 3) float64 metres, world frame."""
+        T = self.T_world_object
+        return np.asarray(self.vertices.astype(np.float64) @ T[:3, :3].T + T[:3, 3])
+
+
+@dataclass(frozen=True, slots=True)
+class Light:
+    """A lamp. It shines along -z of its frame (point lamps shine everywhere).
+
+    color: linear RGB. power_w: watts for point and area, W/m² for sun.
+    size_m: (x, y) edge lengths of an area lamp, radius twice for a point lamp.
+    """
+
+    name: str
+    kind: Literal["point", "area", "sun"]
+    T_world_light: F64
+    power_w: float
+    color: Rgb = (1.0, 1.0, 1.0)
+    size_m: tuple[float, float] = (0.1, 0.1)
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """A room's floor. polygon: (N, 2) float64 world x, y in metres, counter-clockwise. z_m: floor height."""
+
+    name: str
+    category: str
+    polygon: F64
+    z_m: float = 0.0
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A loaded scene, independent of any renderer. World frame: metres, Z up.
+
+    rooms may be empty (a bare mesh); planners then find the floors themselves.
+    sky_color, sky_strength: what rays that leave the scene see, linear RGB times strength in W/m²/sr.
+    provenance: where it came from (paths, seeds, licences), JSON values only.
+    """
+
+    name: str
+    objects: tuple[SceneObject, ...]
+    lights: tuple[Light, ...] = ()
+    rooms: tuple[Room, ...] = ()
+    sky_color: Rgb = (1.0, 1.0, 1.0)
+    sky_strength: float = 0.0
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def content_hash(self) -> str:
+        """SHA-256 (hex) of all that can be seen or collided with; equal scenes have equal hashes."""
+        digest = hashlib.sha256()
+
+        def feed(*values: object) -> None:
+            for value in values:
+                if isinstance(value, np.ndarray):
+                    digest.update(repr((value.dtype.str, value.shape)).encode())
+                    digest.update(np.ascontiguousarray(value).tobytes())
+                else:
+                    digest.update(repr(value).encode() + b"\0")
+
+        feed(self.sky_color, self.sky_strength)
+        for obj in self.objects:
+            feed(obj.name, obj.category, obj.instance_id, obj.vertices, obj.faces, obj.face_material)
+            feed(obj.uvs, obj.T_world_object, obj.smooth)
+            for mat in obj.materials:
+                feed(mat.base_color, mat.texture, mat.roughness, mat.metallic, mat.emission, mat.opacity)
+        for light in self.lights:
+            feed(light.kind, light.T_world_light, light.power_w, light.color, light.size_m)
+        return digest.hexdigest()
+
+    def bounds(self) -> tuple[F64, F64]:
+        """Lowest and highest corner, (3,) float64 each, world metres. Raises ValueError without objects."""
+        if not self.objects:
+            raise ValueError(f"scene {self.name!r} has no objects, so it has no bounds")
+        corners = [obj.world_vertices() for obj in self.objects]
+        low = np.min([c.min(axis=0) for c in corners], axis=0)
+        high = np.max([c.max(axis=0) for c in corners], axis=0)
+        return low, high
+
+
+@dataclass(frozen=True, slots=True)
+class Camera:
+    """A pinhole camera without distortion. fx, fy, cx, cy in pixels (pixel centres at +0.5)."""
+
+    name: str
+    width: int
+    height: int
+    fx: float
+    fy: float
+    cx: float
+    cy: float
+
+    def matrix(self) -> F64:
+        """(3, 3) float64 K: u = fx x/z + cx with x right, y down, z forward."""
+        return np.array([[self.fx, 0, self.cx], [0, self.fy, self.cy], [0, 0, 1]], np.float64)
+
+
+@dataclass(frozen=True, slots=True)
+class Feature:
+    """A per-frame column of a sequence. values: (T, …) array; names: what each element of a row is."""
+
+    values: npt.NDArray[Any]
+    names: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sequence:
+    """A planned trajectory: all a renderer needs to make T observations, and all that is stored beside them.
+
+    fps: frames per second of every array here. task: the instruction in words.
+    cameras: intrinsics by camera. T_world_camera: camera name → (T, 4, 4) float64.
+    T_base_camera: camera name → (4, 4) float64, the mounting on the robot; base frame x forward, z up.
+    states, actions: dataset key (`observation.state`, `action`) → Feature with T rows.
+    T_world_object: moved object's name → (T, 4, 4) float64; objects not named here stand still.
+    notes: JSON values for the episode's metadata (start, goal, path length, attempts …).
+    """
+
+    fps: float
+    task: str
+    cameras: tuple[Camera, ...]
+    T_world_camera: Mapping[str, F64]
+    T_base_camera: Mapping[str, F64]
+    states: Mapping[str, Feature]
+    actions: Mapping[str, Feature]
+    T_world_object: Mapping[str, F64] = field(default_factory=dict)
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(next(iter(self.T_world_camera.values()))) if self.T_world_camera else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """One row of a segmentation table: pixels of `instance_id` show object `name` of `category`."""
+
+    instance_id: int
+    semantic_id: int
+    name: str
+    category: str
+
+
+@dataclass(frozen=True, slots=True)
+class CameraFrames:
+    """What one camera saw. T frames of H x W pixels, sampled at pixel centres except RGB (antialiased).
+
+    rgb: (T, H, W, 3) uint8 sRGB. depth_m: (T, H, W) float32 metres along the optical axis, 0 = no hit.
+    instance, semantic: (T, H, W) uint16 ids, 0 = background. None where the renderer was not asked.
+    """
+
+    rgb: U8
+    depth_m: F32 | None = None
+    instance: U16 | None = None
+    semantic: U16 | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What the cameras saw along a sequence. labels: every object that ids in the frames can name."""
+
+    frames: Mapping[str, CameraFrames]
+    labels: tuple[Label, ...] = ()
+    renderer: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class PieceFile:
+    """A file of a piece. path: relative to the piece, POSIX. sha256: hex."""
+
+    path: str
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """An episode's files before publishing, durable under `<output>/.pieces/<folder>`.
+
+    folder: name of the piece's folder. length: frames. files: every file in it, sorted by path.
+    """
+
+    folder: str
+    length: int
+    files: tuple[PieceFile, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class EpisodeRequest:
+    """An episode to make. variant: which randomization of the scene it uses. attempt: fencing number."""
+
+    job: str
+    scene: str
+    index: int
+    variant: int = 0
+    attempt: int = 1
+
+    @property
+    def episode_id(self) -> EpisodeId:
+        return EpisodeId(f"{self.job}/{self.scene}/{self.index}")
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why an episode came to nothing. stage: load, randomize, plan, render or store.
+
+    reason: snake_case word that statistics group by. planned: True for PlanningFailed (a result, not
+    retried). evidence: traceback, stack or stderr for the person who looks into it.
+    """
+
+    stage: str
+    reason: str
+    detail: str
+    planned: bool = False
+    evidence: str = ""
+
+
+@dataclass(slots=True)
+class Episode:
+    """An episode on its way through the stages; each stage fills its field, or `failure` once.
+
+    timings_s: stage → seconds spent in it. context: job facts that the writer records (JSON values).
+    """
+
+    request: EpisodeRequest
+    output: Path
+    scene: Scene | None = None
+    sequence: Sequence | None = None
+    observation: Observation | None = None
+    piece: Piece | None = None
+    failure: Failure | None = None
+    timings_s: dict[str, float] = field(default_factory=dict)
+    context: Mapping[str, Any] = field(default_factory=dict)
