@@ -1,0 +1,301 @@
+"""The stage runner: five lazy iterators that chain load → randomize → plan → render → store.
+
+Each iterator pulls one `Episode` from the one before it, lets its component fill the episode's field, and
+hands the episode on. A failure is written into the episode, which then passes the later stages untouched,
+so that every request that goes in comes out exactly once, made or with a reason. Nothing runs ahead: an
+episode's memory is bounded by the stage that holds it, plus `pending` episodes in the writer thread.
+"""
+
+from __future__ import annotations
+
+import errno
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from nimbusd.stages.base import BaseLoader, BasePlanner, BaseRandomizer, BaseRenderer, BaseWriter, SceneConfig
+from nimbusd.stages.errors import AssetError, BackendUnavailable, ComponentError, PlanningFailed
+from nimbusd.stages.seeds import stream
+from nimbusd.stages.types import Episode, EpisodeRequest, Failure, Observation, Piece, Scene, Sequence
+
+T = TypeVar("T")
+StageSeen = Callable[[str, Episode], None]
+
+
+def _nothing(stage: str, episode: Episode) -> None:
+    """The default observer of stages."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """The five components of a job, made and ready. `randomizer` is None where the job names none."""
+
+    loader: BaseLoader[Any, Any]
+    randomizer: BaseRandomizer[Any] | None
+    planner: BasePlanner[Any]
+    renderer: BaseRenderer[Any]
+    writer: BaseWriter[Any]
+
+    def components(self) -> dict[str, Any]:
+        """Stage name → component, in the order of the stages."""
+        named = {
+            "load": self.loader,
+            "randomize": self.randomizer,
+            "plan": self.planner,
+            "render": self.renderer,
+            "store": self.writer,
+        }
+        return {stage: component for stage, component in named.items() if component is not None}
+
+    def describe(self) -> dict[str, dict[str, Any]]:
+        """Stage → name, version and arguments of its component, for the metadata of every episode."""
+        return {
+            stage: {
+                "name": type(component).__name__,
+                "version": component.version,
+                "args": component.args.model_dump(mode="json"),
+            }
+            for stage, component in self.components().items()
+        }
+
+    def close(self) -> None:
+        """Close every component, last stage first."""
+        for component in reversed(self.components().values()):
+            component.close()
+
+
+class _StageIterator(Iterator[Episode]):
+    """Pulls from `source`, applies one stage, and turns its errors into the episode's failure."""
+
+    stage = ""
+
+    def __init__(self, source: Iterator[Episode], seen: StageSeen = _nothing) -> None:
+        self._source = source
+        self._seen = seen
+
+    def __next__(self) -> Episode:
+        episode = next(self._source)
+        if episode.failure is None:
+            self._attempt(episode)
+        return episode
+
+    def _attempt(self, episode: Episode) -> None:
+        self._seen(self.stage, episode)
+        started = time.perf_counter()
+        try:
+            self._apply(episode)
+        except BackendUnavailable:
+            raise  # no episode can succeed here: the worker must stop and say so
+        except Exception as error:  # noqa: BLE001 - a component may raise anything; it becomes the episode's failure
+            episode.failure = failure_of(self.stage, error)
+        finally:
+            episode.timings_s[self.stage] = time.perf_counter() - started
+
+    def _apply(self, episode: Episode) -> None:
+        raise NotImplementedError
+
+
+def failure_of(stage: str, error: Exception) -> Failure:
+    """What an exception from a component means for the episode."""
+    if isinstance(error, PlanningFailed):
+        return Failure(stage, error.reason, error.detail, planned=True)
+    evidence = "".join(traceback.format_exception(error))
+    if isinstance(error, AssetError):
+        return Failure(stage, "asset_error", str(error), evidence=evidence)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return Failure(stage, "disk_full", str(error), evidence=evidence)
+    return Failure(stage, _snake(type(error).__name__), str(error), evidence=evidence)
+
+
+def _snake(name: str) -> str:
+    return "".join(f"_{c.lower()}" if c.isupper() and i else c.lower() for i, c in enumerate(name))
+
+
+def _require(component: object, method: str, value: object, kind: type[T]) -> T:
+    """`value` if it is a `kind`; ComponentError with the component's name otherwise."""
+    if not isinstance(value, kind):
+        raise ComponentError(
+            f"{type(component).__module__}.{type(component).__name__}.{method} returned "
+            f"{type(value).__name__}, but must return {kind.__name__}"
+        )
+    return value
+
+
+class LoadIterator(_StageIterator):
+    """Makes an Episode of each request and gives it its scene; a scene stays loaded while requests name it."""
+
+    stage = "load"
+
+    def __init__(
+        self,
+        requests: Iterable[EpisodeRequest],
+        loader: BaseLoader[Any, Any],
+        scene_config: Callable[[str], SceneConfig],
+        output: Path,
+        context: Mapping[str, Any],
+        seen: StageSeen = _nothing,
+    ) -> None:
+        super().__init__((Episode(request, output, context=dict(context)) for request in requests), seen)
+        self._loader = loader
+        self._scene_config = scene_config
+        self._loaded: tuple[str, Scene] | None = None
+
+    def _apply(self, episode: Episode) -> None:
+        name = episode.request.scene
+        if self._loaded is None or self._loaded[0] != name:
+            self._loaded = None  # free the old scene before the new one takes memory
+            scene = self._loader.load_asset(self._scene_config(name))
+            self._loaded = (name, _require(self._loader, "load_asset", scene, Scene))
+        episode.scene = self._loaded[1]
+
+
+class RandomizeIterator(_StageIterator):
+    """Gives each episode the scene's variant that its request names; the same variant is made once in a row."""
+
+    stage = "randomize"
+
+    def __init__(
+        self,
+        source: Iterator[Episode],
+        randomizer: BaseRandomizer[Any] | None,
+        job_seed: int,
+        seen: StageSeen = _nothing,
+    ) -> None:
+        super().__init__(source, seen)
+        self._randomizer = randomizer
+        self._job_seed = job_seed
+        self._made: tuple[tuple[str, int], Scene] | None = None
+
+    def _apply(self, episode: Episode) -> None:
+        if self._randomizer is None:
+            return
+        assert episode.scene is not None
+        key = (episode.request.scene, episode.request.variant)
+        if self._made is None or self._made[0] != key:
+            self._made = None
+            rng = stream(self._job_seed, *key, "randomize")
+            scene = self._randomizer.randomize(episode.scene, rng)
+            self._made = (key, _require(self._randomizer, "randomize", scene, Scene))
+        episode.scene = self._made[1]
+
+
+class PlanIterator(_StageIterator):
+    """Plans each episode from its own random stream."""
+
+    stage = "plan"
+
+    def __init__(
+        self, source: Iterator[Episode], planner: BasePlanner[Any], job_seed: int, seen: StageSeen = _nothing
+    ) -> None:
+        super().__init__(source, seen)
+        self._planner = planner
+        self._job_seed = job_seed
+
+    def _apply(self, episode: Episode) -> None:
+        assert episode.scene is not None
+        rng = stream(self._job_seed, episode.request.scene, episode.request.index, "plan")
+        sequence = _require(self._planner, "gen_sequence", self._planner.gen_sequence(episode.scene, rng), Sequence)
+        if len(sequence) == 0:
+            raise ComponentError(f"{type(self._planner).__name__}.gen_sequence returned a sequence without frames")
+        episode.sequence = sequence
+
+
+class RenderIterator(_StageIterator):
+    """Renders each planned episode."""
+
+    stage = "render"
+
+    def __init__(self, source: Iterator[Episode], renderer: BaseRenderer[Any], seen: StageSeen = _nothing) -> None:
+        super().__init__(source, seen)
+        self._renderer = renderer
+
+    def _apply(self, episode: Episode) -> None:
+        assert episode.scene is not None
+        assert episode.sequence is not None
+        self._renderer.load(episode.scene)
+        episode.observation = _require(self._renderer, "gen_obs", self._renderer.gen_obs(episode.sequence), Observation)
+
+
+class StoreIterator(_StageIterator):
+    """Stores episodes in a writer thread while the stages before it make the next ones.
+
+    pending: how many episodes may wait for the writer; 0 stores in the caller's thread, in lockstep.
+    stored: called with each episode as soon as its piece is durable or its storing failed (from the writer
+    thread), so that a commit does not wait for the next render.
+    """
+
+    stage = "store"
+
+    def __init__(
+        self,
+        source: Iterator[Episode],
+        writer: BaseWriter[Any],
+        pending: int = 1,
+        stored: Callable[[Episode], None] | None = None,
+        seen: StageSeen = _nothing,
+    ) -> None:
+        super().__init__(source, seen)
+        self._writer = writer
+        self._limit = pending
+        self._stored = stored
+        self._pool = ThreadPoolExecutor(1, "writer") if pending else None
+        self._waiting: deque[Future[Episode]] = deque()
+
+    def __next__(self) -> Episode:
+        while True:
+            if self._waiting and (len(self._waiting) > self._limit or self._waiting[0].done()):
+                return self._waiting.popleft().result()
+            try:
+                episode = next(self._source)
+            except StopIteration:
+                if self._waiting:
+                    return self._waiting.popleft().result()
+                self.close()
+                raise
+            if episode.failure is not None or self._pool is None:
+                return self._finish(episode)
+            self._waiting.append(self._pool.submit(self._finish, episode))
+
+    def close(self) -> None:
+        """Wait for what is being stored and end the writer thread."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=True)
+
+    def _finish(self, episode: Episode) -> Episode:
+        if episode.failure is None:
+            self._attempt(episode)
+        if self._stored is not None:
+            self._stored(episode)
+        return episode
+
+    def _apply(self, episode: Episode) -> None:
+        assert episode.sequence is not None
+        assert episode.observation is not None
+        piece = self._writer.save_data(episode.sequence, episode.observation, episode)
+        episode.piece = _require(self._writer, "save_data", piece, Piece)
+        episode.observation = None  # by far the largest part; nobody needs it once the piece is durable
+
+
+def run_stages(
+    pipeline: Pipeline,
+    requests: Iterable[EpisodeRequest],
+    *,
+    job_seed: int,
+    scene_config: Callable[[str], SceneConfig],
+    output: Path,
+    context: Mapping[str, Any],
+    pending: int = 1,
+    stored: Callable[[Episode], None] | None = None,
+    seen: StageSeen = _nothing,
+) -> StoreIterator:
+    """Chain the five iterators. Every request comes out once; `seen(stage, episode)` is called at each start."""
+    loaded = LoadIterator(requests, pipeline.loader, scene_config, output, context, seen)
+    randomized = RandomizeIterator(loaded, pipeline.randomizer, job_seed, seen)
+    planned = PlanIterator(randomized, pipeline.planner, job_seed, seen)
+    rendered = RenderIterator(planned, pipeline.renderer, seen)
+    return StoreIterator(rendered, pipeline.writer, pending, stored, seen)
