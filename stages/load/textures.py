@@ -20,7 +20,8 @@ Palette = Sequence[tuple[int, int, int]]
 _WOODS: Palette = ((196, 154, 108), (160, 112, 70), (120, 78, 48), (214, 182, 140), (92, 62, 44), (180, 130, 92))
 _TILES: Palette = ((224, 222, 216), (200, 204, 204), (188, 176, 160), (168, 182, 188), (214, 200, 178), (140, 144, 148))
 _PAINTS: Palette = (
-    (236, 232, 224), (228, 226, 222), (226, 216, 198), (206, 216, 214), (214, 220, 226), (222, 208, 202), (204, 212, 194),
+    (236, 232, 224), (228, 226, 222), (226, 216, 198), (206, 216, 214), (214, 220, 226), (222, 208, 202),
+    (204, 212, 194),
 )  # fmt: skip
 _CLOTHS: Palette = (
     (110, 118, 128), (150, 140, 126), (92, 108, 128), (134, 94, 82), (104, 118, 96), (176, 168, 156), (70, 76, 86),
@@ -163,7 +164,7 @@ grass and stripes (rugs, covers)."""
 
 
 def _grid(size: int) -> tuple[F64, F64]:
-    """u to the right and v downwards at pixel centres, (size, size) each, in 0…1."""
+    """Pixel centres: u to the right, v downwards, (size, size) each, in 0…1."""
     centres = (np.arange(size) + 0.5) / size
     u, v = np.meshgrid(centres, centres)
     return u, v
@@ -209,4 +210,4 @@ def _blend(low: F64, high: F64, weight: F64) -> F64:
 
 
 def _to_u8(image: F64) -> U8:
-    return np.clip(np.rint(image), 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(np.rint(image), 0, 255), np.uint8)
