@@ -42,11 +42,13 @@ class Component(ABC, Generic[A]):
     """What all five have in common.
 
     version: semver of the component's results; change it when the same seed gives other episodes.
+    requires: modules that its methods import; `nimbusctl check` warns where one is not installed.
     beat: call it at least once per frame or per second of work; a worker that does not beat is killed.
     """
 
     args_model: ClassVar[type[ComponentArgs]] = ComponentArgs
     version: ClassVar[str] = "1.0.0"
+    requires: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, args: A) -> None:
         self.args = args

@@ -84,8 +84,8 @@ def _by_word(name: str) -> object:
     point = points.get(name)
     if point is None:
         raise ComponentError(
-            f"no component is called '{name}'; {did_you_mean(name, points)} "
-            f"A class of yours is named `package.module:Class`."
+            f"no component is called '{name}' (a class of yours is named package.module:Class); "
+            f"{did_you_mean(name, points)}"
         )
     try:
         return point.load()

@@ -1,0 +1,153 @@
+"""`Job`: a checked job as plain values, the same in every process that works on it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, TypeVar, overload
+
+import orjson
+
+from nimbusd.job.model import Limits
+from nimbusd.stages.base import (
+    BaseLoader,
+    BasePlanner,
+    BaseRandomizer,
+    BaseRenderer,
+    BaseWriter,
+    Component,
+    ComponentArgs,
+    SceneConfig,
+)
+from nimbusd.stages.registry import Kind, resolve
+
+M = TypeVar("M", bound=ComponentArgs)
+
+
+@dataclass(frozen=True, slots=True)
+class StageSpec:
+    """A stage's component. version: of its results, when the job was read. args: JSON values, defaults filled in."""
+
+    component: str
+    version: str
+    args: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job that passed `read_job`. Plain values only, so that it travels as JSON or msgpack.
+
+    output: absolute folder. scenes_root: absolute folder that relative paths in scenes and args start at.
+    scene_entries: scene name → its entry as JSON values, `count` already expanded, in the file's order.
+    stages: the pipeline by kind; without `randomize` that key is absent. The rest: see JobFile.
+    """
+
+    name: str
+    seed: int
+    output: Path
+    scenes_root: Path
+    scene_entries: Mapping[str, Mapping[str, Any]]
+    episodes_per_scene: int
+    exact: bool
+    max_tries_per_episode: int
+    randomize_every: int
+    workers: int | None
+    stages: Mapping[Kind, StageSpec]
+    limits: Limits = field(default_factory=Limits)
+
+    @cached_property
+    def scenes(self) -> tuple[str, ...]:
+        """The scenes' names, in order."""
+        return tuple(self.scene_entries)
+
+    @property
+    def total_episodes(self) -> int:
+        """Episodes asked for, over all scenes."""
+        return len(self.scene_entries) * self.episodes_per_scene
+
+    def variant(self, index: int) -> int:
+        """Which randomization of its scene the episode with this index uses."""
+        return index // self.randomize_every if self.randomize_every else 0
+
+    def scene_config(self, name: str) -> SceneConfig:
+        """The loader's argument for one scene, with file paths absolute. Raises KeyError for an unknown name."""
+        model = resolve(self.stages["load"].component, "load").scene_model
+        return with_root(model.model_validate(dict(self.scene_entries[name])), self.scenes_root)
+
+    @overload
+    def make(self, kind: Literal["load"]) -> BaseLoader[Any, Any]: ...
+    @overload
+    def make(self, kind: Literal["randomize"]) -> BaseRandomizer[Any]: ...
+    @overload
+    def make(self, kind: Literal["plan"]) -> BasePlanner[Any]: ...
+    @overload
+    def make(self, kind: Literal["render"]) -> BaseRenderer[Any]: ...
+    @overload
+    def make(self, kind: Literal["store"]) -> BaseWriter[Any]: ...
+    @overload
+    def make(self, kind: Kind) -> Component[Any]: ...
+    def make(self, kind: Kind) -> Component[Any]:
+        """A new component of a stage. Raises KeyError for `randomize` in a job without it, or ComponentError."""
+        spec = self.stages[kind]
+        component = resolve(spec.component, kind)
+        return component(with_root(component.args_model.model_validate(dict(spec.args)), self.scenes_root))
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values that `from_dict` makes an equal job of."""
+        return {
+            "name": self.name,
+            "seed": self.seed,
+            "output": str(self.output),
+            "scenes_root": str(self.scenes_root),
+            # A list of pairs: the order of scenes is part of the job, and JSON objects promise none.
+            "scenes": [[name, dict(entry)] for name, entry in self.scene_entries.items()],
+            "episodes_per_scene": self.episodes_per_scene,
+            "exact": self.exact,
+            "max_tries_per_episode": self.max_tries_per_episode,
+            "randomize_every": self.randomize_every,
+            "workers": self.workers,
+            "stages": {kind: asdict(spec) for kind, spec in self.stages.items()},
+            "limits": self.limits.model_dump(mode="json"),
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Job:
+        """The job that `to_dict` described. Nothing is checked again: it came from `read_job`."""
+        values = dict(values)
+        return cls(
+            output=Path(values.pop("output")),
+            scenes_root=Path(values.pop("scenes_root")),
+            scene_entries=dict(values.pop("scenes")),
+            stages={kind: StageSpec(**spec) for kind, spec in values.pop("stages").items()},
+            limits=Limits(**values.pop("limits")),
+            **values,
+        )
+
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of what determines the episodes; an output is only resumed by a job with the same one.
+
+        Where files lie (output, scenes_root), how much is run at once and when to give up are not part of it.
+        """
+        values = self.to_dict()
+        for key in ("output", "scenes_root", "workers", "limits", "max_tries_per_episode"):
+            del values[key]
+        return hashlib.sha256(orjson.dumps(values, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+
+def with_root(args: M, root: Path) -> M:
+    """`args` with every relative Path in its fields joined to `root`."""
+    changed = {name: _rooted(value, root) for name, value in args if value is not _rooted(value, root)}
+    return args.model_copy(update=changed) if changed else args
+
+
+def _rooted(value: Any, root: Path) -> Any:
+    if isinstance(value, Path):
+        return value if value.is_absolute() else root / value
+    if isinstance(value, (list, tuple)) and any(isinstance(item, Path) for item in value):
+        return type(value)(_rooted(item, root) for item in value)
+    if isinstance(value, dict) and any(isinstance(item, Path) for item in value.values()):
+        return {key: _rooted(item, root) for key, item in value.items()}
+    return value
