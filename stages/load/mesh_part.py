@@ -92,7 +92,7 @@ def color_atlas(face_colors: U8) -> tuple[U8, F32]:
     return texture, np.repeat(uv[:, None, :], 3, axis=1).astype(np.float32)
 
 
-def are_smooth(vertices: F32, faces: I32, corner_normals: npt.NDArray[np.floating]) -> bool:
+def are_smooth(vertices: F32, faces: I32, corner_normals: F32) -> bool:
     """True where the given normals (F, 3, 3) bend away from their faces by more than 2 degrees anywhere."""
     a, b, c = (vertices[faces[:, k]].astype(np.float64) for k in range(3))
     flat = np.cross(b - a, c - a)
