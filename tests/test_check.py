@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import orjson
+import pytest
+from click.testing import CliRunner, Result
+
+from nimbusd.cli.check import check
+from nimbusd.job import read_job
+from nimbusd.master.ledger import Ledger
+from tests.test_job_file import JOB
+
+
+@pytest.fixture
+def job_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "meshes").mkdir()
+    (tmp_path / "meshes/flat.glb").touch()
+    path = tmp_path / "job.yaml"
+    path.write_text(JOB)
+    return path
+
+
+def run(*args: str | Path) -> Result:
+    return CliRunner().invoke(check, [str(arg) for arg in args], catch_exceptions=False)
+
+
+def errors_of(*args: str | Path) -> dict[str, str]:
+    """Place → sentence of every error that `check --json` tells."""
+    result = run(*args, "--json")
+    assert result.exit_code == 2
+    return {error["where"]: error["text"] for error in orjson.loads(result.stdout)["errors"]}
+
+
+def test_a_good_job_is_summed_up(job_file: Path) -> None:
+    result = run(job_file)
+    assert result.exit_code == 0
+    for words in ("4: flat, house_000", "exactly 8 (2 per scene)", "ToyPlanner 1.2.0", "OK: toy can run"):
+        assert words in result.output
+
+
+def test_a_module_that_is_not_installed_here_is_a_warning(job_file: Path) -> None:
+    result = run(job_file, "--json")
+    assert result.exit_code == 0
+    (warning,) = orjson.loads(result.stdout)["warnings"]
+    assert warning["where"] == "job.yaml:15" or warning["where"].endswith("/job.yaml:15")
+    assert "no_such_module_anywhere" in warning["text"]
+
+
+def test_a_missing_scene_file_is_named_with_the_line_of_its_key(job_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "meshes/flat.glb").unlink()
+    errors = errors_of(job_file)
+    assert list(errors) == [f"{job_file}:5"]
+    assert f"{tmp_path}/meshes/flat.glb does not exist" in errors[f"{job_file}:5"]
+
+
+def test_an_output_that_is_a_file_is_an_error(job_file: Path) -> None:
+    (text,) = errors_of(job_file, "--output", job_file).values()
+    assert "is a file, not a folder" in text
+
+
+def test_an_output_of_another_job_is_an_error_and_of_this_job_is_not(job_file: Path, tmp_path: Path) -> None:
+    output = tmp_path / "there"
+    output.mkdir()
+    Ledger.open(output / "ledger.sqlite", "toy", read_job(job_file).fingerprint()).close()
+    assert run(job_file, "--output", output).exit_code == 0
+    (text,) = errors_of(job_file, "--output", output, "--set", "seed=6").values()
+    assert "holds episodes of job 'toy' with other settings" in text
+
+
+def test_every_error_of_the_file_is_printed_and_counted(job_file: Path) -> None:
+    job_file.write_text(JOB.replace("seed: 5\n", "sead: 5\n").replace("fps: 5", "fpz: 5"))
+    result = run(job_file)
+    assert result.exit_code == 2
+    assert "job.yaml:2: unknown key 'sead'; did you mean 'seed'?" in result.output
+    assert "2 errors: this job cannot run" in result.output
