@@ -85,7 +85,8 @@ def rounded_box(size: Point, radius: float, inner: int = 0, crown: float = 0.0) 
         core = np.linspace(-h + radius, h - radius, inner + 2)
         steps.append(np.concatenate([[-h], core, [h]]))
     count = inner + 4
-    vertices, faces = [], []
+    vertices: list[F64] = []
+    faces: list[npt.NDArray[np.int64]] = []
     row, column = np.divmod(np.arange((count - 1) ** 2), count - 1)
     corner = row * count + column
     quads = np.stack([corner, corner + count, corner + count + 1, corner + 1], axis=1)

@@ -192,7 +192,7 @@ def _grain(rng: np.random.Generator, size: int) -> F64:
     _, v = _grid(size)
     bend = _noise(rng, size, 0.22, 0.05)
     rings = np.sin(2 * np.pi * (int(rng.integers(5, 14)) * v + 0.55 * bend))
-    return 0.06 * rings + 0.05 * _noise(rng, size, 0.12, 0.003) + 0.03 * _noise(rng, size, 0.02, 0.002)
+    return np.asarray(0.06 * rings + 0.05 * _noise(rng, size, 0.12, 0.003) + 0.03 * _noise(rng, size, 0.02, 0.002))
 
 
 def _pick(rng: np.random.Generator, palette: Palette) -> tuple[float, float, float]:
