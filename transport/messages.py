@@ -74,12 +74,11 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class Beat:
-    """Worker → daemon: the thread that works on `episode` is alive. frames: rendered so far."""
+    """Worker → daemon: a thread that works on `episode` is alive; sent at once when a stage begins."""
 
     slot: str
     episode: EpisodeRef
     stage: str
-    frames: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,11 +125,18 @@ class Fatal:
 
 
 @dataclass(frozen=True, slots=True)
+class Bye:
+    """Worker → daemon, last: I leave, and have said all."""
+
+    slot: str
+
+
+@dataclass(frozen=True, slots=True)
 class Drain:
     """Daemon → worker: finish what you have started, give back the rest, and leave."""
 
 
-Message: TypeAlias = Hello | Welcome | Ready | Pull | Lease | Beat | Commit | Fail | GiveBack | Fatal | Drain
+Message: TypeAlias = Hello | Welcome | Ready | Pull | Lease | Beat | Commit | Fail | GiveBack | Fatal | Bye | Drain
 
 _TYPES: dict[str, type[Any]] = {cls.__name__: cls for cls in typing.get_args(Message)}
 

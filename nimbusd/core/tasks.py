@@ -146,7 +146,6 @@ class GrantLease:
 
     worker: WorkerId
     attempt: Attempt
-    variant: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,14 +169,12 @@ class ScenePlan:
     """What a job wants of a scene.
 
     wanted: episodes. exact: refill failed plans from the next indexes, up to `most_tried` indexes in all.
-    randomize_every: indexes that share a variant of the scene; 0 for one variant.
     """
 
     name: str
     wanted: int
     exact: bool
     most_tried: int
-    randomize_every: int = 0
 
 
 @dataclass(slots=True)
@@ -431,9 +428,8 @@ class TaskTable:
             self._credit[worker] -= 1
             self._last_scene[worker] = name
             key = EpisodeKey(name, index)
-            every = scene.plan.randomize_every
             orders.append(Record(key, State.LEASED, episode.attempt, episode.losses, worker=worker))
-            orders.append(GrantLease(worker, Attempt(key, episode.attempt), index // every if every else 0))
+            orders.append(GrantLease(worker, Attempt(key, episode.attempt)))
         return orders
 
     def _next_worker(self, pending: int) -> WorkerId | None:
@@ -449,7 +445,7 @@ class TaskTable:
     def _choose_scene(self, worker: WorkerId, pending: Mapping[str, list[int]]) -> str:
         """The scene the worker has loaded, else one nobody works on, else the one with most to do."""
         last = self._last_scene.get(worker)
-        if last in pending:
+        if last is not None and last in pending:
             return last
         taken = set(self._last_scene.values())
         return min(pending, key=lambda name: (name in taken, -len(pending[name])))

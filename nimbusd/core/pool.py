@@ -1,0 +1,235 @@
+"""Slots and their compute workers, as a pure state machine: who is alive, who must die, who is spawned anew.
+
+A worker owes a sign of life within a deadline: `start_timeout_s` from its spawn until it is ready, and
+`beat_timeout_s` between beats while it holds a lease, and the end of each episode within `episode_timeout_s`,
+where that is given. A worker that waits for work owes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from nimbusd.core.tasks import WorkerId
+
+# --- facts ---
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerReady:
+    """A worker has made its components and opened its backend."""
+
+    worker: WorkerId
+
+
+@dataclass(frozen=True, slots=True)
+class BeatSeen:
+    """A worker showed progress. busy: it still has work."""
+
+    worker: WorkerId
+    busy: bool
+
+
+@dataclass(frozen=True, slots=True)
+class EpisodeBegan:
+    """A worker has turned to its next episode."""
+
+    worker: WorkerId
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerExited:
+    """A worker's process is gone. returncode: negative for a signal, as subprocess has it."""
+
+    worker: WorkerId
+    returncode: int
+
+
+@dataclass(frozen=True, slots=True)
+class TimePassed:
+    """Look at the deadlines."""
+
+
+@dataclass(frozen=True, slots=True)
+class StopAsked:
+    """Spawn nothing more. Workers leave by themselves; those that are still starting are killed."""
+
+
+PoolFact: TypeAlias = WorkerReady | BeatSeen | EpisodeBegan | WorkerExited | TimePassed | StopAsked
+
+# --- orders ---
+
+
+@dataclass(frozen=True, slots=True)
+class SpawnWorker:
+    """Start a compute worker in a slot, not before `not_before` (same clock as `now`)."""
+
+    slot: str
+    worker: WorkerId
+    not_before: float
+
+
+@dataclass(frozen=True, slots=True)
+class KillWorker:
+    """SIGKILL the worker's process group; its exit is reported afterwards as any other."""
+
+    worker: WorkerId
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReportLost:
+    """Tell the task table that the worker is gone. failed: it should not have been."""
+
+    worker: WorkerId
+    reason: str
+    detail: str
+    failed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    """No worker can be started here."""
+
+    detail: str
+
+
+PoolOrder: TypeAlias = SpawnWorker | KillWorker | ReportLost | GiveUp
+
+
+@dataclass(slots=True)
+class _Slot:
+    name: str
+    worker: WorkerId
+    generation: int = 0
+    ready: bool = False
+    deadline: float | None = None
+    episode_deadline: float | None = None
+    killed: str | None = None
+    failed_starts: int = 0
+    present: bool = True
+
+
+class WorkerPool:
+    """The slots of a node, one worker each.
+
+    A worker that dies before it was ever ready counts as a failed start; `most_failed_starts` of them in a
+    row in one slot mean that something is wrong with the node, not with an episode.
+    """
+
+    def __init__(
+        self,
+        slots: Iterable[str],
+        beat_timeout_s: float,
+        episode_timeout_s: float | None = None,
+        start_timeout_s: float = 300.0,
+        most_failed_starts: int = 3,
+        backoff_s: float = 0.5,
+    ) -> None:
+        self._slots = {name: _Slot(name, WorkerId(f"{name}#0")) for name in slots}
+        self._beat_timeout_s = beat_timeout_s
+        self._episode_timeout_s = episode_timeout_s
+        self._start_timeout_s = start_timeout_s
+        self._most_failed_starts = most_failed_starts
+        self._backoff_s = backoff_s
+        self._stopping = False
+
+    def start(self, now: float) -> list[PoolOrder]:
+        """Spawn a worker in every slot."""
+        return [self._spawn(slot, now) for slot in self._slots.values()]
+
+    def alive(self) -> int:
+        """Workers spawned and not yet seen to exit."""
+        return sum(slot.present for slot in self._slots.values())
+
+    def handle(self, fact: PoolFact, now: float) -> list[PoolOrder]:
+        """Take in a fact; facts about workers that have been replaced are ignored."""
+        match fact:
+            case WorkerReady(worker):
+                if (slot := self._slot(worker)) is not None:
+                    slot.ready, slot.deadline, slot.failed_starts = True, None, 0
+            case BeatSeen(worker, busy):
+                if (slot := self._slot(worker)) is not None and slot.ready:
+                    slot.deadline = now + self._beat_timeout_s if busy else None
+                    slot.episode_deadline = slot.episode_deadline if busy else None
+            case EpisodeBegan(worker):
+                slot = self._slot(worker)
+                if slot is not None and slot.ready and self._episode_timeout_s is not None:
+                    slot.episode_deadline = now + self._episode_timeout_s
+            case WorkerExited(worker, returncode):
+                return self._exited(worker, returncode, now)
+            case TimePassed():
+                return self._overdue(now)
+            case StopAsked():
+                self._stopping = True
+                return self._kill_unready()
+        return []
+
+    def _slot(self, worker: WorkerId) -> _Slot | None:
+        slot = self._slots.get(worker.rpartition("#")[0])
+        return slot if slot is not None and slot.worker == worker and slot.present else None
+
+    def _spawn(self, slot: _Slot, now: float, delay_s: float = 0.0) -> SpawnWorker:
+        slot.generation += 1
+        slot.worker = WorkerId(f"{slot.name}#{slot.generation}")
+        slot.ready, slot.killed, slot.present = False, None, True
+        slot.episode_deadline = None
+        slot.deadline = now + delay_s + self._start_timeout_s
+        return SpawnWorker(slot.name, slot.worker, now + delay_s)
+
+    def _kill_unready(self) -> list[PoolOrder]:
+        """Workers that are still starting have nothing to lose, and nothing to do."""
+        orders: list[PoolOrder] = []
+        for slot in self._slots.values():
+            if slot.present and not slot.ready and slot.killed is None:
+                slot.killed = "no longer needed"
+                orders.append(KillWorker(slot.worker, slot.killed))
+        return orders
+
+    def _overdue(self, now: float) -> list[PoolOrder]:
+        orders: list[PoolOrder] = []
+        for slot in self._slots.values():
+            if slot.present and slot.killed is None and (reason := self._late(slot, now)) is not None:
+                slot.killed = reason
+                orders.append(KillWorker(slot.worker, reason))
+        return orders
+
+    def _late(self, slot: _Slot, now: float) -> str | None:
+        """What the slot's worker owes and has not given, or None."""
+        if slot.deadline is not None and now > slot.deadline:
+            if slot.ready:
+                return f"no progress for {self._beat_timeout_s:g} s"
+            return f"not ready after {self._start_timeout_s:g} s"
+        if slot.episode_deadline is not None and now > slot.episode_deadline:
+            return f"an episode took longer than {self._episode_timeout_s:g} s"
+        return None
+
+    def _exited(self, worker: WorkerId, returncode: int, now: float) -> list[PoolOrder]:
+        slot = self._slot(worker)
+        if slot is None:
+            return []
+        slot.present = False
+        left = self._stopping and (not slot.ready or (returncode == 0 and slot.killed is None))
+        reason, detail = _cause(slot.killed, returncode)
+        orders: list[PoolOrder] = [ReportLost(worker, reason, detail, failed=not left)]
+        if self._stopping:
+            return orders
+        slot.failed_starts += 0 if slot.ready else 1
+        if slot.failed_starts >= self._most_failed_starts:
+            orders.append(
+                GiveUp(f"{slot.failed_starts} workers in a row could not start in slot {slot.name}: {detail}")
+            )
+            return orders
+        delay_s = self._backoff_s * 2 ** (slot.failed_starts - 1) if slot.failed_starts else 0.0
+        orders.append(self._spawn(slot, now, delay_s))
+        return orders
+
+
+def _cause(killed: str | None, returncode: int) -> tuple[str, str]:
+    """Why a worker is gone: a word to count by, and a sentence."""
+    if killed is not None:
+        return "hang", f"killed: {killed}"
+    if returncode < 0:
+        return "crash", f"died of signal {-returncode}"
+    return "exit", f"exited with status {returncode} while it was needed"

@@ -1,0 +1,139 @@
+"""What a run tells those who watch it: facts for progress displays, logs and programs."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+
+@dataclass(frozen=True, slots=True)
+class JobStarted:
+    """The job's numbers when the run began: `committed` of `wanted` were there already."""
+
+    job: str
+    output: str
+    wanted: int
+    committed: int
+    failed: int
+    quarantined: int
+    workers: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerUp:
+    """A compute worker is ready. device: what renders, in words."""
+
+    worker: str
+    pid: int
+    device: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerDown:
+    """A compute worker is gone, and should not be. evidence: its last output."""
+
+    worker: str
+    reason: str
+    detail: str
+    evidence: str
+
+
+@dataclass(frozen=True, slots=True)
+class StageBegan:
+    """An episode entered a stage."""
+
+    worker: str
+    scene: str
+    index: int
+    attempt: int
+    stage: str
+
+
+@dataclass(frozen=True, slots=True)
+class EpisodeCommitted:
+    """An episode is durable and in the ledger. timings_s: stage → seconds."""
+
+    scene: str
+    index: int
+    attempt: int
+    worker: str
+    frames: int
+    timings_s: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class EpisodeFailed:
+    """Planning found that the episode cannot be: a result."""
+
+    scene: str
+    index: int
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptLost:
+    """An attempt came to nothing and will be made again, or the episode is quarantined."""
+
+    scene: str
+    index: int
+    attempt: int
+    reason: str
+    detail: str
+    quarantined: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """The dataset on disk now holds `episodes` episodes."""
+
+    dataset: str
+    episodes: int
+    final: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Draining:
+    """No new episode will be started. why: in words."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobEnded:
+    """The run is over. status: complete, incomplete, interrupted or stopped. failures: reason → count."""
+
+    job: str
+    status: str
+    committed: int
+    failed: int
+    quarantined: int
+    wanted: int
+    dataset: str | None
+    elapsed_s: float
+    why: str = ""
+    failures: Mapping[str, int] = field(default_factory=dict)
+
+
+Event: TypeAlias = (
+    JobStarted
+    | WorkerUp
+    | WorkerDown
+    | StageBegan
+    | EpisodeCommitted
+    | EpisodeFailed
+    | AttemptLost
+    | Published
+    | Draining
+    | JobEnded
+)
+Watcher: TypeAlias = Callable[[Event], None]
+
+
+def to_json(event: Event) -> dict[str, Any]:
+    """An event as JSON values: its fields, its type in snake_case as `event`, and the time in Unix seconds."""
+    name = "".join(f"_{c.lower()}" if c.isupper() and i else c.lower() for i, c in enumerate(type(event).__name__))
+    return {"event": name, "time": time.time(), **dataclasses.asdict(event)}

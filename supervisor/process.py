@@ -1,0 +1,89 @@
+"""Compute workers as processes: started fresh in a group of their own, killed as a group, never outliving us."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import os
+import signal
+from collections import deque
+from collections.abc import Mapping, Sequence
+
+_PR_SET_PDEATHSIG = 1
+STDERR_LINES = 200
+
+
+def die_with_parent(parent_pid: int) -> None:
+    """Have the kernel SIGKILL this process when its parent dies. Exits at once if that has already happened.
+
+    Call it first thing in a compute worker. parent_pid: who started us, told on the command line, because a
+    parent that died before this call would go unnoticed otherwise.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
+    if os.getppid() != parent_pid:
+        os._exit(1)
+
+
+class WorkerProcess:
+    """A running compute worker. Its output is kept as a ring of lines, for reports of failures."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+        self._pidfd = os.pidfd_open(process.pid)
+        self._lines: deque[str] = deque(maxlen=STDERR_LINES)
+
+    @classmethod
+    async def spawn(cls, argv: Sequence[str], env: Mapping[str, str]) -> WorkerProcess:
+        """Start `argv` in a session and process group of its own; stdin is empty, output is kept."""
+        process = await asyncio.create_subprocess_exec(
+            *argv,
+            env=dict(env),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            start_new_session=True,
+        )
+        return cls(process)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def output(self) -> str:
+        """The last lines that the worker wrote."""
+        return "\n".join(self._lines)
+
+    async def wait(self) -> int:
+        """Read the worker's output until it exits; returns its status, negative for a signal."""
+        stream = self._process.stdout
+        assert stream is not None
+        reader = asyncio.create_task(self._read(stream))
+        try:
+            returncode = await self._process.wait()
+            # A grandchild may hold the pipe open: take what is there and go on.
+            await asyncio.wait([reader], timeout=1.0)
+        finally:
+            reader.cancel()
+            await asyncio.gather(reader, return_exceptions=True)
+            self.kill()  # whatever is left of the group
+            os.close(self._pidfd)
+        return returncode
+
+    async def _read(self, stream: asyncio.StreamReader) -> None:
+        rest = b""
+        while chunk := await stream.read(65536):
+            *lines, rest = (rest + chunk).split(b"\n")
+            self._lines.extend(line.decode(errors="replace")[:1000] for line in lines)
+            rest = rest[-65536:]
+        if rest:
+            self._lines.append(rest.decode(errors="replace")[:1000])
+
+    def kill(self) -> None:
+        """SIGKILL the worker through its pidfd (no other process can have taken its pid), then its group."""
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
