@@ -86,6 +86,23 @@ def part_to_object(
     )
 
 
+def join_parts(name: str, parts: list[MeshPart]) -> MeshPart:
+    """All parts as one, in the file's frame; corners without texture coordinates get zeros beside ones with."""
+    vertices = [p.vertices @ p.T_file_part[:3, :3].T + p.T_file_part[:3, 3] for p in parts]
+    first_vertex = np.cumsum([0] + [len(p.vertices) for p in parts])
+    first_material = np.cumsum([0] + [len(p.materials) for p in parts])
+    uvs = [p.uvs if p.uvs is not None else np.zeros((len(p.faces), 3, 2), np.float32) for p in parts]
+    return MeshPart(
+        name,
+        np.concatenate(vertices).astype(np.float32),
+        np.concatenate([p.faces + np.int32(k) for p, k in zip(parts, first_vertex, strict=False)]),
+        tuple(material for p in parts for material in p.materials),
+        np.concatenate([p.face_material + np.int32(k) for p, k in zip(parts, first_material, strict=False)]),
+        np.concatenate(uvs) if any(p.uvs is not None for p in parts) else None,
+        smooth=any(p.smooth for p in parts),
+    )
+
+
 def unique_names(names: list[str]) -> list[str]:
     """The names in order, later ones of the same name numbered from 2."""
     taken: set[str] = set()
@@ -117,6 +134,7 @@ def _known_suffix(path: Path) -> str:
 
 def _read_ply(path: Path) -> list[MeshPart]:
     import trimesh
+    from trimesh.visual import ColorVisuals
 
     try:
         mesh = trimesh.load_mesh(path, file_type="ply", process=False)
@@ -129,8 +147,9 @@ def _read_ply(path: Path) -> list[MeshPart]:
             f"mesh file {path} is torn: a face names vertex {faces.max()} of {len(vertices)}. Copy it again."
         )
     material, uvs = Material(path.stem), None
-    if len(faces) and mesh.visual.kind in ("vertex", "face"):
-        texture, uvs = color_atlas(np.asarray(mesh.visual.face_colors, np.uint8)[:, :3])
+    visual = mesh.visual
+    if len(faces) and isinstance(visual, ColorVisuals) and visual.kind in ("vertex", "face"):
+        texture, uvs = color_atlas(np.asarray(visual.face_colors, np.uint8)[:, :3])
         material = Material("vertex colors", (1.0, 1.0, 1.0), texture)
     part = MeshPart(path.stem, vertices, faces, (material,), np.zeros(len(faces), np.int32), uvs)
     return check_parts([part], path)
