@@ -70,10 +70,7 @@ class Obstacles:
 
     def path_clearance(self, path_xy: F64) -> float:
         """Least distance in metres from any point of a polyline, (N, 2), to the nearest obstacle."""
-        import shapely
-
-        shape = shapely.points(path_xy[0]) if len(path_xy) == 1 else shapely.linestrings(path_xy)
-        return float(self._nearest(np.array([shape]))[0])
+        return float(self._nearest(_stretches(path_xy)).min())
 
     def _nearest(self, shapes: Any) -> F64:
         distance = np.full(len(shapes), np.inf)
@@ -127,6 +124,31 @@ class FloorMap:
         """(N,) distance field in metres at (N, 2) points, bilinear."""
         return interpolate(self.esdf, self.origin_xy, self.cell_m, points_xy)
 
+    def keeps_clear(self, path_xy: F64, distance_m: float) -> bool:
+        """Does every point of a polyline stay `distance_m` away from every obstacle? Exact.
+
+        Most stretches are settled by the distance field: the clearance at a cell's centre, less the distance
+        to it, bounds the clearance from below.
+        """
+        along = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(path_xy, axis=0), axis=1))])
+        at = np.union1d(along, np.arange(0.0, along[-1], self.cell_m / 2))
+        points = np.column_stack([np.interp(at, along, path_xy[:, 0]), np.interp(at, along, path_xy[:, 1])])
+        height, width = self.esdf.shape
+        cells = np.floor((points - self.origin_xy) / self.cell_m).astype(int)[:, ::-1]
+        inside = ((cells >= 0) & (cells < (height, width))).all(axis=1)
+        cells = np.clip(cells, 0, (height - 1, width - 1))
+        bound = (
+            self.esdf[cells[:, 0], cells[:, 1]] - np.linalg.norm(points - self.centres(cells), axis=1) - self.cell_m / 4
+        )
+        doubtful = ~inside | (bound < distance_m + 1e-6)
+        doubtful[1:] |= doubtful[:-1]  # a stretch between two points is settled only if both are
+        doubtful[:-1] |= doubtful[1:]
+        starts = np.flatnonzero(doubtful & ~np.concatenate([[False], doubtful[:-1]]))
+        stops = np.flatnonzero(doubtful & ~np.concatenate([doubtful[1:], [False]]))
+        return all(
+            self.obstacles.path_clearance(points[i : j + 1]) >= distance_m for i, j in zip(starts, stops, strict=True)
+        )
+
 
 def floor_heights(scene: Scene, args: MapArgs) -> list[float]:
     """Heights of the scene's floors in metres, lowest first.
@@ -166,9 +188,9 @@ def floor_map(scene: Scene, args: MapArgs, z_m: float) -> FloorMap:
     """
     import shapely
 
-    support = _hulls(_triangles(scene, upward=True), z_m - args.step_m, z_m + args.step_m)
+    support = _hulls(_walkable(scene, either_way=False), z_m - args.step_m, z_m + args.step_m)
     if not len(support):
-        support = _hulls(_triangles(scene, upward=None), z_m - args.step_m, z_m + args.step_m)
+        support = _hulls(_walkable(scene, either_way=True), z_m - args.step_m, z_m + args.step_m)
     if not len(support):
         raise AssetError(
             f"scene {scene.name!r}: no surface faces up at the floor height {z_m:.2f} m. "
@@ -190,7 +212,9 @@ def floor_map(scene: Scene, args: MapArgs, z_m: float) -> FloorMap:
 
     carried = _covered(support, centres).reshape(height, width)
     carried = _close_gaps(carried, args.floor_gap_m / cell)
-    obstacles = Obstacles(np.concatenate([_obstacle_shapes(scene, args, z_m), _edge_shapes(carried, left, bottom, cell)]))
+    obstacles = Obstacles(
+        np.concatenate([_obstacle_shapes(scene, args, z_m), _edge_shapes(carried, left, bottom, cell)])
+    )
 
     clearance = np.zeros(height * width)
     clearance[carried.ravel()] = obstacles.clearance(centres[carried.ravel()])
@@ -200,21 +224,36 @@ def floor_map(scene: Scene, args: MapArgs, z_m: float) -> FloorMap:
     # Two axis positions at distance L from each other, both at least sqrt(r² + L²/4) from an obstacle, have
     # every point between them at least r away from it. The longest step is a cell's diagonal.
     step_safe_m = float(np.sqrt(args.safe_m**2 + cell**2 / 2))
-    free, region = _regions(clearance >= step_safe_m, args.min_region_m2 / cell**2)
+    edge = signed_distance(~carried, cell) <= step_safe_m + 2 * cell
+    free, region = _regions(clearance >= step_safe_m, edge, args.min_region_m2 / cell**2)
     rooms = tuple(r for r in scene.rooms if abs(r.z_m - z_m) <= 2 * args.step_m)
     room = _room_index(rooms, centres).reshape(height, width)
     origin = (float(left), float(bottom))
     return FloorMap(z_m, origin, cell, occupancy, esdf, free, region, room, rooms, obstacles)
 
 
-def _triangles(scene: Scene, *, upward: bool | None) -> F64:
-    """(N, 3, 3) corners in world metres of all triangles; only those that face up, or are level, if asked."""
+def _stretches(path_xy: F64, longest_m: float = 0.2) -> Any:
+    """A polyline cut into short ones that touch: an index answers many small questions faster than a large one."""
+    import shapely
+
+    along = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(path_xy, axis=0), axis=1))])
+    if along[-1] < 1e-9:
+        return shapely.points(path_xy[:1])
+    at = np.union1d(along, np.linspace(0.0, along[-1], int(np.ceil(along[-1] / longest_m)) + 1))
+    points = np.column_stack([np.interp(at, along, path_xy[:, 0]), np.interp(at, along, path_xy[:, 1])])
+    joints = np.flatnonzero(np.diff((at[:-1] / longest_m).astype(int))) + 1
+    order = np.sort(np.concatenate([np.arange(len(at)), joints]))  # a joint ends one stretch and begins the next
+    begins = np.zeros(len(order), int)
+    begins[np.searchsorted(order, joints) + 1] = 1
+    return shapely.linestrings(points[order], indices=np.cumsum(begins))
+
+
+def _walkable(scene: Scene, *, either_way: bool) -> F64:
+    """(N, 3, 3) corners in world metres of the triangles that face up, or also down if `either_way`."""
     parts = [obj.world_vertices()[obj.faces] for obj in scene.objects if len(obj.faces)]
     corners = np.concatenate(parts) if parts else np.empty((0, 3, 3))
-    if upward is False:
-        return corners
     normal = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    rise = normal[:, 2] if upward else np.abs(normal[:, 2])
+    rise = np.abs(normal[:, 2]) if either_way else normal[:, 2]
     return np.asarray(corners[rise > _UPWARD * np.maximum(np.linalg.norm(normal, axis=1), 1e-12)])
 
 
@@ -252,8 +291,7 @@ def _hulls(corners: F64, low_m: float, high_m: float) -> Any:
     # A clipped triangle has at most 5 corners of 9 candidates; the others repeat one that is in the band.
     first = xy[np.arange(len(xy)), ok.argmax(axis=1)]
     xy = np.where(ok[:, :, None], xy, first[:, None, :])
-    owner = np.repeat(np.arange(len(xy)), xy.shape[1])
-    return shapely.convex_hull(shapely.multipoints(shapely.points(xy.reshape(-1, 2)), indices=owner))
+    return shapely.convex_hull(shapely.linestrings(xy))
 
 
 def _obstacle_shapes(scene: Scene, args: MapArgs, z_m: float) -> Any:
@@ -292,18 +330,25 @@ def _close_gaps(carried: BoolArray, gap_cells: float) -> BoolArray:
     """Morphological closing with a disc of that diameter. The map's margin is wide enough for it."""
     if gap_cells <= 0 or not carried.any():
         return carried
-    reached = signed_distance(carried, 1.0) >= -gap_cells / 2
+    reached = signed_distance(carried, 1.0) <= gap_cells / 2
     return np.asarray(carried | (signed_distance(~reached, 1.0) > gap_cells / 2))
 
 
-def _regions(free: BoolArray, least_cells: float) -> tuple[BoolArray, I32]:
+def _regions(free: BoolArray, edge: BoolArray, least_cells: float) -> tuple[BoolArray, I32]:
+    """Connected regions of `free`, numbered from 1 by their first cell, without those that are of no use.
+
+    Those are the ones with fewer than `least_cells` cells and, beside the largest, those that lie open to the
+    edge of the floor: the strip of ground around a house, not a room of it.
+    """
     from scipy import ndimage
 
     region, count = ndimage.label(free, np.ones((3, 3), int))
     size = np.bincount(region.ravel(), minlength=count + 1)
-    keep = np.flatnonzero(size >= max(least_cells, 1))
-    number = np.zeros(count + 1, np.int32)
-    number[keep[keep > 0]] = np.arange(1, np.count_nonzero(keep > 0) + 1)
+    size[0] = 0
+    use = size >= max(least_cells, 1)
+    outdoors = np.unique(region[edge])
+    use[outdoors[outdoors != size.argmax()]] = False
+    number = np.where(use, np.cumsum(use), 0)
     region = number[region]
     return np.asarray(region > 0), np.asarray(region, np.int32)
 
