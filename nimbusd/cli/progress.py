@@ -1,0 +1,233 @@
+"""How a run shows itself: a live display in a terminal, plain lines elsewhere, JSON for programs."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter, deque
+from dataclasses import dataclass, field
+from typing import TextIO
+
+import orjson
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.markup import escape
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from nimbusd import events
+
+_STAGES = ("load", "randomize", "plan", "render", "store")
+_RECENT = 32
+
+
+@dataclass
+class Tally:
+    """What the events so far add up to. stage_s, stage_frames: seconds and frames by stage in this run."""
+
+    wanted: int = 0
+    committed: int = 0
+    quarantined: int = 0
+    failed: Counter[str] = field(default_factory=Counter)
+    retried: Counter[str] = field(default_factory=Counter)
+    stage_s: Counter[str] = field(default_factory=Counter)
+    frames: int = 0
+    working: dict[str, events.StageBegan] = field(default_factory=dict)
+    began: float = field(default_factory=time.monotonic)
+    first_commits: deque[float] = field(default_factory=lambda: deque(maxlen=_RECENT))
+
+    def add(self, event: events.Event) -> None:
+        """Take in an event."""
+        match event:
+            case events.JobStarted():
+                self.wanted, self.committed, self.quarantined = event.wanted, event.committed, event.quarantined
+                if event.failed:
+                    self.failed["earlier runs"] = event.failed
+            case events.StageBegan() if event.stage != "store":
+                self.working[event.worker] = event
+            case events.WorkerDown():
+                self.working.pop(event.worker, None)
+            case events.EpisodeCommitted():
+                self.committed += 1
+                self.frames += event.frames
+                self.stage_s.update(event.timings_s)  # Counter.update adds
+                self.first_commits.append(time.monotonic())
+            case events.EpisodeFailed():
+                self.failed[event.reason] += 1
+            case events.AttemptLost():
+                self.quarantined += event.quarantined
+                self.retried[event.reason] += not event.quarantined
+            case _:
+                pass
+
+    def seconds_left(self) -> float | None:
+        """From the pace of the last commits; None before the second one."""
+        if len(self.first_commits) < 2:
+            return None
+        span = time.monotonic() - self.first_commits[0]
+        return (self.wanted - self.committed) * span / (len(self.first_commits) - 1)
+
+
+class Progress:
+    """Plain lines, one per thing worth knowing: for logs and pipes."""
+
+    def __init__(self, out: TextIO | None = None) -> None:
+        self._out = out or sys.stdout
+        self.tally = Tally()
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._out.flush()
+
+    def see(self, event: events.Event) -> None:
+        """Take in an event and print its line, if it has one."""
+        self.tally.add(event)
+        if line := _line(event, self.tally):
+            print(line, file=self._out, flush=True)
+
+    def summarize(self, ended: events.JobEnded) -> None:
+        """Print how the run ended."""
+        print("\n".join(_summary(ended, self.tally)), file=self._out, flush=True)
+
+
+class JsonProgress(Progress):
+    """One JSON object per line and event, the last one `job_ended`."""
+
+    def see(self, event: events.Event) -> None:
+        self._out.write(orjson.dumps(events.to_json(event)).decode() + "\n")
+        self._out.flush()
+
+    def summarize(self, ended: events.JobEnded) -> None:
+        """The `job_ended` event has said it all."""
+
+
+class LiveProgress(Progress):
+    """A display that is redrawn in place, with the lines that matter scrolling above it."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self._console = console
+        self._live = Live(console=console, get_renderable=self._draw, refresh_per_second=4, transient=True)
+
+    def __enter__(self) -> LiveProgress:
+        self._live.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._live.stop()
+
+    def see(self, event: events.Event) -> None:
+        self.tally.add(event)
+        told = (events.EpisodeCommitted, events.StageBegan)  # these show in the display itself
+        if not isinstance(event, told) and (line := _line(event, self.tally)):
+            self._console.print(f"[dim]{escape(line)}[/]")
+
+    def summarize(self, ended: events.JobEnded) -> None:
+        color = {"complete": "green", "interrupted": "yellow"}.get(ended.status, "red")
+        first, *rest = _summary(ended, self.tally)
+        self._console.print(f"[bold {color}]{escape(first)}[/]")
+        for line in rest:
+            self._console.print(escape(line), soft_wrap=True)
+
+    def _draw(self) -> RenderableType:
+        tally = self.tally
+        bar = Table.grid(padding=(0, 1))
+        left = tally.seconds_left()
+        bar.add_row(
+            Text("episodes", style="bold"),
+            ProgressBar(total=max(tally.wanted, 1), completed=tally.committed, width=36),
+            f"{tally.committed}/{tally.wanted}",
+            "" if left is None else f"{_duration(left)} left",
+        )
+        rows: list[RenderableType] = [bar]
+        if tally.frames:
+            speeds = (f"{stage} {_rate(tally, stage)}" for stage in _STAGES if tally.stage_s[stage])
+            rows.append(Text("frames/s per worker  " + "  ".join(speeds), style="cyan"))
+        if outcome := _outcome(tally):
+            rows.append(Text(outcome, style="yellow"))
+        for worker, at in sorted(tally.working.items()):
+            rows.append(Text(f"  {worker.partition('#')[0]}  {at.stage:<9} {at.scene}/{at.index}", style="dim"))
+        return Group(*rows)
+
+
+def make_progress(as_json: bool) -> Progress:
+    """The progress that suits standard output."""
+    if as_json:
+        return JsonProgress()
+    console = Console(highlight=False)
+    return LiveProgress(console) if console.is_terminal else Progress()
+
+
+def _line(event: events.Event, tally: Tally) -> str:
+    """What an event says to people; empty for what only displays and programs follow."""
+    match event:
+        case events.JobStarted():
+            done = f", {event.committed} already committed" if event.committed else ""
+            return f"{event.job}: {event.wanted} episodes{done}, {event.workers} workers, output {event.output}"
+        case events.WorkerUp():
+            return f"worker {event.worker} is ready, rendering on {event.device}"
+        case events.WorkerDown():
+            last = event.evidence.strip().splitlines()[-1:] or [""]
+            return f"worker {event.worker} is gone: {event.detail}. {last[0]}".rstrip()
+        case events.EpisodeCommitted():
+            return (
+                f"[{tally.committed}/{tally.wanted}] {event.scene}/{event.index}: {event.frames} frames, "
+                + ", ".join(f"{stage} {s:.1f} s" for stage, s in event.timings_s.items() if s >= 0.05)
+            )
+        case events.EpisodeFailed():
+            return f"{event.scene}/{event.index}: no plan ({event.reason}: {event.detail})"
+        case events.AttemptLost():
+            fate = "set aside" if event.quarantined else "will be made again"
+            return f"{event.scene}/{event.index}: {event.reason}, {event.detail}; {fate}"
+        case events.Published() if event.final:
+            return f"published {event.episodes} episodes: {event.dataset}"
+        case events.Draining():
+            return f"stopping: {event.why}"
+        case _:
+            return ""
+
+
+def _summary(ended: events.JobEnded, tally: Tally) -> list[str]:
+    lines = [
+        f"{ended.job} {ended.status}: {ended.committed} of {ended.wanted} episodes in {_duration(ended.elapsed_s)}"
+    ]
+    if ended.why:
+        lines.append(ended.why)
+    if ended.failures:
+        lines.append("not made: " + ", ".join(f"{reason} {number}" for reason, number in ended.failures.items()))
+    if ended.quarantined:
+        lines.append("set aside episodes can be tried again with --retry-quarantined")
+    if tally.frames and (spent := sum(tally.stage_s.values())):
+        shares = (f"{stage} {100 * tally.stage_s[stage] / spent:.0f}%" for stage in _STAGES if tally.stage_s[stage])
+        lines.append(
+            f"{tally.frames} frames, {tally.frames / max(ended.elapsed_s, 1e-9):.2f} per second; " + ", ".join(shares)
+        )
+    if ended.dataset:
+        lines.append(f"dataset: {ended.dataset}")
+    if ended.status == "interrupted":
+        lines.append("run the same command again to go on")
+    return lines
+
+
+def _outcome(tally: Tally) -> str:
+    parts = [f"no plan: {reason} {number}" for reason, number in sorted(tally.failed.items())]
+    parts += [f"retried: {reason} {number}" for reason, number in sorted(tally.retried.items()) if number]
+    if tally.quarantined:
+        parts.append(f"set aside: {tally.quarantined}")
+    return "  ".join(parts)
+
+
+def _rate(tally: Tally, stage: str) -> str:
+    rate = tally.frames / max(tally.stage_s[stage], 1e-9)
+    return f"{rate:.1f}" if rate < 1000 else f"{rate / 1000:.0f}k"
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
