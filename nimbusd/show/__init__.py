@@ -1,0 +1,7 @@
+"""Pictures of datasets: the contact sheet and what it is made of."""
+
+from nimbusd.show.contact_sheet import draw_sheet
+from nimbusd.show.floor_map import FloorMap, floor_map
+from nimbusd.show.view import EpisodeView, Room
+
+__all__ = ["EpisodeView", "FloorMap", "Room", "draw_sheet", "floor_map"]

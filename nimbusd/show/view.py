@@ -1,0 +1,45 @@
+"""An episode as the contact sheet shows it: plain arrays, wherever they were read from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from nimbusd.stages.types import F32, F64, U8, U16
+
+
+@dataclass(frozen=True)
+class Room:
+    """A room's outline on the map. polygon: (N, 2) world x, y in metres."""
+
+    name: str
+    polygon: F64
+
+
+@dataclass(frozen=True)
+class EpisodeView:
+    """One camera's view of a stored episode of T frames.
+
+    rgb: (T, H, W, 3). depth_m: (T, H, W), 0 = no reading. instance: (T, H, W) ids. intrinsics: fx, fy, cx, cy.
+    T_world_camera: (T, 4, 4), OpenGL axes. categories: instance id → category.
+    """
+
+    title: str
+    subtitle: str
+    fps: float
+    rgb: U8
+    depth_m: F32 | None
+    instance: U16 | None
+    intrinsics: tuple[float, float, float, float]
+    T_world_camera: F64
+    categories: Mapping[int, str] = field(default_factory=dict)
+    rooms: tuple[Room, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.rgb)
+
+    def moments(self, count: int) -> list[int]:
+        """`count` frames from first to last, evenly apart; fewer where the episode has fewer."""
+        return sorted({round(float(t)) for t in np.linspace(0, len(self) - 1, min(count, len(self)))})
