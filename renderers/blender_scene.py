@@ -153,9 +153,9 @@ def _matrix(T: F64) -> Any:
 
 def _check(obj: SceneObject) -> None:
     """Refuse what would crash Blender or make RGB and depth disagree."""
-    if len(obj.faces) and not (0 <= obj.faces.min() and obj.faces.max() < len(obj.vertices)):
+    if len(obj.faces) and not (obj.faces.min() >= 0 and obj.faces.max() < len(obj.vertices)):
         raise RenderError(f"object {obj.name!r} has faces that name vertices it does not have: repair its mesh")
-    if len(obj.faces) and not (0 <= obj.face_material.min() and obj.face_material.max() < len(obj.materials)):
+    if len(obj.faces) and not (obj.face_material.min() >= 0 and obj.face_material.max() < len(obj.materials)):
         raise RenderError(f"object {obj.name!r} has faces that name materials it does not have: repair its mesh")
     gram = obj.T_world_object[:3, :3].T @ obj.T_world_object[:3, :3]
     if not np.allclose(gram, np.diag(np.diag(gram)), atol=1e-4 * float(np.abs(gram).max())):

@@ -81,7 +81,8 @@ def pixel_rays(camera: Camera) -> F64:
     u = (np.arange(camera.width) + 0.5 - camera.cx) / camera.fx
     v = (np.arange(camera.height) + 0.5 - camera.cy) / camera.fy
     right, down = np.meshgrid(u, v)
-    return np.stack([right, -down, np.full_like(right, -1.0)], axis=-1).reshape(-1, 3)
+    rays: F64 = np.stack([right, -down, np.full_like(right, -1.0)], axis=-1).reshape(-1, 3)
+    return rays
 
 
 def _body(parts: list[tuple[SceneObject, Any]]) -> _Body | None:
