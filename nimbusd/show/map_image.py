@@ -34,11 +34,14 @@ def draw_map(view: EpisodeView, floor: FloorMap, size: tuple[int, int], moments:
         return [(left + x * zoom, top + y * zoom) for x, y in floor.pixels(np.atleast_2d(xy_m))]
 
     image = Image.new("RGB", (width, height), UNSEEN)
-    cells = Image.fromarray(_cell_colors(view, floor))
-    image.paste(
-        cells.resize((round(columns * zoom), round(rows * zoom)), Image.Resampling.BOX), (round(left), round(top))
-    )
     draw = ImageDraw.Draw(image, "RGBA")
+    for room in view.rooms:
+        draw.polygon(at(room.polygon), fill=ROOM)
+    colors, known = _cell_colors(view, floor)
+    extent = (round(columns * zoom), round(rows * zoom))
+    cells = Image.fromarray(colors).resize(extent, Image.Resampling.NEAREST)
+    mask = Image.fromarray(known.astype(np.uint8) * 255).resize(extent, Image.Resampling.NEAREST)
+    image.paste(cells, (round(left), round(top)), mask)
     for room in view.rooms:
         corners = at(room.polygon)
         draw.line([*corners, corners[0]], fill=(*INK, 70), width=scale)
