@@ -22,22 +22,16 @@ class BlenderArgs(ComponentArgs):
     preset: Preset = "preview"
     samples: int | None = Field(default=None, ge=1, le=65536, description="paths per pixel")
     denoiser: Denoiser | None = Field(default=None, description="quality of Open Image Denoise")
-    guides: Guides | None = Field(
-        default=None, description="noise-free passes that the denoiser sees beside the colour"
-    )
+    guides: Guides | None = Field(default=None, description="noise-free passes shown to the denoiser")
     bounces: int | None = Field(default=None, ge=0, le=64, description="indirect reflections of light")
     depth: bool = True
     segmentation: bool = True
     view_transform: Literal["AgX", "Standard", "Filmic", "Khronos PBR Neutral"] = "AgX"
     exposure: float = Field(default=0.0, ge=-16, le=16, description="stops")
-    seed: int = Field(
-        default=0, ge=0, le=2**31 - 1, description="of Cycles' sampling; the same seed gives the same pixels"
-    )
+    seed: int = Field(default=0, ge=0, le=2**31 - 1, description="the same seed gives the same pixels")
     threads: int = Field(default=0, ge=0, le=1024, description="0: as many as the process may use")
     device: DeviceChoice = "auto"
-    scratch: Path | None = Field(
-        default=None, description="where the private temporary folder is made; default /dev/shm"
-    )
+    scratch: Path | None = Field(default=None, description="parent of the temporary folder; /dev/shm unless set")
 
 
 class Quality(ComponentArgs):
