@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 
 from nimbusd.show.floor_map import FloorMap
 from nimbusd.show.fonts import font
-from nimbusd.show.palette import FAINT, FREE, GOAL, INK, LINE, MIDWAY, START, UNSEEN, Color, category_color
+from nimbusd.show.palette import FAINT, FREE, GOAL, INK, LINE, MIDWAY, ROOM, START, UNSEEN, Color, category_color
 from nimbusd.show.view import EpisodeView
 from nimbusd.stages.types import F64, U8, BoolArray
 
