@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from nimbusd.stages.load.model import BLACK, BRASS, SCREEN, SOIL, STEEL, WHITE, Model, Palette
-from nimbusd.stages.load.shapes import Mesh, box, leaf, lathe, sheet, tube
+from nimbusd.stages.load.shapes import Mesh, box, lathe, leaf, sheet, tube
 from nimbusd.stages.types import Material
 
 SHADE = Material("lampshade", (0.9, 0.82, 0.68), roughness=0.9, emission=1.6)

@@ -41,7 +41,7 @@ def kitchen_sink(palette: Palette, rng: np.random.Generator) -> Model:
     return model
 
 
-def stove(palette: Palette, rng: np.random.Generator) -> Model:
+def stove(palette: Palette, rng: np.random.Generator) -> Model:  # noqa: ARG001
     model = Model("stove", front_m=0.8, fixed=True)
     body = STEEL if rng.random() < 0.6 else WHITE
     z = COUNTER_HEIGHT_M
@@ -216,10 +216,6 @@ def _faucet(model: Model, at: tuple[float, float, float], reach: float, rise: fl
     model.add(CHROME, tube(bow, 0.012).turned("z", quarter), at)
     model.turned(CHROME, [(0.028, 0), (0.026, 0.012), (0.018, 0.02)], at, 16)
     model.add(CHROME, tube([(0, 0, 0), (0.07, 0, 0.02)], 0.007, 8).turned("z", quarter), (at[0], at[1], at[2] + 0.05))
-
-
-def bathroom_mirror(palette: Palette, rng: np.random.Generator) -> Model:  # noqa: ARG001
-    return mirror(palette, rng, width=0.6, height=0.8, mount_z=1.1)
 
 
 def mirror(palette: Palette, rng: np.random.Generator, *, width: float, height: float, mount_z: float) -> Model:

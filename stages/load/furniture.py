@@ -214,13 +214,11 @@ def bookshelf(palette: Palette, rng: np.random.Generator) -> Model:
         for i, (r, g, b) in enumerate(rng.uniform(0.03, 0.6, (6, 3)) * rng.uniform(0.4, 1.0, (6, 1)))
     ]
     for row in range(rows):
-        _books(model, rng, covers, width - 0.07, depth, 0.085 + row * pitch, pitch - 0.06)
+        _books(model, rng, covers, width - 0.07, 0.085 + row * pitch, pitch - 0.06)
     return model
 
 
-def _books(
-    model: Model, rng: np.random.Generator, covers: list[Material], width: float, depth: float, z: float, room: float
-) -> None:
+def _books(model: Model, rng: np.random.Generator, covers: list[Material], width: float, z: float, room: float) -> None:
     """A row of standing books that fills part of a shelf board, and sometimes a pot beside them."""
     x, end = -width / 2, width / 2 - rng.uniform(0.0, 0.35) * width
     while True:
