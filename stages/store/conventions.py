@@ -1,0 +1,60 @@
+"""What the numbers of a dataset mean, written into it: axes, units, scales and tables of ids."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from nimbusd.stages.categories import CATEGORIES
+from nimbusd.stages.types import F32, U16
+
+SCHEMA_VERSION = "1.0.0"
+"""Version of nimbusd's own metadata (semver): `meta/conventions.json` and `meta/nimbusd_episodes.jsonl`."""
+
+DEPTH_COUNTS_PER_M = 10_000
+DEPTH_LIMIT_M = 65_535 / DEPTH_COUNTS_PER_M
+
+
+def depth_to_counts(depth_m: F32) -> U16:
+    """Metres to uint16 counts of 0.1 mm; 0 and what is not finite mean no reading, far things clip at 6.5535 m."""
+    counts = np.rint(np.nan_to_num(depth_m, nan=0.0, posinf=0.0, neginf=0.0) * DEPTH_COUNTS_PER_M)
+    return np.asarray(np.clip(counts, 0, 65_535), np.uint16)
+
+
+def counts_to_depth(counts: U16) -> F32:
+    """Inverse of `depth_to_counts` up to 0.05 mm: metres, 0 = no reading."""
+    return counts.astype(np.float32) / np.float32(DEPTH_COUNTS_PER_M)
+
+
+def conventions(label_tables: Mapping[str, Iterable[Mapping[str, Any]]], extra: Mapping[str, Any]) -> dict[str, Any]:
+    """Content of `meta/conventions.json`.
+
+    label_tables: table name → rows of instance_id, semantic_id, name, category; an episode's metadata says which
+    table is its own. extra: what only one format needs to say.
+    """
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "units": {"length": "m", "angle": "rad", "time": "s"},
+        "world_frame": "right-handed, Z up",
+        "base_frame": "x forward, y left, z up, on the floor under the robot",
+        "transforms": "T_a_b maps coordinates in frame b to frame a; 4x4, row by row, translation in the last column",
+        "camera_axes": "OpenGL: x right, y up, z backwards (the camera looks along -z)",
+        "intrinsics": "fx, fy, cx, cy in pixels; u right, v down; the centre of the top-left pixel is (0.5, 0.5); "
+        "u = cx + fx * x / -z, v = cy - fy * y / -z for a point (x, y, z) in camera axes",
+        "depth": {
+            "measured": "along the optical axis",
+            "encoding": "16-bit PNG",
+            "counts_per_m": DEPTH_COUNTS_PER_M,
+            "no_reading": 0,
+            "clipped_at_m": DEPTH_LIMIT_M,
+        },
+        "segmentation": {
+            "encoding": "16-bit PNG of ids",
+            "background": 0,
+            "categories": dict(enumerate(CATEGORIES, start=1)),
+            "label_tables": {name: list(rows) for name, rows in sorted(label_tables.items())},
+        },
+        **extra,
+    }

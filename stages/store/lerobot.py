@@ -1,0 +1,179 @@
+"""Content of a piece for the LeRobot formats; v3.0 and v2.1 differ only in how pieces are published.
+
+episode.json         record (see record.py)
+data.parquet         features of each frame, without LeRobot's five default columns; PNG frames in image mode
+videos/<key>.mp4     in video mode, one per camera
+annotations.parquet  depth, instance and semantic ids as 16-bit PNG, where there are any
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from nimbusd.stages.errors import StoreError
+from nimbusd.stages.store.columns import Column, feature_column, image_array, index_arrays, parquet_bytes, schema
+from nimbusd.stages.store.conventions import depth_to_counts
+from nimbusd.stages.store.durable import to_json
+from nimbusd.stages.store.encode import VideoSettings, encode_png, encode_video, video_facts
+from nimbusd.stages.store.piece import PieceDraft
+from nimbusd.stages.store.record import RECORD, episode_record
+from nimbusd.stages.store.stats import image_stats, vector_stats
+from nimbusd.stages.types import U8, U16, CameraFrames, Episode, Feature, Observation, Sequence
+
+DATA = "data.parquet"
+ANNOTATIONS = "annotations.parquet"
+IMAGE_PREFIX = "observation.images."
+CAMERA_PREFIX = "observation.camera."
+DEPTH_PREFIX = "observation.depth."
+INSTANCE_PREFIX = "observation.instance."
+SEMANTIC_PREFIX = "observation.semantic."
+_MOST_THREADS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class ContentSettings:
+    """What of an observation is stored, and how. depth, segmentation: keep them where the renderer made them."""
+
+    media: Literal["video", "image"] = "video"
+    video: VideoSettings = field(default_factory=VideoSettings)
+    depth: bool = True
+    segmentation: bool = True
+    robot: str = "mobile_base"
+    threads: int = 0
+
+    @property
+    def pool_size(self) -> int:
+        return self.threads or min(_MOST_THREADS, len(os.sched_getaffinity(0)))
+
+
+def write_lerobot(
+    draft: PieceDraft,
+    seq: Sequence,
+    obs: Observation,
+    episode: Episode,
+    format_name: str,
+    settings: ContentSettings,
+    beat: Callable[[], None],
+) -> None:
+    """Write the content of an episode's piece. Raises StoreError where sequence and observation do not fit."""
+    frames = checked_frames(seq, obs)
+    columns, values = state_columns({**seq.states, **seq.actions, **camera_features(seq)}, len(seq))
+    stats = {column.key: vector_stats(values[column.key]) for column in columns}
+    arrays = [column.array(values[column.key]) for column in columns]
+    videos: dict[str, Any] = {}
+    for camera, seen in frames.items():
+        key = IMAGE_PREFIX + camera
+        columns.append(image_column(key, settings.media, seen.rgb))
+        stats[key] = image_stats(seen.rgb)
+        beat()
+        if settings.media == "video":
+            content = encode_video(seen.rgb, seq.fps, settings.video, beat)
+            videos[key] = video_facts(content)
+            draft.add(f"videos/{key}.mp4", content)
+        else:
+            arrays.append(image_array(encode_all(encode_png, seen.rgb, settings.pool_size, beat)))
+    table = pa.Table.from_arrays(arrays, schema=schema(columns))
+    draft.add(DATA, parquet_bytes(table))
+    annotations = annotation_table(frames, seq.fps, settings, beat)
+    if annotations is not None:
+        draft.add(ANNOTATIONS, parquet_bytes(annotations))
+    record = episode_record(
+        seq, obs, episode, format_name=format_name, robot=settings.robot, columns=columns, videos=videos, stats=stats
+    )
+    draft.add(RECORD, to_json(record))
+    beat()
+
+
+def checked_frames(seq: Sequence, obs: Observation) -> dict[str, CameraFrames]:
+    """Frames by camera in the order of `seq.cameras`. Raises StoreError if any is missing or misshapen."""
+    if not len(seq):
+        raise StoreError("the sequence has no frames, so there is nothing to store")
+    if not seq.task.strip():
+        raise StoreError("the sequence has no task text; LeRobot readers need one. Check the planner.")
+    frames = {}
+    for camera in seq.cameras:
+        seen = obs.frames.get(camera.name)
+        if seen is None:
+            raise StoreError(f"the observation has no frames of camera {camera.name!r}; check the renderer")
+        if "/" in camera.name or not camera.name:
+            raise StoreError(f"camera name {camera.name!r} cannot be part of a file name; rename the camera")
+        expected = (len(seq), camera.height, camera.width)
+        for name in ("rgb", "depth_m", "instance", "semantic"):
+            pixels = getattr(seen, name)
+            if pixels is not None and pixels.shape[:3] != expected:
+                raise StoreError(f"camera {camera.name!r}: {name} is {pixels.shape}, the sequence wants {expected}")
+        frames[camera.name] = seen
+    return frames
+
+
+def camera_features(seq: Sequence) -> dict[str, Feature]:
+    """Per frame and camera: intrinsics (4,) and pose T_world_camera (4, 4)."""
+    features = {}
+    for camera in seq.cameras:
+        row = np.array([camera.fx, camera.fy, camera.cx, camera.cy], np.float32)
+        prefix = CAMERA_PREFIX + camera.name
+        features[f"{prefix}.intrinsics"] = Feature(np.tile(row, (len(seq), 1)), ("fx", "fy", "cx", "cy"))
+        features[f"{prefix}.T_world_camera"] = Feature(np.asarray(seq.T_world_camera[camera.name]))
+    return features
+
+
+def state_columns(features: dict[str, Feature], length: int) -> tuple[list[Column], dict[str, npt.NDArray[Any]]]:
+    """Columns of `features` and their values. Raises StoreError for one that has not `length` rows."""
+    columns, values = [], {}
+    for key, feature in features.items():
+        column, rows = feature_column(key, feature)
+        if len(rows) != length:
+            raise StoreError(f"feature {key!r} has {len(rows)} rows for {length} frames; check the planner")
+        columns.append(column)
+        values[key] = rows
+    return columns, values
+
+
+def image_column(key: str, dtype: str, rgb: U8) -> Column:
+    return Column(key, dtype, tuple(rgb.shape[1:]), ("height", "width", "channels"))
+
+
+def encode_all(encode: Callable[[Any], bytes], frames: Any, threads: int, beat: Callable[[], None]) -> Iterator[bytes]:
+    """`encode` of each frame, in order, on `threads` threads (the encoders release the GIL)."""
+    with ThreadPoolExecutor(threads) as pool:
+        for content in pool.map(encode, frames):
+            beat()
+            yield content
+
+
+def annotation_table(
+    frames: dict[str, CameraFrames], fps: float, settings: ContentSettings, beat: Callable[[], None]
+) -> pa.Table | None:
+    """Depth and segmentation of an episode, row k = frame k; None where there is neither."""
+    contents: dict[str, pa.Array] = {}
+
+    def add(key: str, images: Any) -> None:
+        contents[key] = image_array(encode_all(encode_png, images, settings.pool_size, beat))
+
+    for camera, seen in frames.items():
+        if settings.depth and seen.depth_m is not None:
+            add(DEPTH_PREFIX + camera, (depth_to_counts(image) for image in seen.depth_m))
+        if settings.segmentation and seen.instance is not None:
+            add(INSTANCE_PREFIX + camera, _uint16(seen.instance))
+        if settings.segmentation and seen.semantic is not None:
+            add(SEMANTIC_PREFIX + camera, _uint16(seen.semantic))
+    if not contents:
+        return None
+    length = len(next(iter(contents.values())))
+    index = index_arrays(length, fps, episode=0, first=0, task=0)
+    columns = [Column("timestamp", "float32", (1,)), Column("frame_index", "int64", (1,))]
+    arrays = [column.array(index[column.key]) for column in columns]
+    columns += [Column(key, "image", (1, 1)) for key in contents]
+    return pa.Table.from_arrays([*arrays, *contents.values()], schema=schema(columns))
+
+
+def _uint16(ids: U16) -> U16:
+    return ids.astype(np.uint16, copy=False)

@@ -1,0 +1,190 @@
+"""Publishing: committed pieces become a dataset, swapped in atomically.
+
+`<output>/dataset` is a relative link to `<output>/.published/<number>/`. A snapshot is built beside, synced, renamed,
+and the link is replaced in one step; the snapshot before it stays for readers that have it open, older ones go.
+Files that need no change are hard links to the pieces' files.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from nimbusd.stages.errors import StoreError
+from nimbusd.stages.store.conventions import conventions
+from nimbusd.stages.store.durable import (
+    file_sha256,
+    folders_of,
+    naming,
+    sync_file,
+    sync_files,
+    to_json,
+    to_json_lines,
+    write_file,
+)
+from nimbusd.stages.store.piece import piece_faults
+from nimbusd.stages.store.record import StoredPiece, load_piece
+from nimbusd.stages.types import Piece, PieceFile
+
+DATASET = "dataset"
+PUBLISHED = ".published"
+CHECKSUMS = "meta/checksums.json"
+CONVENTIONS = "meta/conventions.json"
+EPISODES_METADATA = "meta/nimbusd_episodes.jsonl"
+JOB = "meta/nimbusd_job.json"
+_NEW_LINK = ".dataset.new"
+_TMP = ".tmp"
+_KEPT_SNAPSHOTS = 2
+
+
+class Tree:
+    """A folder of a dataset under construction, which ends up with a checksum of every file in it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._files: dict[str, PieceFile] = {}
+        self._unsynced: list[str] = []
+
+    def write(self, path: str, content: bytes) -> None:
+        """Add a file with `content`."""
+        written = write_file(self._target(path), content)
+        self._note(path, written.size_bytes, written.sha256)
+
+    def link(self, path: str, stored: StoredPiece, name: str) -> None:
+        """Add the piece's file `name` as `path`, without copying where the file system can."""
+        file = stored.file(name)
+        source, target = stored.root / name, self._target(path)
+        try:
+            os.link(source, target)
+        except OSError:  # another device, or a file system without hard links; copying says what else is wrong
+            shutil.copyfile(source, target)
+        self._note(path, file.size_bytes, file.sha256)
+
+    def adopt(self, path: str, make: Callable[[Path], None]) -> None:
+        """Add a file that `make` writes itself, given where."""
+        target = self._target(path)
+        with naming(target):
+            make(target)
+        self._note(path, target.stat().st_size, file_sha256(target))
+
+    def finish(self) -> None:
+        """Write the checksums and make the tree durable."""
+        rows = {path: [file.size_bytes, file.sha256] for path, file in sorted(self._files.items())}
+        self.write(CHECKSUMS, checksums_text(rows))
+        sync_files(self.root / path for path in self._unsynced)
+        for folder in folders_of(self.root, self._files):
+            sync_file(folder)
+
+    def _target(self, path: str) -> Path:
+        target = self.root / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        return target
+
+    def _note(self, path: str, size: int, sha256: str) -> None:
+        self._files[path] = PieceFile(path, size, sha256)
+        self._unsynced.append(path)
+
+
+def checksums_text(rows: Mapping[str, Any]) -> bytes:
+    """Content of `meta/checksums.json`: path → [size, SHA-256], and a SHA-256 of that table itself."""
+    import hashlib
+
+    return to_json({"files": rows, "sha256": hashlib.sha256(to_json(rows)).hexdigest()}, indent=True)
+
+
+Build: TypeAlias = Callable[[Path, list[StoredPiece]], None]
+"""Writes a dataset of some format into an empty folder."""
+
+
+def publish_pieces(output: Path, pieces: Iterable[Piece], format_name: str, build: Build, *, final: bool) -> Path:
+    """Make `<output>/dataset` hold exactly `pieces`. Returns its path.
+
+    There is no dataset without episodes: raises StoreError for no pieces, and for a piece that is missing or
+    torn (sizes are checked every time, contents when `final`). The dataset before stays as it was then.
+    """
+    stored = _checked(output, list(pieces), format_name, deep=final)
+    published = output / PUBLISHED
+    published.mkdir(parents=True, exist_ok=True)
+    for leftover in published.glob("*" + _TMP):
+        shutil.rmtree(leftover)
+    number = max(_numbers(published), default=0) + 1
+    draft = published / f"{number}{_TMP}"
+    draft.mkdir()
+    try:
+        build(draft, stored)
+        os.rename(draft, published / str(number))
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    sync_file(published)
+    _swap(output, number)
+    for old in sorted(_numbers(published))[:-_KEPT_SNAPSHOTS]:
+        shutil.rmtree(published / str(old))
+    return output / DATASET
+
+
+def _checked(output: Path, pieces: list[Piece], format_name: str, *, deep: bool) -> list[StoredPiece]:
+    if not pieces:
+        raise StoreError(f"nothing to publish in {output}: no episode is committed yet")
+    faults = [fault for piece in pieces for fault in piece_faults(output, piece, deep=deep)]
+    if faults:
+        raise StoreError(
+            f"cannot publish {output}: {faults[0]}"
+            + (f" (and {len(faults) - 1} more faults)" if len(faults) > 1 else "")
+            + ". Make the episode again (`nimbusctl retry`)."
+        )
+    return [load_piece(output, piece, format_name) for piece in pieces]
+
+
+def _numbers(published: Path) -> list[int]:
+    return [int(entry.name) for entry in published.iterdir() if entry.name.isdigit()]
+
+
+def _swap(output: Path, number: int) -> None:
+    link, new = output / DATASET, output / _NEW_LINK
+    if link.exists() and not link.is_symlink():
+        raise StoreError(f"{link} is not a link that nimbusd made; move it away and publish again")
+    new.unlink(missing_ok=True)
+    os.symlink(f"{PUBLISHED}/{number}", new)
+    os.replace(new, link)
+    sync_file(output)
+
+
+def shared_columns(stored: list[StoredPiece]) -> StoredPiece:
+    """The first piece, as example of all. Raises StoreError if any has other features or another fps."""
+    first = stored[0]
+    for other in stored[1:]:
+        if other.fps != first.fps or other.columns != first.columns:
+            ours, theirs = ({c.key: c for c in piece.columns} for piece in (first, other))
+            keys = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
+            what = f"feature {keys[0]!r}" if keys else f"fps ({other.fps} and {first.fps}) or order of features"
+            raise StoreError(
+                f"pieces {first.piece.folder} and {other.piece.folder} differ in {what}; "
+                "episodes of one dataset need the same features. Use another output folder."
+            )
+    return first
+
+
+def tasks_of(stored: Iterable[StoredPiece]) -> dict[str, int]:
+    """Task text → task_index, numbered as they first occur."""
+    tasks: dict[str, int] = {}
+    for piece in stored:
+        tasks.setdefault(piece.task, len(tasks))
+    return tasks
+
+
+def write_nimbusd_metadata(
+    tree: Tree, stored: list[StoredPiece], job: Mapping[str, Any], extra: Mapping[str, Any]
+) -> None:
+    """The files beside LeRobot's own: conventions, one line of metadata per episode, and the job."""
+    tables = {str(piece.facts["label_table"]): piece.record["labels"] for piece in stored}
+    tree.write(CONVENTIONS, to_json(conventions(tables, extra), indent=True))
+    tree.write(EPISODES_METADATA, to_json_lines(piece.metadata(index) for index, piece in enumerate(stored)))
+    tree.write(JOB, to_json(dict(job), indent=True))
+
+
+def number(value: float) -> int | float:
+    """An int where the value is one: readers of info.json expect `"fps": 30`."""
+    return int(value) if float(value).is_integer() else value

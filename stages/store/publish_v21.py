@@ -1,0 +1,85 @@
+"""LeRobot v2.1: one Parquet and one video file per episode, metadata as JSON lines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from nimbusd.stages.store.columns import INDEX_COLUMNS, index_arrays, parquet_bytes, with_index_columns
+from nimbusd.stages.store.durable import to_json, to_json_lines
+from nimbusd.stages.store.lerobot import ANNOTATIONS, DATA
+from nimbusd.stages.store.publish import Tree, number, shared_columns, tasks_of, write_nimbusd_metadata
+from nimbusd.stages.store.publish_v30 import ANNOTATIONS_PATH, features_json, index_stats
+from nimbusd.stages.store.record import StoredPiece
+
+FORMAT = "lerobot-v2.1"
+CHUNK_EPISODES = 1000
+DATA_PATH = "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet"
+VIDEO_PATH = "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4"
+_STATISTICS = ("min", "max", "mean", "std", "count")
+
+
+def build_v21(root: Path, stored: list[StoredPiece], job: Mapping[str, Any]) -> None:
+    """Write the dataset of `stored`, in this order, into the empty folder `root`."""
+    tree = Tree(root)
+    write_v21(tree, stored, chunk_episodes=CHUNK_EPISODES, stats_extra=[{} for _ in stored])
+    for episode, piece in enumerate(stored):
+        if any(file.path == ANNOTATIONS for file in piece.piece.files):
+            path = ANNOTATIONS_PATH.format(chunk=episode // CHUNK_EPISODES, episode=episode)
+            tree.link(path, piece, ANNOTATIONS)
+    write_nimbusd_metadata(tree, stored, job, {"annotations_path": ANNOTATIONS_PATH})
+    tree.finish()
+
+
+def write_v21(tree: Tree, stored: list[StoredPiece], *, chunk_episodes: int, stats_extra: list[dict[str, Any]]) -> None:
+    """What LeRobot itself defines: data, videos and its metadata.
+
+    stats_extra: for each episode, further keys of its line in `episodes_stats.jsonl`.
+    """
+    import pyarrow.parquet as pq
+
+    example = shared_columns(stored)
+    columns = [*example.columns, *INDEX_COLUMNS]
+    videos = example.record["videos"]
+    tasks = tasks_of(stored)
+    stats_rows = []
+    first = 0
+    for episode, piece in enumerate(stored):
+        values = index_arrays(piece.length, piece.fps, episode, first, tasks[piece.task])
+        place: dict[str, Any] = {"episode_chunk": episode // chunk_episodes, "episode_index": episode}
+        states = pq.read_table(piece.root / DATA)
+        tree.write(DATA_PATH.format(**place), parquet_bytes(with_index_columns(states, columns, values)))
+        for key in videos:
+            tree.link(VIDEO_PATH.format(**place, video_key=key), piece, f"videos/{key}.mp4")
+        stats = {
+            key: {name: part[name] for name in _STATISTICS} for key, part in (piece.stats | index_stats(values)).items()
+        }
+        stats_rows.append({"episode_index": episode, "stats": stats, **stats_extra[episode]})
+        first += piece.length
+    info = {
+        "codebase_version": "v2.1",
+        "robot_type": example.facts["robot"],
+        "total_episodes": len(stored),
+        "total_frames": first,
+        "total_tasks": len(tasks),
+        "total_videos": len(videos) * len(stored),
+        "total_chunks": -(-len(stored) // chunk_episodes),
+        "chunks_size": chunk_episodes,
+        "fps": number(example.fps),
+        "splits": {"train": f"0:{len(stored)}"},
+        "data_path": DATA_PATH,
+        "video_path": VIDEO_PATH if videos else None,
+        "features": features_json(columns, videos),
+    }
+    tree.write("meta/info.json", to_json(info, indent=True))
+    tree.write("meta/tasks.jsonl", to_json_lines({"task_index": i, "task": task} for task, i in tasks.items()))
+    tree.write("meta/episodes.jsonl", to_json_lines(_episode_row(i, piece) for i, piece in enumerate(stored)))
+    tree.write("meta/episodes_stats.jsonl", to_json_lines(stats_rows))
+
+
+def _episode_row(episode: int, piece: StoredPiece) -> dict[str, Any]:
+    """Instructions of parts of the episode and key frames are extra keys, where the planner gave them."""
+    notes = piece.facts["notes"]
+    extra = {key: notes[key] for key in ("sub_tasks", "key_frames") if key in notes}
+    return {"episode_index": episode, "tasks": [piece.task], "length": piece.length, **extra}

@@ -1,0 +1,237 @@
+"""Reading published datasets back, whatever their format: `open_dataset(path).episode(i)`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+
+from nimbusd.stages.errors import StoreError
+from nimbusd.stages.store.conventions import counts_to_depth
+from nimbusd.stages.store.encode import decode_image, decode_video
+from nimbusd.stages.store.interndata_n1 import DEPTH_FOLDER, EXTRINSIC, INTRINSIC, POSE, RGB_FOLDER
+from nimbusd.stages.store.lerobot import (
+    CAMERA_PREFIX,
+    DEPTH_PREFIX,
+    IMAGE_PREFIX,
+    INSTANCE_PREFIX,
+    SEMANTIC_PREFIX,
+)
+from nimbusd.stages.store.publish import CONVENTIONS, DATASET, EPISODES_METADATA
+from nimbusd.stages.types import F32, F64, U8, U16, Label
+
+_LINES_PER_CHUNK = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class StoredEpisode:
+    """One episode as it is on disk; T frames, dictionaries by camera name.
+
+    rgb: (T, H, W, 3) uint8. depth_m: (T, H, W) float32, 0 = no reading. instance, semantic: (T, H, W) uint16.
+    states: every other column, (T, …). intrinsics: (4,) fx fy cx cy. T_world_camera: (T, 4, 4), OpenGL axes.
+    meta: the episode's line of metadata; `meta["notes"]` is what the planner noted.
+    labels: what instance and semantic ids mean.
+    """
+
+    rgb: Mapping[str, U8]
+    depth_m: Mapping[str, F32]
+    instance: Mapping[str, U16]
+    semantic: Mapping[str, U16]
+    states: Mapping[str, npt.NDArray[Any]]
+    intrinsics: Mapping[str, F64]
+    T_world_camera: Mapping[str, F64]
+    task: str
+    meta: Mapping[str, Any]
+    labels: tuple[Label, ...]
+
+    @property
+    def length(self) -> int:
+        return len(next(iter(self.T_world_camera.values())))
+
+
+class Dataset:
+    """A published dataset. format: `lerobot-v3.0`, `lerobot-v2.1` or `interndata-n1`. episodes: how many."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        if (root / "meta/info.json").is_file():
+            self._trees = [_Tree(root)]
+            self.format = "lerobot-" + str(self._trees[0].info["codebase_version"])
+        else:
+            self._trees = [_Tree(path.parent.parent) for path in sorted(root.glob("*/*/meta/info.json"))]
+            self.format = "interndata-n1"
+        if not self._trees:
+            raise StoreError(f"{root} holds no dataset: neither meta/info.json nor <group>/<scene>/meta/info.json")
+        self.fps = float(self._trees[0].info["fps"])
+        self.episodes = sum(tree.episodes for tree in self._trees)
+        self.frames = sum(int(tree.info["total_frames"]) for tree in self._trees)
+        self.features: dict[str, Any] = self._trees[0].info["features"]
+
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        """Camera names, in the order of the features."""
+        return tuple(self._trees[0].meta[0]["cameras"])
+
+    def meta(self, index: int) -> Mapping[str, Any]:
+        """Metadata of episode `index`, without reading its frames."""
+        tree, local = self._find(index)
+        return tree.meta[local]
+
+    def episode(self, index: int) -> StoredEpisode:
+        """Episode `index`, 0 … episodes - 1. Raises IndexError, or StoreError for files that cannot be read."""
+        tree, local = self._find(index)
+        try:
+            return tree.read(local, n1=self.format == "interndata-n1")
+        except (OSError, ValueError, KeyError) as error:
+            raise StoreError(f"episode {index} of {self.root} cannot be read: {error}") from error
+
+    def _find(self, index: int) -> tuple[_Tree, int]:
+        if not 0 <= index < self.episodes:
+            raise IndexError(f"episode {index}: {self.root} has episodes 0…{self.episodes - 1}")
+        for tree in self._trees:
+            if index < tree.episodes:
+                return tree, index
+            index -= tree.episodes
+        raise AssertionError("episodes is the sum over the trees")
+
+
+def open_dataset(path: Path) -> Dataset:
+    """The dataset at `path`: its own folder, or a job's output folder. Raises StoreError if there is none."""
+    root = path / DATASET if (path / DATASET).is_dir() else path
+    return Dataset(root.resolve())  # a later publish moves the link; this reader stays with what it opened
+
+
+class _Tree:
+    """One folder with meta/, data/ and videos/."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        try:
+            self.info: dict[str, Any] = orjson.loads((root / "meta/info.json").read_bytes())
+            self.episodes = int(self.info["total_episodes"])
+        except (OSError, ValueError, KeyError) as error:
+            raise StoreError(f"{root}/meta/info.json cannot be read: {error}") from error
+
+    @cached_property
+    def meta(self) -> list[dict[str, Any]]:
+        try:
+            lines = (self.root / EPISODES_METADATA).read_bytes().splitlines()
+            return [orjson.loads(line) for line in lines]
+        except (OSError, ValueError) as error:
+            raise StoreError(f"{self.root / EPISODES_METADATA} cannot be read: {error}") from error
+
+    @cached_property
+    def conventions(self) -> dict[str, Any]:
+        return orjson.loads((self.root / CONVENTIONS).read_bytes())  # type: ignore[no-any-return]
+
+    @cached_property
+    def rows(self) -> list[dict[str, Any]]:
+        """LeRobot v3.0's metadata of each episode, without statistics."""
+        import pyarrow.parquet as pq
+
+        files = sorted(self.root.glob("meta/episodes/*/*.parquet"))
+        tables = [pq.ParquetFile(file) for file in files]
+        return [
+            row
+            for table in tables
+            for row in table.read([n for n in table.schema_arrow.names if not n.startswith("stats/")]).to_pylist()
+        ]
+
+    def read(self, index: int, *, n1: bool) -> StoredEpisode:
+        meta = self.meta[index]
+        columns, images = self._columns(index)
+        cameras = list(meta["cameras"])
+        rgb: dict[str, U8] = {}
+        depth_m: dict[str, F32] = {}
+        annotations = self._annotations(index)
+        for camera in cameras:
+            if n1:
+                rgb[camera] = np.stack(self._flat_frames(RGB_FOLDER, index))
+                depth_m[camera] = counts_to_depth(np.stack(self._flat_frames(DEPTH_FOLDER, index)))
+            elif IMAGE_PREFIX + camera in images:
+                rgb[camera] = images[IMAGE_PREFIX + camera]
+            else:
+                rgb[camera] = self._video(IMAGE_PREFIX + camera, index, int(meta["length"]))
+            if DEPTH_PREFIX + camera in annotations:
+                depth_m[camera] = counts_to_depth(annotations[DEPTH_PREFIX + camera])
+        if n1:
+            K = columns[INTRINSIC][0].astype(np.float64)
+            intrinsics = {cameras[0]: np.array([K[0, 0], K[1, 1], K[0, 2], K[1, 2]])}
+            poses = {cameras[0]: columns[POSE].astype(np.float64)}
+            used = {INTRINSIC, EXTRINSIC, POSE}
+        else:
+            prefixes = {camera: CAMERA_PREFIX + camera for camera in cameras}
+            intrinsics = {c: columns[f"{prefix}.intrinsics"][0].astype(np.float64) for c, prefix in prefixes.items()}
+            poses = {c: columns[f"{prefix}.T_world_camera"].astype(np.float64) for c, prefix in prefixes.items()}
+            used = {key for key in columns if key.startswith(CAMERA_PREFIX)}
+        labels = self.conventions["segmentation"]["label_tables"][meta["label_table"]]
+        return StoredEpisode(
+            rgb=rgb,
+            depth_m=depth_m,
+            instance={c: annotations[INSTANCE_PREFIX + c] for c in cameras if INSTANCE_PREFIX + c in annotations},
+            semantic={c: annotations[SEMANTIC_PREFIX + c] for c in cameras if SEMANTIC_PREFIX + c in annotations},
+            states={key: rows for key, rows in columns.items() if key not in used},
+            intrinsics=intrinsics,
+            T_world_camera=poses,
+            task=str(meta["task"]),
+            meta=meta,
+            labels=tuple(Label(**row) for row in labels),
+        )
+
+    def _columns(self, index: int) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
+        """Number columns and decoded image columns of an episode."""
+        import pyarrow.parquet as pq
+
+        if self.info["codebase_version"] == "v3.0":
+            row = self.rows[index]
+            place = {"chunk_index": row["data/chunk_index"], "file_index": row["data/file_index"]}
+            path = self.info["data_path"].format(**place)
+        else:
+            chunk = index // int(self.info["chunks_size"])
+            path = self.info["data_path"].format(episode_chunk=chunk, episode_index=index)
+        table = pq.read_table(self.root / path, filters=[("episode_index", "=", index)], partitioning=None)
+        numbers: dict[str, npt.NDArray[Any]] = {}
+        images: dict[str, Any] = {}
+        for name in table.column_names:
+            entry = self.info["features"][name]
+            rows = table.column(name).to_pylist()
+            if entry["dtype"] == "image":
+                images[name] = np.stack([decode_image(cell["bytes"]) for cell in rows])
+            else:
+                numbers[name] = np.array(rows, entry["dtype"]).reshape(len(rows), *entry["shape"])
+        return numbers, images
+
+    def _annotations(self, index: int) -> dict[str, Any]:
+        import pyarrow.parquet as pq
+
+        chunk = index // _LINES_PER_CHUNK if self.info["chunks_size"] == _LINES_PER_CHUNK else 0
+        path = self.root / self.conventions["annotations_path"].format(chunk=chunk, episode=index)
+        if not path.is_file():
+            return {}
+        table = pq.read_table(path, partitioning=None)
+        return {
+            name: np.stack([decode_image(cell["bytes"]) for cell in table.column(name).to_pylist()])
+            for name in table.column_names
+            if name not in ("timestamp", "frame_index")
+        }
+
+    def _video(self, key: str, index: int, length: int) -> U8:
+        if self.info["codebase_version"] == "v3.0":
+            row = self.rows[index]
+            first = round(row[f"videos/{key}/from_timestamp"] * self.info["fps"])
+            place = {name: row[f"videos/{key}/{name}"] for name in ("chunk_index", "file_index")}
+            path = self.info["video_path"].format(video_key=key, **place)
+        else:
+            first, chunk = 0, index // int(self.info["chunks_size"])
+            path = self.info["video_path"].format(video_key=key, episode_chunk=chunk, episode_index=index)
+        return decode_video(self.root / path, first, length, float(self.info["fps"]))
+
+    def _flat_frames(self, folder: str, index: int) -> list[Any]:
+        paths = sorted((self.root / "videos/chunk-000" / folder).glob(f"{index:06d}_*"))
+        return [decode_image(path.read_bytes()) for path in paths]
