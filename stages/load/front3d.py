@@ -136,7 +136,7 @@ class BProc3DFrontLoader(BaseLoader[Front3DArgs, Front3DConfig]):
         )
 
     def _read_models(self, config: Front3DConfig, house: HouseFile) -> dict[str, MeshPart]:
-        """jid → model. Raises AssetError that lists every missing model at once."""
+        """Models by jid. Raises AssetError that lists every missing model at once."""
         used = {entry.jid: _model_path(config, entry) for entry in _used_furniture(house)}
         missing = sorted(jid for jid, path in used.items() if not path.is_file())
         if missing and not self.args.skip_missing:
@@ -226,7 +226,7 @@ def _read_model(path: Path) -> MeshPart:
 
 
 def _model_categories(folder: Path) -> dict[str, str]:
-    """jid → category from `model_info.json`; empty without that file."""
+    """Categories by jid from `model_info.json`; empty without that file."""
     from pydantic import BaseModel, TypeAdapter, ValidationError
 
     class ModelInfo(BaseModel):
@@ -262,7 +262,7 @@ def _texture_path(folder: Path, entry: MaterialEntry) -> Path | None:
 
 
 def _materials(config: Front3DConfig, house: HouseFile) -> dict[str, tuple[Material, F64]]:
-    """uid → material and the (2, 2) matrix for its texture coordinates, of the materials that surfaces use."""
+    """By uid, the material and the (2, 2) matrix for its texture coordinates, of the materials that surfaces use."""
     used = {entry.material for entry in house.mesh}
     pictures: dict[Path, U8] = {}
     made: dict[str, tuple[Material, F64]] = {}
