@@ -1,7 +1,18 @@
-"""Pictures of datasets: the contact sheet and what it is made of."""
+"""Summaries and pictures of datasets: the contact sheet and what it is made of."""
 
 from nimbusd.show.contact_sheet import draw_sheet
+from nimbusd.show.dataset import Summary, episode_view, sample, summarize
 from nimbusd.show.floor_map import FloorMap, floor_map
 from nimbusd.show.view import EpisodeView, Room
 
-__all__ = ["EpisodeView", "FloorMap", "Room", "draw_sheet", "floor_map"]
+__all__ = [
+    "EpisodeView",
+    "FloorMap",
+    "Room",
+    "Summary",
+    "draw_sheet",
+    "episode_view",
+    "floor_map",
+    "sample",
+    "summarize",
+]

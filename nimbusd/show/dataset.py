@@ -1,0 +1,96 @@
+"""From a published dataset to what its summary and its contact sheet show."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from nimbusd.show.view import EpisodeView, Room
+from nimbusd.stages.store.read import Dataset, StoredEpisode
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """A dataset in numbers. cameras: name → (width, height). features: key → dtype and shape. scenes, tasks: counts.
+
+    size_bytes: of all files in the dataset's folder, hard-linked ones included.
+    """
+
+    path: str
+    format: str
+    fps: float
+    episodes: int
+    frames: int
+    duration_s: float
+    cameras: dict[str, tuple[int, int]]
+    features: dict[str, str]
+    scenes: dict[str, int]
+    tasks: dict[str, int]
+    shortest_frames: int
+    longest_frames: int
+    size_bytes: int
+
+
+def summarize(dataset: Dataset) -> Summary:
+    """Read the metadata of every episode, and no frame."""
+    metas = [dataset.meta(index) for index in range(dataset.episodes)]
+    lengths = [int(meta["length"]) for meta in metas]
+    cameras = metas[0]["cameras"] if metas else {}
+    return Summary(
+        path=str(dataset.root),
+        format=dataset.format,
+        fps=dataset.fps,
+        episodes=dataset.episodes,
+        frames=dataset.frames,
+        duration_s=dataset.frames / dataset.fps,
+        cameras={name: (int(camera["width"]), int(camera["height"])) for name, camera in cameras.items()},
+        features={key: f"{entry['dtype']} {list(entry['shape'])}" for key, entry in dataset.features.items()},
+        scenes=dict(Counter(str(meta["scene"]["id"]) for meta in metas)),
+        tasks=dict(Counter(str(meta["task"]) for meta in metas)),
+        shortest_frames=min(lengths, default=0),
+        longest_frames=max(lengths, default=0),
+        size_bytes=_size(dataset.root.rglob("*")),
+    )
+
+
+def sample(episodes: int, count: int) -> list[int]:
+    """`count` episode indexes spread over all, the first included."""
+    step = episodes / max(1, min(count, episodes))
+    return [int(number * step) for number in range(min(count, episodes))]
+
+
+def episode_view(dataset: Dataset, index: int, camera: str) -> EpisodeView:
+    """What `camera` saw in episode `index`. Raises StoreError for files that cannot be read."""
+    stored: StoredEpisode = dataset.episode(index)
+    fx, fy, cx, cy = (float(value) for value in stored.intrinsics[camera])
+    path = stored.T_world_camera[camera][:, :3, 3]
+    length_m = float(np.linalg.norm(np.diff(path, axis=0), axis=1).sum())
+    facts = (
+        f"episode {index}",
+        str(stored.meta["scene"]["id"]),
+        f"{stored.length} frames, {stored.length / dataset.fps:.1f} s",
+        f"{length_m:.1f} m",
+        f"camera {camera} {stored.rgb[camera].shape[2]}x{stored.rgb[camera].shape[1]}",
+    )
+    return EpisodeView(
+        title=stored.task,
+        subtitle=" · ".join(facts),
+        fps=dataset.fps,
+        rgb=stored.rgb[camera],
+        depth_m=stored.depth_m.get(camera),
+        instance=stored.instance.get(camera),
+        intrinsics=(fx, fy, cx, cy),
+        T_world_camera=stored.T_world_camera[camera],
+        categories={label.instance_id: label.category for label in stored.labels},
+        rooms=tuple(
+            Room(str(room["name"]), np.asarray(room["polygon"], np.float64)) for room in stored.meta["scene"]["rooms"]
+        ),
+    )
+
+
+def _size(paths: Iterable[Path]) -> int:
+    return sum(path.stat().st_size for path in paths if path.is_file())
