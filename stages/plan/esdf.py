@@ -19,7 +19,7 @@ def signed_distance(occupancy: BoolArray, cell_m: float) -> F32:
 
     if occupancy.ndim != 2 or occupancy.size == 0:
         raise ValueError(f"occupancy has shape {occupancy.shape}; a distance field needs a grid of at least 1 x 1 cell")
-    far_m = float(np.hypot(*occupancy.shape)) * cell_m
+    far_m = float(np.hypot(occupancy.shape[0], occupancy.shape[1])) * cell_m
     if occupancy.all() or not occupancy.any():
         return np.full(occupancy.shape, -far_m if occupancy.all() else far_m, np.float32)
     outside = ndimage.distance_transform_edt(~occupancy, sampling=cell_m)

@@ -11,11 +11,11 @@ from nimbusd.stages.plan.occupancy import FloorMap
 from nimbusd.stages.types import F64, Scene
 
 # What people would name as a place to go to; walls, lamps on the ceiling and small things are not.
-_LANDMARKS = frozenset(
-    "bed nightstand wardrobe dresser desk chair armchair sofa coffee_table dining_table tv tv_stand bookshelf cabinet "
-    "kitchen_counter sink stove refrigerator bathtub toilet washbasin plant stool bench shelf table washing_machine "
-    "shower".split()
-)
+_LANDMARKS = frozenset({
+    "bed", "nightstand", "wardrobe", "dresser", "desk", "chair", "armchair", "sofa", "coffee_table", "dining_table",
+    "tv", "tv_stand", "bookshelf", "cabinet", "kitchen_counter", "sink", "stove", "refrigerator", "bathtub", "toilet",
+    "washbasin", "plant", "stool", "bench", "shelf", "table", "washing_machine", "shower",
+})  # fmt: skip
 _NEAR_M = 1.0
 
 

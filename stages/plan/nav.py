@@ -11,10 +11,11 @@ from pydantic import Field, model_validator
 
 from nimbusd.stages.base import BasePlanner, ComponentArgs
 from nimbusd.stages.errors import PlanningFailed
-from nimbusd.stages.plan.astar import Cell, Search, search, traversal_cost
+from nimbusd.stages.plan.astar import Cell, Search
 from nimbusd.stages.plan.instructions import Landmark, instruction, landmarks
 from nimbusd.stages.plan.occupancy import FloorMap, MapArgs, floor_heights, floor_map
-from nimbusd.stages.plan.smooth import Comfort, bezier_path, path_length_m, sharp_path, turning_points
+from nimbusd.stages.plan.route import Route, explore, plan_route
+from nimbusd.stages.plan.smooth import Comfort
 from nimbusd.stages.plan.timing import Limits, TimedPath, body_velocity, time_path
 from nimbusd.stages.types import F64, BoolArray, Camera, Feature, Scene, Sequence
 
@@ -117,71 +118,6 @@ class NavArgs(MapArgs):
 N = TypeVar("N", bound=NavArgs)
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
-    """A path without collisions. pieces: smooth (N, 2) polylines, joined by turns on the spot."""
-
-    pieces: tuple[F64, ...]
-    length_m: float
-    min_clearance_m: float
-
-    @property
-    def xy(self) -> F64:
-        """(N, 2) all points in order."""
-        return np.concatenate(self.pieces)
-
-
-def plan_route(floor: FloorMap, args: NavArgs, start: F64, goal: F64, found: Search | None = None) -> Route:
-    """A smooth path from start to goal, (2,) world metres each, which every point of it keeps clear of obstacles.
-
-    found: a search that began in the start's cell, to save making it. Raises PlanningFailed: start_blocked,
-    goal_blocked, unreachable, collision_after_smoothing.
-    """
-    for name, xy in (("start", start), ("goal", goal)):
-        clearance_m = float(floor.obstacles.clearance(xy[None])[0])
-        if not floor.free[floor.cell_of(xy)] or clearance_m < args.safe_m:
-            raise PlanningFailed(
-                f"{name}_blocked",
-                f"{name} ({xy[0]:.2f}, {xy[1]:.2f}) is no place for a robot of radius {args.robot_radius_m} m: an obstacle "
-                f"or the floor's edge is {clearance_m:.2f} m from its axis, or the free space around is too small",
-            )
-    start_cell, goal_cell = floor.cell_of(start), floor.cell_of(goal)
-    if floor.region[start_cell] != floor.region[goal_cell]:
-        raise PlanningFailed("unreachable", f"nothing leads from {start.round(2)} to {goal.round(2)} for this robot")
-    found = found or search(_cost(floor, args), start_cell, floor.cell_m, goal_cell)
-    centres = floor.centres(found.path_to(goal_cell))
-    cells_xy = np.concatenate([start[None], centres[1:-1], goal[None]])
-    if floor.obstacles.path_clearance(cells_xy) < args.safe_m:
-        cells_xy = np.concatenate([start[None], centres, goal[None]])
-    # From the most beautiful to the safest; the exact geometry decides.
-    for attempt in (_smooth, _rounded_cells, _straight_cells):
-        pieces = attempt(floor, args, cells_xy)
-        clearance_m = min(floor.obstacles.path_clearance(piece) for piece in pieces)
-        if clearance_m >= args.safe_m:
-            return Route(tuple(pieces), path_length_m(pieces), clearance_m)
-    raise PlanningFailed(
-        "collision_after_smoothing",
-        f"from {start.round(2)} to {goal.round(2)} the robot's axis would pass an obstacle at {clearance_m:.3f} m",
-    )
-
-
-def _smooth(floor: FloorMap, args: NavArgs, cells_xy: F64) -> list[F64]:
-    return bezier_path(floor, turning_points(floor, cells_xy, args.comfort), args.comfort)
-
-
-def _rounded_cells(floor: FloorMap, args: NavArgs, cells_xy: F64) -> list[F64]:
-    return bezier_path(floor, cells_xy, args.comfort)
-
-
-def _straight_cells(floor: FloorMap, args: NavArgs, cells_xy: F64) -> list[F64]:  # noqa: ARG001 - like its siblings
-    return sharp_path(cells_xy)
-
-
-def _cost(floor: FloorMap, args: NavArgs) -> F64:
-    comfort = args.comfort
-    return traversal_cost(floor.esdf, floor.free, comfort.safe_m, comfort.comfort_m, comfort.weight)
-
-
 @dataclass(frozen=True)
 class _Known:
     """What was derived from one scene."""
@@ -223,7 +159,7 @@ class NavPlanner(BasePlanner[N]):
             self.beat()
             try:
                 floor, start, goal, found = self._sample(known.floors, rng)
-                route = plan_route(floor, self.args, start, goal, found)
+                route = plan_route(floor, self.args.comfort, start, goal, found)
                 timed = self._drive(route, rng)
                 return self._sequence(known, floor, route, timed, pair)
             except PlanningFailed as failure:
@@ -239,7 +175,7 @@ class NavPlanner(BasePlanner[N]):
         """(H, W) True where an episode may begin. With rooms: inside one."""
         return floor.free & (floor.room >= 0) if floor.rooms else floor.free
 
-    def goal_cells(self, floor: FloorMap, start: Cell) -> BoolArray:  # noqa: ARG002 - planners that override it need it
+    def goal_cells(self, floor: FloorMap, start: Cell) -> BoolArray:
         """(H, W) True where an episode that begins in cell `start` may end."""
         return self.start_cells(floor)
 
@@ -268,17 +204,18 @@ class NavPlanner(BasePlanner[N]):
         elif not area.any():
             raise PlanningFailed(
                 "no_free_space",
-                f"nowhere can a robot of radius {self.args.robot_radius_m} m and height {self.args.robot_height_m} m begin",
+                f"no place to begin for a robot of radius {self.args.robot_radius_m} m and height "
+                f"{self.args.robot_height_m} m",
             )
         else:
             number = int(rng.choice(len(floors), p=area / area.sum()))
             floor = floors[number]
             start = self._point_in(floor, allowed[number], rng)
         start_cell = floor.cell_of(start)
+        found = explore(floor, self.args.comfort, start_cell)
         if self.args.goal_xy_m is not None:
             goal = np.array(self.args.goal_xy_m, np.float64)
-            return floor, start, goal, search(_cost(floor, self.args), start_cell, floor.cell_m)
-        found = search(_cost(floor, self.args), start_cell, floor.cell_m)
+            return floor, start, goal, found
         return floor, start, self._goal(floor, start_cell, found, rng), found
 
     def _goal(self, floor: FloorMap, start: Cell, found: Search, rng: np.random.Generator) -> F64:
@@ -377,4 +314,4 @@ def camera_mount(camera: CameraArgs, args: NavArgs) -> F64:
 
 
 def _thinned(xy: F64) -> F64:
-    return xy[np.unique(np.linspace(0, len(xy) - 1, min(len(xy), _POLYLINE_POINTS)).astype(int))]
+    return np.asarray(xy[np.unique(np.linspace(0, len(xy) - 1, min(len(xy), _POLYLINE_POINTS)).astype(int))])

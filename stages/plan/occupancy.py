@@ -163,7 +163,7 @@ def floor_heights(scene: Scene, args: MapArgs) -> list[float]:
             if not heights or z_m - heights[-1] > 2 * args.step_m:
                 heights.append(z_m)
         return heights
-    z, area = _upward_levels(scene, {"floor"}) if any(o.category == "floor" for o in scene.objects) else ([], [])
+    z, area = _upward_levels(scene, {"floor"})
     if not len(z):
         z, area = _upward_levels(scene, {o.category for o in scene.objects} - {"ceiling"})
     if not len(z):

@@ -142,7 +142,7 @@ def _bends(points: F64) -> F64:
     step = np.diff(points, axis=0)
     step /= np.linalg.norm(step, axis=1, keepdims=True)
     turns = np.linalg.norm(np.diff(step, axis=0), axis=1) > 1e-6
-    return points[np.concatenate([[True], turns, [True]])]
+    return np.asarray(points[np.concatenate([[True], turns, [True]])])
 
 
 def _leg_cost(floor: FloorMap, a: F64, b: F64, comfort: Comfort) -> float:
