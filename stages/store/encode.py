@@ -110,7 +110,7 @@ def join_videos(parts: Iterable[Path], fps: float) -> bytes:
                 template: Any = source.streams.video[0]
                 kind = (template.codec_context.name, template.width, template.height, template.pix_fmt)
                 if stream is None:
-                    stream, first_kind = container.add_stream_from_template(template), kind
+                    stream, first_kind = container.add_stream_from_template(template, opaque=True), kind
                     stream.time_base = 1 / rate
                 elif kind != first_kind:
                     raise StoreError(f"cannot join {part}: its video is {kind}, the others are {first_kind}")
