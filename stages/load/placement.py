@@ -63,7 +63,7 @@ def move_objects(
     """
     bodies = {obj.name: _body(obj) for obj in scene.objects if obj.category not in ("floor", "ceiling")}
     walls = _Fixtures([obj for obj in scene.objects if not obj.movable and obj.category not in ("floor", "ceiling")])
-    doors = [bodies[obj.name].footprint for obj in scene.objects if obj.category == "door"]
+    doors = [bodies[obj.name] for obj in scene.objects if obj.category == "door"]
     floors = _Floors(scene)
     objects: list[SceneObject] = []
     movable = {obj.name for obj in scene.objects if obj.movable}
@@ -82,7 +82,7 @@ def move_objects(
             new = _body(candidate)
             if (
                 (ground is None or ground.covers(new.footprint))
-                and not any(new.footprint.distance(door) < rules.door_clearance_m for door in doors)
+                and not any(new.meets(door, rules.door_clearance_m) for door in doors)
                 and not walls.meet(new, body, rules.clearance_m)
                 and not any(new.meets(other, rules.clearance_m) for other in others)
             ):

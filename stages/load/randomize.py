@@ -44,7 +44,8 @@ _FURNITURE = {
 class RandomizeArgs(ComponentArgs):
     """Arguments of BProc3DFrontRandomizer. Every range is (lowest, highest); probabilities are 0…1.
 
-    lights: change lamps and sky at all. light_power, sky_power: factors. light_temperature_k: colour of lamps.
+    lights: change lamps and sky at all. light_power, sky_power: factors. light_temperature_k: colour of lamps,
+    as a camera balanced for white_balance_k sees it.
     materials: change surfaces at all. room_texture, furniture_texture: probability of a new procedural texture
     for the walls, floor or ceiling of a room, and for a piece of furniture. tint: how far the other surfaces'
     colour is scaled, per channel. texture_px: edge length of new textures.
@@ -54,7 +55,8 @@ class RandomizeArgs(ComponentArgs):
 
     lights: bool = True
     light_power: Range = (0.6, 1.5)
-    light_temperature_k: Range = (2700.0, 6500.0)
+    light_temperature_k: Range = (3000.0, 6500.0)
+    white_balance_k: float = Field(default=4500.0, ge=1667, le=25000)
     sky_power: Range = (0.5, 1.5)
     materials: bool = True
     room_texture: float = Field(default=0.6, ge=0, le=1)
@@ -141,17 +143,23 @@ def box_uvs(obj: SceneObject) -> F32:
     axis = np.abs(normals).argmax(axis=1)
     u_axis, v_axis = np.array([1, 0, 0])[axis], np.array([2, 2, 1])[axis]
     rows = np.arange(len(corners))[:, None]
-    return np.stack([corners[rows, [0, 1, 2], axes[:, None]] for axes in (u_axis, v_axis)], -1).astype(
-        np.float32
-    ) / np.float32(SPAN_M)
+    uvs = np.stack([corners[rows, [0, 1, 2], axes[:, None]] for axes in (u_axis, v_axis)], axis=-1) / SPAN_M
+    return np.asarray(uvs, np.float32)
 
 
 def _relight(scene: Scene, args: RandomizeArgs, rng: np.random.Generator) -> Scene:
     lights: list[Light] = []
     for light in scene.lights:
-        color = daylight_rgb(rng.uniform(*args.light_temperature_k))
+        color = _balanced(daylight_rgb(rng.uniform(*args.light_temperature_k)), args.white_balance_k)
         lights.append(replace(light, power_w=light.power_w * _factor(rng, args.light_power), color=color))
     return replace(scene, lights=tuple(lights), sky_strength=scene.sky_strength * _factor(rng, args.sky_power))
+
+
+def _balanced(color: Rgb, white_k: float) -> Rgb:
+    """The colour divided by that of the white, brightest channel 1."""
+    r, g, b = np.array(color) / daylight_rgb(white_k)
+    brightest = max(r, g, b)
+    return float(r / brightest), float(g / brightest), float(b / brightest)
 
 
 def _factor(rng: np.random.Generator, limits: Range) -> float:
