@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import orjson
+import pyarrow as pa
 
 from nimbusd.stages.errors import StoreError
 from nimbusd.stages.store.conventions import counts_to_depth
@@ -25,8 +26,6 @@ from nimbusd.stages.store.lerobot import (
 )
 from nimbusd.stages.store.publish import CONVENTIONS, DATASET, EPISODES_METADATA
 from nimbusd.stages.types import F32, F64, U8, U16, Label
-
-_LINES_PER_CHUNK = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,22 +60,22 @@ class Dataset:
     def __init__(self, root: Path) -> None:
         self.root = root
         if (root / "meta/info.json").is_file():
-            self._trees = [_Tree(root)]
-            self.format = "lerobot-" + str(self._trees[0].info["codebase_version"])
+            self.trees = [StoredTree(root)]
+            self.format = "lerobot-" + str(self.trees[0].info["codebase_version"])
         else:
-            self._trees = [_Tree(path.parent.parent) for path in sorted(root.glob("*/*/meta/info.json"))]
+            self.trees = [StoredTree(path.parent.parent) for path in sorted(root.glob("*/*/meta/info.json"))]
             self.format = "interndata-n1"
-        if not self._trees:
+        if not self.trees:
             raise StoreError(f"{root} holds no dataset: neither meta/info.json nor <group>/<scene>/meta/info.json")
-        self.fps = float(self._trees[0].info["fps"])
-        self.episodes = sum(tree.episodes for tree in self._trees)
-        self.frames = sum(int(tree.info["total_frames"]) for tree in self._trees)
-        self.features: dict[str, Any] = self._trees[0].info["features"]
+        self.fps = float(self.trees[0].info["fps"])
+        self.episodes = sum(tree.episodes for tree in self.trees)
+        self.frames = sum(int(tree.info["total_frames"]) for tree in self.trees)
+        self.features: dict[str, Any] = self.trees[0].info["features"]
 
     @property
     def cameras(self) -> tuple[str, ...]:
         """Camera names, in the order of the features."""
-        return tuple(self._trees[0].meta[0]["cameras"])
+        return tuple(self.trees[0].meta[0]["cameras"])
 
     def meta(self, index: int) -> Mapping[str, Any]:
         """Metadata of episode `index`, without reading its frames."""
@@ -91,10 +90,10 @@ class Dataset:
         except (OSError, ValueError, KeyError) as error:
             raise StoreError(f"episode {index} of {self.root} cannot be read: {error}") from error
 
-    def _find(self, index: int) -> tuple[_Tree, int]:
+    def _find(self, index: int) -> tuple[StoredTree, int]:
         if not 0 <= index < self.episodes:
             raise IndexError(f"episode {index}: {self.root} has episodes 0…{self.episodes - 1}")
-        for tree in self._trees:
+        for tree in self.trees:
             if index < tree.episodes:
                 return tree, index
             index -= tree.episodes
@@ -107,7 +106,7 @@ def open_dataset(path: Path) -> Dataset:
     return Dataset(root.resolve())  # a later publish moves the link; this reader stays with what it opened
 
 
-class _Tree:
+class StoredTree:
     """One folder with meta/, data/ and videos/."""
 
     def __init__(self, root: Path) -> None:
@@ -157,7 +156,8 @@ class _Tree:
             elif IMAGE_PREFIX + camera in images:
                 rgb[camera] = images[IMAGE_PREFIX + camera]
             else:
-                rgb[camera] = self._video(IMAGE_PREFIX + camera, index, int(meta["length"]))
+                path, first = self.video_place(IMAGE_PREFIX + camera, index)
+                rgb[camera] = decode_video(path, first, int(meta["length"]), float(self.info["fps"]))
             if DEPTH_PREFIX + camera in annotations:
                 depth_m[camera] = counts_to_depth(annotations[DEPTH_PREFIX + camera])
         if n1:
@@ -184,8 +184,8 @@ class _Tree:
             labels=tuple(Label(**row) for row in labels),
         )
 
-    def _columns(self, index: int) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
-        """Number columns and decoded image columns of an episode."""
+    def table(self, index: int) -> pa.Table:
+        """Rows of the data files that belong to episode `index`."""
         import pyarrow.parquet as pq
 
         if self.info["codebase_version"] == "v3.0":
@@ -195,7 +195,11 @@ class _Tree:
         else:
             chunk = index // int(self.info["chunks_size"])
             path = self.info["data_path"].format(episode_chunk=chunk, episode_index=index)
-        table = pq.read_table(self.root / path, filters=[("episode_index", "=", index)], partitioning=None)
+        return pq.read_table(self.root / path, filters=[("episode_index", "=", index)], partitioning=None)
+
+    def _columns(self, index: int) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
+        """Number columns and decoded image columns of an episode."""
+        table = self.table(index)
         numbers: dict[str, npt.NDArray[Any]] = {}
         images: dict[str, Any] = {}
         for name in table.column_names:
@@ -210,8 +214,7 @@ class _Tree:
     def _annotations(self, index: int) -> dict[str, Any]:
         import pyarrow.parquet as pq
 
-        chunk = index // _LINES_PER_CHUNK if self.info["chunks_size"] == _LINES_PER_CHUNK else 0
-        path = self.root / self.conventions["annotations_path"].format(chunk=chunk, episode=index)
+        path = self.annotations_path(index)
         if not path.is_file():
             return {}
         table = pq.read_table(path, partitioning=None)
@@ -221,16 +224,40 @@ class _Tree:
             if name not in ("timestamp", "frame_index")
         }
 
-    def _video(self, key: str, index: int, length: int) -> U8:
+    def annotations_path(self, index: int) -> Path:
+        """Where depth and segmentation of episode `index` are, if there are any."""
+        place = {"chunk": index // int(self.info["chunks_size"]), "episode": index}
+        return self.root / str(self.conventions["annotations_path"]).format(**place)
+
+    def video_place(self, key: str, index: int) -> tuple[Path, int]:
+        """The video file that holds feature `key` of episode `index`, and the frame where it starts there."""
         if self.info["codebase_version"] == "v3.0":
             row = self.rows[index]
-            first = round(row[f"videos/{key}/from_timestamp"] * self.info["fps"])
+            first = round(row[f"videos/{key}/from_timestamp"] * float(self.info["fps"]))
             place = {name: row[f"videos/{key}/{name}"] for name in ("chunk_index", "file_index")}
-            path = self.info["video_path"].format(video_key=key, **place)
-        else:
-            first, chunk = 0, index // int(self.info["chunks_size"])
-            path = self.info["video_path"].format(video_key=key, episode_chunk=chunk, episode_index=index)
-        return decode_video(self.root / path, first, length, float(self.info["fps"]))
+            return self.root / self.info["video_path"].format(video_key=key, **place), first
+        chunk = index // int(self.info["chunks_size"])
+        path = self.info["video_path"].format(video_key=key, episode_chunk=chunk, episode_index=index)
+        return self.root / path, 0
+
+    def statistics(self) -> Iterator[tuple[str, Mapping[str, Mapping[str, Any]]]]:
+        """(where, feature → statistic → value) for the dataset and each of its episodes."""
+        import pyarrow.parquet as pq
+
+        if self.info["codebase_version"] != "v3.0":
+            for line in (self.root / "meta/episodes_stats.jsonl").read_bytes().splitlines():
+                row = orjson.loads(line)
+                yield f"episode {row['episode_index']}", row["stats"]
+            return
+        yield "the dataset", orjson.loads((self.root / "meta/stats.json").read_bytes())
+        for file in sorted(self.root.glob("meta/episodes/*/*.parquet")):
+            for row in pq.read_table(file, partitioning=None).to_pylist():
+                stats: dict[str, dict[str, Any]] = {}
+                for name, value in row.items():
+                    if name.startswith("stats/"):
+                        _, feature, statistic = name.split("/")
+                        stats.setdefault(feature, {})[statistic] = value
+                yield f"episode {row['episode_index']}", stats
 
     def _flat_frames(self, folder: str, index: int) -> list[Any]:
         paths = sorted((self.root / "videos/chunk-000" / folder).glob(f"{index:06d}_*"))

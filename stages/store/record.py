@@ -136,7 +136,8 @@ class StoredPiece:
 
     def metadata(self, episode_index: int) -> dict[str, Any]:
         """The episode's line in `meta/nimbusd_episodes.jsonl`."""
-        return {"episode_index": episode_index, "length": self.length, **self.facts, "run": self.record["run"]}
+        row = {"episode_index": episode_index, "length": self.length, **self.facts}
+        return row | {"run": self.record["run"], "piece": self.piece.folder}
 
 
 def load_piece(output: Path, piece: Piece, format_name: str) -> StoredPiece:
