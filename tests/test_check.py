@@ -9,6 +9,7 @@ from click.testing import CliRunner, Result
 from nimbusd.cli.check import check
 from nimbusd.job import read_job
 from nimbusd.master.ledger import Ledger
+from nimbusd.master.output import ledger_path
 from tests.test_job_file import JOB
 
 
@@ -44,7 +45,7 @@ def test_a_module_that_is_not_installed_here_is_a_warning(job_file: Path) -> Non
     result = run(job_file, "--json")
     assert result.exit_code == 0
     (warning,) = orjson.loads(result.stdout)["warnings"]
-    assert warning["where"] == "job.yaml:15" or warning["where"].endswith("/job.yaml:15")
+    assert warning["where"] == f"{job_file}:15"
     assert "no_such_module_anywhere" in warning["text"]
 
 
@@ -62,8 +63,8 @@ def test_an_output_that_is_a_file_is_an_error(job_file: Path) -> None:
 
 def test_an_output_of_another_job_is_an_error_and_of_this_job_is_not(job_file: Path, tmp_path: Path) -> None:
     output = tmp_path / "there"
-    output.mkdir()
-    Ledger.open(output / "ledger.sqlite", "toy", read_job(job_file).fingerprint()).close()
+    ledger_path(output).parent.mkdir(parents=True)
+    Ledger.open(ledger_path(output), "toy", read_job(job_file).fingerprint()).close()
     assert run(job_file, "--output", output).exit_code == 0
     (text,) = errors_of(job_file, "--output", output, "--set", "seed=6").values()
     assert "holds episodes of job 'toy' with other settings" in text

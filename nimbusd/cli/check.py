@@ -13,8 +13,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from nimbusd.job import Findings, Job, JobError, LoadedJob, Problem, check_job, load_job
+from nimbusd.job import Findings, JobError, LoadedJob, Problem, check_job, load_job
 from nimbusd.master.ledger import Ledger, LedgerError
+from nimbusd.master.output import ledger_path
 
 _SHOWN_SCENES = 4
 
@@ -47,7 +48,7 @@ def check(job: Path, output: Path | None, overrides: tuple[str, ...], as_json: b
 
 def _foreign_ledger(loaded: LoadedJob) -> Iterable[Problem]:
     """A problem when the output already holds episodes of another job."""
-    path = loaded.job.output / "ledger.sqlite"
+    path = ledger_path(loaded.job.output)
     if not path.exists():
         return
     try:
@@ -85,7 +86,7 @@ def _as_json(loaded: LoadedJob | None, findings: Findings) -> dict[str, Any]:
 def _print(loaded: LoadedJob | None, findings: Findings) -> None:
     console = Console(highlight=False, soft_wrap=True)
     if loaded is not None:
-        console.print(_summary(loaded.job))
+        console.print(_summary(loaded))
     for color, word, problems in (("red", "error", findings.errors), ("yellow", "warning", findings.warnings)):
         for problem in problems:
             console.print(f"[{color}]{word}[/] [bold]{escape(problem.where)}[/]: {escape(problem.text)}")
@@ -96,7 +97,9 @@ def _print(loaded: LoadedJob | None, findings: Findings) -> None:
         console.print(f"[green]OK:[/] {escape(loaded.job.name)} can run.")
 
 
-def _summary(job: Job) -> Table:
+def _summary(loaded: LoadedJob) -> Table:
+    """The job in a few lines; of arguments only those that the file sets."""
+    job = loaded.job
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(style="dim")
     table.add_column(overflow="fold")
@@ -106,7 +109,8 @@ def _summary(job: Job) -> Table:
     table.add_row("scenes", f"{len(job.scenes)}: {escape(names)}")
     table.add_row("episodes", f"{exactly} {job.total_episodes} ({job.episodes_per_scene} per scene)")
     for kind, spec in job.stages.items():
-        args = ", ".join(f"{key}={value}" for key, value in spec.args.items())
+        written = loaded.source.value["pipeline"][kind].get("args") or {}
+        args = ", ".join(f"{key}={value}" for key, value in written.items())
         table.add_row(kind, f"{escape(spec.component)} {spec.version} [dim]{escape(args)}[/]")
     table.add_row("output", escape(str(job.output)))
     return table
