@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from nimbusd.stages.load.model import BLACK, BRASS, SCREEN, SOIL, STEEL, WHITE, Model, Palette
+from nimbusd.stages.load.model import BLACK, BRASS, SCREEN, SILVERED, SOIL, STEEL, WHITE, Model, Palette
 from nimbusd.stages.load.shapes import Mesh, box, lathe, leaf, sheet, tube
 from nimbusd.stages.types import Material
 
@@ -97,6 +97,18 @@ def picture(palette: Palette, rng: np.random.Generator) -> Model:
     for side in (-1, 1):
         model.box(frame, (0.025, 0.03, height), (side * (width - 0.025) / 2, 0.009, 0))
         model.box(frame, (width - 0.05, 0.03, 0.025), (0, 0.009, (height - 0.025) * (side > 0)))
+    return model
+
+
+def mirror(palette: Palette, rng: np.random.Generator, *, width: float, height: float, mount_z: float) -> Model:
+    """A framed mirror that hangs on the wall."""
+    model = Model("mirror", mount_z_m=mount_z, fixed=True)
+    frame = palette.wood if rng.random() < 0.5 else BLACK
+    model.box(frame, (width, 0.015, height), (0, 0, 0))
+    model.box(SILVERED, (width - 0.06, 0.004, height - 0.06), (0, 0.0095, 0.03))
+    for side in (-1, 1):
+        model.box(frame, (0.03, 0.014, height), (side * (width - 0.03) / 2, 0.0145, 0))
+        model.box(frame, (width - 0.06, 0.014, 0.03), (0, 0.0145, (height - 0.03) * (side > 0)))
     return model
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from nimbusd.stages.load.model import BLACK, CERAMIC, CHROME, LINEN, SILVERED, STEEL, WHITE, Model, Palette
+from nimbusd.stages.load.model import BLACK, CERAMIC, CHROME, LINEN, STEEL, WHITE, Model, Palette
 from nimbusd.stages.load.shapes import Mesh, loft, ring, tube
 from nimbusd.stages.types import Material
 
@@ -216,15 +216,3 @@ def _faucet(model: Model, at: tuple[float, float, float], reach: float, rise: fl
     model.add(CHROME, tube(bow, 0.012).turned("z", quarter), at)
     model.turned(CHROME, [(0.028, 0), (0.026, 0.012), (0.018, 0.02)], at, 16)
     model.add(CHROME, tube([(0, 0, 0), (0.07, 0, 0.02)], 0.007, 8).turned("z", quarter), (at[0], at[1], at[2] + 0.05))
-
-
-def mirror(palette: Palette, rng: np.random.Generator, *, width: float, height: float, mount_z: float) -> Model:
-    """A framed mirror that hangs on the wall."""
-    model = Model("mirror", mount_z_m=mount_z, fixed=True)
-    frame = palette.wood if rng.random() < 0.5 else BLACK
-    model.box(frame, (width, 0.015, height), (0, 0, 0))
-    model.box(SILVERED, (width - 0.06, 0.004, height - 0.06), (0, 0.0095, 0.03))
-    for side in (-1, 1):
-        model.box(frame, (0.03, 0.014, height), (side * (width - 0.03) / 2, 0.0145, 0))
-        model.box(frame, (width - 0.06, 0.014, 0.03), (0, 0.0145, (height - 0.03) * (side > 0)))
-    return model

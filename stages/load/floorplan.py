@@ -340,7 +340,7 @@ def _entrance(rng: np.random.Generator, rooms: tuple[PlannedRoom, ...], outline:
 
 def _windows(rng: np.random.Generator, room: PlannedRoom, outline: Rect, entrance: Opening) -> list[Opening]:
     """One window per outer wall (two in a long one), large in living rooms, small and high in bathrooms."""
-    windows = []
+    windows: list[Opening] = []
     for axis, line, start, end in _outer_walls(room, outline):
         length = end - start - WALL_M
         if (entrance.axis, entrance.line, entrance.rooms) == (axis, line, (room.name,)) or length < 1.3:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -109,7 +110,7 @@ def build_shell(
     return out
 
 
-def door_leaf(opening: Opening, room: PlannedRoom, palette: Palette) -> tuple[Standing, Rect]:
+def door_leaf(opening: Opening, room: PlannedRoom) -> tuple[Standing, Rect]:
     """An open door at a right angle to its wall, inside `room`, hinged at the nearer corner; and its footprint.
 
     It stands before the frame, so that the clear width stays.
@@ -122,7 +123,7 @@ def door_leaf(opening: Opening, room: PlannedRoom, palette: Palette) -> tuple[St
     along = opening.middle + hinge * (opening.width_m / 2 + thick / 2 + 0.005)
     away = opening.line + toward * (WALL_M / 2 + 0.03 + leaf_m / 2)
     model = Model("door", fixed=True)
-    _panel(model, leaf_m, opening.head_m - 0.02, palette)
+    _panel(model, leaf_m, opening.head_m - 0.02)
     if opening.axis == "x":
         x, y, half_x, half_y, angle = away, along, leaf_m / 2, 0.06, 0.0
     else:
@@ -134,7 +135,7 @@ def door_leaf(opening: Opening, room: PlannedRoom, palette: Palette) -> tuple[St
     return Standing(name, model, pose(x, y, 0.008, angle)), Rect(x - half_x, y - half_y, x + half_x, y + half_y)
 
 
-def _panel(model: Model, width: float, height: float, palette: Palette) -> None:
+def _panel(model: Model, width: float, height: float) -> None:
     """A door leaf along x with two fields and a handle near its +x end, on both sides."""
     model.box(WHITE, (width, 0.036, height), (0, 0, 0), 0.003)
     for side in (-1, 1):
@@ -156,12 +157,12 @@ def _wall_lines(plan: FloorPlan, height_m: float) -> Iterator[list[tuple[Rect, f
                 if room.lines.x0 <= c <= room.lines.x1 and y0 <= y <= y1:
                     breaks |= {y - half, y + half}
         cuts = sorted(breaks)
-        pieces = [Rect(c - half, a, c + half, b) for a, b in zip(cuts, cuts[1:], strict=False) if b - a > 1e-6]
+        pieces = [Rect(c - half, a, c + half, b) for a, b in pairwise(cuts) if b - a > 1e-6]
         yield [solid for piece in pieces for solid in _cut(piece, "x", c, plan, height_m)]
     for d in _lines(plan, "y"):
         for x0, x1 in _runs(plan, "y", d):
             crossings = sorted({c for _, c, (y0, y1) in upright if x0 <= c <= x1 and y0 <= d <= y1})
-            spans = zip(crossings, crossings[1:], strict=False)
+            spans = pairwise(crossings)
             pieces = [Rect(a + half, d - half, b - half, d + half) for a, b in spans if b - a > WALL_M]
             yield [solid for piece in pieces for solid in _cut(piece, "y", d, plan, height_m)]
 
@@ -270,7 +271,7 @@ def _baseboard(room: PlannedRoom, plan: FloorPlan) -> Model:
         doors = [
             o for o in plan.openings if o.kind != "window" and (o.axis, o.line) == (axis, line) and room.name in o.rooms
         ]
-        gap = FRAME_M + _CASING_M
+        gap = FRAME_M - 0.015 + _CASING_M
         stops = [start]
         for door in sorted(doors, key=lambda o: o.middle):
             stops += [door.middle - door.width_m / 2 - gap, door.middle + door.width_m / 2 + gap]
@@ -315,7 +316,7 @@ def _door_frame(opening: Opening, palette: Palette) -> Model:
 def _entrance(opening: Opening, palette: Palette) -> Model:
     model = _door_frame(opening, palette)
     leaf = Model("door")
-    _panel(leaf, opening.width_m - 0.006, opening.head_m - 0.01, palette)
+    _panel(leaf, opening.width_m - 0.006, opening.head_m - 0.01)
     for mesh, material in leaf.parts:
         model.add(palette.wood if material is WHITE else material, mesh, (0, -0.02, 0.006))
     model.turned(BLACK, [(0.012, 0), (0.012, 0.004)], (0, 0.022, 1.5), 10)
