@@ -41,7 +41,7 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 TICK_S = 0.2
-BYE_TIMEOUT_S = 5.0
+BYE_TIMEOUT_S = 1.0
 PUBLISH_EVERY_S = 30.0
 PUBLISH_SHARE = 20
 """Publishing takes at most one part in so many of the run: a slow publish is followed by a longer pause."""
@@ -351,10 +351,7 @@ class JobRun:
         argv += ["--parent", str(os.getpid()), "--device", slot.device, "--cpus", ",".join(map(str, slot.cpus))]
         process = await WorkerProcess.spawn(argv, environment(slot))
         self._processes[worker] = process
-        try:
-            returncode = await process.wait()
-        finally:
-            process.kill()
+        returncode = await process.wait()
         bye = self._said_bye(worker)
         if returncode == 0:
             # Its last commits may still be on their way through the socket, which the exit overtakes.

@@ -32,7 +32,7 @@ class WorkerProcess:
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
-        self._pidfd = os.pidfd_open(process.pid)
+        self._pidfd: int | None = os.pidfd_open(process.pid)
         self._lines: deque[str] = deque(maxlen=STDERR_LINES)
 
     @classmethod
@@ -70,6 +70,7 @@ class WorkerProcess:
             await asyncio.gather(reader, return_exceptions=True)
             self.kill()  # whatever is left of the group
             os.close(self._pidfd)
+            self._pidfd = None
         return returncode
 
     async def _read(self, stream: asyncio.StreamReader) -> None:
@@ -82,7 +83,12 @@ class WorkerProcess:
             self._lines.append(rest.decode(errors="replace")[:1000])
 
     def kill(self) -> None:
-        """SIGKILL the worker through its pidfd (no other process can have taken its pid), then its group."""
+        """SIGKILL the worker through its pidfd (no other process can have taken its pid), then its group.
+
+        Does nothing once `wait` has returned: by then the pid may be another process's.
+        """
+        if self._pidfd is None:
+            return
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
         with contextlib.suppress(ProcessLookupError):

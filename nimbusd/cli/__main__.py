@@ -1,0 +1,5 @@
+"""`python -m nimbusd.cli` is `nimbusctl`."""
+
+from nimbusd.cli import main
+
+main()

@@ -1,0 +1,115 @@
+"""Slots and workers on a virtual clock: the silent are killed, the dead replaced, the hopeless given up."""
+
+from __future__ import annotations
+
+from nimbusd.core.pool import (
+    BeatSeen,
+    EpisodeBegan,
+    GiveUp,
+    KillWorker,
+    PoolOrder,
+    ReportLost,
+    SpawnWorker,
+    StopAsked,
+    TimePassed,
+    WorkerExited,
+    WorkerPool,
+    WorkerReady,
+)
+from nimbusd.core.tasks import WorkerId
+
+W = WorkerId("cpu:0#1")
+
+
+def ready_pool(episode_timeout_s: float | None = None) -> WorkerPool:
+    pool = WorkerPool(["cpu:0"], beat_timeout_s=10.0, episode_timeout_s=episode_timeout_s, start_timeout_s=60.0)
+    assert pool.start(0.0) == [SpawnWorker("cpu:0", W, 0.0)]
+    pool.handle(WorkerReady(W), 1.0)
+    return pool
+
+
+def killed(orders: list[PoolOrder]) -> list[WorkerId]:
+    return [order.worker for order in orders if isinstance(order, KillWorker)]
+
+
+def test_a_busy_worker_that_falls_silent_is_killed_once() -> None:
+    pool = ready_pool()
+    pool.handle(BeatSeen(W, busy=True), 2.0)
+    assert killed(pool.handle(TimePassed(), 12.0)) == []
+    assert killed(pool.handle(TimePassed(), 12.1)) == [W]
+    assert killed(pool.handle(TimePassed(), 99.0)) == []
+
+
+def test_a_worker_without_work_owes_no_beat() -> None:
+    pool = ready_pool()
+    pool.handle(BeatSeen(W, busy=True), 2.0)
+    pool.handle(BeatSeen(W, busy=False), 3.0)
+    assert killed(pool.handle(TimePassed(), 1e6)) == []
+
+
+def test_a_worker_that_never_gets_ready_is_killed() -> None:
+    pool = WorkerPool(["cpu:0"], beat_timeout_s=10.0, start_timeout_s=60.0)
+    pool.start(0.0)
+    assert killed(pool.handle(TimePassed(), 61.0)) == [W]
+
+
+def test_an_episode_that_beats_for_ever_is_killed_at_its_own_limit() -> None:
+    pool = ready_pool(episode_timeout_s=30.0)
+    pool.handle(EpisodeBegan(W), 2.0)
+    for now in range(2, 32):
+        pool.handle(BeatSeen(W, busy=True), float(now))
+        assert killed(pool.handle(TimePassed(), float(now))) == []
+    pool.handle(BeatSeen(W, busy=True), 33.0)
+    assert killed(pool.handle(TimePassed(), 33.0)) == [W]
+
+
+def test_a_dead_worker_is_reported_and_its_slot_filled_again() -> None:
+    pool = ready_pool()
+    lost, spawn = pool.handle(WorkerExited(W, -11), 5.0)
+    assert lost == ReportLost(W, "crash", "died of signal 11", failed=True)
+    assert spawn == SpawnWorker("cpu:0", WorkerId("cpu:0#2"), 5.0)
+
+
+def test_an_exit_with_status_0_while_needed_is_a_failure() -> None:
+    lost = ready_pool().handle(WorkerExited(W, 0), 5.0)[0]
+    assert isinstance(lost, ReportLost)
+    assert lost.failed
+    assert lost.reason == "exit"
+
+
+def test_facts_about_a_replaced_worker_are_ignored() -> None:
+    pool = ready_pool()
+    pool.handle(WorkerExited(W, -9), 5.0)
+    assert pool.handle(WorkerExited(W, -9), 6.0) == []
+    pool.handle(BeatSeen(W, busy=True), 6.0)
+    assert pool.alive() == 1
+
+
+def test_workers_that_cannot_start_are_tried_with_growing_pauses_and_given_up() -> None:
+    pool = WorkerPool(["cpu:0"], beat_timeout_s=10.0, most_failed_starts=3, backoff_s=0.5)
+    pool.start(0.0)
+    pauses = []
+    for number in (1, 2):
+        spawn = pool.handle(WorkerExited(WorkerId(f"cpu:0#{number}"), 1), 10.0)[-1]
+        assert isinstance(spawn, SpawnWorker)
+        pauses.append(spawn.not_before - 10.0)
+    assert pauses == [0.5, 1.0]
+    assert isinstance(pool.handle(WorkerExited(WorkerId("cpu:0#3"), 1), 20.0)[-1], GiveUp)
+
+
+def test_after_a_stop_nothing_is_spawned_and_an_orderly_exit_is_no_failure() -> None:
+    pool = ready_pool()
+    pool.handle(StopAsked(), 5.0)
+    assert pool.handle(WorkerExited(W, 0), 6.0) == [
+        ReportLost(W, "exit", "exited with status 0 while it was needed", failed=False)
+    ]
+    assert pool.alive() == 0
+
+
+def test_a_stop_kills_workers_that_are_still_starting() -> None:
+    pool = WorkerPool(["cpu:0"], beat_timeout_s=10.0)
+    pool.start(0.0)
+    assert killed(pool.handle(StopAsked(), 1.0)) == [W]
+    (lost,) = pool.handle(WorkerExited(W, -9), 1.1)
+    assert isinstance(lost, ReportLost)
+    assert not lost.failed

@@ -1,0 +1,173 @@
+"""Components small enough to run a whole job in milliseconds, and a few that misbehave on purpose."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nimbusd.stages import (
+    BaseLoader,
+    BasePlanner,
+    BaseRandomizer,
+    BaseRenderer,
+    BaseWriter,
+    Camera,
+    CameraFrames,
+    ComponentArgs,
+    Episode,
+    Feature,
+    Label,
+    Material,
+    Observation,
+    Piece,
+    PlanningFailed,
+    Scene,
+    SceneConfig,
+    SceneObject,
+    Sequence,
+)
+from nimbusd.stages.store.piece import draft_piece
+
+FRAMES = 10
+WIDTH, HEIGHT = 32, 24
+
+
+class ToyLoader(BaseLoader[ComponentArgs, SceneConfig]):
+    """A scene of one triangle."""
+
+    def load_asset(self, config: SceneConfig) -> Scene:
+        triangle = SceneObject(
+            name="triangle",
+            category="object",
+            instance_id=1,
+            vertices=np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0]], np.float32),
+            faces=np.array([[0, 1, 2]], np.int32),
+            materials=(Material("grey"),),
+            face_material=np.zeros(1, np.int32),
+        )
+        return Scene(config.name, (triangle,))
+
+
+class ToyRandomizer(BaseRandomizer[ComponentArgs]):
+    """Gives the scene a random sky."""
+
+    def randomize(self, scene: Scene, rng: np.random.Generator) -> Scene:
+        return Scene(scene.name, scene.objects, sky_strength=float(rng.random()))
+
+
+class ToyPlannerArgs(ComponentArgs):
+    """fail_share: how many plans fail, drawn from the episode's own stream."""
+
+    fail_share: float = 0.0
+
+
+class ToyPlanner(BasePlanner[ToyPlannerArgs]):
+    """A random walk seen by one camera."""
+
+    args_model = ToyPlannerArgs
+
+    def gen_sequence(self, scene: Scene, rng: np.random.Generator) -> Sequence:
+        if rng.random() < self.args.fail_share:
+            raise PlanningFailed("unreachable", "the toy goal is out of reach")
+        T = np.tile(np.eye(4), (FRAMES, 1, 1))
+        T[:, :3, 3] = np.cumsum(rng.normal(size=(FRAMES, 3)), axis=0)
+        state = T[:, :3, 3].astype(np.float32)
+        return Sequence(
+            fps=10.0,
+            task="Walk about.",
+            cameras=(Camera("front", WIDTH, HEIGHT, 30.0, 30.0, WIDTH / 2, HEIGHT / 2),),
+            T_world_camera={"front": T},
+            T_base_camera={"front": np.eye(4)},
+            states={"observation.state": Feature(state, ("x", "y", "z"))},
+            actions={"action": Feature(np.diff(state, axis=0, append=state[-1:]), ("x", "y", "z"))},
+        )
+
+
+class ToyRenderer(BaseRenderer[ComponentArgs]):
+    """Frames that depend on the sequence alone."""
+
+    device_name = "toy"
+
+    def load(self, scene: Scene) -> None:
+        self.scene = scene
+
+    def gen_obs(self, seq: Sequence) -> Observation:
+        shape = (len(seq), HEIGHT, WIDTH)
+        ramp = np.linspace(0, 200, WIDTH, dtype=np.uint8)
+        rgb = np.empty((*shape, 3), np.uint8)
+        for t in range(len(seq)):
+            self.beat()
+            rgb[t] = ramp[None, :, None] + np.uint8(5 * t)
+        depth_m = np.full(shape, 1.5, np.float32)
+        ids = np.ones(shape, np.uint16)
+        return Observation({"front": CameraFrames(rgb, depth_m, ids, ids)}, (Label(1, 48, "triangle", "object"),))
+
+
+class FaultArgs(ComponentArgs):
+    """Where to fail: at the first attempt of these episodes only, remembered by files in `marks`.
+
+    kind: `hang` (in C, holding the GIL), `segfault`, `exit` (status 0) or `raise`. always: at every attempt.
+    """
+
+    kind: str
+    marks: Path
+    states: tuple[int, ...] = (3,)
+    always: bool = False
+
+
+class FaultyRenderer(ToyRenderer):
+    """Fails as its arguments say at the n-th sequence that any worker renders."""
+
+    args_model = FaultArgs
+    args: Any
+
+    def gen_obs(self, seq: Sequence) -> Observation:
+        self.args.marks.mkdir(parents=True, exist_ok=True)
+        number = self._next_number()
+        if number in self.args.states or self.args.always:
+            self._fail()
+        return super().gen_obs(seq)
+
+    def _next_number(self) -> int:
+        """Sequences rendered so far by all workers: each takes the first free number by making a file."""
+        number = 0
+        while True:
+            try:
+                os.close(os.open(self.args.marks / str(number), os.O_CREAT | os.O_EXCL))
+            except FileExistsError:
+                number += 1
+            else:
+                return number
+
+    def _fail(self) -> None:
+        match self.args.kind:
+            case "hang":
+                ctypes.PyDLL(None).pause()
+            case "segfault":
+                os.kill(os.getpid(), signal.SIGSEGV)
+            case "exit":
+                os._exit(0)
+            case _:
+                raise RuntimeError("the renderer was told to fail")
+
+
+class ToyWriter(BaseWriter[ComponentArgs]):
+    """Stores the states as text and publishes the texts, one after another."""
+
+    def save_data(self, seq: Sequence, obs: Observation, episode: Episode) -> Piece:
+        with draft_piece(episode.output, episode.request) as draft:
+            draft.add("state.txt", "\n".join(map(str, seq.states["observation.state"].values.tolist())).encode())
+            return draft.commit(len(seq))
+
+    def publish(self, output: Path, pieces: list[Piece], job: dict[str, Any], final: bool) -> Path:
+        path = output / "dataset.txt"
+        texts = [(output / ".pieces" / piece.folder / "state.txt").read_text() for piece in pieces]
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text("\n\n".join(texts))
+        temporary.replace(path)
+        return path
