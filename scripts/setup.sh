@@ -64,7 +64,7 @@ if ! [ -x .venv/bin/python ] || [ "$(.venv/bin/python -c 'import sys; print("%d.
     fi
 fi
 say "Installing nimbusd[$extras] into .venv; the first time this downloads Blender and takes some minutes"
-.venv/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[$extras]"
+.venv/bin/python -m pip install --quiet --quiet --disable-pip-version-check --editable ".[$extras]"
 
 case " $extras " in
     *blender*)
