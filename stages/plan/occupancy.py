@@ -187,6 +187,7 @@ def floor_map(scene: Scene, args: MapArgs, z_m: float) -> FloorMap:
     Raises AssetError where no floor lies at that height, or where it is too large for the cell size.
     """
     import shapely
+    from scipy import ndimage
 
     support = _hulls(_walkable(scene, either_way=False), z_m - args.step_m, z_m + args.step_m)
     if not len(support):
@@ -212,9 +213,12 @@ def floor_map(scene: Scene, args: MapArgs, z_m: float) -> FloorMap:
 
     carried = _covered(support, centres).reshape(height, width)
     carried = _close_gaps(carried, args.floor_gap_m / cell)
-    obstacles = Obstacles(
-        np.concatenate([_obstacle_shapes(scene, args, z_m), _edge_shapes(carried, left, bottom, cell)])
-    )
+    rooms = tuple(r for r in scene.rooms if abs(r.z_m - z_m) <= 2 * args.step_m)
+    room = _room_index(rooms, centres).reshape(height, width)
+
+    solid = _obstacle_shapes(scene, args, z_m)
+    edge = ndimage.binary_dilation(carried, np.ones((3, 3), bool)) & ~carried
+    obstacles = Obstacles(np.concatenate([solid, _squares(edge, left, bottom, cell)]))
 
     clearance = np.zeros(height * width)
     clearance[carried.ravel()] = obstacles.clearance(centres[carried.ravel()])
@@ -224,12 +228,14 @@ def floor_map(scene: Scene, args: MapArgs, z_m: float) -> FloorMap:
     # Two axis positions at distance L from each other, both at least sqrt(r² + L²/4) from an obstacle, have
     # every point between them at least r away from it. The longest step is a cell's diagonal.
     step_safe_m = float(np.sqrt(args.safe_m**2 + cell**2 / 2))
-    edge = signed_distance(~carried, cell) <= step_safe_m + 2 * cell
-    free, region = _regions(clearance >= step_safe_m, edge, args.min_region_m2 / cell**2)
-    rooms = tuple(r for r in scene.rooms if abs(r.z_m - z_m) <= 2 * args.step_m)
-    room = _room_index(rooms, centres).reshape(height, width)
+    free = clearance >= step_safe_m
+    region = _regions(free, args.min_region_m2 / cell**2)
+    if not rooms:
+        open_edge = np.zeros_like(edge)
+        open_edge[edge] = Obstacles(solid).clearance(centres[edge.ravel()]) > 2 * cell
+        region = _indoors(region, signed_distance(open_edge, cell) <= step_safe_m + 2 * cell)
     origin = (float(left), float(bottom))
-    return FloorMap(z_m, origin, cell, occupancy, esdf, free, region, room, rooms, obstacles)
+    return FloorMap(z_m, origin, cell, occupancy, esdf, region > 0, region, room, rooms, obstacles)
 
 
 def _stretches(path_xy: F64, longest_m: float = 0.2) -> Any:
@@ -306,13 +312,11 @@ def _obstacle_shapes(scene: Scene, args: MapArgs, z_m: float) -> Any:
     return np.concatenate(shapes)
 
 
-def _edge_shapes(carried: BoolArray, left: float, bottom: float, cell: float) -> Any:
-    """Squares of the cells just beyond the floor: to the robot, the edge of the floor is an obstacle."""
+def _squares(cells: BoolArray, left: float, bottom: float, cell: float) -> Any:
+    """Cells as shapes. To the robot, the first cells beyond the floor are obstacles."""
     import shapely
-    from scipy import ndimage
 
-    edge = ndimage.binary_dilation(carried, np.ones((3, 3), bool)) & ~carried
-    rows, columns = np.nonzero(edge)
+    rows, columns = np.nonzero(cells)
     x, y = left + columns * cell, bottom + rows * cell
     return np.asarray(shapely.box(x, y, x + cell, y + cell), object).reshape(-1)
 
@@ -334,23 +338,33 @@ def _close_gaps(carried: BoolArray, gap_cells: float) -> BoolArray:
     return np.asarray(carried | (signed_distance(~reached, 1.0) > gap_cells / 2))
 
 
-def _regions(free: BoolArray, edge: BoolArray, least_cells: float) -> tuple[BoolArray, I32]:
-    """Connected regions of `free`, numbered from 1 by their first cell, without those that are of no use.
-
-    Those are the ones with fewer than `least_cells` cells and, beside the largest, those that lie open to the
-    edge of the floor: the strip of ground around a house, not a room of it.
-    """
+def _regions(free: BoolArray, least_cells: float) -> I32:
+    """Connected regions of `free` of at least so many cells, numbered from 1 by their first cell; else 0."""
     from scipy import ndimage
 
     region, count = ndimage.label(free, np.ones((3, 3), int))
     size = np.bincount(region.ravel(), minlength=count + 1)
-    size[0] = 0
-    use = size >= max(least_cells, 1)
-    outdoors = np.unique(region[edge])
-    use[outdoors[outdoors != size.argmax()]] = False
-    number = np.where(use, np.cumsum(use), 0)
-    region = number[region]
-    return np.asarray(region > 0), np.asarray(region, np.int32)
+    return _renumbered(region, size >= max(least_cells, 1))
+
+
+def _indoors(region: I32, by_open_edge: BoolArray) -> I32:
+    """Without the regions that are ground around a house: those with a third of their rim at the floor's open edge.
+
+    by_open_edge: (H, W) True near where the floor ends without a wall. If all regions are such, they all stay.
+    """
+    from scipy import ndimage
+
+    rim = (region > 0) & ~ndimage.binary_erosion(region > 0)
+    count = int(region.max()) + 1
+    rims = np.bincount(region[rim], minlength=count)
+    indoors = np.bincount(region[rim & by_open_edge], minlength=count) < rims / 3
+    return _renumbered(region, indoors) if indoors[1:].any() else region
+
+
+def _renumbered(region: I32, keep: BoolArray) -> I32:
+    keep = keep.copy()
+    keep[0] = False
+    return np.asarray(np.where(keep, np.cumsum(keep), 0)[region], np.int32)
 
 
 def _room_index(rooms: tuple[Room, ...], points_xy: F64) -> I32:
