@@ -304,6 +304,7 @@ class JobRun:
             case tasks.GrantLease(worker, attempt):
                 key = attempt.key
                 ref = m.EpisodeRef(key.scene, key.index, attempt.number)
+                self._pool.handle(pool.LeaseSent(worker), self._clock())
                 await self._send(worker, m.Lease(ref, self._job.variant(key.index)))
             case tasks.CheckSettled(attempt, folder):
                 await self._check_settled(attempt, folder)

@@ -7,6 +7,7 @@ from nimbusd.core.pool import (
     EpisodeBegan,
     GiveUp,
     KillWorker,
+    LeaseSent,
     PoolOrder,
     ReportLost,
     SpawnWorker,
@@ -45,6 +46,13 @@ def test_a_worker_without_work_owes_no_beat() -> None:
     pool.handle(BeatSeen(W, busy=True), 2.0)
     pool.handle(BeatSeen(W, busy=False), 3.0)
     assert killed(pool.handle(TimePassed(), 1e6)) == []
+
+
+def test_a_worker_that_hangs_before_its_first_beat_is_killed() -> None:
+    pool = ready_pool()
+    pool.handle(LeaseSent(W), 2.0)
+    pool.handle(LeaseSent(W), 11.0)  # a lease ahead of need does not put off the beat that is owed
+    assert killed(pool.handle(TimePassed(), 12.1)) == [W]
 
 
 def test_a_worker_that_never_gets_ready_is_killed() -> None:

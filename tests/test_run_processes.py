@@ -43,10 +43,8 @@ def write_job(folder: Path, **changes: Any) -> Path:
         },
         "limits": {"beat_timeout_s": 1.0},
     }
-    for key, value in changes.items():
-        job[key] = value
     path = folder / "job.yaml"
-    path.write_text(yaml.safe_dump(job))
+    path.write_text(yaml.safe_dump({**job, **changes}))
     return path
 
 
@@ -172,7 +170,7 @@ def test_an_interrupted_run_finishes_what_it_began_and_goes_on_later(tmp_path: P
     assert dataset(tmp_path) == undisturbed
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(4))
 def test_sigkill_of_any_process_at_any_moment_loses_and_doubles_nothing(
     tmp_path: Path, undisturbed: str, seed: int
 ) -> None:

@@ -32,6 +32,13 @@ class BeatSeen:
 
 
 @dataclass(frozen=True, slots=True)
+class LeaseSent:
+    """A worker was given work: from now on it owes a beat."""
+
+    worker: WorkerId
+
+
+@dataclass(frozen=True, slots=True)
 class EpisodeBegan:
     """A worker has turned to its next episode."""
 
@@ -56,7 +63,7 @@ class StopAsked:
     """Spawn nothing more. Workers leave by themselves; those that are still starting are killed."""
 
 
-PoolFact: TypeAlias = WorkerReady | BeatSeen | EpisodeBegan | WorkerExited | TimePassed | StopAsked
+PoolFact: TypeAlias = WorkerReady | LeaseSent | BeatSeen | EpisodeBegan | WorkerExited | TimePassed | StopAsked
 
 # --- orders ---
 
@@ -149,6 +156,9 @@ class WorkerPool:
             case WorkerReady(worker):
                 if (slot := self._slot(worker)) is not None:
                     slot.ready, slot.deadline, slot.failed_starts = True, None, 0
+            case LeaseSent(worker):
+                if (slot := self._slot(worker)) is not None and slot.deadline is None:
+                    slot.deadline = now + self._beat_timeout_s
             case BeatSeen(worker, busy):
                 if (slot := self._slot(worker)) is not None and slot.ready:
                     slot.deadline = now + self._beat_timeout_s if busy else None

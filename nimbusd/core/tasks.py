@@ -56,7 +56,10 @@ class CreditOffered:
 
 @dataclass(frozen=True, slots=True)
 class WorkStarted:
-    """A worker has begun an attempt; losing the worker now counts against the episode."""
+    """A worker has begun an attempt; losing the worker now counts against the episode.
+
+    A worker says so before it does anything that could hang or crash.
+    """
 
     worker: WorkerId
     attempt: Attempt

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+from collections import deque
 
 import zmq
 
@@ -23,17 +24,21 @@ class DaemonLink:
     def __init__(self, endpoint: str) -> None:
         self._context = zmq.Context()
         self._inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
-        # ZeroMQ sockets must not be shared between threads: senders go through a locked inproc socket.
+        # ZeroMQ sockets must not be shared between threads: senders queue, and wake the owner by a locked bell.
         self._lock = threading.Lock()
-        self._outlet = self._context.socket(zmq.PUSH)
-        self._outlet.bind("inproc://outbox")
+        self._outbox: deque[tuple[bytes, threading.Event]] = deque()
+        self._bell = self._context.socket(zmq.PUSH)
+        self._bell.bind("inproc://bell")
         self._thread = threading.Thread(target=self._carry, args=(endpoint,), name="link", daemon=True)
         self._thread.start()
 
     def send(self, message: Message) -> None:
-        """Queue a message for the daemon. Never blocks."""
-        with self._lock:
-            self._outlet.send(encode(message))
+        """Hand a message to ZeroMQ for the daemon.
+
+        Returns once ZeroMQ has it: from then on it leaves even if a working thread hangs in C code and holds
+        the GIL, so that the daemon knows what the worker was doing.
+        """
+        self._hand_over(encode(message))
 
     def receive(self, timeout_s: float | None = None) -> Message | None:
         """The next message from the daemon, or None after timeout_s (None waits for ever)."""
@@ -44,33 +49,41 @@ class DaemonLink:
 
     def close(self) -> None:
         """Send what is queued and leave."""
-        with self._lock:
-            self._outlet.send(b"")
+        self._hand_over(b"")
         self._thread.join()
-        self._outlet.close()
+        self._bell.close()
         self._context.term()
 
+    def _hand_over(self, frame: bytes) -> None:
+        taken = threading.Event()
+        with self._lock:
+            self._outbox.append((frame, taken))
+            self._bell.send(b"")
+        taken.wait()
+
     def _carry(self, endpoint: str) -> None:
-        outbox = self._context.socket(zmq.PULL)
-        outbox.connect("inproc://outbox")
+        bell = self._context.socket(zmq.PULL)
+        bell.connect("inproc://bell")
         daemon = self._context.socket(zmq.DEALER)
         daemon.setsockopt(zmq.LINGER, 5000)
         daemon.connect(endpoint)
         poller = zmq.Poller()
-        poller.register(outbox, zmq.POLLIN)
+        poller.register(bell, zmq.POLLIN)
         poller.register(daemon, zmq.POLLIN)
         open_ = True
         while open_:
             ready = dict(poller.poll())
-            if outbox in ready:
-                frame = outbox.recv()
+            if bell in ready:
+                bell.recv()
+                frame, taken = self._outbox.popleft()
                 open_ = bool(frame)
                 if frame:
                     daemon.send(frame)
+                taken.set()
             if daemon in ready:
                 try:
                     self._inbox.put(decode(daemon.recv()))
                 except MessageError as error:
                     log.warning("dropped a message from the daemon: %s", error)
-        outbox.close()
+        bell.close()
         daemon.close()
