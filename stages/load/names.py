@@ -37,7 +37,7 @@ _RULES: tuple[tuple[str, str], ...] = (
     (r"\bbeds?\b|mattress", "bed"),
     (r"curtain|drape|\bblinds?\b", "curtain"),
     (r"\b(rug|mat)s?\b|carpet", "rug"),
-    (r"mirror", "mirror"),
+    (r"\bmirrors?\b", "mirror"),
     (r"wash ?basin", "washbasin"),
     (r"\bsinks?\b", "sink"),
     (r"toilet|closestool", "toilet"),
