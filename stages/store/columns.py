@@ -98,7 +98,8 @@ def feature_column(key: str, feature: Feature) -> tuple[Column, npt.NDArray[Any]
     if kind not in "fiub":
         raise StoreError(f"feature {key!r} has dtype {values.dtype}; store floats, integers or booleans")
     dtype = {"f": "float32", "b": "bool"}.get(kind, "int64")
-    values = values.astype(dtype)
+    with np.errstate(over="ignore"):  # what overflows is refused below
+        values = values.astype(dtype)
     if kind == "f" and not np.isfinite(values).all():
         raise StoreError(f"feature {key!r} holds values that are not finite as float32; check the planner")
     if feature.names is not None and len(feature.names) != values.shape[1]:

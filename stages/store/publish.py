@@ -37,7 +37,6 @@ EPISODES_METADATA = "meta/nimbusd_episodes.jsonl"
 JOB = "meta/nimbusd_job.json"
 _NEW_LINK = ".dataset.new"
 _TMP = ".tmp"
-_KEPT_SNAPSHOTS = 2
 
 
 class Tree:
@@ -119,9 +118,9 @@ def publish_pieces(output: Path, pieces: Iterable[Piece], format_name: str, buil
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     sync_file(published)
-    _swap(output, number)
-    for old in sorted(_numbers(published))[:-_KEPT_SNAPSHOTS]:
-        shutil.rmtree(published / str(old))
+    before = _swap(output, number)
+    for other in set(_numbers(published)) - {number, before}:  # older ones, and those that a crash left unused
+        shutil.rmtree(published / str(other))
     return output / DATASET
 
 
@@ -142,14 +141,17 @@ def _numbers(published: Path) -> list[int]:
     return [int(entry.name) for entry in published.iterdir() if entry.name.isdigit()]
 
 
-def _swap(output: Path, number: int) -> None:
+def _swap(output: Path, number: int) -> int | None:
+    """Point the link to snapshot `number`. Returns the number of the one that it pointed to."""
     link, new = output / DATASET, output / _NEW_LINK
     if link.exists() and not link.is_symlink():
         raise StoreError(f"{link} is not a link that nimbusd made; move it away and publish again")
+    before = Path(os.readlink(link)).name if link.is_symlink() else ""
     new.unlink(missing_ok=True)
     os.symlink(f"{PUBLISHED}/{number}", new)
     os.replace(new, link)
     sync_file(output)
+    return int(before) if before.isdigit() else None
 
 
 def shared_columns(stored: list[StoredPiece]) -> StoredPiece:
