@@ -63,7 +63,7 @@ def textured_frames(length: int, height: int, width: int, seed: int = 0, step: f
 
     wall = layer(48) * 0.75 + layer(6) * 0.2 + layer(2) * 0.05
     wall[:, ::97] *= 0.4
-    return np.stack([wall[:, int(step * t) : int(step * t) + width] for t in range(length)]).astype(np.uint8)
+    return np.asarray([wall[:, int(step * t) : int(step * t) + width] for t in range(length)], np.uint8)
 
 
 def make_sequence(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,8 @@ def test_what_was_stored_is_read_back_from_interim_and_final_datasets(tmp_path: 
             tolerance = 0 if args.get("media") == "image" else 8
             assert np.abs(stored.rgb["front"].astype(int) - seen.rgb).mean() <= tolerance
             assert seen.depth_m is not None
+            assert seen.instance is not None
+            assert seen.semantic is not None
             np.testing.assert_allclose(stored.depth_m["front"], seen.depth_m.clip(0, 6.5535), atol=0.6e-4)
             np.testing.assert_array_equal(stored.instance["front"], seen.instance)
             np.testing.assert_array_equal(stored.semantic["front"], seen.semantic)
@@ -256,10 +259,7 @@ def test_an_observation_that_does_not_fit_is_refused(tmp_path: Path, change: str
         "no frames of camera": (other, make_observation(make_sequence(9))),
         "rgb is": (make_sequence(9), obs),
         "has no frames": (make_sequence(0), obs),
-        "rows for": (
-            type(seq)(*(getattr(seq, name) for name in list(seq.__slots__)[:5]), other.states, {}),
-            obs,
-        ),
+        "rows for": (replace(seq, states=other.states), obs),
     }[change]
     with pytest.raises(StoreError, match=change):
         make_writer().save_data(*given, make_episode(tmp_path, seq=given[0]))

@@ -26,24 +26,25 @@ _PRESETS = {"av1": "12", "h264": "veryfast"}
 class NavWriterArgs(ComponentArgs):
     """How navigation episodes are stored."""
 
-    format: FormatName = Field("lerobot-v3.0", description="Dataset format to publish.")
+    format: FormatName = Field(default="lerobot-v3.0", description="Dataset format to publish.")
     media: Literal["video", "image"] = Field(
-        "video", description="RGB as one video per episode, or as lossless PNG. InternData-N1 has its own: JPEG."
+        default="video",
+        description="RGB as one video per episode, or as lossless PNG (InternData-N1: always JPEG).",
     )
-    codec: Literal["av1", "h264"] = Field("av1", description="Video codec (SVT-AV1 or x264).")
-    crf: int = Field(30, ge=0, le=63, description="Video quality; lower is better.")
-    gop: int = Field(2, ge=1, le=300, description="Frames per key frame; 2 makes random access cheap.")
-    preset: str | None = Field(None, description="Encoder preset; by default one chosen for speed.")
-    pix_fmt: str = Field("yuv420p", description="Pixel format of videos.")
-    threads: int = Field(0, ge=0, le=64, description="Threads for encoding an episode; 0 uses what is there.")
-    depth: bool = Field(True, description="Store the depth that the renderer made.")
-    segmentation: bool = Field(True, description="Store the segmentation that the renderer made.")
-    robot_type: str = Field("mobile_base", description="`robot_type` of the dataset.")
-    data_file_mb: int = Field(100, ge=1, description="Size that data files aim at (v3.0, final dataset).")
-    video_file_mb: int = Field(200, ge=1, description="Size that video files aim at (v3.0, final dataset).")
-    jpeg_quality: int = Field(95, ge=1, le=100, description="Quality of InternData-N1's RGB frames.")
-    obstacle_low_m: float = Field(0.1, ge=0, description="Lowest height of obstacles in N1's point cloud.")
-    obstacle_high_m: float = Field(1.2, gt=0, description="Greatest height of obstacles in N1's point cloud.")
+    codec: Literal["av1", "h264"] = Field(default="av1", description="Video codec (SVT-AV1 or x264).")
+    crf: int = Field(default=30, ge=0, le=63, description="Video quality; lower is better.")
+    gop: int = Field(default=2, ge=1, le=300, description="Frames per key frame; 2 makes random access cheap.")
+    preset: str | None = Field(default=None, description="Encoder preset; by default one chosen for speed.")
+    pix_fmt: str = Field(default="yuv420p", description="Pixel format of videos.")
+    threads: int = Field(default=0, ge=0, le=64, description="Threads for encoding an episode; 0 uses what is there.")
+    depth: bool = Field(default=True, description="Store the depth that the renderer made.")
+    segmentation: bool = Field(default=True, description="Store the segmentation that the renderer made.")
+    robot_type: str = Field(default="mobile_base", description="`robot_type` of the dataset.")
+    data_file_mb: int = Field(default=100, ge=1, description="Size that data files aim at (v3.0, final dataset).")
+    video_file_mb: int = Field(default=200, ge=1, description="Size that video files aim at (v3.0, final dataset).")
+    jpeg_quality: int = Field(default=95, ge=1, le=100, description="Quality of InternData-N1's RGB frames.")
+    obstacle_low_m: float = Field(default=0.1, ge=0, description="Lowest height of obstacles in N1's point cloud.")
+    obstacle_high_m: float = Field(default=1.2, gt=0, description="Greatest height of obstacles in N1's point cloud.")
 
 
 class NavWriter(BaseWriter[NavWriterArgs]):

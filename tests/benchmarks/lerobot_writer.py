@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+_kept: list[Any] = []
 _CAMERA = "observation.images.front"
 
 
@@ -36,7 +37,7 @@ def lerobot_dataset() -> Any:
         library = torch.library.Library("torchvision", "DEF")
         for name in sorted(names | {"nms"}):
             library.define(f"{name}(Tensor a, Tensor b, float c) -> Tensor")
-        torch.nimbusd_benchmark_library = library  # declarations last as long as this object
+        _kept.append(library)  # declarations last as long as this object
     return importlib.import_module("lerobot.datasets.lerobot_dataset").LeRobotDataset
 
 

@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -108,15 +108,11 @@ def run(contender: Contender, frames: U8, episodes: int, lerobot_python: str | N
 
 def run_ours(contender: Contender, frames: U8, states: Any, episodes: int, root: Path) -> float:
     """Seconds for storing `episodes` one after another and publishing them."""
-    seq = make_sequence(len(frames), fps=_FPS, size=frames.shape[1:3], task="turn")
-    seq = type(seq)(
-        seq.fps,
-        seq.task,
-        seq.cameras,
-        seq.T_world_camera,
-        seq.T_base_camera,
-        {"observation.state": Feature(states)},
-        {"action": Feature(states)},
+    _, height, width, _ = frames.shape
+    seq = replace(
+        make_sequence(len(frames), fps=_FPS, size=(height, width), task="turn"),
+        states={"observation.state": Feature(states)},
+        actions={"action": Feature(states)},
     )
     obs = Observation({"front": CameraFrames(frames)})
     media: Any = contender.media
