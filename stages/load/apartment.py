@@ -29,10 +29,10 @@ class ApartmentArgs(ComponentArgs):
     lamps, daylight: switch the ceiling lamps, and the sun and sky behind the windows.
     """
 
-    texture_px: int = Field(512, ge=16, le=4096)
-    furniture_density: float = Field(0.8, ge=0.0, le=1.0)
+    texture_px: int = Field(default=512, ge=16, le=4096)
+    furniture_density: float = Field(default=0.8, ge=0.0, le=1.0)
     ceiling: bool = True
-    wall_height_m: float = Field(2.7, ge=2.4, le=4.0)
+    wall_height_m: float = Field(default=2.7, ge=2.4, le=4.0)
     lamps: bool = True
     daylight: bool = True
 
@@ -40,8 +40,8 @@ class ApartmentArgs(ComponentArgs):
 class ApartmentConfig(SceneConfig):
     """seed: another seed, another apartment; the name counts too. rooms: how many, hallway included."""
 
-    seed: int = Field(0, ge=0)
-    rooms: int = Field(4, ge=ROOM_COUNTS[0], le=ROOM_COUNTS[1])
+    seed: int = Field(default=0, ge=0)
+    rooms: int = Field(default=4, ge=ROOM_COUNTS[0], le=ROOM_COUNTS[1])
 
 
 class ApartmentLoader(BaseLoader[ApartmentArgs, ApartmentConfig]):

@@ -93,7 +93,7 @@ class RoomLayout:
             low, high = width / 2 + _WALL_GAP_M, length - width / 2 - _WALL_GAP_M
             if high < low:
                 continue
-            for share in (0.0, 1.0, 0.5, 0.25, 0.75, *rng.uniform(0, 1, 3)):
+            for share in (0.0, 1.0, 0.5, 0.25, 0.75, *rng.uniform(0, 1, 6)):
                 spot = self.at_wall(side, low + share * (high - low), depth)
                 from_middle = abs(share - 0.5) * 2
                 score = {"corner": 1 - from_middle, "middle": from_middle, "anywhere": 0.0}[wish] + 0.8 * rng.random()

@@ -12,6 +12,10 @@ from nimbusd.stages.load.shapes import Mesh, Point, box, lathe, rounded_box, tub
 from nimbusd.stages.types import F64, Material, Rgb, SceneObject
 
 
+_FINE_KINDS = ("planks", "tiles", "wood", "brick")
+"""Textures with sharp lines get all pixels, soft ones half as many along each edge."""
+
+
 class Palette:
     """Materials shared by an apartment's furniture, so that pieces match and textures are drawn once.
 
@@ -28,7 +32,8 @@ class Palette:
         key = (kind, number)
         if key not in self._drawn:
             rng = self._rng(1 + textures.KINDS.index(kind), number)
-            image = textures.texture(kind, rng, self._texture_px)
+            fine = kind in _FINE_KINDS
+            image = textures.texture(kind, rng, self._texture_px if fine else max(16, self._texture_px // 2))
             self._drawn[key] = Material(f"{kind}_{number}", (1.0, 1.0, 1.0), image)
         return replace(self._drawn[key], base_color=tint, roughness=roughness)
 
@@ -138,10 +143,14 @@ class Model:
         return np.asarray(high - low)
 
     def centred(self) -> Model:
-        """The same with its footprint's middle at x = y = 0, so that placement may think in rectangles."""
+        """The same with its footprint's middle at x = y = 0, so that placement may think in rectangles.
+
+        Splayed legs end a little below 0; the piece is lifted on to the floor.
+        """
         low, high = self.bounds()
         x, y = (-(low + high) / 2)[:2]
-        return replace(self, parts=[(mesh.moved(float(x), float(y), 0.0), mat) for mesh, mat in self.parts])
+        z = max(0.0, -float(low[2]))
+        return replace(self, parts=[(mesh.moved(float(x), float(y), z), mat) for mesh, mat in self.parts])
 
     def to_object(self, name: str, instance_id: int, T_world_object: F64, *, smooth: bool = False) -> SceneObject:
         """Merge the parts into one mesh with one slot per distinct material."""
