@@ -210,14 +210,10 @@ def test_only_bent_normals_make_a_part_smooth(tmp_path: Path) -> None:
 
 def test_vertex_colors_of_a_ply_become_a_texture(tmp_path: Path) -> None:
     box = trimesh.creation.box()
-    box.visual.face_colors = np.where(box.face_normals[:, 2:] > 0.5, (255, 0, 0, 255), (0, 0, 255, 255)).astype(
-        np.uint8
-    )
-    box.unmerge_vertices()
-    box.visual = box.visual.to_vertex() if hasattr(box.visual, "to_vertex") else box.visual
-    trimesh.Trimesh(box.vertices, box.faces, vertex_colors=box.visual.vertex_colors, process=False).export(
-        tmp_path / "box.ply"
-    )
+    corners, normals = box.triangles.reshape(-1, 3), np.repeat(box.face_normals, 3, axis=0)
+    colors = np.where(normals[:, 2:] > 0.5, (*RED, 255), (*BLUE, 255)).astype(np.uint8)
+    soup = trimesh.Trimesh(corners, np.arange(36).reshape(-1, 3), vertex_colors=colors, process=False)
+    export(soup, tmp_path / "box.ply")
     (obj,) = load(tmp_path / "box.ply").objects
     texture, uvs = obj.materials[0].texture, obj.uvs
     assert texture is not None
