@@ -117,8 +117,8 @@ def make_episode(
     context = {
         "job": {"name": "job", "seed": 3},
         "components": {"plan": {"name": "Toy", "version": "1.0.0", "args": {}}},
-        "seeds": {"job": 3},
         "node": "n1",
+        "slot": "cpu:0",
         "started_unix_s": 1.5,
     }
     return Episode(request, output, make_scene(scene), seq, timings_s={"plan": 0.1}, context=context)

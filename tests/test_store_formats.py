@@ -16,6 +16,7 @@ from PIL import Image
 from nimbusd.stages import StoreError
 from nimbusd.stages.store.interndata_n1 import FEWEST_FRAMES
 from nimbusd.stages.store.pointcloud import scene_points
+from nimbusd.stages.store.stats import vector_stats
 from tests.store_makers import (
     JOB,
     make_episode,
@@ -97,6 +98,18 @@ def test_v30_files_hold_what_their_metadata_says(v30: Path) -> None:
         cell = table["observation.images.front"][3].as_py()
         assert cell["path"] == "frame-000003.png"
         assert cell["bytes"].startswith(b"\x89PNG")
+
+
+def test_statistics_of_index_columns_are_those_of_their_values(v30: Path) -> None:
+    table = pq.read_table(v30 / "data")
+    for episode, row in enumerate(pq.read_table(v30 / "meta/episodes").to_pylist()):
+        mine = table.slice(row["dataset_from_index"], row["length"])
+        for key in DEFAULTS:
+            exact = vector_stats(mine[key].to_numpy()[:, None])
+            for name in STATISTICS:
+                np.testing.assert_allclose(
+                    row[f"stats/{key}/{name}"], exact[name], atol=1e-6, err_msg=f"{episode} {key}"
+                )
 
 
 def test_v21_has_one_file_per_episode_and_metadata_in_lines(tmp_path: Path) -> None:

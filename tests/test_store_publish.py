@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from nimbusd.stages import Piece, StoreError
+from nimbusd.stages.seeds import scene_key
 from nimbusd.stages.store.piece import PIECES
 from nimbusd.stages.store.publish_v30 import FileSizes, build_v30
 from nimbusd.stages.store.read import open_dataset
@@ -286,9 +287,9 @@ def test_every_required_fact_of_an_episode_is_in_its_metadata(tmp_path: Path) ->
     assert (row["scene"]["id"], len(row["scene"]["content_hash"])) == ("room", 64)
     assert row["robot"] == "mobile_base"
     assert row["components"]["plan"] == {"name": "Toy", "version": "1.0.0", "args": {}}
-    assert row["seeds"] == {"job": 3}
+    assert row["seeds"] == {"job": 3, "scene_key": list(scene_key("room")), "index": 0, "variant": 0}
     assert row["config"]["job"] == {"name": "job", "seed": 3}
-    assert (row["run"]["node"], row["run"]["attempt"]) == ("n1", 3)
+    assert (row["run"]["node"], row["run"]["slot"], row["run"]["attempt"]) == ("n1", "cpu:0", 3)
     assert row["run"]["finished_unix_s"] > row["run"]["started_unix_s"]
     assert row["run"]["timings_s"] == {"plan": 0.1}
     assert row["result"] == {"success": True, "reason": None}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +54,7 @@ def build_v30(root: Path, stored: list[StoredPiece], job: Mapping[str, Any], siz
     tasks = tasks_of(stored)
     starts = [0, *(int(end) for end in np.cumsum([piece.length for piece in stored]))]
     indexes = [
-        index_arrays(piece.length, piece.fps, episode, starts[episode], tasks[piece.task])
-        for episode, piece in enumerate(stored)
+        (piece.length, piece.fps, episode, starts[episode], tasks[piece.task]) for episode, piece in enumerate(stored)
     ]
     rows: list[dict[str, Any]] = [
         {
@@ -71,7 +71,9 @@ def build_v30(root: Path, stored: list[StoredPiece], job: Mapping[str, Any], siz
     groups = _groups([piece.file(DATA).size_bytes for piece in stored], sizes.data_mb * _MB if final else 0)
     for file, group in enumerate(groups):
         chunk, place = divmod(file, CHUNK_FILES)
-        tables = (with_index_columns(_states(stored[episode]), columns, indexes[episode]) for episode in group)
+        tables = (
+            with_index_columns(_states(stored[episode]), columns, index_arrays(*indexes[episode])) for episode in group
+        )
         path = DATA_PATH.format(chunk_index=chunk, file_index=place)
         tree.adopt(path, lambda target, tables=tables: _write_parquet(target, columns, tables))  # type: ignore[misc]
         for episode in group:
@@ -82,15 +84,32 @@ def build_v30(root: Path, stored: list[StoredPiece], job: Mapping[str, Any], siz
         if any(file.path == ANNOTATIONS for file in piece.piece.files):
             path = ANNOTATIONS_PATH.format(chunk=episode // CHUNK_FILES, episode=episode)
             tree.link(path, piece, ANNOTATIONS)
-    stats = [piece.stats | index_stats(indexes[episode]) for episode, piece in enumerate(stored)]
+    stats = [piece.stats | index_stats(*indexes[episode]) for episode, piece in enumerate(stored)]
     _write_metadata(tree, stored, columns, tasks, rows, stats, sizes)
     write_nimbusd_metadata(tree, stored, job, {"annotations_path": ANNOTATIONS_PATH})
     tree.finish()
 
 
-def index_stats(values: Mapping[str, Any]) -> dict[str, Stats]:
-    """Statistics of an episode's five default columns."""
-    return {key: vector_stats(rows[:, None]) for key, rows in values.items()}
+def index_stats(length: int, fps: float, episode: int, first: int, task: int) -> dict[str, Stats]:
+    """Statistics of an episode's five default columns; arguments as of `index_arrays`."""
+    frames, zeros = _count_stats(length)
+    return {
+        "timestamp": {name: value if name == "count" else value / fps for name, value in frames.items()},
+        "frame_index": dict(frames),
+        "episode_index": _shifted(zeros, episode),
+        "index": _shifted(frames, first),
+        "task_index": _shifted(zeros, task),
+    }
+
+
+@lru_cache(maxsize=1024)
+def _count_stats(length: int) -> tuple[Stats, Stats]:
+    """Statistics of 0…length - 1 and of as many zeros, from which those of all index columns follow."""
+    return vector_stats(np.arange(length)[:, None]), vector_stats(np.zeros((length, 1)))
+
+
+def _shifted(stats: Stats, by: int) -> Stats:
+    return {name: value if name in ("std", "count") else value + by for name, value in stats.items()}
 
 
 def features_json(columns: Iterable[Column], videos: Mapping[str, Any]) -> dict[str, Any]:

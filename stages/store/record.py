@@ -16,6 +16,7 @@ from typing import Any
 import orjson
 
 from nimbusd.stages.errors import StoreError
+from nimbusd.stages.seeds import scene_key
 from nimbusd.stages.store.columns import Column, column_from_json
 from nimbusd.stages.store.conventions import SCHEMA_VERSION
 from nimbusd.stages.store.piece import PIECES
@@ -23,7 +24,7 @@ from nimbusd.stages.store.stats import Stats, stats_from_json
 from nimbusd.stages.types import Episode, Observation, Piece, PieceFile, Sequence
 
 RECORD = "episode.json"
-_RUN_KEYS = ("node", "started_unix_s")
+_RUN_KEYS = ("node", "slot", "started_unix_s")
 
 
 def episode_record(
@@ -59,7 +60,7 @@ def episode_record(
         "result": {"success": True, "reason": None},
         "quality": quality,
         "components": context.pop("components", {}),
-        "seeds": context.pop("seeds", {}),
+        "seeds": context.pop("seeds", None) or _seeds(episode),
         "config": context,
         "renderer": dict(obs.renderer),
         "notes": dict(seq.notes),
@@ -87,6 +88,17 @@ def episode_record(
         "labels": [asdict(label) for label in obs.labels],
         "facts": facts,
         "run": run,
+    }
+
+
+def _seeds(episode: Episode) -> dict[str, Any]:
+    """What `nimbusd.stages.seeds.stream` needs to make the episode's generators again."""
+    request, job = episode.request, episode.context.get("job", {})
+    return {
+        "job": job.get("seed") if isinstance(job, Mapping) else None,
+        "scene_key": list(scene_key(request.scene)),
+        "index": request.index,
+        "variant": request.variant,
     }
 
 
