@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import sys
@@ -53,6 +54,8 @@ class BlenderProcRenderer(BaseRenderer[BlenderArgs]):
         bpy = import_backend("bpy")
         import_backend("embreex")
         self._scratch = Scratch(self.args.scratch)
+        # Blender's own clean-up at exit deadlocks while a handler of ours is still registered.
+        atexit.register(self.close)
         try:
             bpy.ops.wm.read_factory_settings(use_empty=True)
             bpy.context.preferences.filepaths.temporary_directory = str(self._scratch.path)
@@ -102,6 +105,7 @@ class BlenderProcRenderer(BaseRenderer[BlenderArgs]):
         return Observation(frames=made, labels=labels, renderer=self._facts())
 
     def close(self) -> None:
+        atexit.unregister(self.close)
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
             self._pool = None
