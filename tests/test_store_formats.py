@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from PIL import Image
 
 from nimbusd.stages import StoreError
 from nimbusd.stages.store.interndata_n1 import FEWEST_FRAMES
-from nimbusd.stages.store.pointcloud import scene_points
+from nimbusd.stages.store.pointcloud import OBSTACLE_COLOR, read_ply, scene_points
 from nimbusd.stages.store.stats import vector_stats
+from nimbusd.stages.store.verify import verify_dataset
 from tests.store_makers import (
     JOB,
     make_episode,
@@ -242,6 +244,29 @@ def test_n1_says_what_it_needs(
         make_writer(format="interndata-n1").save_data(
             seq, make_observation(seq, **observation), make_episode(tmp_path, seq=seq)
         )
+
+
+def test_n1_marks_obstacles_above_every_floor_that_an_episode_of_the_scene_is_on(tmp_path: Path) -> None:
+    writer = make_writer(format="interndata-n1", codec="h264")
+    bare = replace(make_scene(), rooms=())
+    pieces = []
+    for index, height in enumerate((0.0, 1.5)):
+        seq = make_sequence(8)
+        lifted = {"front": seq.T_world_camera["front"].copy()}
+        lifted["front"][:, 2, 3] += height
+        seq = replace(seq, T_world_camera=lifted)
+        episode = make_episode(tmp_path, index, seq=seq)
+        episode.scene = bare
+        pieces.append(writer.save_data(seq, make_observation(seq), episode))
+    heights = []
+    for count in (1, 2):
+        tree = writer.publish(tmp_path, pieces[:count], JOB, True) / "job_front/room"
+        points, colors = read_ply((tree / "meta/pointcloud.ply").read_bytes())
+        heights.append(points[(colors == OBSTACLE_COLOR).all(axis=1)][:, 2])
+        assert verify_dataset(tmp_path, pieces[:count]) == []
+    assert heights[0].max() <= 1.2
+    assert ((heights[1] <= 1.2) | (heights[1] >= 1.6)).all()
+    assert heights[1].max() > 1.9
 
 
 def test_scene_points_cover_surfaces_evenly_and_always_the_same() -> None:

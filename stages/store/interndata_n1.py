@@ -36,7 +36,7 @@ from nimbusd.stages.store.lerobot import (
     state_columns,
 )
 from nimbusd.stages.store.piece import PieceDraft
-from nimbusd.stages.store.pointcloud import obstacle_mask, ply_bytes, scene_points
+from nimbusd.stages.store.pointcloud import obstacle_mask, ply_bytes, read_ply, scene_points
 from nimbusd.stages.store.publish import Tree, write_nimbusd_metadata
 from nimbusd.stages.store.publish_v21 import write_v21
 from nimbusd.stages.store.publish_v30 import ANNOTATIONS_PATH
@@ -119,14 +119,15 @@ def write_n1(
     record = episode_record(
         seq, obs, episode, format_name=FORMAT, robot=settings.robot, columns=columns, videos=videos, stats=stats
     )
+    record |= {"floors_m": floors, "obstacles_m": obstacles_m}
     draft.add(RECORD, to_json(record))
     beat()
 
 
 def _floor_below(seq: Sequence, camera: str) -> float:
-    """Height of the floor that the robot stands on in the first frame, for scenes whose rooms are not known."""
+    """Height in whole millimetres of the floor under the first frame, for scenes whose rooms are not known."""
     T_world_base = np.asarray(seq.T_world_camera[camera])[0] @ np.linalg.inv(seq.T_base_camera[camera])
-    return float(T_world_base[2, 3])
+    return round(float(T_world_base[2, 3]), 3)
 
 
 def _grey(depth_m: F32) -> U8:
@@ -177,7 +178,7 @@ def _build_tree(root: Path, stored: list[StoredPiece], job: Mapping[str, Any]) -
                 tree.link(f"videos/chunk-000/{folder}/{episode:06d}_{frame}", piece, file.path)
         if any(file.path == ANNOTATIONS for file in piece.piece.files):
             tree.link(ANNOTATIONS_PATH.format(chunk=0, episode=episode), piece, ANNOTATIONS)
-    tree.link(f"meta/{POINT_CLOUD}", stored[0], POINT_CLOUD)
+    _write_point_cloud(tree, stored)
     extra = {
         "annotations_path": ANNOTATIONS_PATH,
         "frames": f"videos/chunk-000/{RGB_FOLDER} (.jpg) and videos/chunk-000/{DEPTH_FOLDER} (.png): "
@@ -191,3 +192,16 @@ def _build_tree(root: Path, stored: list[StoredPiece], job: Mapping[str, Any]) -
     }
     write_nimbusd_metadata(tree, stored, job, extra)
     tree.finish()
+
+
+def _write_point_cloud(tree: Tree, stored: list[StoredPiece]) -> None:
+    """The cloud of the first episode, with obstacles above the floors that any of the episodes is on."""
+    first = stored[0]
+    floors = sorted({float(floor) for piece in stored for floor in piece.record["floors_m"]})
+    if floors == first.record["floors_m"]:
+        tree.link(f"meta/{POINT_CLOUD}", first, POINT_CLOUD)
+        return
+    points, colors = read_ply((first.root / POINT_CLOUD).read_bytes())
+    low_m, high_m = first.record["obstacles_m"]
+    obstacles = obstacle_mask(points, floors, low_m, high_m)
+    tree.write(f"meta/{POINT_CLOUD}", ply_bytes(points, colors, obstacles))

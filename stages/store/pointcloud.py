@@ -16,6 +16,8 @@ _POINTS_PER_M2 = 400
 _MOST_POINTS = 200_000
 _TOO_SIMILAR = 40  # in summed 8-bit distance: 0.05 is 13, the rest is margin
 _NOT_QUITE_OBSTACLE = (0, 0, 192)
+_PLY_ROW = np.dtype([("xyz", "<f4", 3), ("rgb", "u1", 3)])
+_PLY_HEADER_END = b"end_header\n"
 # Steps of the R2 sequence: evenly spread points in the unit square without randomness (M. Roberts, 2018).
 _R2 = (0.7548776662466927, 0.5698402909980532)
 
@@ -60,14 +62,18 @@ def ply_bytes(points: F64, colors: U8, obstacles: npt.NDArray[np.bool_]) -> byte
     distance = np.abs(colors.astype(np.int64) - OBSTACLE_COLOR).sum(axis=1)
     colors[distance < _TOO_SIMILAR] = _NOT_QUITE_OBSTACLE
     colors[obstacles] = OBSTACLE_COLOR
-    names = ("x", "y", "z", "red", "green", "blue")
-    rows = np.empty(len(points), [(name, "<f4" if name in "xyz" else "u1") for name in names])
-    for axis in range(3):
-        rows[names[axis]] = points[:, axis]
-        rows[names[axis + 3]] = colors[:, axis]
-    properties = "".join(f"property {'float' if name in 'xyz' else 'uchar'} {name}\n" for name in names)
-    header = f"ply\nformat binary_little_endian 1.0\nelement vertex {len(rows)}\n{properties}end_header\n"
-    return header.encode() + rows.tobytes()
+    rows = np.empty(len(points), _PLY_ROW)
+    rows["xyz"], rows["rgb"] = points, colors
+    properties = "".join(f"property float {axis}\n" for axis in "xyz")
+    properties += "".join(f"property uchar {color}\n" for color in ("red", "green", "blue"))
+    header = f"ply\nformat binary_little_endian 1.0\nelement vertex {len(rows)}\n{properties}"
+    return header.encode() + _PLY_HEADER_END + rows.tobytes()
+
+
+def read_ply(content: bytes) -> tuple[F64, U8]:
+    """Points and colours of what `ply_bytes` wrote."""
+    rows = np.frombuffer(content.split(_PLY_HEADER_END, 1)[1], _PLY_ROW)
+    return rows["xyz"].astype(np.float64), rows["rgb"].copy()
 
 
 def _colors(obj: SceneObject, faces: npt.NDArray[np.int64], u: F64, v: F64) -> U8:
