@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,9 @@ import pyarrow as pa
 from nimbusd.stages.errors import StoreError
 from nimbusd.stages.store.durable import to_json
 from nimbusd.stages.types import Feature
+
+ListType: TypeAlias = Literal["List", "Sequence"]
+"""What `datasets` calls a list: `List` since 4.0. LeRobot v2.1's reader needs an older one, which knows `Sequence`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +48,14 @@ class Column:
             scalar = pa.list_(scalar)
         return scalar
 
-    def datasets_type(self) -> dict[str, Any]:
+    def datasets_type(self, list_type: ListType) -> dict[str, Any]:
         """Its type in the words of the `datasets` package."""
         if self.dtype == "image":
             return {"_type": "Image"}
         if self.shape == (1,):
             return {"dtype": self.dtype, "_type": "Value"}
         if len(self.shape) == 1:
-            return {"feature": {"dtype": self.dtype, "_type": "Value"}, "length": self.shape[0], "_type": "List"}
+            return {"feature": {"dtype": self.dtype, "_type": "Value"}, "length": self.shape[0], "_type": list_type}
         return {"shape": list(self.shape), "dtype": self.dtype, "_type": f"Array{len(self.shape)}D"}
 
     def array(self, values: npt.NDArray[Any]) -> pa.Array:
@@ -120,10 +123,10 @@ def image_array(contents: Iterable[bytes]) -> pa.Array:
     )
 
 
-def schema(columns: Iterable[Column]) -> pa.Schema:
+def schema(columns: Iterable[Column], list_type: ListType = "List") -> pa.Schema:
     """Arrow schema of the stored ones of `columns`, with the metadata that lets `datasets` type them."""
     stored = [column for column in columns if column.stored]
-    features = {column.key: column.datasets_type() for column in stored}
+    features = {column.key: column.datasets_type(list_type) for column in stored}
     fields = [pa.field(column.key, column.arrow_type()) for column in stored]
     return pa.schema(fields, metadata={b"huggingface": to_json({"info": {"features": features}})})
 
@@ -140,12 +143,17 @@ def index_arrays(length: int, fps: float, episode: int, first: int, task: int) -
     }
 
 
-def with_index_columns(table: pa.Table, columns: Iterable[Column], values: Mapping[str, npt.NDArray[Any]]) -> pa.Table:
+def with_index_columns(
+    table: pa.Table,
+    columns: Iterable[Column],
+    values: Mapping[str, npt.NDArray[Any]],
+    list_type: ListType = "List",
+) -> pa.Table:
     """`table`'s columns and the five default ones, in the order and with the metadata of `columns`."""
     own = {column.key: column.array(values[column.key]) for column in INDEX_COLUMNS}
     stored = [column for column in columns if column.stored]
     arrays = [own[column.key] if column.key in own else table.column(column.key) for column in stored]
-    return pa.Table.from_arrays(arrays, schema=schema(stored))
+    return pa.Table.from_arrays(arrays, schema=schema(stored, list_type))
 
 
 def parquet_bytes(table: pa.Table) -> bytes:

@@ -49,15 +49,12 @@ def write_v21(tree: Tree, stored: list[StoredPiece], *, chunk_episodes: int, sta
         position = (piece.length, piece.fps, episode, first, tasks[piece.task])
         place: dict[str, Any] = {"episode_chunk": episode // chunk_episodes, "episode_index": episode}
         states = pq.read_table(piece.root / DATA)
-        tree.write(
-            DATA_PATH.format(**place), parquet_bytes(with_index_columns(states, columns, index_arrays(*position)))
-        )
+        table = with_index_columns(states, columns, index_arrays(*position), "Sequence")
+        tree.write(DATA_PATH.format(**place), parquet_bytes(table))
         for key in videos:
             tree.link(VIDEO_PATH.format(**place, video_key=key), piece, f"videos/{key}.mp4")
-        stats = {
-            key: {name: part[name] for name in _STATISTICS}
-            for key, part in (piece.stats | index_stats(*position)).items()
-        }
+        whole = piece.stats | index_stats(*position)
+        stats = {key: {name: part[name] for name in _STATISTICS} for key, part in whole.items()}
         stats_rows.append({"episode_index": episode, "stats": stats, **stats_extra[episode]})
         first += piece.length
     info = {
