@@ -29,7 +29,8 @@ def test_the_distance_field_is_the_distance_to_the_nearest_cell_of_the_other_kin
     cells = np.argwhere(np.ones_like(grid))
     for row, column in cells:
         others = np.argwhere(grid != grid[row, column])
-        far = np.hypot(*grid.shape) if not len(others) else np.hypot(*(others - [row, column]).T).min()
+        offsets = others - [row, column] if len(others) else np.array([grid.shape])
+        far = np.linalg.norm(offsets, axis=1).min()
         assert field[row, column] == pytest.approx((-far if grid[row, column] else far) * cell_m, rel=1e-5)
 
 
@@ -53,7 +54,7 @@ def test_grid_paths_are_as_cheap_as_dijkstra_finds_them(grid: BoolArray, random:
     cell_m = 0.5
     free = ~grid
     cost = traversal_cost(signed_distance(grid, cell_m), free, safe_m=0.3, comfort_m=1.5, weight=2.0)
-    cells = [tuple(int(i) for i in cell) for cell in np.argwhere(free)]
+    cells = [(int(row), int(column)) for row, column in np.argwhere(free)]
     if not cells:
         return
     start = cells[random.randrange(len(cells))]  # type: ignore[attr-defined]
@@ -67,12 +68,12 @@ def test_grid_paths_are_as_cheap_as_dijkstra_finds_them(grid: BoolArray, random:
     ]
     i, j, w = zip(*edges, strict=True) if edges else ((), (), ())
     graph = coo_array((w, (i, j)), shape=(len(cells), len(cells))).tocsr()
-    expected = dijkstra(graph, indices=number[start])
+    expected = dijkstra(graph, indices=[number[start]])[0]
     found = search(cost, start, cell_m)
     for cell in cells:
         assert found.cost[cell] == pytest.approx(expected[number[cell]], rel=1e-9)
         if np.isfinite(found.cost[cell]):
-            path = np.array(found.path_to(cell))
+            path = np.array(found.path_to(cell), np.int64)
             assert tuple(path[0]) == start
             assert tuple(path[-1]) == cell
             assert (np.abs(np.diff(path, axis=0)).max(axis=1, initial=0) <= 1).all()

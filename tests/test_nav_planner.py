@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,11 +26,11 @@ def planner_of(args: NavArgs) -> NavPlanner[NavArgs]:
     return NavPlanner(args)
 
 
-def plan(scene: Scene, seed: int = 0, **args: object) -> Sequence:
+def plan(scene: Scene, seed: int = 0, **args: Any) -> Sequence:
     return planner_of(NavArgs.model_validate(args)).gen_sequence(scene, np.random.default_rng(seed))
 
 
-def why_not(scene: Scene, **args: object) -> str:
+def why_not(scene: Scene, **args: Any) -> str:
     with pytest.raises(PlanningFailed) as failure:
         plan(scene, **args)
     assert len(failure.value.detail) > 20
@@ -255,9 +256,9 @@ def test_front3d_drives_go_from_chosen_room_to_chosen_room_away_from_furniture(s
     )
     sequence = front3d_planner(args).gen_sequence(scene, np.random.default_rng(seed))
     xy = sequence.states["observation.state"].values[:, :2].astype(float)
-    assert inside(scene.rooms[0], xy[0])  # type: ignore[arg-type]
-    assert inside(scene.rooms[2], xy[-1])  # type: ignore[arg-type]
-    assert any(inside(scene.rooms[1], at) for at in xy)  # type: ignore[arg-type]
+    assert inside(scene.rooms[0], xy[0])
+    assert inside(scene.rooms[2], xy[-1])
+    assert any(inside(scene.rooms[1], at) for at in xy)
     sofa = [obj for obj in scene.objects if obj.category == "sofa"]
     assert clearance_by_force(sofa, xy, 0.05, 1.2).min() >= 0.25 + 0.3 * 0.98
     assert sequence.task == "Go from the master bedroom to the bathroom."
