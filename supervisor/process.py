@@ -69,8 +69,9 @@ class WorkerProcess:
             reader.cancel()
             await asyncio.gather(reader, return_exceptions=True)
             self.kill()  # whatever is left of the group
-            os.close(self._pidfd)
-            self._pidfd = None
+            pidfd, self._pidfd = self._pidfd, None
+            if pidfd is not None:
+                os.close(pidfd)
         return returncode
 
     async def _read(self, stream: asyncio.StreamReader) -> None:
