@@ -26,8 +26,8 @@ class BlenderArgs(ComponentArgs):
     bounces: int | None = Field(default=None, ge=0, le=64, description="indirect reflections of light")
     depth: bool = True
     segmentation: bool = True
-    view_transform: Literal["AgX", "Standard", "Filmic", "Khronos PBR Neutral"] = "AgX"
-    exposure: float = Field(default=0.0, ge=-16, le=16, description="stops")
+    view_transform: Literal["Khronos PBR Neutral", "AgX", "Filmic", "Standard"] = "Khronos PBR Neutral"
+    exposure: float = Field(default=-0.4, ge=-16, le=16, description="stops")
     seed: int = Field(default=0, ge=0, le=2**31 - 1, description="the same seed gives the same pixels")
     threads: int = Field(default=0, ge=0, le=1024, description="0: as many as the process may use")
     device: DeviceChoice = "auto"
