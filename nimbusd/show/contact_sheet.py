@@ -18,6 +18,7 @@ MOMENTS = 4
 """Frames of an episode on the sheet."""
 
 _THUMB_WIDTH = 300
+_FARTHEST_M = 6.5  # stored depth clips a little beyond
 _GAP = 8
 _PADDING = 22
 _MARGIN = 28
@@ -114,7 +115,8 @@ def _far(view: EpisodeView, moments: list[int]) -> float:
         return 1.0
     shown = view.depth_m[moments]
     shown = shown[shown > 0]
-    return max(0.5, float(np.ceil(np.percentile(shown, 99) * 2) / 2)) if shown.size else 1.0
+    far_m = float(np.ceil(np.percentile(shown, 99) * 2) / 2) if shown.size else 1.0
+    return min(max(0.5, far_m), _FARTHEST_M)
 
 
 def _depth_legend(card: Image.Image, at: tuple[int, int], far_m: float) -> None:

@@ -12,6 +12,8 @@ import numpy as np
 from nimbusd.show.view import EpisodeView, Room
 from nimbusd.stages.store.read import Dataset, StoredEpisode
 
+_STOREY_M = 2.5
+
 
 @dataclass(frozen=True, slots=True)
 class Summary:
@@ -86,9 +88,17 @@ def episode_view(dataset: Dataset, index: int, camera: str) -> EpisodeView:
         intrinsics=(fx, fy, cx, cy),
         T_world_camera=stored.T_world_camera[camera],
         categories={label.instance_id: label.category for label in stored.labels},
-        rooms=tuple(
-            Room(str(room["name"]), np.asarray(room["polygon"], np.float64)) for room in stored.meta["scene"]["rooms"]
-        ),
+        rooms=_rooms_below(float(path[:, 2].mean()), stored),
+    )
+
+
+def _rooms_below(camera_z_m: float, stored: StoredEpisode) -> tuple[Room, ...]:
+    """The rooms of the storey that the camera is on."""
+    rooms = stored.meta["scene"]["rooms"]
+    return tuple(
+        Room(str(room["name"]), np.asarray(room["polygon"], np.float64))
+        for room in rooms
+        if 0 < camera_z_m - float(room["z_m"]) < _STOREY_M
     )
 
 

@@ -17,7 +17,7 @@ _MAX_CELLS = 700
 _CELL_M = 0.04
 _MARGIN_M = 0.5
 _CAMERA_HEIGHTS_M = (0.15, 2.5)
-_FAR_M = 12.0
+_FAR_M = 6.5  # stored depth clips a little beyond
 _RAY_STEPS = 24
 
 
@@ -44,7 +44,7 @@ class FloorMap:
 
 
 def floor_map(view: EpisodeView) -> FloorMap:
-    """The map of an episode. Without depth it has the path's extent and no cell known."""
+    """The map of an episode and its rooms. Without depth no cell is known."""
     path = view.T_world_camera[:, :2, 3]
     points, heights, ids, seers = _points(view)
     height = _camera_height(heights)
@@ -53,7 +53,7 @@ def floor_map(view: EpisodeView) -> FloorMap:
     standing = near & (above > OBSTACLE_M[0]) & (above < OBSTACLE_M[1])
     floor = near & (np.abs(above) < OBSTACLE_M[0])
 
-    shown = np.concatenate([path, points[standing | floor]])
+    shown = np.concatenate([path, points[standing | floor], *(room.polygon for room in view.rooms)])
     low, high = shown.min(axis=0) - _MARGIN_M, shown.max(axis=0) + _MARGIN_M
     cell_m = max(_CELL_M, float((high - low).max()) / _MAX_CELLS)
     width, depth = np.ceil((high - low) / cell_m).astype(int)

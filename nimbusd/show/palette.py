@@ -39,6 +39,8 @@ _QUIET: Mapping[str, Color] = {
     "column": (146, 150, 160),
     "object": (150, 140, 160),
 }
+# Saturation and value that take turns, so that two categories of like hue differ in tone.
+_TONES = ((0.62, 0.94), (0.82, 0.70), (0.38, 0.97))
 _GOLDEN = 0.6180339887498949
 
 # From near (light yellow) over green and blue to far (dark violet): falls in lightness all the way.
@@ -90,7 +92,8 @@ def paint_depth(depth_m: F32, far_m: float) -> U8:
 
 def _vivid(category: str, instance_id: int) -> Color:
     known = CATEGORIES.index(category) if category in CATEGORIES else zlib.crc32(category.encode())
+    saturation, value = _TONES[known % len(_TONES)]
     step = (instance_id * _GOLDEN) % 1.0
-    hue = (known * _GOLDEN + 0.04 * (step - 0.5)) % 1.0
-    red, green, blue = colorsys.hsv_to_rgb(hue, 0.62 - 0.14 * step, 0.93 - 0.16 * step)
+    hue = (known * _GOLDEN + 0.03 * (step - 0.5)) % 1.0
+    red, green, blue = colorsys.hsv_to_rgb(hue, saturation - 0.1 * step, value - 0.12 * step)
     return round(red * 255), round(green * 255), round(blue * 255)
