@@ -9,7 +9,7 @@ import numpy as np
 from nimbusd.stages.types import F64, I32, Camera, Light, Material, Scene, SceneObject, Sequence
 
 WHITE_LAMP = Material("white lamp", base_color=(1.0, 1.0, 1.0), emission=1.0, roughness=1.0)
-"""Its pixels are exactly white under the Standard view transform, whatever the lights."""
+"""Its pixels are white under the Standard view transform at exposure 0, whatever the lights."""
 
 GREY = Material("grey", base_color=(0.5, 0.5, 0.5), roughness=1.0)
 

@@ -39,7 +39,9 @@ BALL_RADIUS, BALL_POSE = 0.5, moved(0.9, 0.6, 0.6)
 
 @pytest.fixture
 def renderer() -> Iterator[BlenderProcRenderer]:
-    made = BlenderProcRenderer(BlenderArgs(samples=1, denoiser="none", bounces=0, view_transform="Standard"))
+    made = BlenderProcRenderer(
+        BlenderArgs(samples=1, denoiser="none", bounces=0, view_transform="Standard", exposure=0.0)
+    )
     made.open("cpu")
     yield made
     made.close()
@@ -102,7 +104,9 @@ def test_depth_of_a_facing_wall_is_the_same_in_the_corners_as_in_the_middle(rend
 
 @pytest.mark.parametrize("camera", [ODD_CAMERA, CENTRED_CAMERA], ids=lambda camera: camera.name)
 def test_projected_box_corners_lie_within_half_a_pixel_of_the_corners_seen(camera: Camera) -> None:
-    renderer = BlenderProcRenderer(BlenderArgs(samples=32, denoiser="none", bounces=0, view_transform="Standard"))
+    renderer = BlenderProcRenderer(
+        BlenderArgs(samples=32, denoiser="none", bounces=0, view_transform="Standard", exposure=0.0)
+    )
     renderer.open("cpu")
     scene = Scene("lamp box", (box(9, BOX_SIZE, BOX_POSE, WHITE_LAMP),))
     close = look_at((1.1, -1.5, 1.5), (-0.5, -0.2, 0.55))
