@@ -30,7 +30,7 @@ def crosses(path: F64, low: tuple[float, float], high: tuple[float, float]) -> b
     return bool(((path >= low) & (path <= high)).all(axis=1).any())
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_drives_in_a_front3d_house_go_through_its_doors(house: Scene, seed: int) -> None:
     args = BProc3DFrontArgs(start_rooms=("MasterBedroom",), goal_rooms=("dining_room",), max_frames=300)
     sequence = BProc3DFrontPlanner(args).gen_sequence(house, np.random.default_rng(seed))
@@ -48,7 +48,7 @@ def test_a_front3d_house_has_one_floor_whose_rooms_are_connected(house: Scene) -
     assert set(np.unique(floor.room[floor.free])) - {-1} == {0, 1, 2}
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_generated_apartments_have_a_way_into_every_room(seed: int) -> None:
     scene = apartment(seed)
     (floor,) = NavPlanner(NavArgs()).floors(scene)
@@ -61,12 +61,12 @@ def test_most_seeds_give_a_drive_in_an_apartment() -> None:
     planner = NavPlanner(NavArgs())
     planned = 0
     tasks = set()
-    for seed in range(15):
+    for seed in range(10):
         try:
             sequence = planner.gen_sequence(scene, np.random.default_rng(seed))
         except PlanningFailed:
             continue
         planned += 1
         tasks.add(sequence.task)
-    assert planned >= 14
-    assert len(tasks) >= 5
+    assert planned >= 9
+    assert len(tasks) >= 4

@@ -291,6 +291,7 @@ def test_front3d_failures_tell_missing_rooms_from_closed_doors() -> None:
     [
         ({"min_path_m": 5.0, "max_path_m": 3.0}, "max_path_m"),
         ({"camera_height_m": 1.5}, "robot_height_m"),
+        ({"robot_height_m": 0.04, "camera_height_m": 0.03}, "step_m"),
         ({"cameras": [{}, {}]}, "share a name"),
         ({"speed": 3}, "speed"),
     ],

@@ -61,7 +61,7 @@ class NavArgs(MapArgs):
     camera_pitch_rad: upwards is positive. comfort_clearance_m: beyond this distance the path does not care how
     far obstacles are; clearance_weight: how much longer a path may get to keep it (a metre at the closest costs
     1 + weight metres). max_frames: goals are chosen so that the drive fits. start_xy_m, goal_xy_m: fixed instead
-    of sampled. prefer_other_room: goals lie in another room than the start where there is one.
+    of sampled, on the lowest floor where the start is free. prefer_other_room: goals lie in another room than the start where there is one.
     random_start_heading: begin with a turn on the spot instead of looking along the path.
     """
 
@@ -87,6 +87,8 @@ class NavArgs(MapArgs):
     def _fits_together(self) -> NavArgs:
         if self.max_path_m is not None and self.max_path_m < self.min_path_m:
             raise ValueError(f"max_path_m ({self.max_path_m}) is below min_path_m ({self.min_path_m})")
+        if self.robot_height_m <= self.step_m:
+            raise ValueError(f"robot_height_m ({self.robot_height_m}) does not reach above step_m ({self.step_m})")
         names = [camera.name for camera in self.cameras]
         if len(set(names)) < len(names):
             raise ValueError(f"two cameras share a name: {', '.join(names)}")
@@ -184,8 +186,7 @@ class NavPlanner(BasePlanner[N]):
         if key not in self._known:
             floors = []
             for z_m in floor_heights(scene, self.args):
-                self.beat()
-                floors.append(floor_map(scene, self.args, z_m))
+                floors.append(floor_map(scene, self.args, z_m, self.beat))
             self._known[key] = _Known(tuple(floors), landmarks(scene))
             if len(self._known) > _SCENES_KEPT:
                 self._known.popitem(last=False)

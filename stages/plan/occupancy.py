@@ -8,6 +8,7 @@ a thin chair leg between two cells cannot be missed.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -177,12 +178,14 @@ def floor_heights(scene: Scene, args: MapArgs) -> list[float]:
         z_m = float(np.average(z[bins == number], weights=area[bins == number]))
         if levels and (z_m - levels[-1] < args.robot_height_m or top - z_m < args.robot_height_m):
             continue
-        levels.append(z_m)
+        levels.append(round(z_m, 4) + 0.0)  # no -0.0
     return levels
 
 
-def floor_map(scene: Scene, args: MapArgs, z_m: float) -> FloorMap:
+def floor_map(scene: Scene, args: MapArgs, z_m: float, beat: Callable[[], None] = lambda: None) -> FloorMap:
     """The map of the floor at height z_m. A cell needs floor under it; closed doors and glass block.
+
+    beat: called often while it works, which takes seconds for a house of 100 000 triangles.
 
     Raises AssetError where no floor lies at that height, or where it is too large for the cell size.
     """
@@ -220,9 +223,10 @@ def floor_map(scene: Scene, args: MapArgs, z_m: float) -> FloorMap:
     edge = ndimage.binary_dilation(carried, np.ones((3, 3), bool)) & ~carried
     obstacles = Obstacles(np.concatenate([solid, _squares(edge, left, bottom, cell)]))
 
-    clearance = np.zeros(height * width)
-    clearance[carried.ravel()] = obstacles.clearance(centres[carried.ravel()])
-    clearance = clearance.reshape(height, width)
+    clearance = np.zeros((height, width))
+    for block in np.array_split(np.flatnonzero(carried), max(1, np.count_nonzero(carried) // 10_000)):
+        beat()
+        clearance.flat[block] = obstacles.clearance(centres[block])
     occupancy = clearance <= cell * np.sqrt(0.5)
     esdf = np.where(occupancy, signed_distance(occupancy, cell), clearance).astype(np.float32)
     # Two axis positions at distance L from each other, both at least sqrt(r² + L²/4) from an obstacle, have

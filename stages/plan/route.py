@@ -18,7 +18,8 @@ from nimbusd.stages.types import F64
 class Route:
     """A path without collisions. pieces: smooth (N, 2) polylines in world metres, joined by turns on the spot.
 
-    min_clearance_m: least distance of the robot's axis to an obstacle, over every point of the path.
+    min_clearance_m: least distance of the robot's axis to an obstacle (furniture as wide as the map's arguments
+    make it) or the floor's edge, over every point of the path.
     """
 
     pieces: tuple[F64, ...]
