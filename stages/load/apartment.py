@@ -17,7 +17,7 @@ from nimbusd.stages.seeds import scene_key
 from nimbusd.stages.types import F64, Light, Room, Scene, SceneObject
 
 _LAMP_W_PER_M2 = 5.0
-_LAMP_COLOR = (1.0, 0.86, 0.7)
+_LAMP_COLOR = (1.0, 0.89, 0.76)
 _SUN_W_PER_M2 = 3.0
 _SKY_COLOR = (0.72, 0.85, 1.0)
 

@@ -93,7 +93,9 @@ def picture(palette: Palette, rng: np.random.Generator) -> Model:
     model.box(WHITE, (width - 0.02, 0.012, height - 0.02), (0, 0, 0.01))
     canvas = box((width - 0.14, 0.004, height - 0.14))
     uvs = canvas.vertices[canvas.faces][:, :, [0, 2]] / np.array([width - 0.14, height - 0.14]) * [-1, 1] + 0.5
-    model.add(palette.painting(int(rng.integers(6))), Mesh(canvas.vertices, canvas.faces, uvs), (0, 0.008, height / 2))
+    model.add(
+        palette.painting(int(rng.integers(1 << 16))), Mesh(canvas.vertices, canvas.faces, uvs), (0, 0.008, height / 2)
+    )
     for side in (-1, 1):
         model.box(frame, (0.025, 0.03, height), (side * (width - 0.025) / 2, 0.009, 0))
         model.box(frame, (width - 0.05, 0.03, 0.025), (0, 0.009, (height - 0.025) * (side > 0)))
@@ -112,8 +114,8 @@ def mirror(palette: Palette, rng: np.random.Generator, *, width: float, height: 
     return model
 
 
-def tv(palette: Palette, rng: np.random.Generator, *, mount_z: float) -> Model:  # noqa: ARG001
-    model = Model("tv", mount_z_m=mount_z, fixed=True)
+def tv(palette: Palette, rng: np.random.Generator) -> Model:  # noqa: ARG001
+    model = Model("tv", fixed=True)
     width = float(rng.choice([1.1, 1.23, 1.45]))
     height = width * 9 / 16
     for x in (-width / 3, width / 3):

@@ -102,6 +102,9 @@ def _living_room(brief: Brief) -> None:
     layout.against_wall(decor.plant(palette, rng), rng, "corner")
     if brief.wants():
         layout.against_wall(furniture.sideboard(palette, rng), rng)
+    if layout.inside.area > 24:
+        layout.against_wall(furniture.bookshelf(palette, rng), rng)
+        layout.against_wall(furniture.armchair(palette, rng), rng, "corner")
     if brief.wants():
         layout.against_wall(decor.plant(palette, rng), rng, "corner")
     _dress(brief, pictures=3)
@@ -113,15 +116,17 @@ def _sofa_and_tv(brief: Brief) -> Placed | None:
     for seats in (3, 2):
         sofa = furniture.sofa(palette, rng, seats=seats).centred()
         stand = furniture.tv_stand(palette, rng, width=1.7 if seats == 3 else 1.4).centred()
+        television = decor.tv(palette, rng)
         for spot in layout.wall_spots(stand, rng, "middle"):
             placed = layout.put(stand, spot)
             if placed is None:
                 continue
-            seat = _sit_opposite(layout, placed, sofa)
+            screen = layout.beside(placed, television, 0.0, -0.04, on=True)
+            seat = _sit_opposite(layout, placed, sofa) if screen else None
             if seat:
-                screen = decor.tv(palette, rng, mount_z=0.0)
-                layout.beside(placed, screen, 0.0, -0.04, on=True)
                 return seat
+            if screen:
+                layout.remove(screen)
             layout.remove(placed)
     return layout.against_wall(furniture.sofa(palette, rng, seats=2), rng, "middle")
 
@@ -250,7 +255,9 @@ def _bedroom(brief: Brief) -> None:
             if table:
                 layout.beside(table, decor.table_lamp(palette, rng), 0.0, -0.03, on=True)
         _rug(brief, bed, 0.45, float(bed.model.size()[0]) + 1.0, 1.7)
-    layout.against_wall(furniture.wardrobe(palette, rng), rng, "corner")
+    for doors in (4, 3, 2):
+        if layout.against_wall(furniture.wardrobe(palette, rng, doors=doors), rng, "corner"):
+            break
     if brief.wants():
         chest = layout.against_wall(furniture.dresser(palette, rng), rng)
         if chest:

@@ -183,9 +183,8 @@ def _chest(
     return model
 
 
-def wardrobe(palette: Palette, rng: np.random.Generator) -> Model:
+def wardrobe(palette: Palette, rng: np.random.Generator, *, doors: int = 3) -> Model:
     model = Model("wardrobe", front_m=0.65)
-    doors = int(rng.choice([3, 4]))
     width, depth, height = doors * rng.uniform(0.44, 0.5), 0.6, rng.uniform(2.0, 2.2)
     front = WHITE if rng.random() < 0.5 else palette.second_wood
     model.box(BLACK, (width - 0.04, depth - 0.1, 0.07), (0, -0.02, 0))

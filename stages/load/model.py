@@ -11,7 +11,6 @@ from nimbusd.stages.load import textures
 from nimbusd.stages.load.shapes import Mesh, Point, box, lathe, rounded_box, tube
 from nimbusd.stages.types import F64, Material, Rgb, SceneObject
 
-
 _FINE_KINDS = ("planks", "tiles", "wood", "brick")
 """Textures with sharp lines get all pixels, soft ones half as many along each edge."""
 
