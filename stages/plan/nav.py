@@ -61,7 +61,8 @@ class NavArgs(MapArgs):
     camera_pitch_rad: upwards is positive. comfort_clearance_m: beyond this distance the path does not care how
     far obstacles are; clearance_weight: how much longer a path may get to keep it (a metre at the closest costs
     1 + weight metres). max_frames: goals are chosen so that the drive fits. start_xy_m, goal_xy_m: fixed instead
-    of sampled, on the lowest floor where the start is free. prefer_other_room: goals lie in another room than the start where there is one.
+    of sampled, on the lowest floor where the start is free. prefer_other_room: goals lie in another room than the
+    start where there is one.
     random_start_heading: begin with a turn on the spot instead of looking along the path.
     """
 
@@ -184,9 +185,7 @@ class NavPlanner(BasePlanner[N]):
     def _look_at(self, scene: Scene) -> _Known:
         key = scene.content_hash
         if key not in self._known:
-            floors = []
-            for z_m in floor_heights(scene, self.args):
-                floors.append(floor_map(scene, self.args, z_m, self.beat))
+            floors = [floor_map(scene, self.args, z_m, self.beat) for z_m in floor_heights(scene, self.args)]
             self._known[key] = _Known(tuple(floors), landmarks(scene))
             if len(self._known) > _SCENES_KEPT:
                 self._known.popitem(last=False)
