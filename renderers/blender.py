@@ -127,7 +127,12 @@ class BlenderProcRenderer(BaseRenderer[BlenderArgs]):
 
     def _unload(self) -> None:
         if self._loaded is not None:
+            # Switching it off frees what Cycles keeps between frames. It knows images by their address, and
+            # would show the old scene's texture on a new image that was put where the old one lay.
+            render = self._bpy.context.scene.render
+            render.use_persistent_data = False
             self._loaded.remove()
+            render.use_persistent_data = True
         self._loaded = self._scene = self._caster = None
 
     def _frame(

@@ -204,3 +204,16 @@ def test_a_texture_stands_upright(renderer: BlenderProcRenderer) -> None:
     rgb = render(renderer, scene, shot(camera, look_at((0, 0, 0), (0, 2, 0)))).rgb[0]
     for row, column, color in ((20, 20, colors[0, 0]), (20, 44, colors[0, 1]), (44, 20, colors[1, 0])):
         assert np.abs(rgb[row, column].astype(int) - color).max() <= 2
+
+
+def test_the_next_scenes_textures_are_its_own(renderer: BlenderProcRenderer) -> None:
+    camera, pose = Camera("c", 16, 16, 16.0, 16.0, 8.0, 8.0), look_at((0, 0, 0), (0, 2, 0))
+    board = box(1, (4.0, 0.1, 4.0), moved(y=2.0))
+    uvs = np.full((len(board.faces), 3, 2), 0.5, np.float32)
+    for number in range(6):
+        color = np.array([40 * number, 200 - 30 * number, 255 if number % 2 else 0], np.uint8)
+        texture = np.broadcast_to(color, (64, 64, 3)).copy()
+        paint = Material("paint", (1.0, 1.0, 1.0), texture, emission=1.0)
+        scene = Scene(f"board {number}", (replace(board, materials=(paint,), uvs=uvs),))
+        rgb = render(renderer, scene, shot(camera, pose)).rgb[0]
+        assert np.abs(rgb.astype(int) - color).max() <= 2
