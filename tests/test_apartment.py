@@ -151,14 +151,14 @@ def test_nothing_floats(rooms: int, seed: int) -> None:
 
 
 def test_the_same_seed_gives_the_same_apartment_and_another_seed_another() -> None:
-    loader = ApartmentLoader(ApartmentArgs(texture_px=32))
-    first = loader.load_asset(ApartmentConfig(name="flat", seed=7))
-    again = ApartmentLoader(ApartmentArgs(texture_px=32)).load_asset(ApartmentConfig(name="flat", seed=7))
+    loader = ApartmentLoader(ApartmentArgs(texture_px=16))
+    first = loader.load_asset(ApartmentConfig(name="flat", seed=7, rooms=2))
+    again = ApartmentLoader(ApartmentArgs(texture_px=16)).load_asset(ApartmentConfig(name="flat", seed=7, rooms=2))
     assert first.content_hash == again.content_hash
     others = [
-        ApartmentConfig(name="flat", seed=8),
-        ApartmentConfig(name="other", seed=7),
-        ApartmentConfig(name="flat", seed=7, rooms=5),
+        ApartmentConfig(name="flat", seed=8, rooms=2),
+        ApartmentConfig(name="other", seed=7, rooms=2),
+        ApartmentConfig(name="flat", seed=7, rooms=3),
     ]
     hashes = {loader.load_asset(config).content_hash for config in others}
     assert len(hashes | {first.content_hash}) == 4
@@ -218,7 +218,7 @@ def test_floor_polygons_run_counter_clockwise_with_plausible_areas(rooms: int, s
 
 def test_every_room_count_has_plans_whose_doors_join_all_rooms() -> None:
     for rooms in range(2, 8):
-        for seed in range(25):
+        for seed in range(12):
             plan = draw_plan(np.random.default_rng(seed), rooms)
             joined = {plan.rooms[0].name}
             for _ in plan.rooms:

@@ -21,6 +21,9 @@ PASSAGE_M = 0.82
 BODY_M = 0.6
 """Clear width that must lead from the doors to the free floor of a room."""
 
+ROBOT_M = 0.46
+"""Pockets that a small robot can stand in must be reachable for it too."""
+
 _OBSTACLE_M = 1.5  # what begins above this height is no obstacle on the floor
 _WALL_GAP_M = 0.016  # baseboards are 0.012 thick
 _DOOR_DEPTH_M = 0.95
@@ -203,12 +206,11 @@ class RoomLayout:
         return self.inside.contains(front) and not any(front.overlaps(r) and a < 0.3 for r, a, _ in solids)
 
     def _ways_stay_open(self, added: Rect) -> bool:
-        """All doors joined by a way PASSAGE_M wide, and nearly all free floor joined to them by one BODY_M wide."""
+        """All doors joined by a way PASSAGE_M wide, and nearly all free floor joined to them by narrower ways."""
         rects = [p.rect for p in self.placed if p.z_m < _OBSTACLE_M] + [r for r, _, _ in self.blocked] + [added]
         doors = [self._door_middle(o, into=0.47) for o in self.doors if o.kind == "door"]
-        return ways_are_open(self.inside, rects, doors, PASSAGE_M / 2, share=0.0) and ways_are_open(
-            self.inside, rects, doors, BODY_M / 2, share=0.9
-        )
+        wanted = ((PASSAGE_M, 0.0), (BODY_M, 0.9), (ROBOT_M, 0.9))
+        return all(ways_are_open(self.inside, rects, doors, width / 2, share) for width, share in wanted)
 
     def _door_middle(self, opening: Opening, into: float = 0.0) -> tuple[float, float]:
         """The opening's middle, moved `into` the room."""
