@@ -88,7 +88,7 @@ def bathtub(palette: Palette, rng: np.random.Generator) -> Model:  # noqa: ARG00
     length, depth, height = float(rng.choice([1.5, 1.6, 1.7])), 0.72, 0.56
     hx, hy = length / 2, depth / 2
     loops = [
-        ring(hx - 0.03, hy - 0.03, 0, 32, 0.85), ring(hx, hy, height - 0.03, 32, 0.85), ring(hx, hy, height, 32, 0.85),
+        ring(hx - 0.03, hy - 0.03, 0, 32, 0.85), ring(hx, hy, height - 0.03, 32, 1.0), ring(hx, hy, height, 32, 1.0),
         ring(hx - 0.07, hy - 0.07, height, 32, 0.7), ring(hx - 0.1, hy - 0.1, height - 0.03, 32, 0.65),
         ring(hx - 0.2, hy - 0.17, 0.16, 32, 0.6), ring(hx - 0.3, hy - 0.24, 0.12, 32, 0.5),
     ]  # fmt: skip

@@ -27,6 +27,7 @@ ROBOT_M = 0.46
 _OBSTACLE_M = 1.5  # what begins above this height is no obstacle on the floor
 _WALL_GAP_M = 0.016  # baseboards are 0.012 thick
 _DOOR_DEPTH_M = 0.95
+_SILL_BOARD_M = 0.12
 _ABOVE_SILL_M = 0.42  # how far furniture may reach over a window's sill
 
 Side = Literal["south", "east", "north", "west"]
@@ -208,6 +209,7 @@ class RoomLayout:
     def _ways_stay_open(self, added: Rect) -> bool:
         """All doors joined by a way PASSAGE_M wide, and nearly all free floor joined to them by narrower ways."""
         rects = [p.rect for p in self.placed if p.z_m < _OBSTACLE_M] + [r for r, _, _ in self.blocked] + [added]
+        rects += [w.zone(_SILL_BOARD_M, 0.05) for w in self.windows if w.sill_m < _OBSTACLE_M]
         doors = [self._door_middle(o, into=0.47) for o in self.doors if o.kind == "door"]
         wanted = ((PASSAGE_M, 0.0), (BODY_M, 0.9), (ROBOT_M, 0.9))
         return all(ways_are_open(self.inside, rects, doors, width / 2, share) for width, share in wanted)
