@@ -33,6 +33,7 @@ class BlenderProcRenderer(BaseRenderer[BlenderArgs]):
     """
 
     args_model: ClassVar[type[BlenderArgs]] = BlenderArgs
+    requires = ("bpy", "embreex")
 
     def __init__(self, args: BlenderArgs) -> None:
         super().__init__(args)

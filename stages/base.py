@@ -63,7 +63,7 @@ class BaseLoader(Component[A], Generic[A, S]):
 
     scene_model: ClassVar[type[SceneConfig]] = SceneConfig
 
-    def asset_paths(self, config: S) -> list[Path]:  # noqa: ARG002 - loaders without files keep this
+    def asset_paths(self, config: S) -> list[Path]:
         """The files that `load_asset` will need; `nimbusctl check` names those that are missing."""
         return []
 

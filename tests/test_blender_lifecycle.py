@@ -13,7 +13,7 @@ from nimbusd.renderers import blender as blender_module
 from nimbusd.renderers.blender import BlenderArgs, BlenderProcRenderer
 from nimbusd.renderers.blender_scene import BlenderScene
 from nimbusd.stages.errors import BackendUnavailable, RenderError
-from nimbusd.stages.types import U8, Camera, Light, Material, Scene, SceneObject
+from nimbusd.stages.types import U8, Camera, Light, Material, Scene
 from tests.analytic_scenes import ODD_CAMERA, WHITE_LAMP, box, lit, look_at, moved, plane, shot, sphere
 
 pytestmark = pytest.mark.blender
@@ -74,23 +74,6 @@ def test_loading_scene_after_scene_leaves_nothing_of_the_old_ones(renderer: Blen
     renderer.load(Scene("bare", (plane(),)))
     # The one image left is Blender's own "Render Result".
     assert data_counts() == empty | {"meshes": 1, "objects": 2, "materials": 1, "worlds": 1, "images": 1}
-
-
-def test_each_scene_shows_its_own_textures_whatever_was_loaded_before(renderer: BlenderProcRenderer) -> None:
-    def board(number: int, color: tuple[int, int, int]) -> SceneObject:
-        paint = Material(f"paint{number}", (1, 1, 1), np.full((8, 8, 3), color, np.uint8), emission=1.0)
-        slab = box(number, (0.4, 0.1, 2.0), moved(x=0.5 * (number - 2), y=2.0), paint)
-        return replace(slab, uvs=np.zeros((12, 3, 2), np.float32))
-
-    colors = ((255, 0, 0), (0, 255, 0), (0, 0, 255))
-    camera = Camera("c", 48, 48, 48.0, 48.0, 24.0, 24.0)
-    for turn in range(4):
-        shown = [colors[(turn + number) % 3] for number in range(3)]
-        boards = tuple(board(number + 1, color) for number, color in enumerate(shown))
-        renderer.load(Scene(f"boards{turn}", boards))
-        rgb = renderer.gen_obs(shot(camera, look_at((0, 0, 0), (0, 2, 0)))).frames["c"].rgb[0]
-        for column, color in zip((12, 24, 36), shown, strict=True):
-            assert np.argmax(rgb[24, column]) == np.argmax(color), f"turn {turn}, column {column}"
 
 
 def test_a_scene_that_does_not_fit_is_refused_and_leaves_nothing(renderer: BlenderProcRenderer) -> None:
