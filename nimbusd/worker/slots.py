@@ -29,7 +29,11 @@ def cpu_slots(workers: int | None = None) -> tuple[Slot, ...]:
 
 
 def environment(slot: Slot) -> Mapping[str, str]:
-    """The environment of a worker in `slot`: numeric libraries start as many threads as it has cores."""
+    """The environment of a worker in `slot`.
+
+    Numeric libraries start as many threads as it has cores; the AV1 encoder, which otherwise writes a page per
+    video to standard error, keeps to errors.
+    """
     threads = str(len(slot.cpus))
     own = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), threads)
-    return {**os.environ, **own, "PYTHONUNBUFFERED": "1"}
+    return {**os.environ, **own, "PYTHONUNBUFFERED": "1", "SVT_LOG": "1"}
