@@ -48,7 +48,7 @@ class MeshConfig(SceneConfig):
     up_axis: UpAxis | None = None
     sha256: str | None = Field(default=None, pattern="^[0-9a-fA-F]{64}$")
     light: Literal["auto", "sky", "none"] = "auto"
-    lamp_w_per_m2: float = Field(default=4.0, ge=0)
+    lamp_w_per_m2: float = Field(default=2.0, ge=0)
     sky_color: Rgb = (0.9, 0.95, 1.0)
     sky_strength: float = Field(default=1.0, ge=0)
     ceiling_m: float | None = None
