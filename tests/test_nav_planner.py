@@ -160,6 +160,17 @@ def test_drives_prefer_another_room_and_say_so() -> None:
     assert len(tasks) >= 3
 
 
+@pytest.mark.parametrize(("tv_x", "named"), [((2.1, 2.15), False), ((1.95, 2.0), True)])
+def test_the_task_does_not_name_what_hangs_behind_a_wall(tv_x: tuple[float, float], named: bool) -> None:
+    house = Boxes()
+    house.box("floor", (0, 4), (0, 3), (-0.1, 0))
+    house.walls((0, 4), (0, 3), (0, 2.5))
+    house.box("wall", (2.0, 2.1), (0, 3), (0, 2.5))
+    house.box("tv", tv_x, (1.0, 2.0), (0.8, 1.4))
+    sequence = plan(house.scene(rooms=False), min_path_m=1.0, start_xy_m=(0.5, 0.5), goal_xy_m=(1.4, 1.5))
+    assert ("tv" in sequence.task) is named
+
+
 def test_without_rooms_the_task_names_the_distance() -> None:
     assert plan(empty_room().scene(rooms=False)).task.startswith("Navigate to the goal ")
 

@@ -57,16 +57,29 @@ def instruction(floor: FloorMap, things: tuple[Landmark, ...], start: F64, goal:
 
 
 def _nearest(floor: FloorMap, things: tuple[Landmark, ...], goal: F64) -> Landmark | None:
-    """The thing on this floor nearest to the goal, within reach and not behind a wall (in the same room)."""
+    """The thing on this floor nearest to the goal, within reach, in the same room and not behind something."""
     best, best_m = None, _NEAR_M
     for thing in things:
         middle = (thing.low[:2] + thing.high[:2]) / 2
         on_floor = floor.z_m - 0.2 <= thing.low[2] <= floor.z_m + 1.2
         same_room = floor.room[floor.cell_of(middle)] == floor.room[floor.cell_of(goal)]
         away_m = float(np.linalg.norm(goal - np.clip(goal, thing.low[:2], thing.high[:2])))
-        if on_floor and same_room and away_m < best_m:
+        if on_floor and same_room and away_m < best_m and _in_sight(floor, thing, goal):
             best, best_m = thing, away_m
     return best
+
+
+def _in_sight(floor: FloorMap, thing: Landmark, goal: F64) -> bool:
+    """Whether nothing else stands between the goal and the nearest side of the thing.
+
+    Bare meshes have no rooms, so what hangs on the other side of a wall has to be told apart like this.
+    """
+    low, high = thing.low[:2] - floor.cell_m, thing.high[:2] + floor.cell_m  # the thing's own cells, rounded up
+    side = np.clip(goal, thing.low[:2], thing.high[:2])
+    steps = int(np.ceil(np.linalg.norm(side - goal) / (floor.cell_m / 2))) + 1
+    way = np.linspace(goal, side, steps)
+    between = way[~((way >= low) & (way <= high)).all(axis=1)]
+    return not any(floor.occupancy[floor.cell_of(xy)] for xy in between)
 
 
 def _words(category: str) -> str:
