@@ -26,8 +26,10 @@ import zmq
 import zmq.asyncio
 
 from nimbusd import events
-from nimbusd.core import pool, tasks
-from nimbusd.core.tasks import Attempt, EpisodeKey, State, WorkerId
+from nimbusd.core import episodes as ep
+from nimbusd.core import pool
+from nimbusd.core.episodes import Attempt, EpisodeKey, State, WorkerId
+from nimbusd.core.tasks import TaskTable
 from nimbusd.job import Job
 from nimbusd.master.ledger import Ledger
 from nimbusd.master.output import claim_output, ledger_path, publish_job, remember_job, sweep_pieces
@@ -74,7 +76,7 @@ class JobRun:
         self._processes: dict[WorkerId, WorkerProcess] = {}
         self._byes: dict[WorkerId, asyncio.Event] = {}
         self._last_words: dict[WorkerId, str] = {}
-        self._orders: list[tasks.Order | pool.PoolOrder | events.Event] = []
+        self._orders: list[ep.Order | pool.PoolOrder | events.Event] = []
         self._wake = asyncio.Event()
         self._over = asyncio.Event()
         self._committed_since_publish = 0
@@ -124,8 +126,8 @@ class JobRun:
         swept = sweep_pieces(self._output, ledger)
         log.info("%s: swept %d leftover pieces", self._output, swept)
         most = job.episodes_per_scene * job.max_tries_per_episode
-        plans = [tasks.ScenePlan(name, job.episodes_per_scene, job.exact, most) for name in job.scenes]
-        self._tasks = tasks.TaskTable(plans, job.limits.attempts, ledger.history())
+        plans = [ep.ScenePlan(name, job.episodes_per_scene, job.exact, most) for name in job.scenes]
+        self._tasks = TaskTable(plans, job.limits.attempts, ledger.history())
 
     def _close_ledger(self) -> None:
         if self._ledger is not None:
@@ -150,7 +152,7 @@ class JobRun:
                 len(self._slots),
             )
         )
-        if any(isinstance(order, tasks.FinishJob) for order in self._tasks.start()):
+        if any(isinstance(order, ep.FinishJob) for order in self._tasks.start()):
             return  # nothing is missing: no worker needs to start
         folder = Path(tempfile.mkdtemp(prefix="nimbusd-"))
         self._endpoint = f"ipc://{folder}/daemon"
@@ -207,20 +209,20 @@ class JobRun:
                 if self._tasks.draining or self._tasks.finished:
                     await self._send(WorkerId(slot), m.Drain())
             case m.Pull(slot, credit):
-                self._task_fact(tasks.CreditOffered(WorkerId(slot), credit))
+                self._task_fact(ep.CreditOffered(WorkerId(slot), credit))
             case m.Beat(slot, ref, stage):
                 worker = WorkerId(slot)
                 self._pool.handle(pool.BeatSeen(worker, busy=True), now)
                 if stage == "load":
                     self._pool.handle(pool.EpisodeBegan(worker), now)
-                    self._task_fact(tasks.WorkStarted(worker, _attempt(ref)))
+                    self._task_fact(ep.WorkStarted(worker, _attempt(ref)))
                 self._order([events.StageBegan(slot, ref.scene, ref.index, ref.attempt, stage)])
             case m.Commit(slot, ref):
                 self._commit(message, WorkerId(slot), _attempt(ref))
             case m.Fail(slot, ref):
                 self._fail(message, WorkerId(slot), _attempt(ref))
             case m.GiveBack(slot, refs):
-                self._task_fact(tasks.LeasesReturned(WorkerId(slot), tuple(_attempt(ref) for ref in refs)))
+                self._task_fact(ep.LeasesReturned(WorkerId(slot), tuple(_attempt(ref) for ref in refs)))
             case m.Fatal(_, error):
                 raise NimbusError(error)
             case m.Bye(slot):
@@ -229,19 +231,19 @@ class JobRun:
                 log.warning("worker sent %s, which only a daemon may send", type(message).__name__)
 
     def _commit(self, message: m.Commit, worker: WorkerId, attempt: Attempt) -> None:
-        stored = tasks.PieceStored(worker, attempt, message.folder, message.frames, message.size_bytes, message.digest)
+        stored = ep.PieceStored(worker, attempt, message.folder, message.frames, message.size_bytes, message.digest)
         orders = self._tasks.handle(stored)
         self._order(orders)
         self._settle_beat(worker)
         key = attempt.key
-        if any(isinstance(o, tasks.Record) and o.key == key and o.state is State.COMMITTED for o in orders):
+        if any(isinstance(o, ep.Record) and o.key == key and o.state is State.COMMITTED for o in orders):
             self._committed_since_publish += 1
             number, timings_s = attempt.number, message.timings_s
             self._order([events.EpisodeCommitted(key.scene, key.index, number, worker, message.frames, timings_s)])
 
     def _fail(self, message: m.Fail, worker: WorkerId, attempt: Attempt) -> None:
         full = message.reason == "disk_full"
-        failed = tasks.AttemptFailed(
+        failed = ep.AttemptFailed(
             worker,
             attempt,
             message.stage,
@@ -269,13 +271,13 @@ class JobRun:
 
     # --- orders ---
 
-    def _task_fact(self, fact: tasks.Fact) -> None:
+    def _task_fact(self, fact: ep.Fact) -> None:
         self._order(self._tasks.handle(fact))
 
     def _pool_fact(self, fact: pool.PoolFact) -> None:
         self._order(self._pool.handle(fact, self._clock()))
 
-    def _order(self, orders: Sequence[tasks.Order | pool.PoolOrder | events.Event]) -> None:
+    def _order(self, orders: Sequence[ep.Order | pool.PoolOrder | events.Event]) -> None:
         if orders:
             self._orders.extend(orders)
             self._wake.set()
@@ -286,7 +288,7 @@ class JobRun:
             await self._wake.wait()
             self._wake.clear()
             batch, self._orders = self._orders, []
-            records = [order for order in batch if isinstance(order, tasks.Record)]
+            records = [order for order in batch if isinstance(order, ep.Record)]
             if records:
                 await self._in_ledger(partial(self._open.apply, records))
             for order in batch:
@@ -297,18 +299,18 @@ class JobRun:
         assert self._ledger is not None
         return self._ledger
 
-    async def _perform(self, order: tasks.Order | pool.PoolOrder | events.Event) -> None:
+    async def _perform(self, order: ep.Order | pool.PoolOrder | events.Event) -> None:
         match order:
-            case tasks.Record():
+            case ep.Record():
                 self._tell(order)
-            case tasks.GrantLease(worker, attempt):
+            case ep.GrantLease(worker, attempt):
                 key = attempt.key
                 ref = m.EpisodeRef(key.scene, key.index, attempt.number)
                 self._pool.handle(pool.LeaseSent(worker), self._clock())
                 await self._send(worker, m.Lease(ref, self._job.variant(key.index)))
-            case tasks.CheckSettled(attempt, folder):
+            case ep.CheckSettled(attempt, folder):
                 await self._check_settled(attempt, folder)
-            case tasks.FinishJob():
+            case ep.FinishJob():
                 self._send_home()
             case pool.SpawnWorker(slot, worker, not_before):
                 self._group.create_task(self._look_after(self._slots[slot], worker, not_before))
@@ -323,7 +325,7 @@ class JobRun:
             case _:
                 self._watch(order)
 
-    def _tell(self, record: tasks.Record) -> None:
+    def _tell(self, record: ep.Record) -> None:
         """What a record means to those who watch (commits are told with their timings, in `_commit`)."""
         key = record.key
         if record.state is State.FAILED:
@@ -371,14 +373,14 @@ class JobRun:
         evidence = self._last_words.pop(order.worker, "")
         if order.failed:
             self._watch(events.WorkerDown(order.worker, order.reason, order.detail, evidence))
-        self._task_fact(tasks.WorkerLost(order.worker, order.reason, order.detail, evidence))
+        self._task_fact(ep.WorkerLost(order.worker, order.reason, order.detail, evidence))
         if self._pool.alive() == 0 and (self._tasks.draining or self._tasks.finished):
             self._over.set()
 
     def _begin_drain(self, why: str) -> None:
         if not self._tasks.draining:
             self._order([events.Draining(why)])
-            self._task_fact(tasks.DrainAsked())
+            self._task_fact(ep.DrainAsked())
             self._send_home()
 
     def _stop(self, why: str) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nimbusd.core.tasks import EpisodeKey, OpenEpisode, Record, SceneCount, State
+from nimbusd.core.episodes import EpisodeKey, OpenEpisode, Record, SceneCount, State
 from nimbusd.master.ledger import Ledger, LedgerError
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from nimbusd.core.episodes import WorkerId
 from nimbusd.core.pool import (
     BeatSeen,
     EpisodeBegan,
@@ -17,7 +18,6 @@ from nimbusd.core.pool import (
     WorkerPool,
     WorkerReady,
 )
-from nimbusd.core.tasks import WorkerId
 
 W = WorkerId("cpu:0#1")
 

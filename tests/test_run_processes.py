@@ -18,7 +18,7 @@ import psutil
 import pytest
 import yaml
 
-from nimbusd.core.tasks import EpisodeKey
+from nimbusd.core.episodes import EpisodeKey
 from nimbusd.master.ledger import Ledger
 from nimbusd.master.output import ledger_path
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nimbusd.core.tasks import (
+from nimbusd.core.episodes import (
     Attempt,
     AttemptFailed,
     CheckSettled,
@@ -28,11 +28,11 @@ from nimbusd.core.tasks import (
     SceneHistory,
     ScenePlan,
     State,
-    TaskTable,
     WorkerId,
     WorkerLost,
     WorkStarted,
 )
+from nimbusd.core.tasks import TaskTable
 
 W1, W2 = WorkerId("w1"), WorkerId("w2")
 

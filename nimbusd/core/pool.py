@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from nimbusd.core.tasks import WorkerId
+from nimbusd.core.episodes import WorkerId
 
 # --- facts ---
 

@@ -9,201 +9,32 @@ Memory is bounded by open episodes: settled ones are counters here and rows in t
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from enum import Enum
-from typing import NewType, TypeAlias
 
-WorkerId = NewType("WorkerId", str)
-
-
-class State(Enum):
-    """Where an episode stands. PENDING and LEASED are open, the others settled."""
-
-    PENDING = "pending"
-    LEASED = "leased"
-    COMMITTED = "committed"
-    FAILED = "failed"
-    QUARANTINED = "quarantined"
-
-
-@dataclass(frozen=True, slots=True)
-class EpisodeKey:
-    """An episode of the job: a scene and an index in it."""
-
-    scene: str
-    index: int
-
-
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """A lease's identity: an episode and the fencing number of the attempt."""
-
-    key: EpisodeKey
-    number: int
-
-
-# --- facts ---
-
-
-@dataclass(frozen=True, slots=True)
-class CreditOffered:
-    """A worker can take `credit` more leases."""
-
-    worker: WorkerId
-    credit: int
-
-
-@dataclass(frozen=True, slots=True)
-class WorkStarted:
-    """A worker has begun an attempt; losing the worker now counts against the episode.
-
-    A worker says so before it does anything that could hang or crash.
-    """
-
-    worker: WorkerId
-    attempt: Attempt
-
-
-@dataclass(frozen=True, slots=True)
-class PieceStored:
-    """A worker made a piece durable. folder, frames, size_bytes, digest: what the ledger keeps of it."""
-
-    worker: WorkerId
-    attempt: Attempt
-    folder: str
-    frames: int
-    size_bytes: int
-    digest: str
-
-
-@dataclass(frozen=True, slots=True)
-class AttemptFailed:
-    """An attempt came to nothing without killing its worker.
-
-    planned: a planning result, final. final: pointless to try again (a broken asset).
-    blameless: not the episode's doing (a full disk), so it stays pending and is not counted.
-    """
-
-    worker: WorkerId
-    attempt: Attempt
-    stage: str
-    reason: str
-    detail: str
-    evidence: str = ""
-    planned: bool = False
-    final: bool = False
-    blameless: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class LeasesReturned:
-    """A worker gives back attempts that it has not started."""
-
-    worker: WorkerId
-    attempts: tuple[Attempt, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerLost:
-    """A worker died, was killed or left. evidence: stderr or a stack."""
-
-    worker: WorkerId
-    reason: str
-    detail: str
-    evidence: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class DrainAsked:
-    """Lease nothing more."""
-
-
-Fact: TypeAlias = CreditOffered | WorkStarted | PieceStored | AttemptFailed | LeasesReturned | WorkerLost | DrainAsked
-
-# --- orders ---
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """Make this the ledger's row of the episode, before carrying out any other order of the batch."""
-
-    key: EpisodeKey
-    state: State
-    attempt: int
-    losses: int
-    worker: str = ""
-    stage: str = ""
-    reason: str = ""
-    detail: str = ""
-    evidence: str = ""
-    folder: str = ""
-    frames: int = 0
-    size_bytes: int = 0
-    digest: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class GrantLease:
-    """Send the lease to the worker."""
-
-    worker: WorkerId
-    attempt: Attempt
-
-
-@dataclass(frozen=True, slots=True)
-class CheckSettled:
-    """A piece of an attempt that holds no lease: garbage, unless the ledger says it is the committed one."""
-
-    attempt: Attempt
-    folder: str
-
-
-@dataclass(frozen=True, slots=True)
-class FinishJob:
-    """Nothing is open and nothing will be."""
-
-
-Order: TypeAlias = Record | GrantLease | CheckSettled | FinishJob
-
-
-@dataclass(frozen=True, slots=True)
-class ScenePlan:
-    """What a job wants of a scene.
-
-    wanted: episodes. exact: refill failed plans from the next indexes, up to `most_tried` indexes in all.
-    """
-
-    name: str
-    wanted: int
-    exact: bool
-    most_tried: int
-
-
-@dataclass(slots=True)
-class SceneCount:
-    """Settled episodes of a scene. The counters never depend on the order of events."""
-
-    committed: int = 0
-    failed: int = 0
-    quarantined: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class OpenEpisode:
-    """An open episode as the ledger knows it, for a restart."""
-
-    attempt: int
-    losses: int
-
-
-@dataclass(frozen=True, slots=True)
-class SceneHistory:
-    """What the ledger knows of a scene: settled counts, open episodes, and the first index never recorded."""
-
-    count: SceneCount = field(default_factory=SceneCount)
-    open: Mapping[int, OpenEpisode] = field(default_factory=dict)
-    next_index: int = 0
+from nimbusd.core.episodes import (
+    Attempt,
+    AttemptFailed,
+    CheckSettled,
+    CreditOffered,
+    DrainAsked,
+    EpisodeKey,
+    Fact,
+    FinishJob,
+    GrantLease,
+    LeasesReturned,
+    Order,
+    PieceStored,
+    Record,
+    SceneCount,
+    SceneHistory,
+    ScenePlan,
+    State,
+    WorkerId,
+    WorkerLost,
+    WorkStarted,
+)
 
 
 @dataclass(slots=True)
@@ -220,9 +51,8 @@ class _Scene:
     count: SceneCount
     episodes: dict[int, _Episode]
     next_index: int
-
-    def pending(self) -> list[int]:
-        return [index for index, episode in self.episodes.items() if episode.worker is None]
+    pending: list[int] = field(default_factory=list)
+    """A heap of the indexes that nobody holds."""
 
     def refill(self) -> None:
         """Open as many indexes as the plan asks for.
@@ -234,6 +64,7 @@ class _Scene:
         goal = min(goal, max(self.plan.most_tried, self.plan.wanted))
         while self.next_index < goal:
             self.episodes[self.next_index] = _Episode()
+            heapq.heappush(self.pending, self.next_index)
             self.next_index += 1
 
 
@@ -249,9 +80,10 @@ class TaskTable:
             past = (history or {}).get(plan.name, SceneHistory())
             episodes = {index: _Episode(e.attempt, e.losses) for index, e in sorted(past.open.items())}
             count = SceneCount(past.count.committed, past.count.failed, past.count.quarantined)
-            scene = _Scene(plan, count, episodes, past.next_index)
+            scene = _Scene(plan, count, episodes, past.next_index, list(episodes))
             scene.refill()
             self._scenes[plan.name] = scene
+        self._leases: dict[WorkerId, dict[EpisodeKey, _Episode]] = {}
         self._credit: dict[WorkerId, int] = {}
         self._last_scene: dict[WorkerId, str] = {}
         self._draining = False
@@ -276,13 +108,8 @@ class TaskTable:
         return sum(len(scene.episodes) for scene in self._scenes.values())
 
     def leased_to(self, worker: WorkerId) -> list[Attempt]:
-        """What a worker holds, oldest index first."""
-        return [
-            Attempt(EpisodeKey(name, index), episode.attempt)
-            for name, scene in self._scenes.items()
-            for index, episode in scene.episodes.items()
-            if episode.worker == worker
-        ]
+        """What a worker holds, oldest lease first."""
+        return [Attempt(key, episode.attempt) for key, episode in self._leases.get(worker, {}).items()]
 
     def start(self) -> list[Order]:
         """Call once before the first fact: a job that a restart finds complete finishes at once."""
@@ -315,11 +142,8 @@ class TaskTable:
 
     def _held(self, worker: WorkerId, attempt: Attempt) -> _Episode | None:
         """The episode if `worker` holds exactly this attempt at it; None for anything stale."""
-        scene = self._scenes.get(attempt.key.scene)
-        episode = scene.episodes.get(attempt.key.index) if scene else None
-        if episode is None or episode.worker != worker or episode.attempt != attempt.number:
-            return None
-        return episode
+        episode = self._leases.get(worker, {}).get(attempt.key)
+        return episode if episode is not None and episode.attempt == attempt.number else None
 
     def _piece_stored(self, fact: PieceStored) -> list[Order]:
         episode = self._held(fact.worker, fact.attempt)
@@ -369,12 +193,13 @@ class TaskTable:
         self._last_scene.pop(fact.worker, None)
         orders: list[Order] = []
         for attempt in self.leased_to(fact.worker):
-            episode = self._scenes[attempt.key.scene].episodes[attempt.key.index]
+            episode = self._leases[fact.worker][attempt.key]
             if episode.started:
                 blame = AttemptFailed(fact.worker, attempt, "worker", fact.reason, fact.detail, fact.evidence)
                 orders.append(self._count_loss(attempt.key, episode, blame))
             else:
                 orders.append(self._reopen(attempt.key, episode))
+        self._leases.pop(fact.worker, None)
         return orders
 
     def _count_loss(self, key: EpisodeKey, episode: _Episode, blame: AttemptFailed, final: bool = False) -> Record:
@@ -383,7 +208,7 @@ class TaskTable:
         if state is State.QUARANTINED:
             self._settle(key, state)
         else:
-            episode.worker, episode.started = None, False
+            self._release(key, episode)
         return Record(
             key,
             state,
@@ -397,12 +222,21 @@ class TaskTable:
         )
 
     def _reopen(self, key: EpisodeKey, episode: _Episode) -> Record:
-        episode.worker, episode.started = None, False
+        self._release(key, episode)
         return Record(key, State.PENDING, episode.attempt, episode.losses)
+
+    def _release(self, key: EpisodeKey, episode: _Episode) -> None:
+        """Take an episode from its worker and make it pending."""
+        assert episode.worker is not None
+        del self._leases[episode.worker][key]
+        episode.worker, episode.started = None, False
+        heapq.heappush(self._scenes[key.scene].pending, key.index)
 
     def _settle(self, key: EpisodeKey, state: State) -> None:
         scene = self._scenes[key.scene]
-        del scene.episodes[key.index]
+        episode = scene.episodes.pop(key.index)
+        assert episode.worker is not None
+        del self._leases[episode.worker][key]
         if state is State.COMMITTED:
             scene.count.committed += 1
         elif state is State.FAILED:
@@ -416,28 +250,25 @@ class TaskTable:
     def _grant(self) -> list[Order]:
         """Lease pending episodes to workers with credit, one round at a time so that all get a first one."""
         orders: list[Order] = []
-        while not self._draining:
-            pending = {name: scene.pending() for name, scene in self._scenes.items()}
-            pending = {name: indexes for name, indexes in pending.items() if indexes}
-            worker = self._next_worker(sum(len(indexes) for indexes in pending.values()))
-            if worker is None:
-                break
-            name = self._choose_scene(worker, pending)
+        pending = sum(len(scene.pending) for scene in self._scenes.values())
+        while not self._draining and (worker := self._next_worker(pending)) is not None:
+            name = self._choose_scene(worker)
             scene = self._scenes[name]
-            index = pending[name][0]
-            episode = scene.episodes[index]
+            key = EpisodeKey(name, heapq.heappop(scene.pending))
+            pending -= 1
+            episode = scene.episodes[key.index]
             episode.attempt += 1
             episode.worker = worker
+            self._leases.setdefault(worker, {})[key] = episode
             self._credit[worker] -= 1
             self._last_scene[worker] = name
-            key = EpisodeKey(name, index)
             orders.append(Record(key, State.LEASED, episode.attempt, episode.losses, worker=worker))
             orders.append(GrantLease(worker, Attempt(key, episode.attempt)))
         return orders
 
     def _next_worker(self, pending: int) -> WorkerId | None:
         """Who gets the next lease: who holds least. Leases ahead of need only while plenty is pending."""
-        held = {worker: len(self.leased_to(worker)) for worker, credit in self._credit.items() if credit > 0}
+        held = {w: len(self._leases.get(w, {})) for w, credit in self._credit.items() if credit > 0}
         if not held or not pending:
             return None
         worker = min(held, key=lambda w: (held[w], w))
@@ -445,13 +276,14 @@ class TaskTable:
             return None  # the last episodes go to whoever is free first, not into a queue behind another
         return worker
 
-    def _choose_scene(self, worker: WorkerId, pending: Mapping[str, list[int]]) -> str:
+    def _choose_scene(self, worker: WorkerId) -> str:
         """The scene the worker has loaded, else one nobody works on, else the one with most to do."""
         last = self._last_scene.get(worker)
-        if last is not None and last in pending:
+        if last is not None and self._scenes[last].pending:
             return last
         taken = set(self._last_scene.values())
-        return min(pending, key=lambda name: (name in taken, -len(pending[name])))
+        waiting = [name for name, scene in self._scenes.items() if scene.pending]
+        return min(waiting, key=lambda name: (name in taken, -len(self._scenes[name].pending)))
 
     def _finish_if_done(self) -> list[Order]:
         if self._finished or any(scene.episodes for scene in self._scenes.values()):

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from nimbusd.core.tasks import EpisodeKey, OpenEpisode, Record, SceneCount, SceneHistory, State
+from nimbusd.core.episodes import EpisodeKey, OpenEpisode, Record, SceneCount, SceneHistory, State
 from nimbusd.stages.errors import NimbusError
 
 SCHEMA_VERSION = 1
