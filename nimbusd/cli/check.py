@@ -94,7 +94,8 @@ def _print(loaded: LoadedJob | None, findings: Findings) -> None:
         count = len(findings.errors)
         console.print(f"[red]{count} error{'s' * (count > 1)}:[/] this job cannot run as it stands.")
     elif loaded is not None:
-        console.print(f"[green]OK:[/] {escape(loaded.job.name)} can run.")
+        where = "where its warnings are mended" if findings.warnings else "here"
+        console.print(f"[green]OK:[/] {escape(loaded.job.name)} can run {where}.")
 
 
 def _summary(loaded: LoadedJob) -> Table:

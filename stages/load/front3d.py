@@ -70,6 +70,7 @@ class BProc3DFrontLoader(BaseLoader[Front3DArgs, Front3DConfig]):
 
     args_model: ClassVar[type[ComponentArgs]] = Front3DArgs
     scene_model: ClassVar[type[SceneConfig]] = Front3DConfig
+    requires = ("scipy", "shapely")
 
     def asset_paths(self, config: Front3DConfig) -> list[Path]:
         """The house file, the models that its rooms use with their textures, and the surfaces' textures."""

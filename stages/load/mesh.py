@@ -67,6 +67,7 @@ class BProcObjLoader(BaseLoader[MeshArgs, MeshConfig]):
 
     args_model: ClassVar[type[ComponentArgs]] = MeshArgs
     scene_model: ClassVar[type[SceneConfig]] = MeshConfig
+    requires = ("scipy", "trimesh")
 
     def asset_paths(self, config: MeshConfig) -> list[Path]:
         """The mesh file and every file that it names."""

@@ -90,6 +90,7 @@ class BProc3DFrontRandomizer(BaseRandomizer[RandomizeArgs]):
     """Works on every scene; what needs rooms (staying in one) uses the floors of scenes without them."""
 
     args_model: ClassVar[type[ComponentArgs]] = RandomizeArgs
+    requires = ("shapely",)
 
     def randomize(self, scene: Scene, rng: np.random.Generator) -> Scene:
         # One stream per purpose: switching one off leaves what the others draw as it was.

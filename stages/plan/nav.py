@@ -138,6 +138,7 @@ class NavPlanner(BasePlanner[N]):
     """
 
     args_model = NavArgs
+    requires = ("scipy", "shapely", "skimage")
 
     def __init__(self, args: N) -> None:
         super().__init__(args)
