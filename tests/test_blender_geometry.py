@@ -10,8 +10,9 @@ import numpy.typing as npt
 import pytest
 
 from nimbusd.renderers.blender import BlenderArgs, BlenderProcRenderer
+from nimbusd.renderers.blender_scene import glow_is_faint
 from nimbusd.renderers.raycast import pixel_rays
-from nimbusd.stages.types import F64, BoolArray, Camera, CameraFrames, Material, Scene, Sequence
+from nimbusd.stages.types import F64, BoolArray, Camera, CameraFrames, Light, Material, Scene, Sequence
 from tests.analytic_scenes import (
     ODD_CAMERA,
     WHITE_LAMP,
@@ -191,6 +192,13 @@ def test_glass_is_seen_through(renderer: BlenderProcRenderer) -> None:
     assert np.abs(frames.depth_m - 3.0).max() < 1e-5
     assert np.all(frames.instance == 3)
     assert frames.rgb.mean() > 64
+
+
+@pytest.mark.parametrize(("power_w", "faint"), [(0.0, False), (10.0, False), (1000.0, True)])
+def test_glow_is_faint_beside_strong_lamps_only(power_w: float, faint: bool) -> None:
+    panel = box(1, (2.0, 0.1, 2.0), moved(y=2.0), Material("panel", (1.0, 1.0, 1.0), emission=2.0))
+    lamps = (Light("lamp", "point", moved(), power_w),) if power_w else ()
+    assert glow_is_faint(Scene("lit", (panel,), lamps)) is faint
 
 
 def test_a_texture_stands_upright(renderer: BlenderProcRenderer) -> None:

@@ -22,6 +22,7 @@ from nimbusd.renderers.raycast import RayCaster
 from nimbusd.stages.load.apartment import ApartmentArgs, ApartmentConfig, ApartmentLoader
 from nimbusd.stages.types import F64, U8, Camera, Scene, Sequence
 from tests.analytic_scenes import look_at, shot
+from tests.benchmarks.lockstep import use_stock_settings
 
 RGB_ONLY = BlenderArgs(depth=False, segmentation=False)
 
@@ -36,22 +37,24 @@ class Row:
     psnr_db: float | None
 
 
-def contenders() -> dict[str, BlenderArgs]:
-    """Name → arguments, the presets first."""
+def contenders() -> dict[str, BlenderProcRenderer]:
+    """Name → renderer, the presets first."""
 
-    def preview(**changes: object) -> BlenderArgs:
-        return RGB_ONLY.model_copy(update={"preset": "preview", **changes})
+    def preset(name: str, **changes: object) -> BlenderArgs:
+        return RGB_ONLY.model_copy(update={"preset": name, **changes})
 
-    return {
-        "draft": RGB_ONLY.model_copy(update={"preset": "draft"}),
-        "preview": preview(),
-        "high": RGB_ONLY.model_copy(update={"preset": "high"}),
-        "preview, 1 bounce": preview(bounces=1),
-        "preview, 3 bounces": preview(bounces=3),
-        "preview, denoiser sees colour alone": preview(guides="none"),
-        "preview, accurate denoiser": preview(denoiser="accurate"),
-        "preview, no denoiser": preview(denoiser="none"),
+    rows = {
+        "draft": preset("draft"),
+        "preview": preset("preview"),
+        "high": preset("high"),
+        "preview, 1 bounce": preset("preview", bounces=1),
+        "preview, 3 bounces": preset("preview", bounces=3),
+        "preview, denoiser sees colour alone": preset("preview", guides="none"),
+        "preview, accurate denoiser": preset("preview", denoiser="accurate"),
+        "preview, no denoiser": preset("preview", denoiser="none"),
     }
+    stock = {f"{name}, Blender's stock settings": StockRenderer(rows[name]) for name in ("draft", "preview")}
+    return {name: BlenderProcRenderer(args) for name, args in rows.items()} | stock
 
 
 def views(scene: Scene, camera: Camera, count: int) -> Sequence:
@@ -64,9 +67,16 @@ def views(scene: Scene, camera: Camera, count: int) -> Sequence:
     return shot(camera, *poses)
 
 
-def render(args: BlenderArgs, scene: Scene, seq: Sequence) -> tuple[U8, float, float]:
+class StockRenderer(BlenderProcRenderer):
+    """With Blender's own denoiser quality and lights to aim at."""
+
+    def load(self, scene: Scene) -> None:
+        super().load(scene)
+        use_stock_settings(self._bpy)
+
+
+def render(renderer: BlenderProcRenderer, scene: Scene, seq: Sequence) -> tuple[U8, float, float]:
     """The frames, and wall and processor milliseconds per frame."""
-    renderer = BlenderProcRenderer(args)
     renderer.open("auto")
     try:
         renderer.load(scene)
@@ -116,10 +126,10 @@ def main(width: int, rooms: int, reference_samples: int, as_json: bool) -> None:
     camera = Camera("bench", width, width * 3 // 4, width * 0.56, width * 0.56, width / 2, width * 3 / 8)
     seq = views(scene, camera, rooms)
     best = RGB_ONLY.model_copy(update={"preset": "high", "samples": reference_samples, "seed": 1})
-    reference, _, _ = render(best, scene, seq)
+    reference, _, _ = render(BlenderProcRenderer(best), scene, seq)
     rows = []
-    for name, args in contenders().items():
-        image, wall_ms, cpu_ms = render(args, scene, seq)
+    for name, renderer in contenders().items():
+        image, wall_ms, cpu_ms = render(renderer, scene, seq)
         rows.append(Row(name, wall_ms, cpu_ms, psnr_db(image, reference)))
     rows.append(cast(scene, camera, seq.T_world_camera[camera.name]))
     if as_json:

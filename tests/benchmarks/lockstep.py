@@ -1,8 +1,12 @@
 """The baseline of `tests.benchmarks.nav_mesh`: a pipeline as one is usually first written.
 
 One process; each trajectory loads its scene, is planned, rendered and stored before the next one begins; every
-pass goes through a file on disk; storing holds up rendering. Settings, trajectories and formats are the same as
-ours, so that only the way of working differs.
+pass goes through a file on disk; storing holds up rendering. Trajectories, formats, resolution, samples and
+bounces are the same as ours. The denoiser and the choice of lights to aim at are either Blender's own defaults
+(`stock`), or our settings, so that only the way of working differs.
+
+It gets depth and segmentation as passes of the colour render, which jitters them within the pixel: cheaper than
+our exact ones, and not as good.
 """
 
 from __future__ import annotations
@@ -29,11 +33,15 @@ from nimbusd.stages.types import F32, F64, U8, U16, Camera, Episode, EpisodeRequ
 class DiskPassRenderer(BlenderProcRenderer):
     """Writes colour, depth and object index of each frame to files and reads them back; keeps nothing warm."""
 
+    stock = False
+
     def load(self, scene: Scene) -> None:
         super().load(scene)
         self._folder = Path(tempfile.mkdtemp(prefix="passes-"))
         blender_scene = self._bpy.context.scene
         blender_scene.render.use_persistent_data = False
+        if self.stock:
+            use_stock_settings(self._bpy)
         blender_scene.render.image_settings.file_format = "PNG"
         layer = self._bpy.context.view_layer
         layer.use_pass_z = layer.use_pass_object_index = True
@@ -85,7 +93,15 @@ class DiskPassRenderer(BlenderProcRenderer):
         return np.asarray(pixels.reshape(*shape, -1)[::-1, :, 0])
 
 
-def run_lockstep(job: Job, episodes: list[tuple[str, int]], output: Path) -> dict[str, Any]:
+def use_stock_settings(bpy: Any) -> None:
+    """Put back what Blender comes with, where we chose otherwise: denoiser quality and lights to aim at."""
+    cycles = bpy.context.scene.cycles
+    cycles.denoising_quality, cycles.denoising_prefilter = "HIGH", "ACCURATE"
+    for material in bpy.data.materials:
+        material.cycles.emission_sampling = "AUTO"
+
+
+def run_lockstep(job: Job, episodes: list[tuple[str, int]], output: Path, *, stock: bool) -> dict[str, Any]:
     """Make the episodes one after another. Returns seconds by stage, frames and the whole time."""
     (output / ".pieces").mkdir(parents=True)
     began = time.perf_counter()
@@ -104,6 +120,7 @@ def run_lockstep(job: Job, episodes: list[tuple[str, int]], output: Path) -> dic
         scene = timed("load", loader.load_asset, job.scene_config(scene_name))
         sequence = timed("plan", planner.gen_sequence, scene, stream(job.seed, scene_name, index, "plan"))
         renderer = DiskPassRenderer(job.make("render").args)
+        renderer.stock = stock
 
         def render(renderer: Any = renderer, scene: Any = scene, sequence: Any = sequence) -> Any:
             renderer.open("auto")
@@ -127,7 +144,7 @@ def main() -> None:
     args = parser.parse_args()
     order = orjson.loads(sys.stdin.buffer.read())
     episodes = [(str(scene), int(index)) for scene, index in order["episodes"]]
-    result = run_lockstep(Job.from_dict(order["job"]), episodes, Path(order["output"]))
+    result = run_lockstep(Job.from_dict(order["job"]), episodes, Path(order["output"]), stock=order["stock"])
     args.result.write_bytes(orjson.dumps(result))
 
 
