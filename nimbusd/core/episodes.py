@@ -1,125 +1,74 @@
-"""The words of a job's state machines: episodes, attempts, the facts that come in, the orders that go out."""
+"""What is remembered of jobs and their episodes: the words shared by the state machines and the ledger.
+
+An episode is `pending → leased(attempt) → committed | failed(reason) | quarantined`. Only what must survive a
+crash is recorded: episodes that are settled, pending ones that were tried before, and open leases. An episode
+of which nothing is known is pending and was never tried.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import NewType, TypeAlias
+from typing import Any, NewType, TypeAlias
 
+JobId = NewType("JobId", str)
+"""A job's name: unique at a master."""
+NodeId = NewType("NodeId", str)
 WorkerId = NewType("WorkerId", str)
+"""A compute worker of a node: its slot and how many came before it there, `cpu:0#3`."""
+LeaseId = NewType("LeaseId", int)
+"""Unique for the life of a ledger: the master's epoch in the high bits."""
 
 
 class State(Enum):
-    """Where an episode stands. PENDING and LEASED are open, the others settled."""
+    """Where an episode stands, as recorded. Leased ones are pending in the ledger, beside an open lease."""
 
     PENDING = "pending"
-    LEASED = "leased"
     COMMITTED = "committed"
     FAILED = "failed"
     QUARANTINED = "quarantined"
 
 
+class JobState(Enum):
+    """Where a job stands. RUNNING and PAUSED are open; a complete job may be given more to do by Retry."""
+
+    RUNNING = "running"
+    PAUSED = "paused"
+    COMPLETE = "complete"
+    INCOMPLETE = "incomplete"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Episode indexes start … stop - 1."""
+
+    start: int
+    stop: int
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+
 @dataclass(frozen=True, slots=True)
 class EpisodeKey:
-    """An episode of the job: a scene and an index in it."""
+    """An episode: a scene of a job and an index in it."""
 
+    job: JobId
     scene: str
     index: int
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """A lease's identity: an episode and the fencing number of the attempt."""
-
-    key: EpisodeKey
-    number: int
-
-
-# --- facts ---
-
-
-@dataclass(frozen=True, slots=True)
-class CreditOffered:
-    """A worker can take `credit` more leases."""
-
-    worker: WorkerId
-    credit: int
-
-
-@dataclass(frozen=True, slots=True)
-class WorkStarted:
-    """A worker has begun an attempt; losing the worker now counts against the episode.
-
-    A worker says so before it does anything that could hang or crash.
-    """
-
-    worker: WorkerId
-    attempt: Attempt
-
-
-@dataclass(frozen=True, slots=True)
-class PieceStored:
-    """A worker made a piece durable. folder, frames, size_bytes, digest: what the ledger keeps of it."""
-
-    worker: WorkerId
-    attempt: Attempt
-    folder: str
-    frames: int
-    size_bytes: int
-    digest: str
-
-
-@dataclass(frozen=True, slots=True)
-class AttemptFailed:
-    """An attempt came to nothing without killing its worker.
-
-    planned: a planning result, final. final: pointless to try again (a broken asset).
-    blameless: not the episode's doing (a full disk), so it stays pending and is not counted.
-    """
-
-    worker: WorkerId
-    attempt: Attempt
-    stage: str
-    reason: str
-    detail: str
-    evidence: str = ""
-    planned: bool = False
-    final: bool = False
-    blameless: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class LeasesReturned:
-    """A worker gives back attempts that it has not started."""
-
-    worker: WorkerId
-    attempts: tuple[Attempt, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerLost:
-    """A worker died, was killed or left. evidence: stderr or a stack."""
-
-    worker: WorkerId
-    reason: str
-    detail: str
-    evidence: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class DrainAsked:
-    """Lease nothing more."""
-
-
-Fact: TypeAlias = CreditOffered | WorkStarted | PieceStored | AttemptFailed | LeasesReturned | WorkerLost | DrainAsked
-
-# --- orders ---
+# --- what the ledger is told; all records of a batch are one transaction ---
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """Make this the ledger's row of the episode, before carrying out any other order of the batch."""
+    """The ledger's row of an episode from now on. A committed row never changes again.
+
+    attempt: the highest fencing number that was ever leased. losses: workers it has cost.
+    """
 
     key: EpisodeKey
     state: State
@@ -137,54 +86,70 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True)
-class GrantLease:
-    """Send the lease to the worker."""
+class LeaseOpened:
+    """A node holds these episodes. Durable before the lease leaves, so that no number is ever given twice."""
 
-    worker: WorkerId
-    attempt: Attempt
-
-
-@dataclass(frozen=True, slots=True)
-class CheckSettled:
-    """A piece of an attempt that holds no lease: garbage, unless the ledger says it is the committed one."""
-
-    attempt: Attempt
-    folder: str
+    lease: LeaseId
+    job: JobId
+    scene: str
+    attempt: int
+    node: NodeId
+    spans: tuple[Span, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class FinishJob:
-    """Nothing is open and nothing will be."""
+class LeaseClosed:
+    """All episodes of the lease are settled, or recorded as pending again."""
 
-
-Order: TypeAlias = Record | GrantLease | CheckSettled | FinishJob
+    lease: LeaseId
 
 
 @dataclass(frozen=True, slots=True)
-class ScenePlan:
-    """What a job wants of a scene.
+class JobRecorded:
+    """The job's state from now on. why: of a pause or an end, in words."""
 
-    wanted: episodes. exact: refill failed plans from the next indexes, up to `most_tried` indexes in all.
-    """
+    job: JobId
+    state: JobState
+    why: str = ""
 
-    name: str
-    wanted: int
-    exact: bool
-    most_tried: int
+
+LedgerEntry: TypeAlias = Record | LeaseOpened | LeaseClosed | JobRecorded
+
+
+# --- what the ledger tells after a restart ---
+
+
+@dataclass(frozen=True, slots=True)
+class JobRow:
+    """A job as submitted. spec: `Job.to_dict()` as JSON text. fingerprint: `Job.fingerprint()`."""
+
+    job: JobId
+    fingerprint: str
+    spec: Mapping[str, Any]
+    user: str
+    priority: int
+    max_nodes: int
+    dynload: bool
+    environment: str
+    submitted_unix_s: float
+    state: JobState = JobState.RUNNING
+    why: str = ""
 
 
 @dataclass(slots=True)
 class SceneCount:
-    """Settled episodes of a scene. The counters never depend on the order of events."""
+    """Settled episodes of a scene, and what the committed ones hold. Independent of the order of events."""
 
     committed: int = 0
     failed: int = 0
     quarantined: int = 0
+    frames: int = 0
+    size_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class OpenEpisode:
-    """An open episode as the ledger knows it, for a restart."""
+class Tried:
+    """A pending episode that was tried before: the highest attempt leased, and the workers it has cost."""
 
     attempt: int
     losses: int
@@ -192,8 +157,8 @@ class OpenEpisode:
 
 @dataclass(frozen=True, slots=True)
 class SceneHistory:
-    """What the ledger knows of a scene: settled counts, open episodes, and the first index never recorded."""
+    """What the ledger knows of a scene. settled: sorted, disjoint, not touching. tried: pending ones by index."""
 
     count: SceneCount = field(default_factory=SceneCount)
-    open: Mapping[int, OpenEpisode] = field(default_factory=dict)
-    next_index: int = 0
+    settled: tuple[Span, ...] = ()
+    tried: Mapping[int, Tried] = field(default_factory=dict)

@@ -1,292 +1,421 @@
-"""Episodes and their leases, as a pure state machine: facts in, orders out, no input or output.
+"""Jobs, their episodes and the leases on them, as a pure state machine. (The paper's TaskManager.)
 
-An episode is `pending → leased(attempt) → committed | failed(reason) | quarantined`. The caller makes the
-`Record` orders durable before it carries out the other orders of the same batch, so that nothing is ever
-acknowledged, or leased, that a crash could forget.
+A lease is a task: some episodes of one scene, held by one node under one fencing number. Memory is bounded by
+what is open: settled episodes are counters here and rows in the ledger, untried ones are spans.
 
-Memory is bounded by open episodes: settled ones are counters here and rows in the ledger.
+An episode may be in two leases at once (a straggler that is run again elsewhere); the first commit wins, and the
+other copy is revoked.
 """
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Iterable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from nimbusd.core.episodes import (
-    Attempt,
+    EpisodeKey,
+    JobId,
+    JobRecorded,
+    JobState,
+    LeaseClosed,
+    LeaseId,
+    LeaseOpened,
+    NodeId,
+    Record,
+    Span,
+    State,
+    Tried,
+)
+from nimbusd.core.estimate import Estimates
+from nimbusd.core.facts import (
+    Acknowledge,
     AttemptFailed,
     CheckSettled,
-    CreditOffered,
-    DrainAsked,
-    EpisodeKey,
-    Fact,
-    FinishJob,
+    EpisodesReturned,
     GrantLease,
-    LeasesReturned,
+    JobAdded,
+    JobPlan,
     Order,
-    PieceStored,
-    Record,
-    SceneCount,
-    SceneHistory,
-    ScenePlan,
-    State,
-    WorkerId,
-    WorkerLost,
-    WorkStarted,
+    PiecesStored,
+    RevokeLease,
+    StoredPiece,
 )
+from nimbusd.core.scenes import Pending, SceneEpisodes
+
+NODE_LOSSES_PER_ATTEMPT = 3
+"""A lost node may be the network's doing: an episode may be at so many of them for each worker that it may cost."""
+PAUSE_S = 30.0
 
 
 @dataclass(slots=True)
-class _Episode:
-    attempt: int = 0
-    losses: int = 0
-    worker: WorkerId | None = None
-    started: bool = False
+class Lease:
+    """Episodes of a scene that a node holds. open: not settled yet; revoking: asked back, and when."""
+
+    id: LeaseId
+    job: JobId
+    scene: str
+    node: NodeId
+    attempt: int
+    open: set[int]
+    granted_at: float
+    revoking: dict[int, float] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
-class _Scene:
-    plan: ScenePlan
-    count: SceneCount
-    episodes: dict[int, _Episode]
-    next_index: int
-    pending: list[int] = field(default_factory=list)
-    """A heap of the indexes that nobody holds."""
+class Job:
+    """A job that is not over."""
 
-    def refill(self) -> None:
-        """Open as many indexes as the plan asks for.
+    plan: JobPlan
+    scenes: dict[str, SceneEpisodes]
+    pending: Pending
+    state: JobState
+    environment: str
+    order: int
+    estimates: Estimates = field(default_factory=Estimates)
+    leases: dict[LeaseId, Lease] = field(default_factory=dict)
+    nodes: Counter[NodeId] = field(default_factory=Counter)
+    """Leases by node."""
+    holders: Counter[str] = field(default_factory=Counter)
+    """Leases by scene."""
+    copies: dict[tuple[str, int], list[Lease]] = field(default_factory=dict)
+    """Episodes that are in two leases."""
+    node_losses: Counter[tuple[str, int]] = field(default_factory=Counter)
+    owners: dict[str, NodeId] = field(default_factory=dict)
+    """Who may work on a scene, where that is fixed."""
+    fresh: list[str] = field(default_factory=list)
+    """Scenes that nobody has worked on, the longest last."""
+    resume_at: float = 0.0
 
-        Every failed plan adds the next index, so the set of indexes tried ends as the shortest run 0…M-1
-        that holds `wanted` successes, whatever the order in which episodes settle.
-        """
-        goal = self.plan.wanted + (self.count.failed if self.plan.exact else 0)
-        goal = min(goal, max(self.plan.most_tried, self.plan.wanted))
-        while self.next_index < goal:
-            self.episodes[self.next_index] = _Episode()
-            heapq.heappush(self.pending, self.next_index)
-            self.next_index += 1
+    def cost_s(self, scene: str) -> float:
+        """Expected seconds per episode."""
+        return self.estimates.cost_s(scene, self.scenes[scene].plan.cost_hint)
 
 
-class TaskTable:
-    """All episodes of a job. `attempts`: worker losses or errors after which an episode is quarantined."""
+class TaskManager:
+    """All open jobs. `epoch` grows with every start of the master, so that lease ids never repeat."""
 
-    def __init__(
-        self, plans: Iterable[ScenePlan], attempts: int = 3, history: Mapping[str, SceneHistory] | None = None
-    ) -> None:
-        self._attempts = attempts
-        self._scenes: dict[str, _Scene] = {}
-        for plan in plans:
-            past = (history or {}).get(plan.name, SceneHistory())
-            episodes = {index: _Episode(e.attempt, e.losses) for index, e in sorted(past.open.items())}
-            count = SceneCount(past.count.committed, past.count.failed, past.count.quarantined)
-            scene = _Scene(plan, count, episodes, past.next_index, list(episodes))
-            scene.refill()
-            self._scenes[plan.name] = scene
-        self._leases: dict[WorkerId, dict[EpisodeKey, _Episode]] = {}
-        self._credit: dict[WorkerId, int] = {}
-        self._last_scene: dict[WorkerId, str] = {}
-        self._draining = False
-        self._finished = False
+    def __init__(self, epoch: int = 1) -> None:
+        self.jobs: dict[JobId, Job] = {}
+        self.leases: dict[LeaseId, Lease] = {}
+        self._by_node: defaultdict[NodeId, dict[LeaseId, Lease]] = defaultdict(dict)
+        self._next_lease = epoch << 40
+        self._submitted = 0
 
-    # --- what the caller may ask ---
+    def held_by(self, node: NodeId) -> dict[LeaseId, Lease]:
+        """The leases of a node."""
+        return self._by_node.get(node, {})
 
-    @property
-    def draining(self) -> bool:
-        return self._draining
+    def open_episodes(self, node: NodeId) -> int:
+        """Episodes that a node holds."""
+        return sum(len(lease.open) for lease in self.held_by(node).values())
 
-    @property
-    def finished(self) -> bool:
-        return self._finished
+    # --- jobs ---
 
-    @property
-    def counts(self) -> Mapping[str, SceneCount]:
-        """Settled episodes by scene."""
-        return {name: scene.count for name, scene in self._scenes.items()}
-
-    def open_episodes(self) -> int:
-        return sum(len(scene.episodes) for scene in self._scenes.values())
-
-    def leased_to(self, worker: WorkerId) -> list[Attempt]:
-        """What a worker holds, oldest lease first."""
-        return [Attempt(key, episode.attempt) for key, episode in self._leases.get(worker, {}).items()]
-
-    def start(self) -> list[Order]:
-        """Call once before the first fact: a job that a restart finds complete finishes at once."""
-        return self._finish_if_done()
-
-    # --- facts ---
-
-    def handle(self, fact: Fact) -> list[Order]:
-        """Take in a fact; returns the orders it leads to. Stale and repeated facts are harmless."""
-        orders: list[Order] = []
-        match fact:
-            case CreditOffered(worker, credit):
-                self._credit[worker] = self._credit.get(worker, 0) + credit
-            case WorkStarted(worker, attempt):
-                if (episode := self._held(worker, attempt)) is not None:
-                    episode.started = True
-            case PieceStored():
-                orders += self._piece_stored(fact)
-            case AttemptFailed():
-                orders += self._attempt_failed(fact)
-            case LeasesReturned(worker, attempts):
-                for attempt in attempts:
-                    if (episode := self._held(worker, attempt)) is not None:
-                        orders.append(self._reopen(attempt.key, episode))
-            case WorkerLost():
-                orders += self._worker_lost(fact)
-            case DrainAsked():
-                self._draining = True
-        return orders + self._grant() + self._finish_if_done()
-
-    def _held(self, worker: WorkerId, attempt: Attempt) -> _Episode | None:
-        """The episode if `worker` holds exactly this attempt at it; None for anything stale."""
-        episode = self._leases.get(worker, {}).get(attempt.key)
-        return episode if episode is not None and episode.attempt == attempt.number else None
-
-    def _piece_stored(self, fact: PieceStored) -> list[Order]:
-        episode = self._held(fact.worker, fact.attempt)
-        if episode is None:
-            return [CheckSettled(fact.attempt, fact.folder)]
-        key = fact.attempt.key
-        self._settle(key, State.COMMITTED)
-        return [
-            Record(
-                key,
-                State.COMMITTED,
-                episode.attempt,
-                episode.losses,
-                worker=fact.worker,
-                folder=fact.folder,
-                frames=fact.frames,
-                size_bytes=fact.size_bytes,
-                digest=fact.digest,
-            )
-        ]
-
-    def _attempt_failed(self, fact: AttemptFailed) -> list[Order]:
-        episode = self._held(fact.worker, fact.attempt)
-        if episode is None:
+    def add(self, fact: JobAdded, now: float) -> list[Order]:
+        """Take a job on. One that is open already stays as it is."""
+        plan = fact.plan
+        if plan.job in self.jobs:
             return []
-        key = fact.attempt.key
-        if fact.blameless:
-            return [self._reopen(key, episode)]
-        if not fact.planned:
-            return [self._count_loss(key, episode, fact, final=fact.final)]
-        self._settle(key, State.FAILED)
+        pending = Pending()
+        scenes = {scene.name: SceneEpisodes(scene, pending, fact.history.get(scene.name)) for scene in plan.scenes}
+        self._submitted += 1
+        job = Job(plan, scenes, pending, fact.state, plan.environment, self._submitted, resume_at=now)
+        job.fresh = sorted(scenes, key=lambda name: scenes[name].plan.cost_hint * scenes[name].pending_count)
+        self.jobs[plan.job] = job
+        for opened in fact.open_leases:
+            self._restore(job, opened, now)
+        return self.finish_if_done(job)
+
+    def _restore(self, job: Job, opened: LeaseOpened, now: float) -> None:
+        """A lease that the ledger remembers: its node may still be at work on it."""
+        scene = job.scenes.get(opened.scene)
+        if scene is None:
+            return
+        indexes = {i for span in opened.spans for i in range(span.start, span.stop) if self._claim(scene, i)}
+        if indexes:
+            self._open(job, Lease(opened.lease, opened.job, opened.scene, opened.node, opened.attempt, indexes, now))
+
+    @staticmethod
+    def _claim(scene: SceneEpisodes, index: int) -> bool:
+        if index >= scene.next_index:  # leased, never recorded: open everything up to it
+            for unknown in range(scene.next_index, index + 1):
+                scene.next_index = unknown + 1
+                scene.put_back(unknown)
+        return scene.take_one(index)
+
+    def cancel(self, name: JobId) -> list[Order]:
+        """End a job at once; nodes are told to stop what they do for it."""
+        job = self.jobs.get(name)
+        if job is None:
+            return []
+        orders: list[Order] = []
+        for lease in list(job.leases.values()):
+            orders.append(RevokeLease(lease.node, lease.id, tuple(sorted(lease.open)), kill=True))
+            orders += [self._reopen(job, lease, index) for index in sorted(lease.open)]
+            orders += self._close_if_empty(job, lease)
+        del self.jobs[name]
+        return [*orders, JobRecorded(name, JobState.CANCELLED)]
+
+    def release(self, name: JobId, scene: str, index: int, tried: Tried) -> None:
+        """A quarantined episode of an open job gets another chance."""
+        episodes = self.jobs[name].scenes[scene]
+        episodes.count.quarantined -= 1
+        episodes.tried[index] = tried
+        episodes.put_back(index)
+
+    def finish_if_done(self, job: Job) -> list[Order]:
+        """End the job if nothing is open any more."""
+        if job.leases or job.pending.episodes:
+            return []
+        counts = [scene.count for scene in job.scenes.values()]
+        short = 0
+        for scene in job.scenes.values():
+            wanted = scene.plan.wanted if scene.plan.exact else scene.plan.wanted - scene.count.failed
+            short += max(0, wanted - scene.count.committed)
+        del self.jobs[job.plan.job]
+        if not short:
+            return [JobRecorded(job.plan.job, JobState.COMPLETE)]
+        failed, quarantined = sum(c.failed for c in counts), sum(c.quarantined for c in counts)
+        why = f"{short} episodes are missing: {failed} could not be planned, {quarantined} are quarantined"
+        return [JobRecorded(job.plan.job, JobState.INCOMPLETE, why)]
+
+    # --- leases ---
+
+    def grant(self, job: Job, scene: str, node: NodeId, spans: tuple[Span, ...], now: float) -> list[Order]:
+        """Lease episodes that `SceneEpisodes.take` took to a node."""
+        attempt = 1 + job.scenes[scene].attempts_of(spans)
+        indexes = {i for span in spans for i in range(span.start, span.stop)}
+        return self._lease(job, Lease(self._new_id(), job.plan.job, scene, node, attempt, indexes, now), spans)
+
+    def copy(self, lease: Lease, index: int, node: NodeId, now: float) -> list[Order]:
+        """Lease an episode of a lease to a second node as well."""
+        job = self.jobs[lease.job]
+        span = Span(index, index + 1)
+        attempt = 1 + max(lease.attempt, job.scenes[lease.scene].attempts_of([span]))
+        copy = Lease(self._new_id(), lease.job, lease.scene, node, attempt, {index}, now)
+        job.copies[lease.scene, index] = [lease, copy]
+        return self._lease(job, copy, (span,))
+
+    def _new_id(self) -> LeaseId:
+        self._next_lease += 1
+        return LeaseId(self._next_lease)
+
+    def _lease(self, job: Job, lease: Lease, spans: tuple[Span, ...]) -> list[Order]:
+        self._open(job, lease)
         return [
-            Record(
-                key,
-                State.FAILED,
-                episode.attempt,
-                episode.losses,
-                worker=fact.worker,
-                stage=fact.stage,
-                reason=fact.reason,
-                detail=fact.detail,
-            )
+            LeaseOpened(lease.id, lease.job, lease.scene, lease.attempt, lease.node, spans),
+            GrantLease(lease.node, lease.id, lease.job, lease.scene, lease.attempt, spans),
         ]
 
-    def _worker_lost(self, fact: WorkerLost) -> list[Order]:
-        self._credit.pop(fact.worker, None)
-        self._last_scene.pop(fact.worker, None)
+    def _open(self, job: Job, lease: Lease) -> None:
+        self.leases[lease.id] = job.leases[lease.id] = self._by_node[lease.node][lease.id] = lease
+        job.nodes[lease.node] += 1
+        job.holders[lease.scene] += 1
+
+    def _close_if_empty(self, job: Job, lease: Lease) -> list[Order]:
+        if lease.open:
+            return []
+        del self.leases[lease.id], job.leases[lease.id], self._by_node[lease.node][lease.id]
+        if not self._by_node[lease.node]:
+            del self._by_node[lease.node]
+        job.nodes[lease.node] -= 1
+        job.holders[lease.scene] -= 1
+        if not job.nodes[lease.node]:
+            del job.nodes[lease.node]
+        if not job.holders[lease.scene]:
+            del job.holders[lease.scene]
+        return [LeaseClosed(lease.id)]
+
+    # --- what becomes of episodes ---
+
+    def stored(self, fact: PiecesStored) -> list[Order]:
+        """Commit pieces: those of a live attempt, and late ones that nobody else has been leased since."""
+        lease = self._live(fact.lease, fact.node, fact.attempt)
+        job = self.jobs.get(fact.job)
         orders: list[Order] = []
-        for attempt in self.leased_to(fact.worker):
-            episode = self._leases[fact.worker][attempt.key]
-            if episode.started:
-                blame = AttemptFailed(fact.worker, attempt, "worker", fact.reason, fact.detail, fact.evidence)
-                orders.append(self._count_loss(attempt.key, episode, blame))
-            else:
-                orders.append(self._reopen(attempt.key, episode))
-        self._leases.pop(fact.worker, None)
+        settled: list[int] = []
+        for piece in fact.stored:
+            if lease is not None and job is not None and piece.index in lease.open:
+                lease.open.discard(piece.index)
+            elif job is None or not self._reclaim(job, fact, piece.index):
+                key = EpisodeKey(fact.job, fact.scene, piece.index)
+                orders.append(CheckSettled(fact.node, fact.lease, key, piece.folder))
+                continue
+            orders += self._commit(job, fact, piece, lease)
+            settled.append(piece.index)
+        if settled:
+            orders.append(Acknowledge(fact.node, fact.lease, tuple(settled)))
+        if job is not None and settled:
+            job.scenes[fact.scene].refill()
+            orders += self._close_if_empty(job, lease) if lease is not None else []
+            orders += self.finish_if_done(job)
         return orders
 
-    def _count_loss(self, key: EpisodeKey, episode: _Episode, blame: AttemptFailed, final: bool = False) -> Record:
-        episode.losses += 1
-        state = State.QUARANTINED if final or episode.losses >= self._attempts else State.PENDING
-        if state is State.QUARANTINED:
-            self._settle(key, state)
-        else:
-            self._release(key, episode)
-        return Record(
+    def _live(self, lease_id: LeaseId, node: NodeId, attempt: int) -> Lease | None:
+        lease = self.leases.get(lease_id)
+        return lease if lease is not None and lease.node == node and lease.attempt == attempt else None
+
+    @staticmethod
+    def _reclaim(job: Job, fact: PiecesStored, index: int) -> bool:
+        """Take an episode that is pending since this very attempt at it was given up."""
+        scene = job.scenes.get(fact.scene)
+        if scene is None or index not in scene.tried or scene.tried[index].attempt != fact.attempt:
+            return False
+        return scene.take_one(index)
+
+    def _commit(self, job: Job, fact: PiecesStored, piece: StoredPiece, lease: Lease | None) -> list[Order]:
+        scene = job.scenes[fact.scene]
+        losses = scene.tried[piece.index].losses if piece.index in scene.tried else 0
+        scene.settle(piece.index, State.COMMITTED, piece.frames, piece.size_bytes)
+        key = EpisodeKey(fact.job, fact.scene, piece.index)
+        record = Record(
             key,
-            state,
-            episode.attempt,
-            episode.losses,
-            worker=blame.worker,
-            stage=blame.stage,
-            reason=blame.reason,
-            detail=blame.detail,
-            evidence=blame.evidence,
+            State.COMMITTED,
+            fact.attempt,
+            losses,
+            worker=fact.node,
+            folder=piece.folder,
+            frames=piece.frames,
+            size_bytes=piece.size_bytes,
+            digest=piece.digest,
         )
+        return [record, *self._drop_copies(job, fact.scene, piece.index, lease)]
 
-    def _reopen(self, key: EpisodeKey, episode: _Episode) -> Record:
-        self._release(key, episode)
-        return Record(key, State.PENDING, episode.attempt, episode.losses)
-
-    def _release(self, key: EpisodeKey, episode: _Episode) -> None:
-        """Take an episode from its worker and make it pending."""
-        assert episode.worker is not None
-        del self._leases[episode.worker][key]
-        episode.worker, episode.started = None, False
-        heapq.heappush(self._scenes[key.scene].pending, key.index)
-
-    def _settle(self, key: EpisodeKey, state: State) -> None:
-        scene = self._scenes[key.scene]
-        episode = scene.episodes.pop(key.index)
-        assert episode.worker is not None
-        del self._leases[episode.worker][key]
-        if state is State.COMMITTED:
-            scene.count.committed += 1
-        elif state is State.FAILED:
-            scene.count.failed += 1
-        else:
-            scene.count.quarantined += 1
-        scene.refill()
-
-    # --- leasing ---
-
-    def _grant(self) -> list[Order]:
-        """Lease pending episodes to workers with credit, one round at a time so that all get a first one."""
+    def _drop_copies(self, job: Job, scene: str, index: int, winner: Lease | None) -> list[Order]:
+        """An episode is settled: whoever else is at it may stop."""
         orders: list[Order] = []
-        pending = sum(len(scene.pending) for scene in self._scenes.values())
-        while not self._draining and (worker := self._next_worker(pending)) is not None:
-            name = self._choose_scene(worker)
-            scene = self._scenes[name]
-            key = EpisodeKey(name, heapq.heappop(scene.pending))
-            pending -= 1
-            episode = scene.episodes[key.index]
-            episode.attempt += 1
-            episode.worker = worker
-            self._leases.setdefault(worker, {})[key] = episode
-            self._credit[worker] -= 1
-            self._last_scene[worker] = name
-            orders.append(Record(key, State.LEASED, episode.attempt, episode.losses, worker=worker))
-            orders.append(GrantLease(worker, Attempt(key, episode.attempt)))
+        for lease in job.copies.pop((scene, index), ()):
+            if lease is not winner and index in lease.open:
+                lease.open.discard(index)
+                orders.append(RevokeLease(lease.node, lease.id, (index,), kill=True))
+                orders += self._close_if_empty(job, lease)
+        job.node_losses.pop((scene, index), None)
         return orders
 
-    def _next_worker(self, pending: int) -> WorkerId | None:
-        """Who gets the next lease: who holds least. Leases ahead of need only while plenty is pending."""
-        held = {w: len(self._leases.get(w, {})) for w, credit in self._credit.items() if credit > 0}
-        if not held or not pending:
-            return None
-        worker = min(held, key=lambda w: (held[w], w))
-        if held[worker] and pending <= len(self._credit):
-            return None  # the last episodes go to whoever is free first, not into a queue behind another
-        return worker
+    def failed(self, fact: AttemptFailed, now: float) -> list[Order]:
+        """An attempt came to nothing; stale ones are acknowledged and forgotten."""
+        index, acknowledge = fact.key.index, Acknowledge(fact.node, fact.lease, (fact.key.index,))
+        lease = self._live(fact.lease, fact.node, fact.attempt)
+        if lease is None or index not in lease.open:
+            return [acknowledge]
+        job = self.jobs[lease.job]
+        orders: list[Order] = []
+        if fact.blameless:
+            orders.append(self._reopen(job, lease, index))
+            orders += self._pause(job, fact.detail, now)
+        elif fact.planned:
+            lease.open.discard(index)
+            losses = self._losses(job, lease.scene, index)
+            job.scenes[lease.scene].settle(index, State.FAILED)
+            orders.append(_record(fact, State.FAILED, losses))
+            orders += self._drop_copies(job, lease.scene, index, lease)
+            job.scenes[lease.scene].refill()
+        else:
+            orders += self._count_loss(job, lease, fact)
+        return [*orders, acknowledge, *self._close_if_empty(job, lease), *self.finish_if_done(job)]
 
-    def _choose_scene(self, worker: WorkerId) -> str:
-        """The scene the worker has loaded, else one nobody works on, else the one with most to do."""
-        last = self._last_scene.get(worker)
-        if last is not None and self._scenes[last].pending:
-            return last
-        taken = set(self._last_scene.values())
-        waiting = [name for name, scene in self._scenes.items() if scene.pending]
-        return min(waiting, key=lambda name: (name in taken, -len(self._scenes[name].pending)))
+    def _count_loss(self, job: Job, lease: Lease, fact: AttemptFailed) -> list[Order]:
+        scene, index = job.scenes[lease.scene], fact.key.index
+        losses = self._losses(job, lease.scene, index) + 1
+        if fact.final or losses >= job.plan.attempts:
+            lease.open.discard(index)
+            scene.settle(index, State.QUARANTINED)
+            return [_record(fact, State.QUARANTINED, losses), *self._drop_copies(job, lease.scene, index, lease)]
+        scene.tried[index] = Tried(lease.attempt, losses)
+        self._reopen(job, lease, index)
+        return [_record(fact, State.PENDING, losses)]
 
-    def _finish_if_done(self) -> list[Order]:
-        if self._finished or any(scene.episodes for scene in self._scenes.values()):
+    @staticmethod
+    def _losses(job: Job, scene: str, index: int) -> int:
+        tried = job.scenes[scene].tried.get(index)
+        return tried.losses if tried is not None else 0
+
+    def _reopen(self, job: Job, lease: Lease, index: int) -> Record:
+        """Take an episode from a lease; it is pending again unless another lease has it, too."""
+        scene = job.scenes[lease.scene]
+        lease.open.discard(index)
+        lease.revoking.pop(index, None)
+        before = scene.tried.get(index, Tried(0, 0))
+        tried = scene.tried[index] = Tried(max(before.attempt, lease.attempt), before.losses)
+        others = [copy for copy in job.copies.pop((lease.scene, index), ()) if copy is not lease and index in copy.open]
+        if not others:
+            scene.put_back(index)
+        return Record(EpisodeKey(lease.job, lease.scene, index), State.PENDING, tried.attempt, tried.losses)
+
+    def returned(self, fact: EpisodesReturned) -> list[Order]:
+        """Episodes that a node has not begun, and gives back."""
+        lease = self.leases.get(fact.lease)
+        orders: list[Order] = [Acknowledge(fact.node, fact.lease, fact.indexes)]
+        if lease is None or lease.node != fact.node:
+            return orders
+        job = self.jobs[lease.job]
+        orders += [self._reopen(job, lease, index) for index in fact.indexes if index in lease.open]
+        return orders + self._close_if_empty(job, lease)
+
+    def lost(self, node: NodeId, running: Iterable[tuple[LeaseId, int]], why: str) -> tuple[list[Order], int]:
+        """A node is gone: all that it holds is pending again. Returns the orders, and how many episodes."""
+        orders: list[Order] = []
+        at_work = set(running)
+        returned = 0
+        for lease in list(self.held_by(node).values()):
+            returned += len(lease.open)
+            orders += self.give_up(lease, at_work, why)
+        return orders, returned
+
+    def give_up(self, lease: Lease, at_work: set[tuple[LeaseId, int]], why: str) -> list[Order]:
+        """Reopen a lease's episodes. One that was begun on many nodes that were lost is set aside."""
+        job = self.jobs[lease.job]
+        orders: list[Order] = []
+        for index in sorted(lease.open):
+            place = (lease.scene, index)
+            job.node_losses[place] += (lease.id, index) in at_work
+            if job.node_losses[place] >= NODE_LOSSES_PER_ATTEMPT * job.plan.attempts:
+                lease.open.discard(index)
+                losses = self._losses(job, *place)
+                job.scenes[lease.scene].settle(index, State.QUARANTINED)
+                key = EpisodeKey(lease.job, *place)
+                detail = f"{job.node_losses[place]} nodes were lost while they were at it; the last one {why}"
+                orders.append(
+                    Record(key, State.QUARANTINED, lease.attempt, losses, lease.node, "node", "node_lost", detail)
+                )
+                orders += self._drop_copies(job, lease.scene, index, lease)
+            else:
+                orders.append(self._reopen(job, lease, index))
+        job.node_losses += Counter()  # drops the zeros
+        return [*orders, *self._close_if_empty(job, lease), *self.finish_if_done(job)]
+
+    # --- pauses ---
+
+    def _pause(self, job: Job, why: str, now: float) -> list[Order]:
+        job.resume_at = now + PAUSE_S
+        if job.state is JobState.PAUSED:
             return []
-        self._finished = True
-        return [FinishJob()]
+        job.state = JobState.PAUSED
+        return [JobRecorded(job.plan.job, JobState.PAUSED, why)]
+
+    def resume_paused(self, now: float) -> list[Order]:
+        """Let paused jobs try again when their pause is over."""
+        orders: list[Order] = []
+        for job in self.jobs.values():
+            if job.state is JobState.PAUSED and now >= job.resume_at:
+                job.state = JobState.RUNNING
+                orders.append(JobRecorded(job.plan.job, JobState.RUNNING))
+        return orders
+
+    def __iter__(self) -> Iterator[Job]:
+        return iter(self.jobs.values())
+
+
+def _record(fact: AttemptFailed, state: State, losses: int) -> Record:
+    return Record(
+        fact.key,
+        state,
+        fact.attempt,
+        losses,
+        worker=fact.node,
+        stage=fact.stage,
+        reason=fact.reason,
+        detail=fact.detail,
+        evidence=fact.evidence,
+    )

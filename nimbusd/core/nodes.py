@@ -1,0 +1,132 @@
+"""The nodes of a cluster: who is alive, what they can take, how fast they are. (The paper's WorkerManager.)"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from nimbusd.core.episodes import JobId, LeaseId, NodeId
+from nimbusd.core.estimate import Mean
+from nimbusd.core.facts import HeartbeatSeen, NodeSeen, RunningEpisode
+
+HEARTBEAT_S = 1.0
+DEAD_AFTER_S = 5.0
+EXPECTED = ""
+"""The session of a node that is known from the ledger only."""
+
+
+@dataclass(slots=True)
+class Node:
+    """A node, from its first hello until it is lost or leaves.
+
+    credit: what it said it could take beyond what it then held. speed: how much faster than the mean it works.
+    """
+
+    name: NodeId
+    session: str
+    environment: str
+    slots: int
+    deadline: float
+    seq: int = -1
+    credit: int = 0
+    held: frozenset[LeaseId] = frozenset()
+    running: tuple[RunningEpisode, ...] = ()
+    draining: bool = False
+    last_scene: dict[JobId, str] = field(default_factory=dict)
+    pace: Mean = field(default_factory=Mean)
+
+    @property
+    def speed(self) -> float:
+        """1 for a node of mean speed, from how its episodes' cost compared with what was expected."""
+        return 1.0 / self.pace.value if self.pace.count >= 3 and self.pace.value > 0 else 1.0
+
+
+class WorkerManager:
+    """Liveness is ours, not TCP's: a node that has been silent for `dead_after_s` is lost.
+
+    Deadlines wait in a heap, one entry per node, pushed on only when they come up: a heartbeat costs no more
+    with ten thousand nodes than with one.
+    """
+
+    def __init__(self, dead_after_s: float = DEAD_AFTER_S) -> None:
+        self.dead_after_s = dead_after_s
+        self._nodes: dict[NodeId, Node] = {}
+        self._due: list[tuple[float, NodeId]] = []
+        self._drained: set[NodeId] = set()
+
+    def __iter__(self) -> Iterator[Node]:
+        return iter(self._nodes.values())
+
+    def __len__(self) -> int:
+        return len(self._nodes)
+
+    def get(self, name: NodeId) -> Node | None:
+        """The node, unless it is lost or unknown."""
+        return self._nodes.get(name)
+
+    def slots(self) -> int:
+        """Slots of all nodes that get work."""
+        return sum(node.slots for node in self._nodes.values() if not node.draining)
+
+    def hello(self, fact: NodeSeen, now: float) -> bool:
+        """A node connects. Returns whether it has restarted, so that what it held is gone."""
+        node = self._nodes.get(fact.node)
+        if node is not None and node.session == fact.session:
+            node.environment, node.slots = fact.environment, fact.slots
+            self._seen(node, now)
+            return False
+        fresh = Node(fact.node, fact.session, fact.environment, fact.slots, now + self.dead_after_s)
+        fresh.draining = fact.node in self._drained
+        self._nodes[fact.node] = fresh
+        heapq.heappush(self._due, (fresh.deadline, fresh.name))
+        return node is not None and node.session != EXPECTED
+
+    def expect(self, name: NodeId, now: float) -> None:
+        """A node that held leases before the master restarted: give it time to come back."""
+        if name not in self._nodes:
+            node = Node(name, EXPECTED, "", 0, now + 2 * self.dead_after_s)
+            self._nodes[name] = node
+            heapq.heappush(self._due, (node.deadline, name))
+
+    def heartbeat(self, fact: HeartbeatSeen, now: float) -> Node | None:
+        """The node, brought up to date; None for old news. It is known, by this session."""
+        node = self._nodes[fact.node]
+        assert node.session == fact.session
+        if fact.seq <= node.seq:
+            return None
+        node.seq, node.credit = fact.seq, fact.credit
+        node.held, node.running = frozenset(fact.held), fact.running
+        self._seen(node, now)
+        return node
+
+    def remove(self, name: NodeId) -> Node | None:
+        """Forget a node; its deadline in the heap is skipped when it comes up."""
+        return self._nodes.pop(name, None)
+
+    def drain(self, name: NodeId, on: bool) -> None:
+        """Remember that a node gets no more work, also when it comes back later."""
+        (self._drained.add if on else self._drained.discard)(name)
+        if (node := self._nodes.get(name)) is not None:
+            node.draining = on
+
+    def overdue(self, now: float) -> list[Node]:
+        """Nodes whose deadline has passed; the caller removes them."""
+        late: list[Node] = []
+        while self._due and self._due[0][0] < now:
+            deadline, name = heapq.heappop(self._due)
+            node = self._nodes.get(name)
+            if node is None or node in late:
+                continue
+            if node.deadline < now:
+                late.append(node)
+            elif deadline < node.deadline:
+                heapq.heappush(self._due, (node.deadline, name))
+        return late
+
+    def next_deadline(self) -> float | None:
+        """When `overdue` is worth asking again."""
+        return self._due[0][0] if self._due else None
+
+    def _seen(self, node: Node, now: float) -> None:
+        node.deadline = max(node.deadline, now + self.dead_after_s)

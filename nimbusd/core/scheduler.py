@@ -1,0 +1,156 @@
+"""The master's decisions: facts in, orders out, time as a value. TaskManager and WorkerManager, put together."""
+
+from __future__ import annotations
+
+from nimbusd.core.balance import Balance
+from nimbusd.core.episodes import JobState, LeaseId, NodeId
+from nimbusd.core.facts import (
+    AskHello,
+    AttemptFailed,
+    DrainAsked,
+    EpisodesReleased,
+    EpisodesReturned,
+    Fact,
+    HeartbeatSeen,
+    JobAdded,
+    JobCancelled,
+    NodeDrainAsked,
+    NodeLeft,
+    NodeLost,
+    NodeSeen,
+    Order,
+    PiecesStored,
+    RevokeLease,
+)
+from nimbusd.core.grants import Grants, idle_slots
+from nimbusd.core.nodes import DEAD_AFTER_S, Node, WorkerManager
+from nimbusd.core.tasks import TaskManager
+
+BALANCE_EVERY_S = 0.25
+
+
+class Scheduler:
+    """Call `handle` for every fact, then `settle` once for the batch, and again now and then as time passes."""
+
+    def __init__(self, epoch: int = 1, dead_after_s: float = DEAD_AFTER_S) -> None:
+        self.tasks = TaskManager(epoch)
+        self.nodes = WorkerManager(dead_after_s)
+        self._grants = Grants(self.tasks, self.nodes)
+        self._balance = Balance(self.tasks, self.nodes)
+        self._hungry: dict[NodeId, None] = {}
+        self._balance_at = 0.0
+        self._draining = False
+
+    def handle(self, fact: Fact, now: float) -> list[Order]:
+        """Take in a fact; returns the orders it leads to. Stale and repeated facts are harmless."""
+        match fact:
+            case HeartbeatSeen():
+                return self._heartbeat(fact, now)
+            case PiecesStored():
+                self._learn(fact)
+                return self.tasks.stored(fact)
+            case AttemptFailed():
+                return self.tasks.failed(fact, now)
+            case EpisodesReturned():
+                return self.tasks.returned(fact)
+            case NodeSeen():
+                return self._lose(fact.node, "restarted") if self.nodes.hello(fact, now) else []
+            case NodeLeft(node, session, why):
+                known = self.nodes.get(node)
+                return self._lose(node, why) if known is not None and known.session == session else []
+            case JobAdded():
+                for lease in fact.open_leases:
+                    self.nodes.expect(lease.node, now)
+                return self.tasks.add(fact, now)
+            case JobCancelled(job):
+                return self.tasks.cancel(job)
+            case EpisodesReleased(job, episodes):
+                for scene, tried in episodes.items():
+                    for index, what in tried.items():
+                        self.tasks.release(job, scene, index, what)
+            case NodeDrainAsked(node, on):
+                self.nodes.drain(node, on)
+            case DrainAsked():
+                self._draining = True
+        return []
+
+    def settle(self, now: float) -> list[Order]:
+        """What follows from the facts so far and from the time: lost nodes, leases, splits, copies."""
+        orders: list[Order] = []
+        for node in self.nodes.overdue(now):
+            orders += self._lose(node.name, f"has been silent for {self.nodes.dead_after_s:g} s")
+        orders += self.tasks.resume_paused(now)
+        if not self._draining and self._hungry:
+            orders += self._feed(now)
+        return orders
+
+    # --- nodes ---
+
+    def _heartbeat(self, fact: HeartbeatSeen, now: float) -> list[Order]:
+        known = self.nodes.get(fact.node)
+        if known is None or known.session != fact.session:
+            return [AskHello(fact.node)]
+        node = self.nodes.heartbeat(fact, now)
+        if node is None:
+            return []
+        if node.credit > 0:
+            self._hungry[node.name] = None
+        else:
+            self._hungry.pop(node.name, None)
+        leases = self.tasks.held_by(node.name)
+        if node.held == leases.keys():
+            return []
+        strange = sorted(node.held - leases.keys())
+        orders: list[Order] = [RevokeLease(node.name, lease, (), kill=True) for lease in strange]
+        missing = [lease for lease in leases.values() if lease.id not in node.held]
+        for lease in missing:
+            if now - lease.granted_at > self.nodes.dead_after_s:  # not on its way any more: lost
+                orders += self.tasks.give_up(lease, set(), "lost the lease")
+        return orders
+
+    def _lose(self, name: NodeId, why: str) -> list[Order]:
+        node = self.nodes.remove(name) if why != "restarted" else self.nodes.get(name)
+        self._hungry.pop(name, None)
+        running = self._began(node)
+        orders, returned = self.tasks.lost(name, running, why)
+        return [*orders, NodeLost(name, why, returned)]
+
+    @staticmethod
+    def _began(node: Node | None) -> list[tuple[LeaseId, int]]:
+        return [(running.lease, running.index) for running in node.running] if node is not None else []
+
+    # --- work ---
+
+    def _learn(self, fact: PiecesStored) -> None:
+        """Costs of episodes, and by them the node's speed."""
+        job, node = self.tasks.jobs.get(fact.job), self.nodes.get(fact.node)
+        if job is None or node is None or fact.scene not in job.scenes:
+            return
+        hint = job.scenes[fact.scene].plan.cost_hint
+        for piece in fact.stored:
+            if (expected_s := job.estimates.measured(fact.scene)) is not None and expected_s > 0:
+                node.pace.add(piece.cost_s / expected_s)
+            job.estimates.add(fact.scene, hint, piece.cost_s, node.speed)
+
+    def _feed(self, now: float) -> list[Order]:
+        """Lease to whoever can take something, the emptiest first; then look after those who got nothing."""
+        orders: list[Order] = []
+        if any(job.pending.episodes for job in self.tasks if job.state is JobState.RUNNING):
+            hungry = [node for name in self._hungry if (node := self.nodes.get(name)) is not None]
+            for node in sorted(
+                hungry, key=lambda node: (self.tasks.open_episodes(node.name) / max(1, node.slots), node.name)
+            ):
+                orders += self._grants.grant(node, now)
+        if now >= self._balance_at:
+            self._balance_at = now + BALANCE_EVERY_S
+            idle = [
+                node
+                for name in self._hungry
+                if (node := self.nodes.get(name)) is not None
+                and not node.draining
+                and self._grants.credit(node) > 0
+                and idle_slots(node, self.tasks)
+            ]
+            if idle:
+                orders += self._balance.balance(idle, now)
+        return orders
