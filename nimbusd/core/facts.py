@@ -274,5 +274,14 @@ class AskHello:
 
 
 Order: TypeAlias = (
-    Record | LeaseOpened | LeaseClosed | JobRecorded | GrantLease | RevokeLease | Acknowledge | CheckSettled | NodeLost
+    Record
+    | LeaseOpened
+    | LeaseClosed
+    | JobRecorded
+    | GrantLease
+    | RevokeLease
+    | Acknowledge
+    | CheckSettled
+    | NodeLost
+    | AskHello
 )

@@ -1,0 +1,390 @@
+"""A node's decisions: which worker makes which episode, what the master is told, what is kept until it answers.
+
+Facts in, orders out, time as a value. What the master orders of a node (`GrantLease`, `RevokeLease`,
+`Acknowledge`) is a fact here, and what a node tells the master (`HeartbeatSeen`, `PiecesStored` …) is an order
+here, in the same words. An outcome is told again until it is acknowledged: a lost connection or a restarted
+master costs nothing that was made.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from nimbusd.core.episodes import EpisodeKey, JobId, LeaseId, NodeId, WorkerId
+from nimbusd.core.estimate import Mean
+from nimbusd.core.facts import (
+    Acknowledge,
+    AttemptFailed,
+    EpisodesReturned,
+    GrantLease,
+    HeartbeatSeen,
+    PiecesStored,
+    RevokeLease,
+    RunningEpisode,
+    StoredPiece,
+)
+from nimbusd.core.node_facts import (
+    AssignJob,
+    Connected,
+    DrainSet,
+    DropPiece,
+    EpisodeBegan,
+    EpisodeFailed,
+    EpisodeStored,
+    MakeEpisode,
+    NodeFact,
+    NodeOrder,
+    RecallWorker,
+    StopWorker,
+    WorkerGone,
+    WorkerPulls,
+    WorkerReturns,
+    WorkerWaits,
+)
+from nimbusd.core.nodes import HEARTBEAT_S
+
+AHEAD_S = 0.5
+"""Work that a node keeps queued, beside one next episode for every slot: more than a round trip to the master."""
+MOST_AHEAD = 2048
+TELL_AGAIN_S = 3.0
+
+
+@dataclass(slots=True)
+class _Held:
+    """A lease. waiting: not given to a worker; given: to whom; told: outcomes that are not acknowledged."""
+
+    lease: GrantLease
+    waiting: deque[int]
+    given: dict[int, WorkerId] = field(default_factory=dict)
+    told: dict[int, StoredPiece | AttemptFailed | None] = field(default_factory=dict)
+    """None: returned."""
+    again_at: float = 0.0
+
+    def over(self) -> bool:
+        return not (self.waiting or self.given or self.told)
+
+
+@dataclass(slots=True)
+class _Worker:
+    job: JobId | None = None
+    credit: int = 0
+    given: dict[tuple[LeaseId, int], tuple[str, float] | None] = field(default_factory=dict)
+    """Episodes it has: None before they begin, then stage and when they began."""
+    recalled: bool = False
+    unwanted: bool = False
+
+
+class NodeMachine:
+    """Call `handle` for every fact and `settle` once for the batch, and again now and then as time passes."""
+
+    def __init__(self, node: NodeId, session: str, slots: int, heartbeat_s: float = HEARTBEAT_S) -> None:
+        self._node = node
+        self._session = session
+        self._slots = slots
+        self._heartbeat_s = heartbeat_s
+        self._leases: dict[LeaseId, _Held] = {}
+        self._workers: dict[WorkerId, _Worker] = {}
+        self._cost = Mean()
+        self._stored: dict[LeaseId, list[StoredPiece]] = {}
+        self._holding = 0
+        self._seq = 0
+        self._told_at = -math.inf
+        self._told_credit = -1
+        self._draining = False
+
+    # --- what the shell may ask ---
+
+    def idle(self) -> bool:
+        """Whether nothing is held and nothing waits for an acknowledgement."""
+        return not self._leases
+
+    def jobs(self) -> frozenset[JobId]:
+        """The jobs of which leases are held."""
+        return frozenset(held.lease.job for held in self._leases.values())
+
+    def busy(self, worker: WorkerId) -> bool:
+        """Whether a worker has episodes."""
+        known = self._workers.get(worker)
+        return known is not None and bool(known.given)
+
+    def running(self) -> Iterator[tuple[WorkerId, LeaseId, int, str, float]]:
+        """(worker, lease, index, stage, when it began) of every episode that has begun."""
+        for worker, known in self._workers.items():
+            for (lease, index), begun in known.given.items():
+                if begun is not None:
+                    yield worker, lease, index, *begun
+
+    # --- facts ---
+
+    def handle(self, fact: NodeFact, now: float) -> list[NodeOrder]:
+        """Take in a fact. Stale and repeated facts are harmless."""
+        match fact:
+            case GrantLease():
+                return self._lease(fact, now)
+            case RevokeLease():
+                return self._revoke(fact, now)
+            case Acknowledge():
+                return self._acknowledged(fact)
+            case WorkerWaits(worker):
+                self._workers[worker] = _Worker()
+            case WorkerPulls(worker, credit):
+                if (known := self._workers.get(worker)) is not None:
+                    known.credit += credit
+            case EpisodeBegan(worker, lease, index, stage):
+                self._began(worker, lease, index, stage, now)
+            case EpisodeStored(worker, lease, piece):
+                if self._take(worker, lease, piece.index):
+                    self._cost.add(piece.cost_s)
+                    self._leases[lease].told[piece.index] = piece
+                    self._stored.setdefault(lease, []).append(piece)
+            case EpisodeFailed():
+                return self._failed(fact, now)
+            case WorkerReturns(worker, episodes):
+                for lease, index in episodes:
+                    if self._take(worker, lease, index):
+                        self._wait(lease, index)
+            case WorkerGone():
+                return self._gone(fact, now)
+            case Connected():
+                self._told_at = -math.inf
+                for held in self._leases.values():
+                    held.again_at = now
+            case DrainSet(on):
+                self._draining = on
+                if on:
+                    return [order for held in list(self._leases.values()) for order in self._return_waiting(held, now)]
+        return []
+
+    def _lease(self, fact: GrantLease, now: float) -> list[NodeOrder]:
+        if fact.lease in self._leases:
+            return []
+        indexes = deque(index for span in fact.spans for index in range(span.start, span.stop))
+        held = self._leases[fact.lease] = _Held(fact, indexes)
+        self._holding += len(indexes)
+        return self._return_waiting(held, now) if self._draining else []
+
+    def _revoke(self, fact: RevokeLease, now: float) -> list[NodeOrder]:
+        held = self._leases.get(fact.lease)
+        if held is None:
+            return []
+        wanted = set(fact.indexes) if fact.indexes else {*held.waiting, *held.given, *held.told}
+        if not fact.kill:
+            return self._return_waiting(held, now, wanted)
+        orders: list[NodeOrder] = []
+        before = len(held.waiting)
+        held.waiting = deque(index for index in held.waiting if index not in wanted)
+        self._holding -= before - len(held.waiting)
+        self._stored[fact.lease] = [p for p in self._stored.pop(fact.lease, ()) if p.index not in wanted]
+        for index in wanted & held.told.keys():
+            piece = held.told.pop(index)
+            if isinstance(piece, StoredPiece):
+                orders.append(DropPiece(held.lease.job, piece.folder))
+        for worker in sorted({held.given[index] for index in wanted & held.given.keys()}):
+            known = self._workers[worker]
+            for key in [key for key in known.given if key[0] == fact.lease and key[1] in wanted]:
+                if known.given[key] is not None and not known.unwanted:
+                    known.unwanted = True
+                    orders.append(StopWorker(worker, "what it is making is no longer wanted"))
+                if known.given[key] is None:
+                    continue  # it will be made, and refused: cheaper than a new worker
+                self._take(worker, *key)
+        self._forget_if_over(held)
+        return orders
+
+    def _return_waiting(self, held: _Held, now: float, wanted: set[int] | None = None) -> list[NodeOrder]:
+        """Give back what has not been given to a worker."""
+        indexes = tuple(index for index in held.waiting if wanted is None or index in wanted)
+        if not indexes:
+            return []
+        gone = set(indexes)
+        held.waiting = deque(index for index in held.waiting if index not in gone)
+        self._holding -= len(gone)
+        held.told.update(dict.fromkeys(indexes))
+        held.again_at = now + TELL_AGAIN_S
+        return [EpisodesReturned(self._node, held.lease.lease, indexes)]
+
+    def _acknowledged(self, fact: Acknowledge) -> list[NodeOrder]:
+        held = self._leases.get(fact.lease)
+        if held is None:
+            return []
+        orders: list[NodeOrder] = []
+        for index in (*fact.indexes, *fact.refused):
+            piece = held.told.pop(index, None)
+            if index in fact.refused and isinstance(piece, StoredPiece):
+                orders.append(DropPiece(held.lease.job, piece.folder))
+        self._forget_if_over(held)
+        return orders
+
+    def _forget_if_over(self, held: _Held) -> None:
+        if held.over():
+            del self._leases[held.lease.lease]
+            self._stored.pop(held.lease.lease, None)
+
+    # --- workers ---
+
+    def _began(self, worker: WorkerId, lease: LeaseId, index: int, stage: str, now: float) -> None:
+        known = self._workers.get(worker)
+        if known is not None and (lease, index) in known.given:
+            begun = known.given[lease, index]
+            known.given[lease, index] = (stage, now if begun is None else begun[1])
+
+    def _take(self, worker: WorkerId, lease: LeaseId, index: int) -> bool:
+        """Take an episode from a worker. False if it does not have it."""
+        known = self._workers.get(worker)
+        if known is None or (lease, index) not in known.given:
+            return False
+        del known.given[lease, index]
+        del self._leases[lease].given[index]
+        self._holding -= 1
+        return True
+
+    def _wait(self, lease: LeaseId, index: int) -> None:
+        """Have an episode wait for another worker, first in line."""
+        self._leases[lease].waiting.appendleft(index)
+        self._holding += 1
+
+    def _failed(self, fact: EpisodeFailed, now: float) -> list[NodeOrder]:
+        if not self._take(fact.worker, fact.lease, fact.index):
+            return []
+        return [self._tell_failure(fact, now)]
+
+    def _tell_failure(self, fact: EpisodeFailed, now: float) -> AttemptFailed:
+        held = self._leases[fact.lease]
+        lease = held.lease
+        failure = AttemptFailed(
+            self._node,
+            fact.lease,
+            lease.attempt,
+            EpisodeKey(lease.job, lease.scene, fact.index),
+            fact.stage,
+            fact.reason,
+            fact.detail,
+            fact.evidence,
+            fact.cost_s,
+            fact.planned,
+            fact.final,
+            fact.blameless,
+        )
+        held.told[fact.index] = failure
+        held.again_at = now + TELL_AGAIN_S
+        return failure
+
+    def _gone(self, fact: WorkerGone, now: float) -> list[NodeOrder]:
+        """What a dead worker had begun failed; what it had not waits for another one."""
+        known = self._workers.pop(fact.worker, None)
+        if known is None:
+            return []
+        orders: list[NodeOrder] = []
+        for (lease, index), begun in known.given.items():
+            held = self._leases[lease]
+            del held.given[index]
+            self._holding -= 1
+            if begun is None:
+                self._wait(lease, index)
+            elif known.unwanted:  # it died for another episode: this one is innocent, but its files are torn
+                held.told[index] = None
+                held.again_at = now + TELL_AGAIN_S
+                orders.append(EpisodesReturned(self._node, lease, (index,)))
+            else:
+                stage, began = begun
+                failure = EpisodeFailed(
+                    fact.worker, lease, index, stage, fact.reason, fact.detail, fact.evidence, now - began
+                )
+                orders.append(self._tell_failure(failure, now))
+        return orders
+
+    # --- what follows ---
+
+    def settle(self, now: float) -> list[NodeOrder]:
+        """What follows from the facts so far and from the time: work for workers, news for the master."""
+        orders: list[NodeOrder] = []
+        if not self._draining:
+            orders += self._feed()
+        for lease, pieces in self._stored.items():
+            if not pieces:
+                continue
+            orders.append(self._tell_stored(self._leases[lease], tuple(pieces), now))
+        self._stored.clear()
+        if now - self._told_at >= self._heartbeat_s:
+            orders += self._tell_again(now)
+        if self._worth_telling(now):
+            orders.append(self._heartbeat(now))
+        return orders
+
+    def _feed(self) -> list[NodeOrder]:
+        orders: list[NodeOrder] = []
+        waiting = sum(len(held.waiting) for held in self._leases.values())
+        for worker, known in sorted(self._workers.items(), key=lambda item: len(item[1].given)):
+            while waiting and not known.recalled and not known.unwanted:
+                held = self._next_lease(known.job)
+                if known.job is None and held is not None:
+                    known.job = held.lease.job
+                    orders.append(AssignJob(worker, known.job))
+                if held is None:
+                    if not known.given:  # others' work waits, and this worker has none of its own
+                        known.recalled = True
+                        orders.append(RecallWorker(worker))
+                    break
+                if known.credit <= 0 or (known.given and waiting <= len(self._workers)):
+                    break  # the last episodes go to whoever is free first, not into a queue behind another
+                orders.append(self._give(worker, known, held))
+                waiting -= 1
+        return orders
+
+    def _next_lease(self, job: JobId | None) -> _Held | None:
+        return next((h for h in self._leases.values() if h.waiting and job in (None, h.lease.job)), None)
+
+    def _give(self, worker: WorkerId, known: _Worker, held: _Held) -> MakeEpisode:
+        index, lease = held.waiting.popleft(), held.lease
+        held.given[index] = worker
+        known.given[lease.lease, index] = None
+        known.credit -= 1
+        return MakeEpisode(worker, lease.lease, lease.job, lease.scene, index, lease.attempt)
+
+    def _tell_stored(self, held: _Held, pieces: tuple[StoredPiece, ...], now: float) -> PiecesStored:
+        held.again_at = now + TELL_AGAIN_S
+        lease = held.lease
+        return PiecesStored(self._node, lease.lease, lease.job, lease.scene, lease.attempt, pieces)
+
+    def _tell_again(self, now: float) -> list[NodeOrder]:
+        """Repeat what was told and not acknowledged for a while."""
+        orders: list[NodeOrder] = []
+        for held in self._leases.values():
+            if not held.told or held.again_at > now:
+                continue
+            pieces = tuple(piece for piece in held.told.values() if isinstance(piece, StoredPiece))
+            returned = tuple(index for index, outcome in held.told.items() if outcome is None)
+            orders += [outcome for outcome in held.told.values() if isinstance(outcome, AttemptFailed)]
+            if pieces:
+                orders.append(self._tell_stored(held, pieces, now))
+            if returned:
+                orders.append(EpisodesReturned(self._node, held.lease.lease, returned))
+            held.again_at = now + TELL_AGAIN_S
+        return orders
+
+    # --- heartbeats ---
+
+    def _ahead(self) -> int:
+        """How many episodes to hold beyond one for every slot."""
+        if not self._cost.count:
+            return self._slots
+        return min(MOST_AHEAD, self._slots + math.ceil(AHEAD_S * self._slots / max(self._cost.value, 1e-6)))
+
+    def _credit(self) -> int:
+        return 0 if self._draining else max(0, self._slots + self._ahead() - self._holding)
+
+    def _worth_telling(self, now: float) -> bool:
+        """A heartbeat is due, or half of what we can hold is free and the master does not know it."""
+        if now - self._told_at >= self._heartbeat_s:
+            return True
+        credit = self._credit()
+        return credit != self._told_credit and 2 * self._holding <= self._slots + self._ahead()
+
+    def _heartbeat(self, now: float) -> HeartbeatSeen:
+        self._seq += 1
+        self._told_at, self._told_credit = now, self._credit()
+        running = tuple(RunningEpisode(lease, index, now - began) for _, lease, index, _, began in self.running())
+        return HeartbeatSeen(self._node, self._session, self._seq, self._told_credit, tuple(self._leases), running)

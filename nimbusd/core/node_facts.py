@@ -1,0 +1,166 @@
+"""What a node's state machine is told by its workers, and what it orders beside what it tells the master."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from nimbusd.core.episodes import JobId, LeaseId, WorkerId
+from nimbusd.core.facts import (
+    Acknowledge,
+    AttemptFailed,
+    EpisodesReturned,
+    GrantLease,
+    HeartbeatSeen,
+    PiecesStored,
+    RevokeLease,
+    StoredPiece,
+)
+
+# --- facts, beside the master's orders ---
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerWaits:
+    """A compute worker has started and has no job yet."""
+
+    worker: WorkerId
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerPulls:
+    """A compute worker can take `credit` more episodes of its job."""
+
+    worker: WorkerId
+    credit: int
+
+
+@dataclass(frozen=True, slots=True)
+class EpisodeBegan:
+    """A worker begins a stage of an episode. It says so before it does anything that could hang or crash."""
+
+    worker: WorkerId
+    lease: LeaseId
+    index: int
+    stage: str
+
+
+@dataclass(frozen=True, slots=True)
+class EpisodeStored:
+    """A worker made an episode's piece durable."""
+
+    worker: WorkerId
+    lease: LeaseId
+    piece: StoredPiece
+
+
+@dataclass(frozen=True, slots=True)
+class EpisodeFailed:
+    """An episode came to nothing without killing its worker. The flags: see AttemptFailed."""
+
+    worker: WorkerId
+    lease: LeaseId
+    index: int
+    stage: str
+    reason: str
+    detail: str
+    evidence: str = ""
+    cost_s: float = 0.0
+    planned: bool = False
+    final: bool = False
+    blameless: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerReturns:
+    """A worker that was recalled hands back episodes that it has not begun."""
+
+    worker: WorkerId
+    episodes: tuple[tuple[LeaseId, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerGone:
+    """A worker's process has ended. evidence: stderr or a stack."""
+
+    worker: WorkerId
+    reason: str
+    detail: str
+    evidence: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """The master said welcome: it may have forgotten what we last told it."""
+
+
+@dataclass(frozen=True, slots=True)
+class DrainSet:
+    """Take nothing new and give back what has not begun; on=False: go on."""
+
+    on: bool
+
+
+NodeFact: TypeAlias = (
+    GrantLease
+    | RevokeLease
+    | Acknowledge
+    | WorkerWaits
+    | WorkerPulls
+    | EpisodeBegan
+    | EpisodeStored
+    | EpisodeFailed
+    | WorkerReturns
+    | WorkerGone
+    | Connected
+    | DrainSet
+)
+
+# --- orders, beside what the master is told ---
+
+
+@dataclass(frozen=True, slots=True)
+class AssignJob:
+    """Make the worker's components from this job."""
+
+    worker: WorkerId
+    job: JobId
+
+
+@dataclass(frozen=True, slots=True)
+class MakeEpisode:
+    """Have the worker make an episode."""
+
+    worker: WorkerId
+    lease: LeaseId
+    job: JobId
+    scene: str
+    index: int
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class RecallWorker:
+    """Have the worker finish what it has begun and leave: its slot is wanted for another job."""
+
+    worker: WorkerId
+
+
+@dataclass(frozen=True, slots=True)
+class StopWorker:
+    """Kill the worker: nobody wants what it is making. why: in words."""
+
+    worker: WorkerId
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class DropPiece:
+    """The piece of a fenced attempt is garbage."""
+
+    job: JobId
+    folder: str
+
+
+Told: TypeAlias = HeartbeatSeen | PiecesStored | AttemptFailed | EpisodesReturned
+NodeOrder: TypeAlias = Told | AssignJob | MakeEpisode | RecallWorker | StopWorker | DropPiece
