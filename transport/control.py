@@ -131,10 +131,16 @@ class GiveBack:
 
     node: str
     lease: int
-    job: str
-    scene: str
-    attempt: int
     indexes: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CannotRun:
+    """Node → master: this job's components cannot be made here (no backend, say), and never will be."""
+
+    node: str
+    job: str
+    error: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -479,7 +485,7 @@ class Token:
     expires_unix_s: float
 
 
-FromNode: TypeAlias = Hello | Heartbeat | Commit | Fail | GiveBack | NeedJob | Bye
+FromNode: TypeAlias = Hello | Heartbeat | Commit | Fail | GiveBack | CannotRun | NeedJob | Bye
 ToNode: TypeAlias = Welcome | SayHello | JobSpec | Lease | Ack | Revoke | Drain | Stop | Refused
 Request: TypeAlias = Submit | Jobs | JobDetail | Cancel | Retry | Failures | Nodes | DrainNode | Watch | MakeToken
 Reply: TypeAlias = Done | Refused | JobList | JobReport | FailureList | NodeList | Events | Token

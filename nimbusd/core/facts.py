@@ -177,6 +177,15 @@ class EpisodesReturned:
 
 
 @dataclass(frozen=True, slots=True)
+class NodeUnfit:
+    """A node cannot make a job's components. error: a sentence."""
+
+    node: NodeId
+    job: JobId
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
 class NodeLeft:
     """A node said goodbye."""
 
@@ -207,6 +216,7 @@ Fact: TypeAlias = (
     | PiecesStored
     | AttemptFailed
     | EpisodesReturned
+    | NodeUnfit
     | NodeLeft
     | NodeDrainAsked
     | DrainAsked

@@ -116,6 +116,8 @@ def why_not(job: Job, node: Node) -> str | None:
         return f"the job is {job.state.value}"
     if node.draining:
         return "the node is being drained"
+    if node.name in job.unfit:
+        return job.unfit[node.name]
     if job.environment and node.environment != job.environment:
         return (
             f"the node's environment {node.environment[:12]} differs from the job's {job.environment[:12]}: "

@@ -34,6 +34,7 @@ from nimbusd.core.node_facts import (
     EpisodeBegan,
     EpisodeFailed,
     EpisodeStored,
+    JobUnfit,
     MakeEpisode,
     NodeFact,
     NodeOrder,
@@ -94,6 +95,7 @@ class NodeMachine:
         self._told_at = -math.inf
         self._told_credit = -1
         self._draining = False
+        self._unfit: set[JobId] = set()
 
     # --- what the shell may ask ---
 
@@ -148,6 +150,10 @@ class NodeMachine:
                         self._wait(lease, index)
             case WorkerGone():
                 return self._gone(fact, now)
+            case JobUnfit(job):
+                self._unfit.add(job)
+                held_of_job = [held for held in self._leases.values() if held.lease.job == job]
+                return [order for held in held_of_job for order in self._return_waiting(held, now)]
             case Connected():
                 self._told_at = -math.inf
                 for held in self._leases.values():
@@ -164,7 +170,7 @@ class NodeMachine:
         indexes = deque(index for span in fact.spans for index in range(span.start, span.stop))
         held = self._leases[fact.lease] = _Held(fact, indexes)
         self._holding += len(indexes)
-        return self._return_waiting(held, now) if self._draining else []
+        return self._return_waiting(held, now) if self._draining or fact.job in self._unfit else []
 
     def _revoke(self, fact: RevokeLease, now: float) -> list[NodeOrder]:
         held = self._leases.get(fact.lease)
@@ -282,9 +288,9 @@ class NodeMachine:
             held = self._leases[lease]
             del held.given[index]
             self._holding -= 1
-            if begun is None:
+            if begun is None and known.job not in self._unfit:
                 self._wait(lease, index)
-            elif known.unwanted:  # it died for another episode: this one is innocent, but its files are torn
+            elif known.unwanted or known.job in self._unfit:  # innocent, but its files may be torn
                 held.told[index] = None
                 held.again_at = now + TELL_AGAIN_S
                 orders.append(EpisodesReturned(self._node, lease, (index,)))

@@ -90,6 +90,13 @@ class WorkerGone:
 
 
 @dataclass(frozen=True, slots=True)
+class JobUnfit:
+    """A job's components cannot be made here."""
+
+    job: JobId
+
+
+@dataclass(frozen=True, slots=True)
 class Connected:
     """The master said welcome: it may have forgotten what we last told it."""
 
@@ -112,6 +119,7 @@ NodeFact: TypeAlias = (
     | EpisodeFailed
     | WorkerReturns
     | WorkerGone
+    | JobUnfit
     | Connected
     | DrainSet
 )

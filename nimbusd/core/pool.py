@@ -1,8 +1,9 @@
 """Slots and their compute workers, as a pure state machine: who is alive, who must die, who is spawned anew.
 
-A worker owes a sign of life within a deadline: `start_timeout_s` from its spawn until it is ready, and
-`beat_timeout_s` between beats while it holds a lease, and the end of each episode within `episode_timeout_s`,
-where that is given. A worker that waits for work owes nothing.
+A worker owes a sign of life within a deadline: `start_timeout_s` from its spawn until it says hello, as long
+again from the job it is assigned until it is ready, `beat_timeout_s` of that job between beats while it has an
+episode, and the end of each episode within `episode_timeout_s`, where that is given. A worker that waits for a
+job or for work owes nothing.
 """
 
 from __future__ import annotations
@@ -14,6 +15,37 @@ from typing import TypeAlias
 from nimbusd.core.episodes import WorkerId
 
 # --- facts ---
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerIntroduced:
+    """A worker's process runs, and waits for a job."""
+
+    worker: WorkerId
+
+
+@dataclass(frozen=True, slots=True)
+class JobAssigned:
+    """A worker was told its job, whose limits count from now on."""
+
+    worker: WorkerId
+    beat_timeout_s: float
+    episode_timeout_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class LeaveAsked:
+    """A worker was asked to leave, to make room for one with another job."""
+
+    worker: WorkerId
+
+
+@dataclass(frozen=True, slots=True)
+class StopWanted:
+    """Nobody wants what a worker is making: kill it, and start another."""
+
+    worker: WorkerId
+    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +95,19 @@ class StopAsked:
     """Spawn nothing more. Workers leave by themselves; those that are still starting are killed."""
 
 
-PoolFact: TypeAlias = WorkerReady | LeaseSent | BeatSeen | EpisodeBegan | WorkerExited | TimePassed | StopAsked
+PoolFact: TypeAlias = (
+    WorkerIntroduced
+    | JobAssigned
+    | WorkerReady
+    | LeaveAsked
+    | StopWanted
+    | LeaseSent
+    | BeatSeen
+    | EpisodeBegan
+    | WorkerExited
+    | TimePassed
+    | StopAsked
+)
 
 # --- orders ---
 
@@ -111,9 +155,12 @@ class _Slot:
     worker: WorkerId
     generation: int = 0
     ready: bool = False
+    beat_timeout_s: float = 0.0
+    episode_timeout_s: float | None = None
     deadline: float | None = None
     episode_deadline: float | None = None
     killed: str | None = None
+    leaving: bool = False
     failed_starts: int = 0
     present: bool = True
 
@@ -128,15 +175,11 @@ class WorkerPool:
     def __init__(
         self,
         slots: Iterable[str],
-        beat_timeout_s: float,
-        episode_timeout_s: float | None = None,
         start_timeout_s: float = 300.0,
         most_failed_starts: int = 3,
         backoff_s: float = 0.5,
     ) -> None:
         self._slots = {name: _Slot(name, WorkerId(f"{name}#0")) for name in slots}
-        self._beat_timeout_s = beat_timeout_s
-        self._episode_timeout_s = episode_timeout_s
         self._start_timeout_s = start_timeout_s
         self._most_failed_starts = most_failed_starts
         self._backoff_s = backoff_s
@@ -153,20 +196,34 @@ class WorkerPool:
     def handle(self, fact: PoolFact, now: float) -> list[PoolOrder]:
         """Take in a fact; facts about workers that have been replaced are ignored."""
         match fact:
+            case WorkerIntroduced(worker):
+                if (slot := self._slot(worker)) is not None:
+                    slot.deadline = None
+            case JobAssigned(worker, beat_timeout_s, episode_timeout_s):
+                if (slot := self._slot(worker)) is not None:
+                    slot.beat_timeout_s, slot.episode_timeout_s = beat_timeout_s, episode_timeout_s
+                    slot.deadline = now + self._start_timeout_s
+            case LeaveAsked(worker):
+                if (slot := self._slot(worker)) is not None:
+                    slot.leaving = True
+            case StopWanted(worker, why):
+                if (slot := self._slot(worker)) is not None and slot.killed is None:
+                    slot.killed, slot.leaving = why, True
+                    return [KillWorker(worker, why)]
             case WorkerReady(worker):
                 if (slot := self._slot(worker)) is not None:
                     slot.ready, slot.deadline, slot.failed_starts = True, None, 0
             case LeaseSent(worker):
                 if (slot := self._slot(worker)) is not None and slot.deadline is None:
-                    slot.deadline = now + self._beat_timeout_s
+                    slot.deadline = now + slot.beat_timeout_s
             case BeatSeen(worker, busy):
                 if (slot := self._slot(worker)) is not None and slot.ready:
-                    slot.deadline = now + self._beat_timeout_s if busy else None
+                    slot.deadline = now + slot.beat_timeout_s if busy else None
                     slot.episode_deadline = slot.episode_deadline if busy else None
             case EpisodeBegan(worker):
                 slot = self._slot(worker)
-                if slot is not None and slot.ready and self._episode_timeout_s is not None:
-                    slot.episode_deadline = now + self._episode_timeout_s
+                if slot is not None and slot.ready and slot.episode_timeout_s is not None:
+                    slot.episode_deadline = now + slot.episode_timeout_s
             case WorkerExited(worker, returncode):
                 return self._exited(worker, returncode, now)
             case TimePassed():
@@ -183,7 +240,7 @@ class WorkerPool:
     def _spawn(self, slot: _Slot, now: float, delay_s: float = 0.0) -> SpawnWorker:
         slot.generation += 1
         slot.worker = WorkerId(f"{slot.name}#{slot.generation}")
-        slot.ready, slot.killed, slot.present = False, None, True
+        slot.ready, slot.killed, slot.leaving, slot.present = False, None, False, True
         slot.episode_deadline = None
         slot.deadline = now + delay_s + self._start_timeout_s
         return SpawnWorker(slot.name, slot.worker, now + delay_s)
@@ -209,10 +266,10 @@ class WorkerPool:
         """What the slot's worker owes and has not given, or None."""
         if slot.deadline is not None and now > slot.deadline:
             if slot.ready:
-                return f"no progress for {self._beat_timeout_s:g} s"
+                return f"no progress for {slot.beat_timeout_s:g} s"
             return f"not ready after {self._start_timeout_s:g} s"
         if slot.episode_deadline is not None and now > slot.episode_deadline:
-            return f"an episode took longer than {self._episode_timeout_s:g} s"
+            return f"an episode took longer than {slot.episode_timeout_s:g} s"
         return None
 
     def _exited(self, worker: WorkerId, returncode: int, now: float) -> list[PoolOrder]:
@@ -220,12 +277,12 @@ class WorkerPool:
         if slot is None:
             return []
         slot.present = False
-        left = self._stopping and (not slot.ready or (returncode == 0 and slot.killed is None))
+        left = slot.leaving or (self._stopping and (not slot.ready or (returncode == 0 and slot.killed is None)))
         reason, detail = _cause(slot.killed, returncode)
         orders: list[PoolOrder] = [ReportLost(worker, reason, detail, failed=not left)]
         if self._stopping:
             return orders
-        slot.failed_starts += 0 if slot.ready else 1
+        slot.failed_starts += 0 if slot.ready or slot.leaving else 1
         if slot.failed_starts >= self._most_failed_starts:
             orders.append(
                 GiveUp(f"{slot.failed_starts} workers in a row could not start in slot {slot.name}: {detail}")

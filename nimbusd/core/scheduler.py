@@ -18,6 +18,7 @@ from nimbusd.core.facts import (
     NodeLeft,
     NodeLost,
     NodeSeen,
+    NodeUnfit,
     Order,
     PiecesStored,
     RevokeLease,
@@ -68,6 +69,8 @@ class Scheduler:
                 for scene, tried in episodes.items():
                     for index, what in tried.items():
                         self.tasks.release(job, scene, index, what)
+            case NodeUnfit(node, job, error):
+                return self._unfit(node, job, error)
             case NodeDrainAsked(node, on):
                 self.nodes.drain(node, on)
             case DrainAsked():
@@ -106,6 +109,18 @@ class Scheduler:
         for lease in missing:
             if now - lease.granted_at > self.nodes.dead_after_s:  # not on its way any more: lost
                 orders += self.tasks.give_up(lease, set(), "lost the lease")
+        return orders
+
+    def _unfit(self, node: NodeId, name: JobId, error: str) -> list[Order]:
+        job = self.tasks.jobs.get(name)
+        if job is None:
+            return []
+        job.unfit[node] = error
+        if set(job.nodes) <= {node} and not job.estimates.known():
+            job.environment = job.plan.environment  # it was this node's by chance
+        orders: list[Order] = []
+        for lease in [lease for lease in job.leases.values() if lease.node == node]:
+            orders += self.tasks.give_up(lease, set(), "cannot run the job")
         return orders
 
     def _lose(self, name: NodeId, why: str) -> list[Order]:

@@ -85,6 +85,8 @@ class Job:
     """Who may work on a scene, where that is fixed."""
     fresh: list[str] = field(default_factory=list)
     """Scenes that nobody has worked on, the longest last."""
+    unfit: dict[NodeId, str] = field(default_factory=dict)
+    """Nodes that cannot run it, and why."""
     resume_at: float = 0.0
 
     def cost_s(self, scene: str) -> float:

@@ -1,0 +1,129 @@
+"""Between the words of the state machines and the messages of the control protocol, in both directions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+from nimbusd.core import facts as f
+from nimbusd.core.episodes import EpisodeKey, JobId, LeaseId, NodeId, Span
+from nimbusd.core.node_facts import NodeFact, Told
+from nimbusd.transport import control as c
+
+FromNodeFact: TypeAlias = (
+    f.HeartbeatSeen | f.PiecesStored | f.AttemptFailed | f.EpisodesReturned | f.NodeSeen | f.NodeUnfit | f.NodeLeft
+)
+Timings: TypeAlias = Mapping[tuple[LeaseId, int], Mapping[str, float]]
+"""Seconds by stage, by lease and episode index."""
+
+
+def fact_from_node(message: c.FromNode) -> FromNodeFact | None:
+    """What a node's message tells the scheduler; None for one that is the shell's affair."""
+    match message:
+        case c.Heartbeat():
+            held = tuple(LeaseId(lease) for lease in message.held)
+            running = tuple(f.RunningEpisode(LeaseId(r.lease), r.index, r.elapsed_s) for r in message.running)
+            return f.HeartbeatSeen(NodeId(message.node), message.session, message.seq, message.credit, held, running)
+        case c.Commit():
+            pieces = tuple(
+                f.StoredPiece(s.index, s.folder, s.frames, s.size_bytes, s.digest, s.cost_s) for s in message.stored
+            )
+            lease, job = LeaseId(message.lease), JobId(message.job)
+            return f.PiecesStored(NodeId(message.node), lease, job, message.scene, message.attempt, pieces)
+        case c.Fail():
+            return f.AttemptFailed(
+                NodeId(message.node),
+                LeaseId(message.lease),
+                message.attempt,
+                EpisodeKey(JobId(message.job), message.scene, message.index),
+                message.stage,
+                message.reason,
+                message.detail,
+                message.evidence,
+                message.cost_s,
+                message.planned,
+                message.final,
+                message.blameless,
+            )
+        case c.GiveBack():
+            return f.EpisodesReturned(NodeId(message.node), LeaseId(message.lease), message.indexes)
+        case c.CannotRun(node, job, error):
+            return f.NodeUnfit(NodeId(node), JobId(job), error)
+        case c.Hello():
+            return f.NodeSeen(NodeId(message.node), message.session, message.environment, message.slots)
+        case c.Bye():
+            return f.NodeLeft(NodeId(message.node), message.session, message.why)
+        case c.NeedJob():
+            return None
+
+
+def message_to_node(order: f.GrantLease | f.RevokeLease | f.Acknowledge, entry: Mapping[str, Any]) -> c.ToNode:
+    """An order as a message. entry: the lease's scene as the job has it."""
+    match order:
+        case f.GrantLease():
+            spans = tuple((span.start, len(span)) for span in order.spans)
+            return c.Lease(order.lease, order.job, order.scene, order.attempt, spans, dict(entry))
+        case f.RevokeLease():
+            return c.Revoke(order.lease, order.indexes, order.kill)
+        case f.Acknowledge():
+            return c.Ack(order.lease, order.indexes, order.refused)
+
+
+def fact_from_master(message: c.Lease | c.Revoke | c.Ack, node: NodeId) -> NodeFact:
+    """What the master's message tells the node's machine."""
+    lease = LeaseId(message.lease)
+    match message:
+        case c.Lease():
+            spans = tuple(Span(start, start + count) for start, count in message.spans)
+            return f.GrantLease(node, lease, JobId(message.job), message.scene, message.attempt, spans)
+        case c.Revoke():
+            return f.RevokeLease(node, lease, message.indexes, message.kill)
+        case c.Ack():
+            return f.Acknowledge(node, lease, message.indexes, message.refused)
+
+
+def message_to_master(
+    told: Told, running_stages: Mapping[tuple[LeaseId, int], str], load: c.Load | None, timings: Timings
+) -> c.FromNode:
+    """What the node's machine tells the master, as a message."""
+    match told:
+        case f.HeartbeatSeen():
+            running = tuple(
+                c.Running(r.lease, r.index, running_stages.get((r.lease, r.index), ""), r.elapsed_s)
+                for r in told.running
+            )
+            return c.Heartbeat(told.node, told.session, told.seq, told.credit, told.held, running, load)
+        case f.PiecesStored():
+            stored = tuple(
+                c.Stored(
+                    p.index,
+                    p.folder,
+                    p.frames,
+                    p.size_bytes,
+                    p.digest,
+                    p.cost_s,
+                    timings.get((told.lease, p.index), {}),
+                )
+                for p in told.stored
+            )
+            return c.Commit(told.node, told.lease, told.job, told.scene, told.attempt, stored)
+        case f.AttemptFailed():
+            key = told.key
+            return c.Fail(
+                told.node,
+                told.lease,
+                key.job,
+                key.scene,
+                told.attempt,
+                key.index,
+                told.stage,
+                told.reason,
+                told.detail,
+                told.evidence,
+                told.cost_s,
+                told.planned,
+                told.final,
+                told.blameless,
+            )
+        case f.EpisodesReturned():
+            return c.GiveBack(told.node, told.lease, told.indexes)
