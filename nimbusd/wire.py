@@ -85,7 +85,7 @@ def fact_from_master(message: c.Lease | c.Revoke | c.Ack, node: NodeId) -> NodeF
 def message_to_master(
     told: Told, running_stages: Mapping[tuple[LeaseId, int], str], load: c.Load | None, timings: Timings
 ) -> c.FromNode:
-    """What the node's machine tells the master, as a message."""
+    """What the node's machine tells the master, as a message. timings: of every piece that is told."""
     match told:
         case f.HeartbeatSeen():
             running = tuple(
@@ -96,13 +96,7 @@ def message_to_master(
         case f.PiecesStored():
             stored = tuple(
                 c.Stored(
-                    p.index,
-                    p.folder,
-                    p.frames,
-                    p.size_bytes,
-                    p.digest,
-                    p.cost_s,
-                    timings.get((told.lease, p.index), {}),
+                    p.index, p.folder, p.frames, p.size_bytes, p.digest, p.cost_s, dict(timings[told.lease, p.index])
                 )
                 for p in told.stored
             )

@@ -288,12 +288,12 @@ class NodeMachine:
             held = self._leases[lease]
             del held.given[index]
             self._holding -= 1
-            if begun is None and known.job not in self._unfit:
-                self._wait(lease, index)
-            elif known.unwanted or known.job in self._unfit:  # innocent, but its files may be torn
+            if known.job in self._unfit or (begun is not None and known.unwanted):  # innocent, its files may be torn
                 held.told[index] = None
                 held.again_at = now + TELL_AGAIN_S
                 orders.append(EpisodesReturned(self._node, lease, (index,)))
+            elif begun is None:
+                self._wait(lease, index)
             else:
                 stage, began = begun
                 failure = EpisodeFailed(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nimbusd.core.balance import Balance
-from nimbusd.core.episodes import JobState, LeaseId, NodeId
+from nimbusd.core.episodes import JobId, JobState, LeaseId, NodeId
 from nimbusd.core.facts import (
     AskHello,
     AttemptFailed,
