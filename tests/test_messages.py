@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from nimbusd.transport import messages as m
 
 REF = st.builds(m.EpisodeRef, st.text(), st.integers(0, 2**40), st.integers(1, 2**20))
-NUMBERS = st.floats(allow_nan=False)
+NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
 MESSAGES: st.SearchStrategy[m.Message] = st.one_of(
     st.builds(m.Hello, st.text(), st.integers(0, 2**31), st.text()),
     st.builds(m.Welcome, st.dictionaries(st.text(), st.integers(0, 9)), st.text()),
@@ -84,7 +84,7 @@ def test_oversized_messages_are_refused_on_both_sides() -> None:
     with pytest.raises(m.MessageError, match="limit"):
         m.encode(message)
     with pytest.raises(m.MessageError, match="limit"):
-        m.decode(b"\0" * (m.MAX_MESSAGE_BYTES + 1))
+        m.decode(b"\0" * (m.MAX_JOB_BYTES + 1))
 
 
 def test_messages_cannot_be_changed() -> None:

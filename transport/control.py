@@ -10,6 +10,14 @@ import typing
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+from nimbusd.transport.codec import Codec
+
+PROTOCOL_VERSION = 1
+MAX_LEASE_BYTES = 4096
+"""A node loads the rest of a scene from storage (lazy context)."""
+MAX_JOB_BYTES = 16 << 20
+"""Of what holds a job with thousands of scenes, or an answer to a client with a row for each of 10,000 nodes."""
+
 # --- node → master ---
 
 
@@ -313,7 +321,8 @@ class DrainNode:
 @dataclass(frozen=True, slots=True)
 class Watch:
     """Events after `cursor` (empty: from now on), of one job or all: answered by Events, at once if there are any,
-    else when one comes or after wait_s."""
+    else when one comes or after wait_s.
+    """
 
     request: int
     cursor: str = ""
@@ -371,7 +380,8 @@ class Done:
 @dataclass(frozen=True, slots=True)
 class Refused:
     """The request was not carried out. code: a word for programs (unknown_job, exists, bad_job, forbidden,
-    bad_version, too_large); error: a sentence for people. To a node (request 0): it cannot work here."""
+    bad_version, too_large); error: a sentence for people. To a node (request 0): it cannot work here.
+    """
 
     request: int
     code: str
@@ -402,7 +412,8 @@ class SceneReport:
 @dataclass(frozen=True, slots=True)
 class JobReport:
     """Answer to JobDetail. reasons: failed, quarantined or retried attempts by reason. waiting: why nodes that
-    are connected get none of it, node → reason. scenes: the unfinished ones first, at most 200."""
+    are connected get none of it, node → reason. scenes: the unfinished ones first, at most 200.
+    """
 
     request: int
     summary: JobSummary
@@ -440,7 +451,8 @@ class FailureList:
 class NodeSummary:
     """A node. state: ready, draining, lost, refused. why: of the last two. episodes: it holds. done: it committed.
 
-    silent_s: since its last heartbeat."""
+    silent_s: since its last heartbeat.
+    """
 
     node: str
     state: str
@@ -468,7 +480,8 @@ class NodeList:
 @dataclass(frozen=True, slots=True)
 class Events:
     """Answer to Watch. cursor: pass it to the next Watch. missed: events that were dropped before `events`,
-    because the client came too late. events: `nimbusd.events.to_json` of each, with its job."""
+    because the client came too late. events: `nimbusd.events.to_json` of each, with its job.
+    """
 
     request: int
     cursor: str
@@ -485,10 +498,52 @@ class Token:
     expires_unix_s: float
 
 
+# --- enrolment: the only messages between the master and a key that it does not know ---
+
+
+@dataclass(frozen=True, slots=True)
+class Enrol:
+    """Node → master: let the key of this connection be that of `node`. secret: from a token. Answered by Enrolled."""
+
+    request: int
+    node: str
+    secret: str
+
+
+@dataclass(frozen=True, slots=True)
+class Enrolled:
+    """Answer to Enrol: from now on the key of this connection is known as `node`."""
+
+    request: int
+    node: str
+
+
 FromNode: TypeAlias = Hello | Heartbeat | Commit | Fail | GiveBack | CannotRun | NeedJob | Bye
 ToNode: TypeAlias = Welcome | SayHello | JobSpec | Lease | Ack | Revoke | Drain | Stop | Refused
 Request: TypeAlias = Submit | Jobs | JobDetail | Cancel | Retry | Failures | Nodes | DrainNode | Watch | MakeToken
 Reply: TypeAlias = Done | Refused | JobList | JobReport | FailureList | NodeList | Events | Token
-Message: TypeAlias = FromNode | ToNode | Request | Reply
+Enrolment: TypeAlias = Enrol | Enrolled
+Message: TypeAlias = FromNode | ToNode | Request | Reply | Enrolment
 
 MESSAGES: tuple[type[Any], ...] = typing.get_args(Message)
+
+CODEC: Codec[Message] = Codec(
+    MESSAGES,
+    version=PROTOCOL_VERSION,
+    limits={Lease: MAX_LEASE_BYTES}
+    | dict.fromkeys((Submit, JobSpec, JobList, JobReport, FailureList, NodeList, Events), MAX_JOB_BYTES),
+    any_version=(Refused,),
+)
+
+
+def encode(message: Message) -> bytes:
+    """Pack a message. Raises MessageError, which names the scene, if a Lease is larger than MAX_LEASE_BYTES."""
+    return CODEC.encode(message)
+
+
+def decode(frame: bytes) -> Message:
+    """Unpack and check a message. Raises VersionError or another MessageError for anything that is not one.
+
+    A Refused is understood whatever version the peer speaks.
+    """
+    return CODEC.decode(frame)
