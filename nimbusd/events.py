@@ -103,8 +103,23 @@ class Draining:
 
 
 @dataclass(frozen=True, slots=True)
+class JobPaused:
+    """The job waits, and tries again by itself. why: in words."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobResumed:
+    """The job goes on."""
+
+
+@dataclass(frozen=True, slots=True)
 class JobEnded:
-    """The run is over. status: complete, incomplete, interrupted or stopped. failures: reason → count."""
+    """The job is over: complete, incomplete or cancelled; or this run of it is: interrupted or stopped.
+
+    failures: reason → count.
+    """
 
     job: str
     status: str
@@ -128,6 +143,8 @@ Event: TypeAlias = (
     | AttemptLost
     | Published
     | Draining
+    | JobPaused
+    | JobResumed
     | JobEnded
 )
 Watcher: TypeAlias = Callable[[Event], None]

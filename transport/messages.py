@@ -21,11 +21,12 @@ MAX_JOB_BYTES = 16 << 20
 
 @dataclass(frozen=True, slots=True)
 class EpisodeRef:
-    """An attempt at an episode: the scene, the index in it, and the lease's fencing number."""
+    """An attempt at an episode: the scene, the index in it, the lease and its fencing number."""
 
     scene: str
     index: int
     attempt: int
+    lease: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,7 @@ class Hello:
 
 @dataclass(frozen=True, slots=True)
 class Welcome:
-    """Daemon → worker: the job to work on. job: `Job.to_dict()`."""
+    """Daemon → worker: the job to work on. job: `Job.to_dict()`, whose scenes come with the leases."""
 
     job: dict[str, Any]
     output: str
@@ -63,10 +64,10 @@ class Pull:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """Daemon → worker: make this episode. variant: which randomization of the scene."""
+    """Daemon → worker: make this episode. entry: its scene's entry in the job."""
 
     episode: EpisodeRef
-    variant: int
+    entry: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +119,7 @@ class Fatal:
     """Worker → daemon: no episode can succeed here (the backend is unavailable)."""
 
     slot: str
+    job: str
     error: str
 
 

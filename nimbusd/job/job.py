@@ -72,10 +72,14 @@ class Job:
         """Which randomization of its scene the episode with this index uses."""
         return index // self.randomize_every if self.randomize_every else 0
 
-    def scene_config(self, name: str) -> SceneConfig:
-        """The loader's argument for one scene, with file paths absolute. Raises KeyError for an unknown name."""
+    def scene_config(self, name: str, entry: Mapping[str, Any] | None = None) -> SceneConfig:
+        """The loader's argument for one scene, with file paths absolute.
+
+        entry: of the scene, for a job that travels without its scenes. Raises KeyError for an unknown name.
+        """
         model = resolve(self.stages["load"].component, "load").scene_model
-        return with_root(model.model_validate(dict(self.scene_entries[name])), self.scenes_root)
+        chosen = self.scene_entries[name] if entry is None else entry
+        return with_root(model.model_validate(dict(chosen)), self.scenes_root)
 
     @overload
     def make(self, kind: Literal["load"]) -> BaseLoader[Any, Any]: ...

@@ -14,7 +14,7 @@ import platform
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,8 @@ class ComputeWorker:
         self._device = device
         self._leases: deque[m.Lease] = deque()
         self._current: m.EpisodeRef | None = None
+        self._entry: Mapping[str, Any] = {}
+        self._lease_of: dict[tuple[str, int, int], m.EpisodeRef] = {}
         self._stage = ""
         self._last_beat = 0.0
 
@@ -50,6 +52,8 @@ class ComputeWorker:
         """Introduce ourselves, make the components, and work until told to leave."""
         self._link.send(m.Hello(self._slot, os.getpid(), __version__))
         welcome = self._link.receive()
+        if isinstance(welcome, m.Drain):
+            return
         if not isinstance(welcome, m.Welcome):
             raise NimbusError(f"the daemon said {type(welcome).__name__} instead of Welcome")
         job = Job.from_dict(welcome.job)
@@ -57,12 +61,12 @@ class ComputeWorker:
         try:
             pipeline = self._open(job)
         except NimbusError as error:
-            self._link.send(m.Fatal(self._slot, str(error)))
+            self._link.send(m.Fatal(self._slot, job.name, str(error)))
             return
         try:
             self._work(job, output, pipeline)
         except NimbusError as error:
-            self._link.send(m.Fatal(self._slot, str(error)))
+            self._link.send(m.Fatal(self._slot, job.name, str(error)))
         finally:
             pipeline.close()
 
@@ -94,7 +98,7 @@ class ComputeWorker:
             pipeline,
             self._requests(job),
             job_seed=job.seed,
-            scene_config=job.scene_config,
+            scene_config=lambda scene: job.scene_config(scene, self._entry),
             output=output,
             context=context,
             stored=self._report,
@@ -111,8 +115,9 @@ class ComputeWorker:
         while (lease := self._next_lease()) is not None:
             self._link.send(m.Pull(self._slot, 1))
             ref = lease.episode
-            self._current = ref
-            yield EpisodeRequest(job.name, ref.scene, ref.index, lease.variant, ref.attempt)
+            self._current, self._entry = ref, lease.entry
+            self._lease_of[ref.scene, ref.index, ref.attempt] = ref
+            yield EpisodeRequest(job.name, ref.scene, ref.index, job.variant(ref.index), ref.attempt)
             self._current = None
 
     def _next_lease(self) -> m.Lease | None:
@@ -135,9 +140,7 @@ class ComputeWorker:
             episode.context = {**episode.context, "started_unix_s": time.time()}
         if stage != "store":  # storing overlaps the next episode, whose stage is the one to show
             self._stage = stage
-        request = episode.request
-        ref = m.EpisodeRef(request.scene, request.index, request.attempt)
-        self._link.send(m.Beat(self._slot, ref, stage))
+        self._link.send(m.Beat(self._slot, self._ref(episode), stage))
 
     def _beat(self) -> None:
         now = time.monotonic()
@@ -146,10 +149,14 @@ class ComputeWorker:
         self._last_beat = now
         self._link.send(m.Beat(self._slot, self._current, self._stage))
 
+    def _ref(self, episode: Episode) -> m.EpisodeRef:
+        request = episode.request
+        return self._lease_of[request.scene, request.index, request.attempt]
+
     def _report(self, episode: Episode) -> None:
         """Tell the daemon how an episode ended. Called from the writer thread, or ours if it failed before."""
-        request = episode.request
-        ref = m.EpisodeRef(request.scene, request.index, request.attempt)
+        ref = self._ref(episode)
+        del self._lease_of[ref.scene, ref.index, ref.attempt]
         if (failure := episode.failure) is not None:
             self._link.send(
                 m.Fail(

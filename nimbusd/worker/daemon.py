@@ -1,0 +1,382 @@
+"""A node: compute workers in its slots, and a link to a master.
+
+The decisions are `NodeMachine`'s and `WorkerPool`'s; this is the shell around them. Every fact (a message, an
+exit, a tick) is given to the machines, and one task carries out what they order, in order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import shutil
+import sys
+import tempfile
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias
+
+import zmq
+import zmq.asyncio
+
+from nimbusd import __version__, events, wire
+from nimbusd.core import node_facts as n
+from nimbusd.core import pool
+from nimbusd.core.episodes import JobId, LeaseId, NodeId, WorkerId
+from nimbusd.core.facts import Acknowledge, HeartbeatSeen, StoredPiece
+from nimbusd.core.node import NodeMachine
+from nimbusd.job import Job
+from nimbusd.stages.errors import NimbusError
+from nimbusd.stages.store.piece import PIECES
+from nimbusd.supervisor.process import WorkerProcess
+from nimbusd.transport import control as c
+from nimbusd.transport import messages as m
+from nimbusd.worker.environment import environment_hash, load, packages
+from nimbusd.worker.slots import Slot, environment
+
+log = logging.getLogger(__name__)
+
+TICK_S = 0.2
+BYE_TIMEOUT_S = 1.0
+_FINAL = frozenset({"asset_error"})
+"""Reasons that trying again cannot change."""
+_BLAMELESS = frozenset({"disk_full"})
+
+_Order: TypeAlias = n.NodeOrder | pool.PoolOrder | events.Event | c.FromNode
+
+
+class Link(Protocol):
+    """The way to the master. Messages may be lost with the connection; the machine tells again."""
+
+    def send(self, message: c.FromNode) -> None: ...
+
+
+class Node:
+    """A node from its start until it is drained or killed.
+
+    name: unique in the cluster. slots: where compute workers run. watch: is told what happens here.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        slots: tuple[Slot, ...],
+        link: Link,
+        watch: events.Watcher,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._name = NodeId(name)
+        self._session = uuid.uuid4().hex
+        self._slots = {slot.name: slot for slot in slots}
+        self._link = link
+        self._watch = watch
+        self._clock = clock
+        self._machine = NodeMachine(self._name, self._session, len(slots))
+        self._pool = pool.WorkerPool(self._slots)
+        self._jobs: dict[JobId, Job] = {}
+        self._entries: dict[LeaseId, dict[str, Any]] = {}
+        self._unknown: dict[JobId, list[c.Lease]] = {}
+        self._timings: dict[tuple[LeaseId, int], dict[str, float]] = {}
+        self._devices: set[str] = set()
+        self._addresses: dict[WorkerId, bytes] = {}
+        self._processes: dict[WorkerId, WorkerProcess] = {}
+        self._byes: dict[WorkerId, asyncio.Event] = {}
+        self._last_words: dict[WorkerId, str] = {}
+        self._orders: deque[_Order] = deque()
+        self._wake = asyncio.Event()
+        self._over = asyncio.Event()
+        self._leaving = ""
+        self._dropped_messages = 0
+
+    # --- what the owner may ask ---
+
+    async def run(self) -> None:
+        """Work until drained. Raises NimbusError if no compute worker can run here."""
+        folder = Path(tempfile.mkdtemp(prefix="nimbusd-"))
+        self._endpoint = f"ipc://{folder}/node"
+        context = zmq.asyncio.Context()
+        self._socket = context.socket(zmq.ROUTER)
+        self._socket.setsockopt(zmq.LINGER, 0)
+        self._socket.setsockopt(zmq.MAXMSGSIZE, m.MAX_MESSAGE_BYTES)
+        self._socket.bind(self._endpoint)
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._group = group
+                helpers = [group.create_task(task) for task in (self._receive(), self._tick(), self._carry_out())]
+                self._order(self._pool.start(self._clock()))
+                await self._over.wait()
+                for helper in helpers:
+                    helper.cancel()
+            self._link.send(c.Bye(self._name, self._session, self._leaving))
+        except* NimbusError as errors:
+            raise errors.exceptions[0] from None
+        finally:
+            self.kill()
+            self._socket.close()
+            context.term()
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def leave(self, why: str) -> None:
+        """Finish what has begun, give back the rest, say goodbye, and end `run`."""
+        if not self._leaving:
+            self._leaving = why
+            self._fact(n.DrainSet(True))
+            self._send_home()
+            self._end_if_done()
+
+    def kill(self) -> None:
+        """SIGKILL every compute worker."""
+        for process in self._processes.values():
+            process.kill()
+
+    def say_hello(self) -> None:
+        """Introduce ourselves; on every connection, and when the master asks."""
+        devices = tuple(sorted(self._devices))
+        hello = c.Hello(
+            self._name, self._session, __version__, environment_hash(), dict(packages()), len(self._slots), devices
+        )
+        self._link.send(hello)
+
+    # --- the master ---
+
+    def heard(self, message: c.ToNode) -> None:
+        """A message from the master."""
+        match message:
+            case c.Welcome():
+                self._fact(n.Connected())
+            case c.SayHello():
+                self.say_hello()
+            case c.JobSpec(job, spec):
+                self._jobs[JobId(job)] = Job.from_dict({**spec, "scenes": []})
+                for lease in self._unknown.pop(JobId(job), ()):
+                    self.heard(lease)
+            case c.Lease(lease, job):
+                if JobId(job) not in self._jobs:
+                    self._unknown.setdefault(JobId(job), []).append(message)
+                    self._link.send(c.NeedJob(self._name, job))
+                    return
+                self._entries[LeaseId(lease)] = message.entry
+                self._fact(wire.fact_from_master(message, self._name))
+            case c.Revoke() | c.Ack():
+                fact = wire.fact_from_master(message, self._name)
+                self._fact(fact)
+                if isinstance(fact, Acknowledge):
+                    for index in (*fact.indexes, *fact.refused):
+                        self._timings.pop((fact.lease, index), None)
+            case c.Drain(on):
+                self._fact(n.DrainSet(on))
+            case c.Stop():
+                self.leave("the master asked")
+            case c.Refused():
+                raise NimbusError(f"the master refuses this node: {message.error}")
+
+    # --- compute workers ---
+
+    async def _receive(self) -> None:
+        while True:
+            address, *frames = await self._socket.recv_multipart()
+            try:
+                message = m.decode(frames[-1] if frames else b"")
+            except m.MessageError as error:
+                self._dropped_messages += 1
+                log.warning("dropped message %d that is none of ours: %s", self._dropped_messages, error)
+                continue
+            self._worker_said(address, message)
+
+    def _worker_said(self, address: bytes, message: m.Message) -> None:
+        now = self._clock()
+        match message:
+            case m.Hello(slot, pid, version):
+                self._addresses[WorkerId(slot)] = address
+                log.info("worker %s said hello from pid %d, nimbusd %s", slot, pid, version)
+                self._pool.handle(pool.WorkerIntroduced(WorkerId(slot)), now)
+                if self._leaving:
+                    self._order([n.RecallWorker(WorkerId(slot))])
+                else:
+                    self._fact(n.WorkerWaits(WorkerId(slot)))
+            case m.Ready(slot, device):
+                process = self._processes.get(WorkerId(slot))
+                self._order([events.WorkerUp(slot, process.pid if process else 0, device)])
+                self._devices.add(device)
+                self._pool_fact(pool.WorkerReady(WorkerId(slot)))
+            case m.Pull(slot, credit):
+                self._fact(n.WorkerPulls(WorkerId(slot), credit))
+            case m.Beat(slot, ref, stage):
+                worker = WorkerId(slot)
+                self._pool.handle(pool.BeatSeen(worker, busy=True), now)
+                if stage == "load":
+                    self._pool.handle(pool.EpisodeBegan(worker), now)
+                self._fact(n.EpisodeBegan(worker, LeaseId(ref.lease), ref.index, stage))
+                self._order([events.StageBegan(slot, ref.scene, ref.index, ref.attempt, stage)])
+            case m.Commit(slot, ref):
+                self._stored(WorkerId(slot), ref, message)
+            case m.Fail(slot, ref):
+                self._failed(WorkerId(slot), ref, message)
+            case m.GiveBack(slot, refs):
+                returned = tuple((LeaseId(ref.lease), ref.index) for ref in refs)
+                self._fact(n.WorkerReturns(WorkerId(slot), returned))
+            case m.Fatal(slot, job, error):
+                log.error("job %s cannot run here: %s", job, error)
+                self._pool.handle(pool.LeaveAsked(WorkerId(slot)), now)
+                self._link.send(c.CannotRun(self._name, job, error))
+                self._fact(n.JobUnfit(JobId(job)))
+            case m.Bye(slot):
+                self._said_bye(WorkerId(slot)).set()
+            case m.Welcome() | m.Lease() | m.Drain():
+                log.warning("worker sent %s, which only a daemon may send", type(message).__name__)
+
+    def _stored(self, worker: WorkerId, ref: m.EpisodeRef, message: m.Commit) -> None:
+        lease = LeaseId(ref.lease)
+        self._timings[lease, ref.index] = message.timings_s
+        cost_s = sum(message.timings_s.values())
+        piece = StoredPiece(ref.index, message.folder, message.frames, message.size_bytes, message.digest, cost_s)
+        self._fact(n.EpisodeStored(worker, lease, piece))
+        self._settle_beat(worker)
+
+    def _failed(self, worker: WorkerId, ref: m.EpisodeRef, message: m.Fail) -> None:
+        failure = n.EpisodeFailed(
+            worker,
+            LeaseId(ref.lease),
+            ref.index,
+            message.stage,
+            message.reason,
+            message.detail,
+            message.evidence,
+            sum(message.timings_s.values()),
+            planned=message.planned,
+            final=message.reason in _FINAL,
+            blameless=message.reason in _BLAMELESS,
+        )
+        self._fact(failure)
+        self._settle_beat(worker)
+
+    def _settle_beat(self, worker: WorkerId) -> None:
+        """An episode is done: that is progress, and if it was the worker's last, nothing more is owed."""
+        self._pool.handle(pool.BeatSeen(worker, self._machine.busy(worker)), self._clock())
+
+    # --- facts and orders ---
+
+    def _fact(self, fact: n.NodeFact) -> None:
+        self._order(self._machine.handle(fact, self._clock()))
+        self._wake.set()
+
+    def _pool_fact(self, fact: pool.PoolFact) -> None:
+        self._order(self._pool.handle(fact, self._clock()))
+
+    def _order(self, orders: Iterable[_Order]) -> None:
+        self._orders.extend(orders)
+        self._wake.set()
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_S)
+            self._pool_fact(pool.TimePassed())
+
+    async def _carry_out(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            self._orders.extend(self._machine.settle(self._clock()))
+            while self._orders:
+                await self._perform(self._orders.popleft())
+            self._end_if_done()
+
+    async def _perform(self, order: _Order) -> None:
+        match order:
+            case n.MakeEpisode(worker, lease, _, scene, index, attempt):
+                ref = m.EpisodeRef(scene, index, attempt, lease)
+                self._pool.handle(pool.LeaseSent(worker), self._clock())
+                await self._send(worker, m.Lease(ref, self._entries[lease]))
+            case n.AssignJob(worker, job):
+                limits, spec = self._jobs[job].limits, self._jobs[job]
+                self._pool.handle(
+                    pool.JobAssigned(worker, limits.beat_timeout_s, limits.episode_timeout_s), self._clock()
+                )
+                await self._send(worker, m.Welcome(spec.to_dict(), str(spec.output)))
+            case n.RecallWorker(worker):
+                self._pool.handle(pool.LeaveAsked(worker), self._clock())
+                await self._send(worker, m.Drain())
+            case n.StopWorker(worker, why):
+                self._pool_fact(pool.StopWanted(worker, why))
+            case n.DropPiece(job, folder):
+                path = self._jobs[job].output / PIECES / folder
+                log.warning("piece %s belongs to an attempt that was given up: removed", path)
+                await asyncio.to_thread(shutil.rmtree, path, True)
+            case pool.SpawnWorker(slot, worker, not_before):
+                self._group.create_task(self._look_after(self._slots[slot], worker, not_before))
+            case pool.KillWorker(worker, reason):
+                log.warning("killing worker %s: %s", worker, reason)
+                if (process := self._processes.get(worker)) is not None:
+                    process.kill()
+            case pool.ReportLost():
+                self._lost(order)
+            case pool.GiveUp(detail):
+                raise NimbusError(f"no compute worker can run here: {detail}")
+            case events.WorkerUp() | events.WorkerDown() | events.StageBegan():
+                self._watch(order)
+            case _:
+                self._tell(order)
+
+    def _tell(self, told: n.Told) -> None:
+        stages: dict[tuple[LeaseId, int], str] = {}
+        now_load = None
+        if isinstance(told, HeartbeatSeen):
+            stages = {(lease, index): stage for _, lease, index, stage, _ in self._machine.running()}
+            now_load = load()
+            self._forget_leases(set(told.held))
+        self._link.send(wire.message_to_master(told, stages, now_load, self._timings))
+
+    def _forget_leases(self, held: set[LeaseId]) -> None:
+        for lease in self._entries.keys() - held:
+            del self._entries[lease]
+        for key in [key for key in self._timings if key[0] not in held]:
+            del self._timings[key]
+
+    async def _send(self, worker: WorkerId, message: m.Message) -> None:
+        if (address := self._addresses.get(worker)) is not None:
+            await self._socket.send_multipart([address, m.encode(message)])
+
+    # --- processes ---
+
+    async def _look_after(self, slot: Slot, worker: WorkerId, not_before: float) -> None:
+        """Start a worker, wait for its end, and report it."""
+        await asyncio.sleep(max(0.0, not_before - self._clock()))
+        argv = [sys.executable, "-m", "nimbusd.worker.compute", "--endpoint", self._endpoint, "--slot", worker]
+        argv += ["--parent", str(os.getpid()), "--device", slot.device, "--cpus", ",".join(map(str, slot.cpus))]
+        process = await WorkerProcess.spawn(argv, environment(slot))
+        self._processes[worker] = process
+        returncode = await process.wait()
+        bye = self._said_bye(worker)
+        if returncode == 0:
+            # Its last commits may still be on their way through the socket, which the exit overtakes.
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(bye.wait(), BYE_TIMEOUT_S)
+        del self._byes[worker]
+        self._last_words[worker] = process.output()
+        del self._processes[worker]
+        self._addresses.pop(worker, None)
+        self._pool_fact(pool.WorkerExited(worker, returncode))
+
+    def _said_bye(self, worker: WorkerId) -> asyncio.Event:
+        return self._byes.setdefault(worker, asyncio.Event())
+
+    def _lost(self, order: pool.ReportLost) -> None:
+        evidence = self._last_words.pop(order.worker, "")
+        if order.failed:
+            self._watch(events.WorkerDown(order.worker, order.reason, order.detail, evidence))
+        self._fact(n.WorkerGone(order.worker, order.reason, order.detail, evidence))
+
+    def _send_home(self) -> None:
+        """Ask every worker to leave once it has finished what it has begun."""
+        self._pool_fact(pool.StopAsked())
+        self._order([n.RecallWorker(worker) for worker in self._addresses])
+
+    def _end_if_done(self) -> None:
+        """The end: nobody works any more, and the master has acknowledged all that was made."""
+        if self._leaving and self._pool.alive() == 0 and self._machine.idle():
+            self._over.set()
