@@ -526,6 +526,9 @@ Enrolment: TypeAlias = Enrol | Enrolled
 Message: TypeAlias = FromNode | ToNode | Request | Reply | Enrolment
 
 MESSAGES: tuple[type[Any], ...] = typing.get_args(Message)
+TO_NODE: tuple[type[Any], ...] = typing.get_args(ToNode)
+FROM_NODE: tuple[type[Any], ...] = typing.get_args(FromNode)
+REQUESTS: tuple[type[Any], ...] = typing.get_args(Request)
 
 CODEC: Codec[Message] = Codec(
     MESSAGES,
