@@ -94,7 +94,7 @@ class Master:
         heartbeat_s: float = HEARTBEAT_S,
         dead_after_s: float = DEAD_AFTER_S,
     ) -> None:
-        self._ledger = ledger
+        self.ledger = ledger
         self._send = send
         self._clock = clock
         self._heartbeat_s = heartbeat_s
@@ -128,7 +128,7 @@ class Master:
 
     async def resume(self) -> None:
         """Go on with the jobs of the ledger."""
-        rows = await self._ledger.call(lambda ledger: [row for row in ledger.jobs() if row.state not in _ENDED])
+        rows = await self.ledger.call(lambda ledger: [row for row in ledger.jobs() if row.state not in _ENDED])
         for row in rows:
             await self._take_on(row, Job.from_dict(row.spec))
 
@@ -137,13 +137,13 @@ class Master:
 
         Raises LedgerError if another job has its name.
         """
-        known = await self._ledger.call(lambda ledger: ledger.job(row.job))
+        known = await self.ledger.call(lambda ledger: ledger.job(row.job))
         if known is not None and known.fingerprint != row.fingerprint:
             raise LedgerError(f"there is another job {row.job!r}, with other scenes, seed or pipeline: rename one")
         if known is not None:
             changes = {"state": JobState.RUNNING, "why": "", "submitted_unix_s": known.submitted_unix_s}
             row = dataclasses.replace(row, **changes)
-        await self._ledger.call_writing(lambda ledger: ledger.put_job(row))
+        await self.ledger.call_writing(lambda ledger: ledger.put_job(row))
         if retry:
             await self.retry(row.job)
         if row.job not in self.open:
@@ -152,23 +152,23 @@ class Master:
 
     async def retry(self, name: JobId) -> int:
         """Make a job's quarantined episodes pending again. Returns how many."""
-        released = await self._ledger.call_writing(lambda ledger: ledger.release_quarantined(name))
+        released = await self.ledger.call_writing(lambda ledger: ledger.release_quarantined(name))
         episodes: dict[str, dict[int, Tried]] = {}
         for scene, index, tried in released:
             episodes.setdefault(scene, {})[index] = tried
         if name in self.scheduler.tasks.jobs:
             self.fact(f.EpisodesReleased(name, episodes))
         elif released and name not in self.open and (row := await self._row(name)) is not None:
-            await self._ledger.submit([JobRecorded(name, JobState.RUNNING)])
+            await self.ledger.submit([JobRecorded(name, JobState.RUNNING)])
             await self._take_on(row, Job.from_dict(row.spec))
         return len(released)
 
     async def _row(self, name: JobId) -> JobRow | None:
-        return await self._ledger.call(lambda ledger: ledger.job(name))
+        return await self.ledger.call(lambda ledger: ledger.job(name))
 
     async def _take_on(self, row: JobRow, job: Job) -> None:
-        history = await self._ledger.call(lambda ledger: ledger.history(row.job))
-        leases = await self._ledger.call(lambda ledger: ledger.open_leases(row.job))
+        history = await self.ledger.call(lambda ledger: ledger.history(row.job))
+        leases = await self.ledger.call(lambda ledger: ledger.open_leases(row.job))
         self.open[row.job] = OpenJob(job, row, self._clock())
         await self._publisher.prepare(row.job, job, leases)
         counts = [scene.count for scene in history.values()]
@@ -200,7 +200,7 @@ class Master:
                 self.nodes[node] = KnownNode(message, heard_at=now, done=done)
                 if not again:
                     log.info("node %s joined: %d slots, %s", node, message.slots, message.version)
-                self._send(node, c.Welcome(self.scheduler_epoch, self._heartbeat_s, self.scheduler.nodes.dead_after_s))
+                self._send(node, c.Welcome(self.ledger.epoch, self._heartbeat_s, self.scheduler.nodes.dead_after_s))
             case c.Heartbeat():
                 if (known := self.nodes.get(node)) is not None:
                     known.load, known.heard_at, known.running = message.load, now, message.running
@@ -215,10 +215,13 @@ class Master:
         if (fact := wire.fact_from_node(message)) is not None:
             self.fact(fact)
 
-    @property
-    def scheduler_epoch(self) -> int:
-        """How often this ledger's master has started."""
-        return self._ledger.epoch
+    def now(self) -> float:
+        """The clock that all of the master's times are of, in seconds."""
+        return self._clock()
+
+    def drain(self, node: NodeId, on: bool) -> None:
+        """Tell a node to give back what it has not begun; on=False: to go on."""
+        self._send(node, c.Drain(on))
 
     def fact(self, fact: f.Fact) -> None:
         """Tell the scheduler something; what follows is carried out at the end of this turn of the event loop."""
@@ -240,7 +243,7 @@ class Master:
         batch = _Batch(orders, durable=not entries)
         self._batches.append(batch)
         if entries:
-            self._ledger.submit_nowait(entries, lambda: self._durable(batch))
+            self.ledger.submit_nowait(entries, lambda: self._durable(batch))
         else:
             self._carry_out()
 
@@ -291,7 +294,7 @@ class Master:
             self._send(node, c.JobSpec(job, {**self.open[job].job.to_dict(), "scenes": []}))
 
     async def _check_settled(self, order: f.CheckSettled) -> None:
-        committed = await self._ledger.call(lambda ledger: ledger.committed_piece(order.key))
+        committed = await self.ledger.call(lambda ledger: ledger.committed_piece(order.key))
         index = (order.key.index,)
         if committed is not None and committed.folder == order.folder:
             self._send(order.node, c.Ack(order.lease, index))
@@ -355,7 +358,7 @@ class Master:
                 log.error("job %s: %s", order.job, error)
                 self.tell(order.job, events.JobPaused(str(error)))
                 await asyncio.sleep(PUBLISH_AGAIN_S)
-        await self._ledger.submit([order])
+        await self.ledger.submit([order])
         ended = await self.summary(order.job, order.state.value, order.why, dataset)
         del self.open[order.job]
         self._publisher.release(order.job)
@@ -384,7 +387,7 @@ class Master:
                 ledger.reasons(name),
             )
 
-        return await self._ledger.call(read)
+        return await self.ledger.call(read)
 
     def tell(self, job: str, event: events.Event) -> None:
         """Let everybody who watches know."""

@@ -1,0 +1,129 @@
+"""`nimbusd master` and `nimbusd worker`: the daemon, one program for both roles."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+import uvloop
+
+from nimbusd import __version__
+from nimbusd.config import MasterConfig, WorkerConfig, read_config
+from nimbusd.stages.errors import NimbusError
+from nimbusd.transport.errors import TransportError
+
+_CONFIG = click.option(
+    "--config", type=click.Path(path_type=Path, dir_okay=False), help="TOML file; options go before what it says."
+)
+_STATE = click.option("--state", type=click.Path(path_type=Path), help="Folder of what it must not forget.")
+_VERBOSE = click.option("-v", "--verbose", is_flag=True, help="Log more.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="nimbusd")
+def cli() -> None:
+    """The daemon of nimbusd: a master, or a worker node."""
+
+
+@cli.command()
+@_CONFIG
+@_STATE
+@click.option("--bind", multiple=True, metavar="ADDRESS", help="Address to listen on [default: tcp://127.0.0.1:7600].")
+@click.option("--advertise", metavar="ADDRESS", help="Address that join tokens name [default: this host's name].")
+@_VERBOSE
+def master(
+    config: Path | None, state: Path | None, bind: tuple[str, ...], advertise: str | None, verbose: bool
+) -> None:
+    """Serve jobs to nodes, and keep the ledger of every episode.
+
+    On the loopback address, connections are not encrypted. On any other, they are: the first start makes the
+    master's keys and those of its operator (admin.key) in the state folder, and nodes join with a token.
+
+    Example: nimbusd master --bind tcp://0.0.0.0:7600
+    """
+    _log(verbose)
+    settings = read_config(MasterConfig, config, "master", state=state, bind=bind or None, advertise=advertise)
+    uvloop.run(_master(settings))
+
+
+@cli.command()
+@_CONFIG
+@_STATE
+@click.option("--master", metavar="ADDRESS", help="The master [default: the one that was joined].")
+@click.option("--name", help="Name of this node, unique in the cluster [default: the host's].")
+@click.option("--workers", type=click.IntRange(1, 256), help="Compute workers [default: one per core, at most 8].")
+@click.option("--join", "token", metavar="TOKEN", help="Join the master that made this token, and remember it.")
+@_VERBOSE
+def worker(
+    config: Path | None,
+    state: Path | None,
+    master: str | None,
+    name: str | None,
+    workers: int | None,
+    token: str | None,
+    verbose: bool,
+) -> None:
+    """Work on the jobs of a master.
+
+    The first SIGTERM or Ctrl-C finishes what has begun and gives the rest back; a second one stops at once.
+
+    Examples: nimbusd worker --join nimbus1.hKdhZGRy…   |   nimbusd worker --master tcp://127.0.0.1:7600
+    """
+    _log(verbose)
+    settings = read_config(WorkerConfig, config, "worker", state=state, master=master, name=name, workers=workers)
+    uvloop.run(_worker(settings, token))
+
+
+async def _master(config: MasterConfig) -> None:
+    from nimbusd.master.server import MasterServer
+
+    server = MasterServer(config)
+    serving = asyncio.create_task(server.run())
+    _on_signals(serving.cancel, serving.cancel)
+    try:
+        await serving
+    except asyncio.CancelledError:
+        logging.getLogger(__name__).info("stopped; nodes go on with what they hold and come back")
+
+
+async def _worker(config: WorkerConfig, token: str | None) -> None:
+    from nimbusd.worker.server import WorkerServer, join
+
+    if token is not None:
+        await join(config, token)
+    server = WorkerServer(config)
+    _on_signals(lambda: server.leave("asked to stop"), server.kill)
+    await server.run()
+
+
+def _on_signals(first: Callable[[], object], again: Callable[[], object]) -> None:
+    """SIGTERM and SIGINT: `first`, and from the second one on `again`."""
+    asked = 0
+
+    def stop() -> None:
+        nonlocal asked
+        asked += 1
+        (first if asked == 1 else again)()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop)
+
+
+def _log(verbose: bool) -> None:
+    """One event a line on standard error; the journal adds the time where it takes that over."""
+    level = logging.DEBUG if verbose else logging.INFO
+    logging.basicConfig(level=level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+
+
+def main() -> None:
+    """The entry point. Errors that nimbusd raises on purpose become one line and exit status 1."""
+    try:
+        cli()
+    except (NimbusError, TransportError) as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(1)

@@ -1,0 +1,134 @@
+"""A master on the network: `Master`, its socket, its gate and its ledger, put together."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from nimbusd.config import MasterConfig
+from nimbusd.core.episodes import NodeId
+from nimbusd.core.facts import DrainAsked
+from nimbusd.master.daemon import Master
+from nimbusd.master.ledger_thread import LedgerThread
+from nimbusd.master.requests import Requests
+from nimbusd.stages.errors import NimbusError
+from nimbusd.transport import control as c
+from nimbusd.transport.addresses import is_private
+from nimbusd.transport.auth import Entry, Peer, Role
+from nimbusd.transport.errors import TransportError
+from nimbusd.transport.gate import Gate
+from nimbusd.transport.keys import KeyPair, generate, read_pair, write_pair
+from nimbusd.transport.master_socket import MasterSocket
+
+log = logging.getLogger(__name__)
+
+
+class MasterServer:
+    """Serves nodes and clients until cancelled. Make it inside a running loop."""
+
+    def __init__(self, config: MasterConfig) -> None:
+        self._config = config
+        self._peers: dict[NodeId, Peer] = {}
+        self._keys, self._gate = _keys_and_gate(config)
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """What it listens on."""
+        return self._socket.addresses
+
+    async def run(self, ready: Callable[[MasterServer], None] | None = None) -> None:
+        """Listen, go on with the ledger's jobs, and serve. ready: is called when nodes and clients may come."""
+        state = self._config.state
+        state.mkdir(parents=True, exist_ok=True)
+        began = time.monotonic()
+        async with LedgerThread.opened(state / "ledger.sqlite") as ledger:
+            self._master = Master(
+                ledger,
+                self._send,
+                heartbeat_s=self._config.heartbeat_s,
+                dead_after_s=self._config.dead_after_s,
+            )
+            self._socket = MasterSocket(self._config.bind, self._received, keys=self._keys, gate=self._gate)
+            tokens = self._make_token if self._keys is not None else None
+            self._requests = Requests(self._master, lambda: self._socket.counters, tokens)
+            try:
+                async with asyncio.TaskGroup() as group:
+                    self._group = group
+                    group.create_task(self._master.run())
+                    await self._master.ready.wait()
+                    await self._master.resume()
+                    log.info(
+                        "listening on %s; %d open jobs resumed in %.2f s",
+                        ", ".join(self.addresses),
+                        len(self._master.open),
+                        time.monotonic() - began,
+                    )
+                    if ready is not None:
+                        ready(self)
+            except* (NimbusError, TransportError) as errors:
+                raise errors.exceptions[0] from None
+            finally:
+                self._socket.close()
+
+    def drain(self) -> None:
+        """Lease nothing more."""
+        self._master.fact(DrainAsked())
+
+    # --- messages ---
+
+    def _received(self, peer: Peer, message: c.Message) -> None:
+        if isinstance(message, c.FROM_NODE):
+            self._peers[NodeId(message.node)] = peer
+            self._master.heard(message)
+        elif isinstance(message, c.REQUESTS):
+            self._group.create_task(self._answer(peer, message))
+        else:
+            log.warning("%s sent %s, which only a master may send", peer, type(message).__name__)
+
+    async def _answer(self, peer: Peer, request: c.Request) -> None:
+        try:
+            reply = await self._requests.answer(request)
+        except Exception:
+            log.exception("cannot answer %s of %s", type(request).__name__, peer)
+            reply = c.Refused(request.request, "internal", "the master failed to answer; its log says why")
+        self._socket.send(peer, reply)
+
+    def _send(self, node: NodeId, message: c.ToNode) -> None:
+        if (peer := self._peers.get(node)) is not None:
+            self._socket.send(peer, message)
+
+    def _make_token(self, ttl_s: float) -> tuple[str, float]:
+        assert self._gate is not None
+        assert self._keys is not None
+        token = self._gate.make_token(self._advertised(), self._keys.public, ttl_s)
+        return token.text(), token.expires_unix_s
+
+    def _advertised(self) -> str:
+        """The address that a node elsewhere reaches us by."""
+        if self._config.advertise is not None:
+            return self._config.advertise
+        address = next((address for address in self.addresses if not is_private(address)), self.addresses[0])
+        return address.replace("0.0.0.0", platform.node()).replace("[::]", platform.node())
+
+
+def _keys_and_gate(config: MasterConfig) -> tuple[KeyPair | None, Gate | None]:
+    """None where only this machine can connect. The first start makes keys: the master's, and its operator's."""
+    if all(is_private(address) for address in config.bind):
+        return None, None
+    keys, admin = _own_pair(config.state, "master"), _own_pair(config.state, "admin")
+    gate = Gate(config.state)
+    if gate.entry(admin.public) is None:
+        gate.add(Entry(Role.ADMIN, "admin", admin.public))
+    return keys, gate
+
+
+def _own_pair(folder: Path, name: str) -> KeyPair:
+    """The pair in the folder, made on the first start."""
+    if not (path := folder / f"{name}.key").exists():
+        write_pair(generate(), folder, name)
+        log.info("made new keys: %s", path)
+    return read_pair(path)

@@ -1,0 +1,117 @@
+"""A node on the network: `Node` and its link, put together; and how it joins a master."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+from pathlib import Path
+
+from nimbusd.config import WorkerConfig
+from nimbusd.stages.errors import NimbusError
+from nimbusd.transport import control as c
+from nimbusd.transport.addresses import is_private
+from nimbusd.transport.keys import KeyPair, generate, read_pair, write_pair
+from nimbusd.transport.node_link import NodeLink, enrol
+from nimbusd.transport.tokens import JoinToken
+from nimbusd.worker.daemon import Node
+from nimbusd.worker.slots import cpu_slots
+
+log = logging.getLogger(__name__)
+
+
+class WorkerServer:
+    """A node until it is drained. Make it inside a running loop."""
+
+    def __init__(self, config: WorkerConfig) -> None:
+        """Read the node's key and its master. Raises NimbusError if it has not joined one."""
+        address, master_key = _master(config)
+        keys = None if is_private(address) else _own_keys(config)
+        self._refusal: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._link = NodeLink(
+            address,
+            self._heard,
+            on_connected=lambda: self._node.say_hello(),
+            on_disconnected=lambda: log.warning("the connection to the master at %s broke", address),
+            keys=keys,
+            master_key=master_key,
+        )
+        self._node = Node(config.name, cpu_slots(config.workers), self._link, log_event)
+        log.info("node %s works for the master at %s", config.name, address)
+
+    async def run(self) -> None:
+        """Work until drained. Raises NimbusError if the master refuses this node, or no compute worker runs here."""
+        working = asyncio.create_task(self._node.run())
+        try:
+            await asyncio.wait({working, self._refusal}, return_when=asyncio.FIRST_COMPLETED)
+            if self._refusal.done():
+                raise NimbusError(f"the master refuses this node: {self._refusal.result()}")
+            await working
+        finally:
+            working.cancel()
+            await asyncio.gather(working, return_exceptions=True)
+            self._link.close()
+
+    def leave(self, why: str) -> None:
+        """Finish what has begun, give back the rest, and end `run`."""
+        self._node.leave(why)
+
+    def kill(self) -> None:
+        """Stop at once; the master gives what this node held to others."""
+        self._node.kill()
+
+    def _heard(self, message: c.Message) -> None:
+        if isinstance(message, c.Refused):
+            if not self._refusal.done():
+                self._refusal.set_result(message.error)
+        elif isinstance(message, c.TO_NODE):
+            self._node.heard(message)
+        else:
+            log.warning("the master sent %s, which is not for nodes", type(message).__name__)
+
+
+async def join(config: WorkerConfig, text: str) -> None:
+    """Become a node of the master that issued the token `text`: make a key, have it enrolled, remember the master.
+
+    Safe to repeat. Raises TransportError if the master will not have us.
+    """
+    token = JoinToken.parse(text)
+    path = config.state / "node.key"
+    if not path.exists():
+        write_pair(generate(), config.state, "node")
+    await enrol(token, config.name, read_pair(path))
+    joined = json.dumps({"address": token.address, "master_key": token.master_key, "node": config.name}, indent=1)
+    temporary = config.state / "joined.json.tmp"
+    temporary.write_text(joined + "\n")
+    os.replace(temporary, config.state / "joined.json")
+    log.info("joined the master at %s as node %s", token.address, config.name)
+
+
+def log_event(event: object) -> None:
+    """What happens on a node goes to its log."""
+    log.info("%s", event)
+
+
+def _master(config: WorkerConfig) -> tuple[str, str]:
+    """Address and public key of the master; the key is empty for one on this machine."""
+    path = config.state / "joined.json"
+    try:
+        joined = json.loads(path.read_text())
+        address, key = str(joined["address"]), str(joined["master_key"])
+    except FileNotFoundError:
+        address = key = ""
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise NimbusError(f"{path} is damaged ({error}): join again with `nimbusd worker --join TOKEN`") from error
+    if config.master is not None and is_private(config.master):
+        return config.master, ""
+    if not address:
+        raise NimbusError(
+            "this node has not joined a master: `nimbusd worker --join TOKEN`, with a token of `nimbusctl token "
+            "create`; or name a master on this machine, `--master tcp://127.0.0.1:7600`"
+        )
+    return config.master or address, key
+
+
+def _own_keys(config: WorkerConfig) -> KeyPair:
+    return read_pair(Path(config.state) / "node.key")
