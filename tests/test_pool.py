@@ -7,14 +7,18 @@ from nimbusd.core.pool import (
     BeatSeen,
     EpisodeBegan,
     GiveUp,
+    JobAssigned,
     KillWorker,
+    LeaveAsked,
     LeaseSent,
     PoolOrder,
     ReportLost,
     SpawnWorker,
     StopAsked,
+    StopWanted,
     TimePassed,
     WorkerExited,
+    WorkerIntroduced,
     WorkerPool,
     WorkerReady,
 )
@@ -23,8 +27,10 @@ W = WorkerId("cpu:0#1")
 
 
 def ready_pool(episode_timeout_s: float | None = None) -> WorkerPool:
-    pool = WorkerPool(["cpu:0"], beat_timeout_s=10.0, episode_timeout_s=episode_timeout_s, start_timeout_s=60.0)
+    pool = WorkerPool(["cpu:0"], start_timeout_s=60.0)
     assert pool.start(0.0) == [SpawnWorker("cpu:0", W, 0.0)]
+    pool.handle(WorkerIntroduced(W), 0.5)
+    pool.handle(JobAssigned(W, beat_timeout_s=10.0, episode_timeout_s=episode_timeout_s), 0.5)
     pool.handle(WorkerReady(W), 1.0)
     return pool
 
@@ -56,9 +62,35 @@ def test_a_worker_that_hangs_before_its_first_beat_is_killed() -> None:
 
 
 def test_a_worker_that_never_gets_ready_is_killed() -> None:
-    pool = WorkerPool(["cpu:0"], beat_timeout_s=10.0, start_timeout_s=60.0)
+    pool = WorkerPool(["cpu:0"], start_timeout_s=60.0)
     pool.start(0.0)
     assert killed(pool.handle(TimePassed(), 61.0)) == [W]
+
+
+def test_a_worker_that_waits_for_a_job_owes_nothing() -> None:
+    pool = WorkerPool(["cpu:0"], start_timeout_s=60.0)
+    pool.start(0.0)
+    pool.handle(WorkerIntroduced(W), 5.0)
+    assert killed(pool.handle(TimePassed(), 1e6)) == []
+    pool.handle(JobAssigned(W, beat_timeout_s=10.0, episode_timeout_s=None), 1e6)
+    assert killed(pool.handle(TimePassed(), 1e6 + 61.0)) == [W]
+
+
+def test_a_worker_that_makes_room_for_another_job_is_replaced_at_once_and_has_not_failed() -> None:
+    pool = ready_pool()
+    pool.handle(LeaveAsked(W), 5.0)
+    lost, spawn = pool.handle(WorkerExited(W, 0), 6.0)
+    assert isinstance(lost, ReportLost)
+    assert not lost.failed
+    assert spawn == SpawnWorker("cpu:0", WorkerId("cpu:0#2"), 6.0)
+
+
+def test_a_worker_whose_work_nobody_wants_is_killed_and_has_not_failed() -> None:
+    pool = ready_pool()
+    assert pool.handle(StopWanted(W, "no longer wanted"), 5.0) == [KillWorker(W, "no longer wanted")]
+    lost, _ = pool.handle(WorkerExited(W, -9), 5.1)
+    assert isinstance(lost, ReportLost)
+    assert not lost.failed
 
 
 def test_an_episode_that_beats_for_ever_is_killed_at_its_own_limit() -> None:
@@ -94,7 +126,7 @@ def test_facts_about_a_replaced_worker_are_ignored() -> None:
 
 
 def test_workers_that_cannot_start_are_tried_with_growing_pauses_and_given_up() -> None:
-    pool = WorkerPool(["cpu:0"], beat_timeout_s=10.0, most_failed_starts=3, backoff_s=0.5)
+    pool = WorkerPool(["cpu:0"], most_failed_starts=3, backoff_s=0.5)
     pool.start(0.0)
     pauses = []
     for number in (1, 2):
@@ -115,7 +147,7 @@ def test_after_a_stop_nothing_is_spawned_and_an_orderly_exit_is_no_failure() -> 
 
 
 def test_a_stop_kills_workers_that_are_still_starting() -> None:
-    pool = WorkerPool(["cpu:0"], beat_timeout_s=10.0)
+    pool = WorkerPool(["cpu:0"])
     pool.start(0.0)
     assert killed(pool.handle(StopAsked(), 1.0)) == [W]
     (lost,) = pool.handle(WorkerExited(W, -9), 1.1)

@@ -18,13 +18,14 @@ import psutil
 import pytest
 import yaml
 
-from nimbusd.core.episodes import EpisodeKey
+from nimbusd.core.episodes import EpisodeKey, JobId
 from nimbusd.master.ledger import Ledger
 from nimbusd.master.output import ledger_path
 
 pytestmark = pytest.mark.processes
 
 SCENES, EPISODES = 3, 4
+JOB = JobId("toy")
 
 
 def write_job(folder: Path, **changes: Any) -> Path:
@@ -71,7 +72,7 @@ def run(job: Path, *args: str) -> tuple[int, list[dict[str, Any]]]:
 def committed(folder: Path) -> set[EpisodeKey]:
     ledger = Ledger.read(ledger_path(folder / "out"))
     try:
-        return {piece.key for piece in ledger.committed()}
+        return {piece.key for piece in ledger.committed(JOB)}
     finally:
         ledger.close()
 
@@ -191,7 +192,7 @@ def test_sigkill_of_any_process_at_any_moment_loses_and_doubles_nothing(
     before = committed(tmp_path) if ledger_path(tmp_path / "out").exists() else set()
     status, events = run(job)
     assert status == 0
-    again = {EpisodeKey(e["scene"], e["index"]) for e in events if e["event"] == "episode_committed"}
+    again = {EpisodeKey(JOB, e["scene"], e["index"]) for e in events if e["event"] == "episode_committed"}
     assert not before & again, "a committed episode was made again"
     assert len(committed(tmp_path)) == SCENES * EPISODES
     assert dataset(tmp_path) == undisturbed

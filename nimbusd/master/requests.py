@@ -67,7 +67,7 @@ class Requests:
             case c.Retry(_, job):
                 count = await self._master.retry((await self._row(job)).job)
                 return c.Done(number, count, f"{count} quarantined episodes of {job} are pending again")
-            case c.Failures(_, job, offset, limit):
+            case c.Failures(_, job):
                 return await self._failures(request, (await self._row(job)).job)
             case c.Nodes():
                 return c.NodeList(number, self._reports.nodes(), dict(self._counters()))

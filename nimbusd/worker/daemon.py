@@ -46,13 +46,13 @@ _FINAL = frozenset({"asset_error"})
 """Reasons that trying again cannot change."""
 _BLAMELESS = frozenset({"disk_full"})
 
-_Order: TypeAlias = n.NodeOrder | pool.PoolOrder | events.Event | c.FromNode
+_Order: TypeAlias = n.NodeOrder | pool.PoolOrder | events.WorkerUp | events.StageBegan
 
 
 class Link(Protocol):
     """The way to the master. Messages may be lost with the connection; the machine tells again."""
 
-    def send(self, message: c.FromNode) -> None: ...
+    def send(self, message: c.FromNode) -> object: ...
 
 
 class Node:
@@ -317,7 +317,7 @@ class Node:
                 self._lost(order)
             case pool.GiveUp(detail):
                 raise NimbusError(f"no compute worker can run here: {detail}")
-            case events.WorkerUp() | events.WorkerDown() | events.StageBegan():
+            case events.WorkerUp() | events.StageBegan():
                 self._watch(order)
             case _:
                 self._tell(order)

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 from pathlib import Path
+from typing import Any
 
 from nimbusd.config import WorkerConfig
 from nimbusd.stages.errors import NimbusError
@@ -44,7 +45,8 @@ class WorkerServer:
         """Work until drained. Raises NimbusError if the master refuses this node, or no compute worker runs here."""
         working = asyncio.create_task(self._node.run())
         try:
-            await asyncio.wait({working, self._refusal}, return_when=asyncio.FIRST_COMPLETED)
+            ends: set[asyncio.Future[Any]] = {working, self._refusal}
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             if self._refusal.done():
                 raise NimbusError(f"the master refuses this node: {self._refusal.result()}")
             await working
