@@ -1,201 +1,319 @@
-"""The ledger: one SQLite file (WAL) that is the only truth about which episode has been committed.
+"""The ledger: one SQLite file (WAL) that is the only truth about jobs, their episodes and open leases.
 
-Every call blocks; daemons call it from one thread of their own. A batch of records is one transaction, durable
-when `apply` returns (synchronous = FULL).
+Every call blocks; daemons call it from a thread of its own (`LedgerThread`). The entries of a call of `apply` are
+one transaction, durable when it returns (synchronous = FULL).
 """
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import os
 import sqlite3
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 
-from nimbusd.core.episodes import EpisodeKey, OpenEpisode, Record, SceneCount, SceneHistory, State
-from nimbusd.stages.errors import NimbusError
-
-SCHEMA_VERSION = 1
-
-_SCHEMA = """
-CREATE TABLE about (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE episode (
-    scene TEXT NOT NULL, number INTEGER NOT NULL, state TEXT NOT NULL,
-    attempt INTEGER NOT NULL, losses INTEGER NOT NULL, worker TEXT NOT NULL,
-    stage TEXT NOT NULL, reason TEXT NOT NULL, detail TEXT NOT NULL, evidence TEXT NOT NULL,
-    folder TEXT NOT NULL, frames INTEGER NOT NULL, size_bytes INTEGER NOT NULL, digest TEXT NOT NULL,
-    PRIMARY KEY (scene, number)
-) WITHOUT ROWID;
-CREATE INDEX episode_state ON episode (state);
-"""
-_COLUMNS = (
-    "scene, number, state, attempt, losses, worker, stage, reason, detail, evidence, folder, frames, size_bytes, digest"
+from nimbusd.core.episodes import (
+    JobId,
+    JobRecorded,
+    JobRow,
+    LeaseClosed,
+    LeaseOpened,
+    LedgerEntry,
+    Record,
+    State,
+    Tried,
 )
-_UPSERT = (
-    f"INSERT INTO episode ({_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?) "
-    "ON CONFLICT (scene, number) DO UPDATE SET state = excluded.state, attempt = excluded.attempt, "
-    "losses = excluded.losses, worker = excluded.worker, stage = excluded.stage, reason = excluded.reason, "
-    "detail = excluded.detail, evidence = excluded.evidence, folder = excluded.folder, frames = excluded.frames, "
-    "size_bytes = excluded.size_bytes, digest = excluded.digest WHERE episode.state <> 'committed'"
+from nimbusd.master import ledger_schema as schema
+from nimbusd.master.ledger_errors import LedgerBusy, LedgerError, LedgerFull, LedgerOutdated, write_error
+from nimbusd.master.ledger_reads import CommittedPiece, FailureCount, FailureRow, LedgerReads
+from nimbusd.master.ledger_rows import (
+    JOB_COLUMNS,
+    MOST_REASON,
+    Value,
+    episode_row,
+    failure_row,
+    in_chunks,
+    job_row,
+    shortened,
+    spans_text,
 )
 
+__all__ = [
+    "CommittedPiece",
+    "FailureCount",
+    "FailureRow",
+    "Ledger",
+    "LedgerBusy",
+    "LedgerError",
+    "LedgerFull",
+    "LedgerOutdated",
+    "fingerprints",
+]
 
-class LedgerError(NimbusError):
-    """The ledger cannot be used: another job's, another version's, or damaged."""
+_BUSY_TIMEOUT_MS = 5_000
+_CACHE_KIB = 32_768
+_MOST_KNOWN_SCENES = 100_000
+_ROWS_AT_ONCE = (512, 64, 8, 1)
+"""Rows of one statement: few statements, as the interpreter's lock is lost at each (see `LedgerReads`), and few
+different ones, as each is compiled once."""
+
+_EPISODES = (
+    "INSERT INTO episode VALUES {} ON CONFLICT DO UPDATE SET state = excluded.state, attempt = excluded.attempt, "
+    "losses = excluded.losses, worker = excluded.worker, folder = excluded.folder, frames = excluded.frames, "
+    f"size_bytes = excluded.size_bytes, digest = excluded.digest WHERE episode.state <> {schema.COMMITTED}"
+)
+_FAILURES = "INSERT OR REPLACE INTO failure VALUES {}"
+_LEASES = "INSERT OR REPLACE INTO lease VALUES {}"
+_CLOSED = "DELETE FROM lease WHERE id IN (VALUES {})"
+_REASONS = "INSERT INTO reason VALUES {} ON CONFLICT DO UPDATE SET attempts = attempts + excluded.attempts"
 
 
-@dataclass(frozen=True, slots=True)
-class CommittedPiece:
-    """A committed episode: where its piece is and what it must contain."""
+class Ledger(LedgerReads):
+    """The ledger of a master, or of the one job of an embedded run."""
 
-    key: EpisodeKey
-    attempt: int
-    folder: str
-    frames: int
-    size_bytes: int
-    digest: str
-
-
-class Ledger:
-    """One job's ledger. A job is known by its fingerprint; a ledger never serves another."""
-
-    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
-        self._db = connection
-        self.path = path
+    def __init__(self, connection: sqlite3.Connection, path: Path, epoch: int, lock: int | None = None) -> None:
+        super().__init__(connection, path, epoch)
+        self._lock = lock
+        self._jobs: dict[JobId, int] = {}
+        self._scenes: dict[tuple[JobId, str], int] = {}
+        self._failed: Counter[tuple[int, str]] = Counter()
 
     @classmethod
-    def open(cls, path: Path, job: str, fingerprint: str) -> Ledger:
-        """Open or create the ledger of a job. Raises LedgerError for one of another job or version."""
+    def open(cls, path: Path) -> Ledger:
+        """Open a ledger to write, or create it; an older one is converted. `epoch` grows by one each time.
+
+        Raises LedgerBusy while another process has it open to write, or LedgerError.
+        """
+        lock = _claim(path)
         try:
-            db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-            db.execute("PRAGMA journal_mode = WAL")
-            db.execute("PRAGMA synchronous = FULL")
-            db.execute("PRAGMA busy_timeout = 5000")
-            ledger = cls(db, path)
-            ledger._create(job, fingerprint)
-        except sqlite3.DatabaseError as error:
-            raise LedgerError(f"{path} is not a usable ledger: {error}. Choose another output folder.") from error
-        ledger._check(job, fingerprint)
-        return ledger
+            db = _connect(path, "rwc")
+            try:
+                db.execute("PRAGMA journal_mode = WAL")
+                db.execute("PRAGMA synchronous = FULL")
+                db.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+                schema.bring_up_to_date(db, path)
+                query = "UPDATE about SET value = value + 1 WHERE key = 'epoch' RETURNING value"
+                ((epoch,),) = db.execute(query).fetchall()
+                return cls(db, path, int(epoch), lock)
+            except BaseException:
+                db.close()
+                raise
+        except BaseException as error:
+            os.close(lock)
+            if isinstance(error, sqlite3.OperationalError):
+                raise write_error(path, error) from error
+            if isinstance(error, sqlite3.DatabaseError):
+                raise LedgerError(f"{path} is not a usable ledger: {error}. Choose another folder.", path) from error
+            raise
 
     @classmethod
     def read(cls, path: Path) -> Ledger:
-        """Open an existing ledger to read it, also while a daemon writes to it."""
+        """Open an existing ledger to read it, also while another process writes to it.
+
+        Raises LedgerOutdated for one that has to be opened to write once, or LedgerError.
+        """
         if not path.is_file():
-            raise LedgerError(f"{path} does not exist: no job has run with this output folder.")
+            raise LedgerError(f"{path} does not exist: no job has run with it.", path, errno.ENOENT)
         try:
-            db = sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None, check_same_thread=False)
-            db.execute("SELECT 1 FROM episode LIMIT 1")
+            db = _connect(path, "ro")
+            try:
+                version = schema.schema_of(db)
+                if version > schema.SCHEMA_VERSION:
+                    raise schema.newer(path, version)
+                if version < schema.SCHEMA_VERSION:
+                    raise LedgerOutdated(
+                        f"{path} was made by an older nimbusd (schema {version}). "
+                        "`nimbusctl run` or `nimbusctl publish` converts it.",
+                        path,
+                    )
+                ((epoch,),) = db.execute("SELECT value FROM about WHERE key = 'epoch'").fetchall()
+                return cls(db, path, int(epoch))
+            except BaseException:
+                db.close()
+                raise
         except sqlite3.DatabaseError as error:
-            raise LedgerError(f"{path} is not a usable ledger: {error}") from error
-        return cls(db, path)
+            raise LedgerError(f"{path} is not a usable ledger: {error}", path) from error
 
     def close(self) -> None:
-        self._db.close()
+        """Let go of the file."""
+        super().close()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
-    def about(self, key: str) -> str | None:
-        """A fact about the ledger: `schema`, `job`, `fingerprint`."""
-        row = self._db.execute("SELECT value FROM about WHERE key = ?", (key,)).fetchone()
-        return None if row is None else str(row[0])
+    def put_job(self, row: JobRow) -> None:
+        """Add a job, or replace what is known of it but for its episodes. Durable on return.
 
-    def apply(self, records: Iterable[Record]) -> None:
-        """Write the records in one transaction; durable on return. A committed episode never changes again."""
-        rows = [_row(record) for record in records]
+        Raises LedgerError if the job of that name has another fingerprint.
+        """
+        known = self.job(row.job)
+        if known is not None and known.fingerprint != row.fingerprint:
+            raise LedgerError(
+                f"{self.path} has another job {row.job!r}, with other scenes, seed or pipeline. Rename one of them.",
+                self.path,
+            )
+        names = JOB_COLUMNS.split(", ")
+        changes = ", ".join(f"{name} = excluded.{name}" for name in names[1:])
+        query = f"INSERT INTO job ({JOB_COLUMNS}) VALUES ({_marks(len(names))}) ON CONFLICT (name) DO UPDATE SET "
+        with self._transaction():
+            self._db.execute(query + changes, job_row(row))
+
+    def apply(self, entries: Iterable[LedgerEntry]) -> None:
+        """Write the entries in one transaction, durable on return. A committed episode never changes again.
+
+        Raises LedgerFull or LedgerError; then nothing of it was written.
+        """
+        with self._transaction():
+            self._apply(entries)
+
+    def _apply(self, entries: Iterable[LedgerEntry]) -> None:
+        episodes: list[Sequence[Value]] = []
+        failures: list[Sequence[Value]] = []
+        reasons: Counter[tuple[int, str]] = Counter()
+        opened: dict[int, Sequence[Value]] = {}
+        closed: list[Sequence[Value]] = []
+        for entry in entries:
+            match entry:
+                case Record():
+                    scene = self._scene(entry.key.job, entry.key.scene)
+                    episodes.append(episode_row(scene, entry))
+                    if entry.reason or entry.state is State.FAILED or entry.state is State.QUARANTINED:
+                        place = (self._jobs[entry.key.job], shortened(entry.reason, MOST_REASON))
+                        failures.append(failure_row(scene, entry, self._failed_before(place) + reasons[place]))
+                        reasons[place] += 1
+                case LeaseOpened(lease, job, scene_name, attempt, node, spans):
+                    scene = self._scene(job, scene_name)
+                    opened[lease] = (lease, scene, attempt, node, spans_text(spans))
+                case LeaseClosed(lease):
+                    if opened.pop(lease, None) is None:
+                        closed.append((lease,))
+                case JobRecorded(job, job_state, why):
+                    self._db.execute(
+                        "UPDATE job SET state = ?, why = ? WHERE id = ?", (job_state.value, why, self._job_id(job))
+                    )
+        self._insert(_CLOSED, closed)
+        self._insert(_LEASES, list(opened.values()))
+        self._insert(_EPISODES, episodes)
+        self._insert(_FAILURES, failures)
+        self._insert(_REASONS, [(job, reason, count) for (job, reason), count in reasons.items() if reason])
+        self._failed.update(reasons)
+
+    def release_quarantined(self, job: JobId) -> list[tuple[str, int, Tried]]:
+        """Make a job's quarantined episodes pending again, with a clean record of losses. Durable on return.
+
+        Returns (scene, index, what is known of it) of each.
+        """
+        with self._transaction():
+            query = (
+                f"UPDATE episode SET state = {schema.PENDING}, losses = 0 WHERE state = {schema.QUARANTINED} "
+                "AND scene IN (SELECT id FROM scene WHERE job = ?) RETURNING scene, number, attempt"
+            )
+            rows = self._db.execute(query, (self._job_id(job),)).fetchall()
+            query = "SELECT id, name FROM scene WHERE job = ?"
+            names = dict(self._db.execute(query, (self._job_id(job),)).fetchall())
+        return sorted(
+            ((names[scene], index, Tried(attempt, 0)) for scene, index, attempt in rows), key=lambda row: row[:2]
+        )
+
+    # --- how ---
+
+    def _insert(self, statement: str, rows: Sequence[Sequence[Value]]) -> None:
+        for part in in_chunks(rows, _ROWS_AT_ONCE):
+            marks = ",".join([f"({_marks(len(part[0]))})"] * len(part))
+            self._db.execute(statement.format(marks), [value for row in part for value in row])
+
+    def _job_id(self, job: JobId) -> int:
+        if (known := self._jobs.get(job)) is not None:
+            return known
+        row = self._db.execute("SELECT id FROM job WHERE name = ?", (job,)).fetchone()
+        if row is None:
+            raise LedgerError(f"{self.path} has no job {job!r}: nothing can be recorded of it.", self.path)
+        self._jobs[job] = int(row[0])
+        return self._jobs[job]
+
+    def _scene(self, job: JobId, name: str) -> int:
+        """The number of a scene, which is stored when it is first mentioned."""
+        if (known := self._scenes.get((job, name))) is not None:
+            return known
+        place = (self._job_id(job), name)
+        row = self._db.execute("SELECT id FROM scene WHERE job = ? AND name = ?", place).fetchone()
+        if row is None:
+            ((number,),) = self._db.execute(
+                "INSERT INTO scene (job, name) VALUES (?, ?) RETURNING id", place
+            ).fetchall()
+        else:
+            number = row[0]
+        if len(self._scenes) >= _MOST_KNOWN_SCENES:
+            self._scenes.clear()
+        self._scenes[job, name] = int(number)
+        return int(number)
+
+    def _failed_before(self, place: tuple[int, str]) -> int:
+        if place not in self._failed:
+            query = "SELECT attempts FROM reason WHERE job = ? AND reason = ?"
+            (self._failed[place],) = self._db.execute(query, place).fetchone() or (0,)
+        return self._failed[place]
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """All of the block or nothing of it; durable after it."""
         try:
             self._db.execute("BEGIN IMMEDIATE")
             try:
-                self._db.executemany(_UPSERT, rows)
+                yield
+                self._db.execute("COMMIT")
             except BaseException:
-                self._db.execute("ROLLBACK")
+                self._forget()
+                if self._db.in_transaction:  # a full disk has ended it already
+                    self._db.execute("ROLLBACK")
                 raise
-            self._db.execute("COMMIT")
-        except sqlite3.Error as error:
-            raise LedgerError(f"cannot write to {self.path}: {error}. Nothing was acknowledged; run again.") from error
+        except (sqlite3.Error, OverflowError, UnicodeError, TypeError) as error:
+            raise write_error(self.path, error) from error
 
-    def history(self) -> dict[str, SceneHistory]:
-        """What a restart must know of each scene. Leases of a dead run are open episodes."""
-        counts: dict[str, SceneCount] = {}
-        opened: dict[str, dict[int, OpenEpisode]] = {}
-        first_unknown: dict[str, int] = {}
-        for scene, last in self._db.execute("SELECT scene, MAX(number) FROM episode GROUP BY scene"):
-            counts[scene], opened[scene], first_unknown[scene] = SceneCount(), {}, last + 1
-        settled = (State.COMMITTED.value, State.FAILED.value, State.QUARANTINED.value)
-        query = f"SELECT scene, state, COUNT(*) FROM episode WHERE state IN {settled!r} GROUP BY scene, state"
-        for scene, state, number in self._db.execute(query):
-            setattr(counts[scene], state, number)
-        query = f"SELECT scene, number, attempt, losses FROM episode WHERE state NOT IN {settled!r}"
-        for scene, index, attempt, losses in self._db.execute(query):
-            opened[scene][index] = OpenEpisode(attempt, losses)
-        for scene, last in first_unknown.items():
-            # Records of one batch are written together, but an index may have been opened and never recorded.
-            known = {row[0] for row in self._db.execute("SELECT number FROM episode WHERE scene = ?", (scene,))}
-            for index in range(last):
-                if index not in known:
-                    opened[scene][index] = OpenEpisode(0, 0)
-        return {scene: SceneHistory(counts[scene], opened[scene], first_unknown[scene]) for scene in counts}
-
-    def committed(self) -> Iterator[CommittedPiece]:
-        """Every committed piece, by scene name and index."""
-        query = (
-            "SELECT scene, number, attempt, folder, frames, size_bytes, digest FROM episode "
-            "WHERE state = 'committed' ORDER BY scene, number"
-        )
-        for scene, index, attempt, folder, frames, size_bytes, digest in self._db.execute(query):
-            yield CommittedPiece(EpisodeKey(scene, index), attempt, folder, frames, size_bytes, digest)
-
-    def committed_folder(self, key: EpisodeKey) -> str | None:
-        """The folder of the committed piece of an episode, if there is one."""
-        row = self._db.execute(
-            "SELECT folder FROM episode WHERE scene = ? AND number = ? AND state = 'committed'", (key.scene, key.index)
-        ).fetchone()
-        return None if row is None else str(row[0])
-
-    def failures(self) -> list[tuple[str, str, int]]:
-        """(state, reason, count) of episodes that failed or are quarantined, most frequent first."""
-        query = (
-            "SELECT state, reason, COUNT(*) FROM episode WHERE state IN ('failed', 'quarantined') "
-            "GROUP BY state, reason ORDER BY COUNT(*) DESC, state, reason"
-        )
-        return [(str(state), str(reason), int(number)) for state, reason, number in self._db.execute(query)]
-
-    def quarantined(self) -> list[tuple[EpisodeKey, str, str, str, str]]:
-        """(episode, stage, reason, detail, evidence) of every quarantined episode."""
-        query = (
-            "SELECT scene, number, stage, reason, detail, evidence FROM episode "
-            "WHERE state = 'quarantined' ORDER BY scene, number"
-        )
-        return [(EpisodeKey(row[0], row[1]), row[2], row[3], row[4], row[5]) for row in self._db.execute(query)]
-
-    def release_quarantined(self) -> int:
-        """Make quarantined episodes pending again, with a clean record of losses. Returns how many."""
-        cursor = self._db.execute("UPDATE episode SET state = 'pending', losses = 0 WHERE state = 'quarantined'")
-        return cursor.rowcount
-
-    def _create(self, job: str, fingerprint: str) -> None:
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            known = self._db.execute("SELECT 1 FROM sqlite_master WHERE name = 'about'").fetchone()
-            if known is None:
-                for statement in _SCHEMA.split(";")[:-1]:
-                    self._db.execute(statement)
-                facts = {"schema": str(SCHEMA_VERSION), "job": job, "fingerprint": fingerprint}
-                self._db.executemany("INSERT INTO about VALUES (?, ?)", facts.items())
-        except BaseException:
-            self._db.execute("ROLLBACK")
-            raise
-        self._db.execute("COMMIT")
-
-    def _check(self, job: str, fingerprint: str) -> None:
-        if (schema := self.about("schema")) != str(SCHEMA_VERSION):
-            raise LedgerError(f"{self.path} has schema {schema}, this nimbusd reads {SCHEMA_VERSION}.")
-        if self.about("fingerprint") != fingerprint:
-            raise LedgerError(
-                f"{self.path} belongs to job {self.about('job')!r} with other scenes, seed or pipeline than "
-                f"{job!r} has now. Choose another --output, or restore the job file to resume."
-            )
+    def _forget(self) -> None:
+        """Numbers of scenes may have been taken back."""
+        self._jobs.clear()
+        self._scenes.clear()
+        self._failed.clear()
 
 
-def _row(r: Record) -> tuple[str | int, ...]:
-    """A record's values in the order of _COLUMNS."""
-    where = (r.key.scene, r.key.index, r.state.value, r.attempt, r.losses, r.worker)
-    why = (r.stage, r.reason, r.detail, r.evidence)
-    return (*where, *why, r.folder, r.frames, r.size_bytes, r.digest)
+def fingerprints(path: Path) -> dict[JobId, str]:
+    """The jobs of a ledger of any version, by name. Raises LedgerError."""
+    try:
+        with Ledger.read(path) as ledger:
+            return {row.job: row.fingerprint for row in ledger.jobs()}
+    except LedgerOutdated:
+        with closing(_connect(path, "ro")) as db:
+            name, fingerprint = schema.facts_of_1(db)
+            return {JobId(name): fingerprint}
+
+
+def _connect(path: Path, mode: str) -> sqlite3.Connection:
+    db = sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode={mode}", uri=True, isolation_level=None, check_same_thread=False
+    )
+    db.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
+    return db
+
+
+def _claim(path: Path) -> int:
+    """A descriptor that holds the lock of who writes to the ledger. Raises LedgerBusy or LedgerError."""
+    place = path.with_name(path.name + "-writer")
+    try:
+        lock = os.open(place, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        number = error.errno or 0
+        raise LedgerError(f"cannot open the ledger {path}: {error.strerror} ({place})", path, number) from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(lock)
+        raise LedgerBusy(f"{path} is in use by another master or run. Stop it first.", path, errno.EBUSY) from error
+    return lock
+
+
+def _marks(number: int) -> str:
+    return ",".join("?" * number)
