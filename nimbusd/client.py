@@ -1,0 +1,137 @@
+"""The client to embed: submit jobs to a cluster, follow them, ask how they are.
+
+    from nimbusd.client import Client
+
+    with Client.connect("tcp://127.0.0.1:7600") as client:
+        job = client.submit("examples/nav_mesh.yaml")
+        print(client.wait(job.job).output)
+
+Importing it needs the standard library, pyzmq and msgpack. Only `submit` with a job *file* loads the rest of nimbusd,
+because reading the file checks the arguments of its components.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias, runtime_checkable
+
+from nimbusd.transport import blocking_client, client
+from nimbusd.transport.client import ENDED
+from nimbusd.transport.client_errors import (
+    ClientClosed,
+    ClientError,
+    KeyRefused,
+    MasterUnreachable,
+    RequestRefused,
+    VersionMismatch,
+    WaitTimeout,
+)
+from nimbusd.transport.control import (
+    Done,
+    FailureList,
+    FailureReport,
+    JobReport,
+    JobSummary,
+    NodeSummary,
+    SceneReport,
+    Token,
+)
+from nimbusd.transport.follow import Event, Gap
+
+__all__ = [
+    "ENDED",
+    "AsyncClient",
+    "Client",
+    "ClientClosed",
+    "ClientError",
+    "Done",
+    "Event",
+    "FailureList",
+    "FailureReport",
+    "Gap",
+    "JobLike",
+    "JobReport",
+    "JobSummary",
+    "KeyRefused",
+    "MasterUnreachable",
+    "NodeSummary",
+    "RequestRefused",
+    "SceneReport",
+    "Token",
+    "VersionMismatch",
+    "WaitTimeout",
+    "spec_of",
+]
+
+
+@runtime_checkable
+class HasSpec(Protocol):
+    """A `nimbusd.job.Job`, or what can be described as one."""
+
+    def to_dict(self) -> dict[str, Any]: ...
+
+
+JobLike: TypeAlias = HasSpec | str | os.PathLike[str] | Mapping[str, Any]
+"""A Job, the path of a job file, or `Job.to_dict()`."""
+
+
+def spec_of(job: JobLike, *, output: Path | None = None, overrides: Iterable[str] = ()) -> Mapping[str, Any]:
+    """The description of a job as the master wants it.
+
+    output, overrides: as in `nimbusctl run --output --set`, for a job file. Raises nimbusd.job.JobError, which names
+    every mistake in the file.
+    """
+    if isinstance(job, Mapping):
+        return job
+    if isinstance(job, HasSpec):
+        return job.to_dict()
+    from nimbusd.job import read_job  # pydantic, numpy and the job's components: for those who have a file
+
+    return read_job(Path(job), output=output, overrides=overrides).to_dict()
+
+
+class AsyncClient(client.AsyncClient):
+    """A client for asyncio programs. Make it with `connect`, on the loop that it is used on; close it at the end.
+
+    Methods may be called concurrently. They raise MasterUnreachable, KeyRefused, VersionMismatch, RequestRefused or
+    ClientClosed, all of them ClientErrors.
+    """
+
+    async def submit(
+        self,
+        job: JobLike,
+        *,
+        priority: int = 0,
+        user: str | None = None,
+        max_nodes: int = 0,
+        dynload: bool = True,
+    ) -> JobSummary:
+        """Run a job, or go on with it if it is the same as before. job: a Job, a job file's path, or `Job.to_dict()`.
+
+        priority: greater is sooner. max_nodes: at most so many nodes at a time, 0: no limit. dynload: False divides
+        the work among the nodes beforehand. Raises nimbusd.job.JobError for a file with mistakes.
+        """
+        spec = await asyncio.to_thread(spec_of, job)
+        return await super().submit(spec, priority=priority, user=user, max_nodes=max_nodes, dynload=dynload)
+
+
+class Client(blocking_client.Client):
+    """A client for any thread. Make it with `connect`; close it at the end, or use it in a `with`.
+
+    Methods block, may be called from several threads at once, and raise the ClientErrors that AsyncClient raises.
+    """
+
+    def submit(
+        self,
+        job: JobLike,
+        *,
+        priority: int = 0,
+        user: str | None = None,
+        max_nodes: int = 0,
+        dynload: bool = True,
+    ) -> JobSummary:
+        """As `AsyncClient.submit`."""
+        return super().submit(spec_of(job), priority=priority, user=user, max_nodes=max_nodes, dynload=dynload)

@@ -1,0 +1,543 @@
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import pytest
+import uvloop
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nimbusd import client as embedded
+from nimbusd.client import (
+    AsyncClient,
+    Client,
+    ClientClosed,
+    ClientError,
+    Event,
+    Gap,
+    KeyRefused,
+    MasterUnreachable,
+    RequestRefused,
+    VersionMismatch,
+    WaitTimeout,
+)
+from nimbusd.transport import control, follow
+from nimbusd.transport.client_settings import find_settings, settings_file
+from nimbusd.transport.keys import generate, write_pair
+from nimbusd.transport.requests import REPEAT_AFTER_S, RequestTable
+from tests.scripted_master import Answer, Script, ScriptedMaster, polite, report, summary
+
+NOWHERE = "tcp://127.0.0.1:9"
+
+
+@pytest.fixture
+def master() -> Iterator[ScriptedMaster]:
+    with ScriptedMaster(polite) as scripted:
+        yield scripted
+
+
+@pytest.fixture
+def client(master: ScriptedMaster) -> Iterator[Client]:
+    with Client.connect(master.address, timeout_s=20) as connected:
+        yield connected
+
+
+def scripted(script: Script) -> Script:
+    """`script` where it answers, else `polite`."""
+    return lambda request: polite(request) if (answer := script(request)) is None else answer
+
+
+def python(code: str, *args: str) -> str:
+    """What a fresh interpreter prints."""
+    environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    done = subprocess.run(
+        [sys.executable, "-c", code, *args], capture_output=True, text=True, env=environ, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+# --- embedding ---
+
+
+def test_importing_the_client_loads_the_standard_library_pyzmq_and_msgpack_only() -> None:
+    code = """
+import json, sys
+before = set(sys.modules)
+import nimbusd.client
+print(json.dumps(sorted({name.partition(".")[0] for name in set(sys.modules) - before})))
+"""
+    loaded = set(json.loads(python(code)))
+    # Both extensions bring modules of their Cython runtime along.
+    foreign = {name for name in loaded - sys.stdlib_module_names if "cython" not in name.lower()}
+    assert foreign == {"nimbusd", "zmq", "msgpack"}
+
+
+def test_a_program_that_forgets_to_close_its_client_ends(master: ScriptedMaster) -> None:
+    code = "import sys; from nimbusd.client import Client; print(len(Client.connect(sys.argv[1]).jobs()))"
+    assert python(code, master.address) == "1\n"
+
+
+def test_the_blocking_client_works_inside_a_running_loop(master: ScriptedMaster) -> None:
+    async def main() -> None:
+        with Client.connect(master.address) as client:
+            assert [job.job for job in client.jobs()] == ["house"]
+            ours = asyncio.all_tasks()
+            assert len(ours) == 1  # nothing of the client's runs here
+
+    asyncio.run(main())
+
+
+def test_threads_share_one_client_and_each_gets_its_own_answers(client: Client, master: ScriptedMaster) -> None:
+    def submit(number: int) -> str:
+        return client.submit({"name": f"job_{number}"}).job
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(submit, range(200))) == [f"job_{number}" for number in range(200)]
+    numbers = [request.request for request in master.seen if isinstance(request, control.Submit)]
+    assert len(set(numbers)) == 200
+
+
+def test_a_client_made_before_a_fork_says_so_in_the_child(client: Client) -> None:
+    pid = os.fork()
+    if pid == 0:
+        try:
+            client.jobs()
+        except ClientClosed as error:
+            os._exit(0 if "before a fork" in str(error) else 2)
+        finally:
+            os._exit(3)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert len(client.jobs()) == 1  # the parent's goes on
+
+
+def test_the_asyncio_client_works_on_uvloop(master: ScriptedMaster) -> None:
+    async def main() -> list[str]:
+        async with await AsyncClient.connect(master.address) as client:
+            jobs = await asyncio.gather(*(client.submit({"name": str(number)}) for number in range(50)))
+        return [job.job for job in jobs]
+
+    assert uvloop.run(main()) == [str(number) for number in range(50)]
+
+
+# --- requests and their answers ---
+
+
+def test_every_call_asks_what_it_says(client: Client, master: ScriptedMaster) -> None:
+    client.submit({"name": "house"}, priority=3, user="eve", max_nodes=2, dynload=False)
+    client.jobs(ended=False)
+    assert client.job("house").reasons == {"unreachable": 1}
+    assert client.cancel("house").count == 1
+    client.retry("house")
+    client.drain("node-a")
+    client.drain("node-a", on=False)
+    assert [node.node for node in client.nodes()] == ["node-a", "node-b"]
+    assert client.counters() == {"dropped_malformed": 2}
+    assert client.token(60.0).token == "nimbus1.secret"
+    asked = [request for request in master.seen if not isinstance(request, control.Watch)]
+    assert [type(request).__name__ for request in asked] == (
+        ["Submit", "Jobs", "JobDetail", "Cancel", "Retry", "DrainNode", "DrainNode", "Nodes", "Nodes", "MakeToken"]
+    )
+    submit, jobs = asked[:2]
+    assert isinstance(submit, control.Submit)
+    assert isinstance(jobs, control.Jobs)
+    assert (submit.priority, submit.user, submit.max_nodes, submit.dynload) == (3, "eve", 2, False)
+    assert jobs.ended is False
+
+
+def test_a_job_file_is_read_and_sent_as_its_description(client: Client, master: ScriptedMaster, tmp_path: Path) -> None:
+    from tests.test_job_file import JOB
+
+    (tmp_path / "meshes").mkdir()
+    (tmp_path / "job.yaml").write_text(JOB)
+    assert client.submit(tmp_path / "job.yaml").job == "toy"
+    sent = master.seen[-1]
+    assert isinstance(sent, control.Submit)
+    assert sent.spec == embedded.spec_of(tmp_path / "job.yaml")
+    assert sent.spec["scenes"][0][0] == "flat"
+
+
+def test_a_refusal_has_the_masters_sentence_and_a_word_for_programs(client: Client) -> None:
+    with pytest.raises(RequestRefused, match="there is no job 'hose'; there are: house") as caught:
+        client.cancel("hose")
+    assert caught.value.code == "unknown_job"
+
+
+def test_a_job_without_a_name_is_refused_before_it_is_sent(client: Client, master: ScriptedMaster) -> None:
+    with pytest.raises(RequestRefused, match="must have a name"):
+        client.submit({"scenes": []})
+    assert not any(isinstance(request, control.Submit) for request in master.seen)
+
+
+def test_a_job_too_large_for_a_message_is_refused_here(client: Client) -> None:
+    with pytest.raises(RequestRefused, match="Submit cannot be sent") as caught:
+        client.submit({"name": "large", "scenes": ["x" * (17 << 20)]})
+    assert caught.value.code == "too_large"
+
+
+def test_failures_are_fetched_page_by_page() -> None:
+    everything = [
+        control.FailureReport("kitchen", index, 1, "failed", "plan", "unreachable", "", "", "n") for index in range(250)
+    ]
+
+    def script(request: control.Request) -> Answer:
+        if isinstance(request, control.Failures):
+            page = tuple(everything[request.offset : request.offset + min(request.limit, 70)])
+            return control.FailureList(request.request, page, len(everything))
+        return None
+
+    with ScriptedMaster(scripted(script)) as master, Client.connect(master.address) as client:
+        assert [failure.index for failure in client.failures("house")] == list(range(250))
+
+
+def test_answers_that_are_unasked_doubled_or_garbage_are_dropped_and_harm_nothing() -> None:
+    junk: Iterator[Answer] = itertools.cycle(
+        [b"\xff\x00garbage", control.Done(9999), control.Hello("n", "s", "v", "e", {}, 1, ())]
+    )
+
+    def script(request: control.Request) -> Answer:
+        return next(junk) if isinstance(request, control.Cancel) else None
+
+    with ScriptedMaster(scripted(script)) as master, Client.connect(master.address, timeout_s=0.3) as client:
+        for dropped in (1, 2, 3):
+            with pytest.raises(MasterUnreachable, match=rf"did not answer Cancel.*\({dropped} frames"):
+                client.cancel("house")
+        assert len(client.jobs()) == 1
+
+
+def test_an_answer_of_another_kind_is_an_error_that_names_both() -> None:
+    def script(request: control.Request) -> Answer:
+        return control.Done(request.request) if isinstance(request, control.Nodes) else None
+
+    with (
+        ScriptedMaster(scripted(script)) as master,
+        Client.connect(master.address) as client,
+        pytest.raises(ClientError, match="answered Nodes with Done, not NodeList"),
+    ):
+        client.nodes()
+
+
+# --- what can go wrong with the connection ---
+
+
+def test_a_master_that_is_not_there_is_told_with_address_and_time() -> None:
+    with pytest.raises(MasterUnreachable, match=rf"cannot reach the master at {NOWHERE} after 0\.2 s"):
+        Client.connect(NOWHERE, timeout_s=0.2)
+
+
+def test_a_master_that_does_not_answer_is_told_apart_from_one_that_is_not_there() -> None:
+    says = "accepted the connection but did not answer Watch"
+    with ScriptedMaster(lambda request: None) as master, pytest.raises(MasterUnreachable, match=says):
+        Client.connect(master.address, timeout_s=0.2)
+
+
+def test_a_request_made_while_the_master_is_away_is_answered_when_it_is_back() -> None:
+    with ScriptedMaster(polite) as first:
+        client = Client.connect(first.address, timeout_s=30)
+    with client, ThreadPoolExecutor() as pool:
+        answer = pool.submit(client.jobs)
+        with ScriptedMaster(polite, port=first.port):
+            assert len(answer.result()) == 1
+
+
+def test_a_request_whose_answer_a_dying_master_took_along_is_sent_again() -> None:
+    asked = threading.Event()
+
+    def mute(request: control.Request) -> Answer:
+        if isinstance(request, control.Jobs):
+            asked.set()
+            return None
+        return polite(request)
+
+    with ThreadPoolExecutor() as pool:
+        with ScriptedMaster(mute) as first:
+            client = Client.connect(first.address, timeout_s=30)
+            answer = pool.submit(client.jobs)
+            assert asked.wait(30)
+        with client, ScriptedMaster(polite, port=first.port) as second:
+            assert len(answer.result()) == 1
+        assert second.seen == [first.seen[-1]]  # with the same number, once
+
+
+@pytest.mark.parametrize("whole_frame", [False, True])
+def test_a_master_of_another_version_is_told_at_once(whole_frame: bool) -> None:
+    """Either it refuses us in words, or we cannot read it."""
+
+    def script(request: control.Request) -> Answer:
+        if whole_frame:
+            frame: bytes = msgpack.packb({"v": 99, "t": "Events", "b": {}})
+            return frame
+        return control.Refused(0, "bad_version", "the master speaks version 99, you speak version 1")
+
+    with ScriptedMaster(script) as master, pytest.raises(VersionMismatch, match="99"):
+        Client.connect(master.address, timeout_s=30)
+
+
+def test_keys_that_do_not_fit_are_told_at_once_and_in_words(tmp_path: Path) -> None:
+    keys = generate()
+    (own, _), (_, public) = write_pair(generate(), tmp_path, "ada"), write_pair(keys, tmp_path, "master")
+    with ScriptedMaster(polite, keys=keys) as master:
+        with Client.connect(master.address, master_key=str(public), key=own) as client:
+            assert len(client.jobs()) == 1
+        with pytest.raises(KeyRefused, match="wants encryption"):
+            Client.connect(master.address, timeout_s=30)
+        with pytest.raises(KeyRefused, match="does not have the master's key"):
+            Client.connect(master.address, master_key=generate().public, key=own, timeout_s=30)
+    with ScriptedMaster(polite) as plain, pytest.raises(KeyRefused, match="does not have the master's key"):
+        Client.connect(plain.address, master_key=keys.public, timeout_s=30)
+
+
+@pytest.mark.parametrize(
+    ("address", "says"),
+    [
+        ("tcp://10.1.2.3:7600", "used with keys only"),
+        ("cluster", "not of the form"),
+        ("http://127.0.0.1:7600", "not of the form"),
+    ],
+)
+def test_an_address_that_cannot_be_used_is_told_without_trying_it(address: str, says: str) -> None:
+    with pytest.raises(ClientError, match=says):
+        Client.connect(address)
+
+
+def test_closing_fails_the_calls_that_are_under_way() -> None:
+    asked = threading.Event()
+
+    def script(request: control.Request) -> Answer:
+        if isinstance(request, control.Jobs):
+            asked.set()
+            return None
+        return polite(request)
+
+    with ScriptedMaster(script) as master, ThreadPoolExecutor() as pool:
+        client = Client.connect(master.address, timeout_s=60)
+        under_way = pool.submit(client.jobs)
+        assert asked.wait(30)
+        client.close()
+        client.close()
+        with pytest.raises(ClientClosed):
+            under_way.result()
+        with pytest.raises(ClientClosed):
+            client.jobs()
+
+
+async def test_a_cancelled_call_is_forgotten(master: ScriptedMaster) -> None:
+    async with await AsyncClient.connect(master.address) as client:
+        call = asyncio.create_task(client.ask_events("1:0", "", 60.0))
+        await asyncio.sleep(0)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        assert len(client._requests) == 0
+
+
+# --- events ---
+
+
+class Feed:
+    """Events as the master keeps them, in one epoch. Watch is answered at once."""
+
+    def __init__(self, epoch: int, count: int, first: int = 0) -> None:
+        self.epoch, self.count, self.first = epoch, count, first
+
+    def __call__(self, request: control.Request) -> Answer:
+        if not isinstance(request, control.Watch):
+            return polite(request)
+        epoch, _, number = (request.cursor or f"{self.epoch}:{self.count}").partition(":")
+        wanted = int(number) if int(epoch) == self.epoch else 0
+        start = max(wanted, self.first)
+        if start >= self.count and request.wait_s:
+            return None  # nothing yet
+        stop = min(start + 3, self.count)
+        events = tuple(
+            {"event": "episode_committed", "job": "house", "time": 1.5, "index": i, "cursor": f"{self.epoch}:{i + 1}"}
+            for i in range(start, stop)
+        )
+        return control.Events(request.request, f"{self.epoch}:{stop}", events, start - wanted)
+
+
+def take(items: Iterator[Event | Gap], count: int) -> list[Any]:
+    return [item if isinstance(item, Gap) else item.fields["index"] for item in itertools.islice(items, count)]
+
+
+def test_events_come_in_order_and_each_says_how_to_go_on_after_it() -> None:
+    with ScriptedMaster(Feed(1, 10)) as master, Client.connect(master.address) as client:
+        _, second = itertools.islice(client.watch("1:2"), 2)
+        assert isinstance(second, Event)
+        assert (second.name, second.job, second.time_unix_s, second.fields) == (
+            "episode_committed",
+            "house",
+            1.5,
+            {"index": 3},
+        )
+        assert take(client.watch(second.cursor), 6) == [4, 5, 6, 7, 8, 9]
+
+
+def test_events_that_the_master_no_longer_has_are_told_as_a_gap() -> None:
+    with ScriptedMaster(Feed(1, 10, first=7)) as master, Client.connect(master.address) as client:
+        assert take(client.watch("1:2"), 4) == [Gap(5, "1:2"), 7, 8, 9]
+
+
+def test_watching_goes_on_through_a_restart_of_the_master_and_tells_the_gap(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(follow, "AWAY_S", 0.0)
+    with ScriptedMaster(Feed(1, 2)) as first:
+        client = Client.connect(first.address, timeout_s=0.5)
+        items = client.watch("1:0")
+        assert take(items, 2) == [0, 1]
+    with client, ThreadPoolExecutor() as pool:
+        rest = pool.submit(take, items, 3)
+        with ScriptedMaster(Feed(2, 2), port=first.port):
+            assert rest.result() == [Gap(None, "1:2"), 0, 1]
+
+
+def test_watching_ends_with_an_error_when_the_master_stays_away_too_long() -> None:
+    with ScriptedMaster(Feed(1, 2)) as first:
+        client = Client.connect(first.address, timeout_s=0.1)
+    with client, pytest.raises(MasterUnreachable):
+        next(client.watch("", away_s=0.0))
+
+
+async def test_the_asyncio_client_watches_too() -> None:
+    with ScriptedMaster(Feed(1, 5)) as master:
+        async with await AsyncClient.connect(master.address) as client:
+            seen: list[Any] = []
+            async for item in client.watch("1:0"):
+                assert isinstance(item, Event)
+                seen.append(item.fields["index"])
+                if len(seen) == 5:
+                    break
+    assert seen == [0, 1, 2, 3, 4]
+
+
+def test_waiting_returns_how_the_job_ended() -> None:
+    states = iter(["running", "paused", "incomplete"])
+
+    def script(request: control.Request) -> Answer:
+        if isinstance(request, control.JobDetail):
+            return report(request.request, summary(state=next(states)))
+        return None
+
+    with ScriptedMaster(scripted(script)) as master, Client.connect(master.address) as client:
+        assert client.wait("house", timeout_s=60).state == "incomplete"
+
+
+def test_waiting_too_long_is_an_error_that_python_knows_as_a_timeout() -> None:
+    def script(request: control.Request) -> Answer:
+        silent = isinstance(request, control.Watch) and request.wait_s > 0
+        return None if silent else polite(request)
+
+    with ScriptedMaster(script) as master, Client.connect(master.address) as client:
+        with pytest.raises(WaitTimeout, match=r"'house' has not ended after 0\.1 s"):
+            client.wait("house", timeout_s=0.1)
+        with pytest.raises(TimeoutError):
+            client.wait("house", timeout_s=0.1)
+
+
+# --- decisions without a socket ---
+
+
+@given(st.lists(st.tuples(st.sampled_from(["ask", "send", "lose", "answer"]), st.floats(0.0, 4.0)), max_size=40))
+def test_a_request_is_outstanding_until_it_is_answered_or_late_and_due_only_when_a_repeat_helps(
+    story: list[tuple[str, float]],
+) -> None:
+    table = RequestTable()
+    now, timeout_s = 0.0, 10.0
+    open_until: dict[int, float] = {}
+    sent_at: dict[int, float] = {}
+    for what, passed_s in story:
+        now += passed_s
+        for late in table.expired(now):
+            assert open_until.pop(late.number) <= now
+            sent_at.pop(late.number, None)
+        assert {request.number for request in table.all()} == set(open_until)
+        due = {request.number for request in table.due(now)}
+        assert due == {n for n in open_until if n not in sent_at or sent_at[n] + REPEAT_AFTER_S <= now}
+        match what:
+            case "ask":
+                request = table.ask(control.Nodes, now, timeout_s)
+                assert request.number not in open_until
+                open_until[request.number] = now + timeout_s
+            case "send":
+                for number in due:
+                    table.sent(number, now)
+                    sent_at[number] = now
+            case "lose":
+                table.reconnected()
+                sent_at.clear()
+            case _ if open_until:
+                number = min(open_until)
+                assert table.settle(number) is not None
+                assert table.settle(number) is None
+                del open_until[number]
+                sent_at.pop(number, None)
+        if open_until:
+            assert table.next_at(connected=False) == min(open_until.values())
+
+
+def test_a_long_look_at_the_master_is_not_repeated_while_it_may_rightly_take_so_long() -> None:
+    table = RequestTable()
+    watch = table.ask(lambda number: control.Watch(number, wait_s=60.0), 0.0, 10.0, patience_s=60.0)
+    table.sent(watch.number, 0.0)
+    assert not table.due(62.0)
+    assert table.due(60.0 + REPEAT_AFTER_S)
+    assert table.next_at(connected=True) == 60.0 + REPEAT_AFTER_S
+    assert not table.expired(69.0)
+    assert table.expired(70.0)
+
+
+# --- settings ---
+
+
+def write_settings(folder: Path, text: str) -> dict[str, str]:
+    """The environment in which `text` is the settings file."""
+    environ = {"XDG_CONFIG_HOME": str(folder)}
+    path = settings_file(environ)
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    return environ
+
+
+def test_settings_come_from_arguments_then_the_environment_then_the_file(tmp_path: Path) -> None:
+    master, other = generate().public, generate().public
+    environ = write_settings(tmp_path, f'master = "tcp://10.0.0.5:7600"\nmaster_key = "{master}"\nkey = "/k/ada.key"\n')
+    found = find_settings(environ=environ)
+    assert (found.address, found.master_key, found.key) == ("tcp://10.0.0.5:7600", master, Path("/k/ada.key"))
+    environ["NIMBUS_MASTER_KEY"] = other
+    assert find_settings(environ=environ).master_key == other
+    assert find_settings("10.0.0.6:1", master, environ=environ).master_key == master
+    assert find_settings("10.0.0.6:1", environ=environ).address == "tcp://10.0.0.6:1"
+
+
+def test_the_files_keys_are_not_used_for_a_loopback_address_from_elsewhere(tmp_path: Path) -> None:
+    environ = write_settings(tmp_path, f'master = "tcp://10.0.0.5:7600"\nmaster_key = "{generate().public}"\n')
+    assert find_settings("127.0.0.1:7600", environ=environ).master_key == ""
+
+
+def test_without_any_settings_the_master_is_on_this_machine(tmp_path: Path) -> None:
+    found = find_settings(environ={"XDG_CONFIG_HOME": str(tmp_path)})
+    assert (found.address, found.master_key, found.key) == ("tcp://127.0.0.1:7600", "", None)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("mastr = 'x'", "unknown key 'mastr'; did you mean 'master'?"),
+        ("master = 7600", "'master' must be text in quotes, but it is 7600"),
+        ("master = ", "cannot be read"),
+        ("master = '10.0.0.5:7600'\nmaster_key = '/no/such.pub'", "master's key: .*/no/such.pub"),
+    ],
+)
+def test_a_mistake_in_the_settings_file_is_named(tmp_path: Path, text: str, says: str) -> None:
+    with pytest.raises(ClientError, match=says):
+        find_settings(environ=write_settings(tmp_path, text))

@@ -1,0 +1,40 @@
+"""What can go wrong between a client and the master: one type per meaning, each text a sentence for a person."""
+
+from __future__ import annotations
+
+from nimbusd.transport.errors import TransportError
+
+
+class ClientError(TransportError):
+    """Base of every error that the client raises on purpose."""
+
+
+class MasterUnreachable(ClientError):
+    """There is no connection to the master, or it does not answer.
+
+    The request may have been carried out; every request may be repeated.
+    """
+
+
+class KeyRefused(ClientError):
+    """The two sides do not accept each other's keys. Trying again changes nothing."""
+
+
+class VersionMismatch(ClientError):
+    """The master speaks another version of the protocol."""
+
+
+class RequestRefused(ClientError):
+    """The master, or this side on its behalf, will not do it. code: a word for programs, as in `Refused`."""
+
+    def __init__(self, code: str, error: str) -> None:
+        super().__init__(error)
+        self.code = code
+
+
+class WaitTimeout(ClientError, TimeoutError):
+    """What was waited for has not happened yet; it goes on without us."""
+
+
+class ClientClosed(ClientError):
+    """The client was closed, before or during the call."""
