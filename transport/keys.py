@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+import struct
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,7 +46,7 @@ def is_key(text: str) -> bool:
         return False
     try:
         return z85.encode(z85.decode(text)) == text.encode()
-    except (KeyError, ValueError):
+    except (KeyError, ValueError, struct.error):  # the last for groups that are more than 32 bits
         return False
 
 
