@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from nimbusd.job import Findings, JobError, LoadedJob, Problem, check_job, load_job
-from nimbusd.master.ledger import Ledger, LedgerError
+from nimbusd.master.ledger import LedgerError, fingerprints
 from nimbusd.master.output import ledger_path
 
 _SHOWN_SCENES = 4
@@ -52,20 +52,17 @@ def _foreign_ledger(loaded: LoadedJob) -> Iterable[Problem]:
     if not path.exists():
         return
     try:
-        ledger = Ledger.read(path)
-        try:
-            job, fingerprint = ledger.about("job"), ledger.about("fingerprint")
-        finally:
-            ledger.close()
+        known = fingerprints(path)
     except LedgerError as error:
         yield Problem(loaded.where("output"), str(error))
         return
-    if fingerprint != loaded.job.fingerprint():
-        text = (
-            f"output {loaded.job.output} holds episodes of job '{job}' with other settings; "
-            f"give another --output, or remove the folder"
-        )
-        yield Problem(loaded.where("output"), text)
+    for job, fingerprint in known.items():
+        if fingerprint != loaded.job.fingerprint():
+            text = (
+                f"output {loaded.job.output} holds episodes of job '{job}' with other settings; "
+                f"give another --output, or remove the folder"
+            )
+            yield Problem(loaded.where("output"), text)
 
 
 def _as_json(loaded: LoadedJob | None, findings: Findings) -> dict[str, Any]:

@@ -68,6 +68,7 @@ _EPISODES = (
 _FAILURES = "INSERT OR REPLACE INTO failure VALUES {}"
 _LEASES = "INSERT OR REPLACE INTO lease VALUES {}"
 _CLOSED = "DELETE FROM lease WHERE id IN (VALUES {})"
+_JOB_STATE = "UPDATE job SET state = ?, why = ?, environment = iif(? = '', environment, ?) WHERE id = ?"
 _REASONS = "INSERT INTO reason VALUES {} ON CONFLICT DO UPDATE SET attempts = attempts + excluded.attempts"
 
 
@@ -190,10 +191,8 @@ class Ledger(LedgerReads):
                 case LeaseClosed(lease):
                     if opened.pop(lease, None) is None:
                         closed.append((lease,))
-                case JobRecorded(job, job_state, why):
-                    self._db.execute(
-                        "UPDATE job SET state = ?, why = ? WHERE id = ?", (job_state.value, why, self._job_id(job))
-                    )
+                case JobRecorded(job, job_state, why, environment):
+                    self._db.execute(_JOB_STATE, (job_state.value, why, environment, environment, self._job_id(job)))
         self._insert(_CLOSED, closed)
         self._insert(_LEASES, list(opened.values()))
         self._insert(_EPISODES, episodes)
