@@ -106,11 +106,15 @@ class LeaseClosed:
 
 @dataclass(frozen=True, slots=True)
 class JobRecorded:
-    """The job's state from now on. why: of a pause or an end, in words."""
+    """The job's state from now on. why: of a pause or an end, in words.
+
+    environment: the hash that nodes must have from now on (JobRow.environment); empty: as before.
+    """
 
     job: JobId
     state: JobState
     why: str = ""
+    environment: str = ""
 
 
 LedgerEntry: TypeAlias = Record | LeaseOpened | LeaseClosed | JobRecorded

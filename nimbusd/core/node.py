@@ -103,6 +103,11 @@ class NodeMachine:
         """Whether nothing is held and nothing waits for an acknowledgement."""
         return not self._leases
 
+    def sizes(self) -> dict[str, int]:
+        """How much is remembered of leases, by kind: all zero when the node is idle."""
+        given = sum(len(worker.given) for worker in self._workers.values())
+        return {"leases": len(self._leases), "stored": len(self._stored), "given": given, "holding": self._holding}
+
     def jobs(self) -> frozenset[JobId]:
         """The jobs of which leases are held."""
         return frozenset(held.lease.job for held in self._leases.values())

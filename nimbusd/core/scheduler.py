@@ -87,6 +87,10 @@ class Scheduler:
             orders += self._feed(now)
         return orders
 
+    def sizes(self) -> dict[str, int]:
+        """How much is remembered of open jobs, by kind: all zero when there is none."""
+        return self.tasks.sizes()
+
     # --- nodes ---
 
     def _heartbeat(self, fact: HeartbeatSeen, now: float) -> list[Order]:

@@ -408,6 +408,10 @@ class TaskManager:
     def __iter__(self) -> Iterator[Job]:
         return iter(self.jobs.values())
 
+    def sizes(self) -> dict[str, int]:
+        """How much is remembered, by kind."""
+        return {"jobs": len(self.jobs), "leases": len(self.leases), "holders": len(self._by_node)}
+
 
 def _record(fact: AttemptFailed, state: State, losses: int) -> Record:
     return Record(

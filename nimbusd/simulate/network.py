@@ -1,0 +1,73 @@
+"""A virtual network: delay, loss, duplication, reordering and partitions, on links between named ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+from typing import TypeVar
+
+from nimbusd.simulate.clock import Clock
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Weather:
+    """What the network does to messages.
+
+    delay_s: of every message; jitter_s: mean of what comes on top (exponential). reorder: later messages may
+    overtake earlier ones; without it a link keeps their order, as TCP does. loss, duplication: shares of messages.
+    """
+
+    delay_s: float = 0.002
+    jitter_s: float = 0.0
+    reorder: bool = False
+    loss: float = 0.0
+    duplication: float = 0.0
+
+
+FAIR = Weather()
+
+
+class Network:
+    """Carries messages. A partition also swallows what is on its way."""
+
+    def __init__(self, clock: Clock, rng: Random, weather: Weather = FAIR) -> None:
+        self.weather = weather
+        self.lost = 0
+        self._clock = clock
+        self._rng = rng
+        self._cut: set[tuple[str, str]] = set()
+        self._last: dict[tuple[str, str], float] = {}
+
+    def cut(self, source: str, target: str) -> None:
+        """Let nothing through in this direction."""
+        self._cut.add((source, target))
+
+    def heal(self, source: str, target: str) -> None:
+        """Let messages through again."""
+        self._cut.discard((source, target))
+
+    def is_cut(self, source: str, target: str) -> bool:
+        """Whether nothing gets through in this direction."""
+        return (source, target) in self._cut
+
+    def send(self, source: str, target: str, deliver: Callable[[T], None], message: T) -> None:
+        """Have `deliver(message)` called when the message arrives, if it does."""
+        weather = self.weather
+        for _ in range(1 + (weather.duplication > 0 and self._rng.random() < weather.duplication)):
+            if weather.loss > 0 and self._rng.random() < weather.loss:
+                self.lost += 1
+                continue
+            delay_s = weather.delay_s + (self._rng.expovariate(1 / weather.jitter_s) if weather.jitter_s else 0.0)
+            when, link = self._clock.now + delay_s, (source, target)
+            if not weather.reorder:
+                when = self._last[link] = max(when, self._last.get(link, 0.0))
+            self._clock.at(when, self._arrive, link, deliver, message)
+
+    def _arrive(self, link: tuple[str, str], deliver: Callable[[T], None], message: T) -> None:
+        if link in self._cut:
+            self.lost += 1
+        else:
+            deliver(message)

@@ -1,0 +1,379 @@
+"""A virtual node: the real `NodeMachine`, compute workers that only take time, and the shell's rules between them."""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from dataclasses import dataclass, field, replace
+from typing import Protocol, TypeAlias
+
+from nimbusd.core.episodes import JobId, NodeId, WorkerId
+from nimbusd.core.facts import (
+    Acknowledge,
+    AskHello,
+    AttemptFailed,
+    EpisodesReturned,
+    Fact,
+    GrantLease,
+    HeartbeatSeen,
+    NodeLeft,
+    NodeSeen,
+    NodeUnfit,
+    PiecesStored,
+    RevokeLease,
+    StoredPiece,
+)
+from nimbusd.core.node import NodeMachine
+from nimbusd.core.node_facts import (
+    AssignJob,
+    Connected,
+    DrainSet,
+    DropPiece,
+    EpisodeBegan,
+    EpisodeFailed,
+    EpisodeStored,
+    JobUnfit,
+    MakeEpisode,
+    NodeFact,
+    NodeOrder,
+    RecallWorker,
+    StopWorker,
+    WorkerGone,
+    WorkerPulls,
+    WorkerReturns,
+    WorkerWaits,
+)
+from nimbusd.simulate.clock import Clock
+from nimbusd.simulate.workload import Fate, Workload
+
+HELLO_AGAIN_S = 1.0
+PLAN_SHARE = 0.2
+"""The part of an episode's time after which it is known that it cannot be planned."""
+
+
+@dataclass(frozen=True, slots=True)
+class Welcome:
+    """The master's answer to a hello. draining: what it wants of the node."""
+
+    draining: bool
+
+
+ToNode: TypeAlias = Welcome | AskHello | GrantLease | RevokeLease | Acknowledge | DrainSet
+
+
+@dataclass(frozen=True, slots=True)
+class NodeModel:
+    """What a node is like.
+
+    speed: of its slots. prefetch: episodes that a worker has at a time, the running one included. start_s: from a
+    worker's spawn until it waits for a job; open_s: from then on until it can begin. crashes, hangs: shares of
+    attempts that kill their worker; a hang is killed hang_s after the episode should have ended.
+    """
+
+    slots: int = 1
+    speed: float = 1.0
+    environment: str = "e"
+    prefetch: int = 1
+    start_s: float = 0.1
+    open_s: float = 0.0
+    crashes: float = 0.0
+    hangs: float = 0.0
+    hang_s: float = 3.0
+    unfit: frozenset[JobId] = frozenset()
+
+    def reliable(self) -> NodeModel:
+        """The same node, without workers that die by chance."""
+        return replace(self, crashes=0.0, hangs=0.0)
+
+
+class World(Protocol):
+    """What a node needs of what is around it."""
+
+    clock: Clock
+    heartbeat_s: float
+    node_tick_s: float
+
+    def workload(self, job: JobId) -> Workload:
+        """The job as it really is."""
+
+    def random(self) -> float:
+        """A number in [0, 1) for what happens by chance."""
+
+    def tell_master(self, node: str, fact: Fact) -> None:
+        """Send something to the master."""
+
+    def began(self, node: str, order: MakeEpisode) -> None:
+        """A worker begins an attempt."""
+
+    def stored(self, job: JobId, folder: str, busy_s: float) -> None:
+        """A piece is durable."""
+
+    def dropped(self, job: JobId, folder: str) -> None:
+        """A node removes a piece."""
+
+
+@dataclass(slots=True, eq=False)
+class _Worker:
+    id: WorkerId
+    job: JobId | None = None
+    loaded: tuple[JobId, str] | None = None
+    queue: deque[MakeEpisode] = field(default_factory=deque)
+    current: MakeEpisode | None = None
+    leaving: bool = False
+
+
+@dataclass(slots=True)
+class Spent:
+    """Seconds of slots. busy: in attempts, loading included; loading: scenes."""
+
+    busy_s: float = 0.0
+    loading_s: float = 0.0
+
+
+class VirtualNode:
+    """A node that can crash, be cut off and come back. Everything it holds dies with it, except stored pieces."""
+
+    def __init__(self, world: World, name: str, model: NodeModel) -> None:
+        self.name = name
+        self.model = model
+        self.machine: NodeMachine | None = None
+        self.session = 0
+        self.welcomed = False
+        self.down_since: float | None = 0.0
+        self.disk_full = False
+        self.spent = Spent()
+        self._world = world
+        self._clock = world.clock
+        self._slots: dict[str, _Worker] = {}
+        self._spawned = itertools.count()
+
+    # --- life and death ---
+
+    def start(self) -> None:
+        """Start the node's process."""
+        if self.machine is not None:
+            return
+        self.session += 1
+        self.down_since = None
+        session = f"{self.name}.{self.session}"
+        self.machine = NodeMachine(NodeId(self.name), session, self.model.slots, self._world.heartbeat_s)
+        for number in range(self.model.slots):
+            self._spawn(f"gpu:{number}", self.session)
+        self.hello()
+        self._clock.after(self._world.node_tick_s * self._world.random(), self._tick, self.session)
+
+    def crash(self) -> None:
+        """The process dies, and its workers with it."""
+        if self.machine is not None:
+            self.machine, self.down_since, self.welcomed = None, self._clock.now, False
+            self._slots.clear()
+
+    def leave(self) -> None:
+        """Say goodbye and stop. The shell does so when the machine is idle."""
+        if self.machine is not None:
+            self._world.tell_master(self.name, NodeLeft(NodeId(self.name), f"{self.name}.{self.session}", "said bye"))
+            self.crash()
+
+    def hello(self) -> None:
+        """Introduce the node to the master, until it says welcome."""
+        self.welcomed = False
+        self._introduce(self.session)
+
+    def _introduce(self, session: int) -> None:
+        if self.machine is None or self.session != session or self.welcomed:
+            return
+        model = self.model
+        seen = NodeSeen(NodeId(self.name), f"{self.name}.{session}", model.environment, model.slots)
+        self._world.tell_master(self.name, seen)
+        self._clock.after(HELLO_AGAIN_S, self._introduce, session)
+
+    def _tick(self, session: int) -> None:
+        if self.machine is not None and self.session == session:
+            self._settle()
+            self._clock.after(self._world.node_tick_s, self._tick, session)
+
+    # --- what can be seen from outside ---
+
+    def idle_slots(self) -> int:
+        """Slots whose worker has nothing to do."""
+        return sum(worker.current is None and not worker.queue for worker in self._slots.values())
+
+    def running(self) -> list[MakeEpisode]:
+        """Episodes that are being made."""
+        return [worker.current for worker in self._slots.values() if worker.current is not None]
+
+    # --- messages and facts ---
+
+    def receive(self, session: int, message: ToNode) -> None:
+        """A message from the master, sent to a session of this node; it is lost with the session's connection."""
+        if self.machine is None or session != self.session:
+            return
+        match message:
+            case AskHello():
+                self.hello()
+            case Welcome(draining):
+                self.welcomed = True
+                self._feed(Connected(), DrainSet(draining))
+            case GrantLease(job=job):
+                if job in self.model.unfit:  # a restarted master does not know any more
+                    self._tell_unfit(job)
+                self._feed(message)
+            case _:
+                self._feed(message)
+
+    def _feed(self, *facts: NodeFact) -> None:
+        machine = self.machine
+        assert machine is not None
+        for fact in facts:
+            for order in machine.handle(fact, self._clock.now):
+                self._carry_out(order)
+        self._settle()
+
+    def _settle(self) -> None:
+        if self.machine is not None:
+            for order in self.machine.settle(self._clock.now):
+                self._carry_out(order)
+
+    def _carry_out(self, order: NodeOrder) -> None:
+        match order:
+            case HeartbeatSeen() | PiecesStored() | AttemptFailed() | EpisodesReturned():
+                self._world.tell_master(self.name, order)
+            case MakeEpisode(worker=id):
+                worker = self._worker(id)
+                assert worker is not None
+                assert not worker.leaving
+                assert worker.job == order.job
+                worker.queue.append(order)
+                self._begin_next(worker)
+            case AssignJob(id, job):
+                worker = self._worker(id)
+                assert worker is not None
+                assert worker.job is None
+                worker.job = job
+                self._clock.after(self.model.open_s, self._opened, worker, self.session)
+            case RecallWorker(id):
+                if (worker := self._worker(id)) is not None:
+                    worker.leaving = True
+                    self._clock.after(0.0, self._leave, worker, self.session)
+            case StopWorker(id):
+                if (worker := self._worker(id)) is not None:
+                    self._clock.after(0.0, self._kill, worker, self.session, "stopped")
+            case DropPiece(job, folder):
+                self._world.dropped(job, folder)
+
+    def _tell_unfit(self, job: JobId) -> None:
+        self._world.tell_master(self.name, NodeUnfit(NodeId(self.name), job, "its backend is missing here"))
+
+    # --- workers ---
+
+    def _worker(self, worker: WorkerId) -> _Worker | None:
+        known = self._slots.get(worker.partition("#")[0])
+        return known if known is not None and known.id == worker else None
+
+    def _is_alive(self, worker: _Worker, session: int) -> bool:
+        return session == self.session and self._worker(worker.id) is worker
+
+    def _spawn(self, slot: str, session: int) -> None:
+        if self.machine is None or self.session != session:
+            return
+        worker = self._slots[slot] = _Worker(WorkerId(f"{slot}#{next(self._spawned)}"))
+        self._clock.after(self.model.start_s, self._started, worker, session)
+
+    def _started(self, worker: _Worker, session: int) -> None:
+        if self._is_alive(worker, session):
+            self._feed(WorkerWaits(worker.id))
+
+    def _opened(self, worker: _Worker, session: int) -> None:
+        if not self._is_alive(worker, session):
+            return
+        assert worker.job is not None
+        if worker.job in self.model.unfit:
+            self._tell_unfit(worker.job)
+            self._feed(JobUnfit(worker.job))
+            self._kill(worker, session, "cannot_open")
+        else:
+            self._feed(WorkerPulls(worker.id, self.model.prefetch))
+
+    def _leave(self, worker: _Worker, session: int) -> None:
+        """Hand back what has not begun; go when the rest is done."""
+        if not self._is_alive(worker, session):
+            return
+        if worker.queue:
+            unbegun = tuple((order.lease, order.index) for order in worker.queue)
+            worker.queue.clear()
+            self._feed(WorkerReturns(worker.id, unbegun))
+        if worker.current is None:
+            self._kill(worker, session, "left")
+
+    def _kill(self, worker: _Worker, session: int, reason: str) -> None:
+        """A worker's process ends, for whatever reason; another one takes its slot."""
+        if not self._is_alive(worker, session):
+            return
+        slot = worker.id.partition("#")[0]
+        del self._slots[slot]
+        self._feed(WorkerGone(worker.id, reason, f"worker {worker.id} ended: {reason}"))
+        self._spawn(slot, session)
+
+    def _begin_next(self, worker: _Worker) -> None:
+        if worker.current is not None or not worker.queue:
+            return
+        assert self.machine is not None
+        order = worker.current = worker.queue.popleft()
+        self._world.began(self.name, order)
+        orders = self.machine.handle(EpisodeBegan(worker.id, order.lease, order.index, "render"), self._clock.now)
+        assert not orders
+        workload, model = self._world.workload(order.job), self.model
+        place = order.job, order.scene
+        loading_s = 0.0 if worker.loaded == place else workload.load_s(order.scene) / model.speed
+        worker.loaded = place
+        making_s = workload.cost_s(order.scene, order.index) / model.speed
+        chance = self._world.random() if model.crashes or model.hangs else 1.0
+        fate = workload.fate(order.scene, order.index)
+        if chance < model.crashes or fate is Fate.POISON:
+            self._clock.after(loading_s + making_s / 2, self._died, worker, self.session, order, "crashed")
+        elif chance < model.crashes + model.hangs:
+            self._clock.after(loading_s + making_s + model.hang_s, self._died, worker, self.session, order, "hung")
+        else:
+            share = PLAN_SHARE if fate is Fate.UNPLANNABLE else 1.0
+            self._clock.after(
+                loading_s + share * making_s, self._done, worker, self.session, order, fate, loading_s, share * making_s
+            )
+
+    def _died(self, worker: _Worker, session: int, order: MakeEpisode, reason: str) -> None:
+        if worker.current is order:
+            self._kill(worker, session, reason)
+
+    def _done(
+        self, worker: _Worker, session: int, order: MakeEpisode, fate: Fate, loading_s: float, making_s: float
+    ) -> None:
+        if not self._is_alive(worker, session):
+            return
+        assert worker.current is order
+        worker.current = None
+        took_s = loading_s + making_s
+        self.spent.busy_s += took_s
+        self.spent.loading_s += loading_s
+        lease, index = order.lease, order.index
+        outcome: EpisodeStored | EpisodeFailed
+        if fate is Fate.UNPLANNABLE:
+            outcome = EpisodeFailed(
+                worker.id, lease, index, "plan", "no_path", "there is no way to the goal", "", took_s, planned=True
+            )
+        elif fate is Fate.BROKEN:
+            outcome = EpisodeFailed(
+                worker.id, lease, index, "load", "asset", "a mesh file is missing", "", took_s, final=True
+            )
+        elif self.disk_full:
+            outcome = EpisodeFailed(
+                worker.id, lease, index, "store", "disk_full", "no space is left", "", took_s, blameless=True
+            )
+        else:
+            folder = f"{order.scene}_{index}.{order.attempt}"
+            self._world.stored(order.job, folder, making_s)
+            outcome = EpisodeStored(worker.id, lease, StoredPiece(index, folder, 1, 1, "digest", took_s))
+        if worker.leaving:
+            self._feed(outcome)
+            self._leave(worker, session)
+        else:
+            self._begin_next(worker)
+            self._feed(outcome, WorkerPulls(worker.id, 1))
