@@ -119,6 +119,7 @@ class Master:
             self._group = group
             try:
                 group.create_task(self._publisher.run(self.open))
+                group.create_task(self.ledger.failure())
                 self.ready.set()
                 while True:
                     await asyncio.sleep(TICK_S)
@@ -373,13 +374,13 @@ class Master:
         job = self.open[name]
 
         def read(ledger: Ledger) -> events.JobEnded:
-            counts = [scene.count for scene in ledger.history(name).values()]
+            total = ledger.totals(name)
             return events.JobEnded(
                 name,
                 status,
-                sum(count.committed for count in counts),
-                sum(count.failed for count in counts),
-                sum(count.quarantined for count in counts),
+                total.committed,
+                total.failed,
+                total.quarantined,
                 job.job.total_episodes,
                 None if dataset is None else str(dataset),
                 self._clock() - job.began,

@@ -93,7 +93,7 @@ class Publisher:
         """Publish what is committed. Returns the dataset's path, None while nothing is committed."""
         async with self._one:
             dataset, episodes = await self._ledger.call_apart(
-                lambda ledger: publish_job(name, job, job.output, ledger, final=final)
+                lambda ledger: publish_job(job, job.output, ledger, final=final)
             )
         if dataset is not None:
             self._tell(name, events.Published(str(dataset), episodes, final))

@@ -6,7 +6,6 @@ from nimbusd.core.episodes import JobId, JobRow, NodeId, SceneCount
 from nimbusd.core.grants import why_not
 from nimbusd.core.tasks import Job as OpenTasks
 from nimbusd.master.daemon import Master
-from nimbusd.master.ledger import Ledger
 from nimbusd.transport import control as c
 
 MOST_SCENES = 200
@@ -32,10 +31,10 @@ class Reports:
             self._ended.pop(row.job, None)
             return self._open_summary(row, tasks)
         if row.job in self._master.open:  # all is settled, and it is being published
-            counts = await self._master.ledger.call(lambda ledger: _counts(ledger, row.job))
+            counts = await self._master.ledger.call(lambda ledger: ledger.totals(row.job))
             return self._summary(row, counts, why="publishing")
         if row.job not in self._ended:
-            counts = await self._master.ledger.call(lambda ledger: _counts(ledger, row.job))
+            counts = await self._master.ledger.call(lambda ledger: ledger.totals(row.job))
             self._ended[row.job] = self._summary(row, counts, state=row.state.value, why=row.why)
         return self._ended[row.job]
 
@@ -127,11 +126,6 @@ class Reports:
             running=running if node is not None else (),
             why=known.lost if node is None else "",
         )
-
-
-def _counts(ledger: Ledger, name: JobId) -> SceneCount:
-    counts = [scene.count for scene in ledger.history(name).values()]
-    return SceneCount(*(sum(getattr(count, field) for count in counts) for field in SceneCount.__dataclass_fields__))
 
 
 def _scenes(job: OpenTasks) -> list[c.SceneReport]:

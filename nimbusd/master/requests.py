@@ -106,11 +106,14 @@ class Requests:
     async def _failures(self, request: c.Failures, job: JobId) -> c.FailureList:
         limit = min(max(request.limit, 0), MOST_FAILURES)
         rows, total = await self._master.ledger.call(
-            lambda ledger: (ledger.failure_rows(job, max(request.offset, 0), limit), sum(ledger.failures(job).values()))
+            lambda ledger: (
+                ledger.failure_rows(job, max(request.offset, 0), limit),
+                sum(entry.episodes for entry in ledger.failures(job)),
+            )
         )
         reports = tuple(
             c.FailureReport(
-                r.scene, r.index, r.attempt, r.state.value, r.stage, r.reason, r.detail, r.evidence, r.worker
+                r.key.scene, r.key.index, r.attempt, r.state.value, r.stage, r.reason, r.detail, r.evidence, r.worker
             )
             for r in rows
         )
