@@ -7,11 +7,14 @@ is leased a second time; attempts are fenced, and the first commit wins.
 
 from __future__ import annotations
 
+import heapq
+from collections import defaultdict
 from dataclasses import dataclass
 
+from nimbusd.core.episodes import LeaseId, NodeId
 from nimbusd.core.facts import Order, RevokeLease
-from nimbusd.core.grants import eligible, idle_slots
-from nimbusd.core.nodes import Node, WorkerManager
+from nimbusd.core.grants import idle_slots, why_not
+from nimbusd.core.nodes import EXPECTED, Node, WorkerManager
 from nimbusd.core.tasks import Job, Lease, TaskManager
 
 REVOKE_AGAIN_S = 3.0
@@ -40,49 +43,71 @@ class Balance:
     def balance(self, idle: list[Node], now: float) -> list[Order]:
         """Orders that bring work to idle nodes. Called while nothing that they may have is pending."""
         orders: list[Order] = []
-        for node in sorted(idle, key=lambda node: (-idle_slots(node, self._tasks), node.name)):
-            free = idle_slots(node, self._tasks)
-            for job in eligible(self._tasks, node):
-                if not free or not job.plan.dynload or job.pending.episodes:
-                    break
-                asked = self._split(job, node, free, now)
-                free -= sum(len(order.indexes) for order in asked)
-                orders += asked
-                if free > 0 and not asked:
-                    copies = self._copy_stragglers(job, node, free, now)
-                    free -= len(copies) // 2
+        free = {node.name: idle_slots(node, self._tasks) for node in idle}
+        for job in sorted(self._tasks, key=lambda job: (-job.plan.priority, job.order)):
+            if job.pending.episodes or not job.plan.dynload:
+                continue
+            thieves = [node for node in idle if free[node.name] and why_not(job, node) is None]
+            if not thieves:
+                continue
+            asked = self._split(job, thieves, sum(free[node.name] for node in thieves), now)
+            orders += asked
+            if asked or any(lease.revoking for lease in job.leases.values()):
+                for node in thieves:
+                    free[node.name] = 0  # something is on its way
+                continue
+            for node in sorted(thieves, key=lambda node: (-node.speed, node.name)):
+                if why_not(job, node) is None:
+                    copies = self._copy_stragglers(job, node, free[node.name], now)
+                    free[node.name] -= len(copies) // 2
                     orders += copies
         return orders
 
     # --- splitting ---
 
-    def _split(self, job: Job, thief: Node, free: int, now: float) -> list[RevokeLease]:
-        """Ask for up to as much as the thief has free slots for, from whoever has the longest queue."""
-        if any(lease.revoking for lease in job.leases.values()) and not self._forget_old_revokes(job, now):
-            return []  # what was asked for is still on its way
-        queues: list[tuple[float, Lease, list[int]]] = []
-        for lease in job.leases.values():
-            victim = self._nodes.get(lease.node)
-            if victim is None or victim is thief or lease.id not in victim.held:
-                continue
-            begun = {running.index for running in victim.running if running.lease == lease.id}
-            waiting = sorted(lease.open - begun - lease.revoking.keys())
-            if waiting:
-                queued_s = len(waiting) * job.cost_s(lease.scene) / (max(1, victim.slots) * victim.speed)
-                queues.append((queued_s, lease, waiting))
-        if not queues:
-            return []
-        _, lease, waiting = max(queues, key=lambda queue: (queue[0], queue[1].id))
-        indexes = tuple(waiting[-max(1, min(len(waiting) // 2, free * 8)) :])
-        lease.revoking.update(dict.fromkeys(indexes, now))
-        return [RevokeLease(lease.node, lease.id, indexes)]
-
-    @staticmethod
-    def _forget_old_revokes(job: Job, now: float) -> bool:
-        """Whether no revoke is awaited any more: those that were not answered in time are forgotten."""
+    def _split(self, job: Job, thieves: list[Node], free: int, now: float) -> list[Order]:
+        """Ask holders for as much as makes queues equal, and one episode for every free slot at least."""
+        awaited = 0
+        queues: list[tuple[float, LeaseId, list[int]]] = []
+        waiting_in_all, busy = 0, 0
+        by_node: defaultdict[NodeId, list[Lease]] = defaultdict(list)
         for lease in job.leases.values():
             lease.revoking = {index: at for index, at in lease.revoking.items() if now - at < REVOKE_AGAIN_S}
-        return not any(lease.revoking for lease in job.leases.values())
+            awaited += len(lease.revoking)
+            by_node[lease.node].append(lease)
+        for name, leases in by_node.items():
+            victim = self._nodes.get(name)
+            if victim is None or victim.session == EXPECTED:
+                continue
+            begun = {(running.lease, running.index) for running in victim.running}
+            idle_there = victim in thieves
+            queued_s = 0.0
+            for lease in leases:
+                if lease.id not in victim.held or idle_there:
+                    continue
+                waiting = sorted(i for i in lease.open if (lease.id, i) not in begun and i not in lease.revoking)
+                queued_s += len(waiting) * job.cost_s(lease.scene) / (max(1, victim.slots) * victim.speed)
+                if waiting:
+                    queues.append((-queued_s, lease.id, waiting))
+                    waiting_in_all += len(waiting)
+            busy += victim.slots
+        wanted = max(free, waiting_in_all * free // (busy + free)) - awaited
+        heapq.heapify(queues)
+        asked: defaultdict[LeaseId, list[int]] = defaultdict(list)
+        while wanted > 0 and queues:
+            queued_s, id, waiting = queues[0]
+            asked[id].append(waiting.pop())
+            wanted -= 1
+            if waiting:
+                heapq.heapreplace(queues, (queued_s * len(waiting) / (len(waiting) + 1), id, waiting))
+            else:
+                heapq.heappop(queues)
+        orders: list[Order] = []
+        for id, indexes in asked.items():
+            lease = job.leases[id]
+            lease.revoking.update(dict.fromkeys(indexes, now))
+            orders.append(RevokeLease(lease.node, id, tuple(sorted(indexes))))
+        return orders
 
     # --- stragglers ---
 

@@ -51,6 +51,8 @@ AHEAD_S = 0.5
 """Work that a node keeps queued, beside one next episode for every slot: more than a round trip to the master."""
 MOST_AHEAD = 2048
 TELL_AGAIN_S = 3.0
+MOST_REMEMBERED = 1024
+"""Leases that are over: a message that comes late, or twice, must not open one again."""
 
 
 @dataclass(slots=True)
@@ -58,7 +60,7 @@ class _Held:
     """A lease. waiting: not given to a worker; given: to whom; told: outcomes that are not acknowledged."""
 
     lease: GrantLease
-    waiting: deque[int]
+    waiting: deque[int] = field(default_factory=deque)
     given: dict[int, WorkerId] = field(default_factory=dict)
     told: dict[int, StoredPiece | AttemptFailed | None] = field(default_factory=dict)
     """None: returned."""
@@ -74,6 +76,8 @@ class _Worker:
     credit: int = 0
     given: dict[tuple[LeaseId, int], tuple[str, float] | None] = field(default_factory=dict)
     """Episodes it has: None before they begin, then stage and when they began."""
+    loaded: tuple[JobId, str] | None = None
+    """Job and scene of the last episode it was given."""
     recalled: bool = False
     unwanted: bool = False
 
@@ -91,6 +95,9 @@ class NodeMachine:
         self._cost = Mean()
         self._stored: dict[LeaseId, list[StoredPiece]] = {}
         self._holding = 0
+        """Episodes that wait or are given to a worker."""
+        self._waiting = 0
+        self._over: dict[LeaseId, None] = {}
         self._seq = 0
         self._told_at = -math.inf
         self._told_credit = -1
@@ -130,7 +137,7 @@ class NodeMachine:
         """Take in a fact. Stale and repeated facts are harmless."""
         match fact:
             case GrantLease():
-                return self._lease(fact, now)
+                self._lease(fact)
             case RevokeLease():
                 return self._revoke(fact, now)
             case Acknowledge():
@@ -145,7 +152,7 @@ class NodeMachine:
             case EpisodeStored(worker, lease, piece):
                 if self._take(worker, lease, piece.index):
                     self._cost.add(piece.cost_s)
-                    self._leases[lease].told[piece.index] = piece
+                    self._note(self._leases[lease], piece.index, piece, now)
                     self._stored.setdefault(lease, []).append(piece)
             case EpisodeFailed():
                 return self._failed(fact, now)
@@ -157,65 +164,72 @@ class NodeMachine:
                 return self._gone(fact, now)
             case JobUnfit(job):
                 self._unfit.add(job)
-                held_of_job = [held for held in self._leases.values() if held.lease.job == job]
-                return [order for held in held_of_job for order in self._return_waiting(held, now)]
             case Connected():
                 self._told_at = -math.inf
                 for held in self._leases.values():
                     held.again_at = now
             case DrainSet(on):
                 self._draining = on
-                if on:
-                    return [order for held in list(self._leases.values()) for order in self._return_waiting(held, now)]
         return []
 
-    def _lease(self, fact: GrantLease, now: float) -> list[NodeOrder]:
-        if fact.lease in self._leases:
-            return []
-        indexes = deque(index for span in fact.spans for index in range(span.start, span.stop))
-        held = self._leases[fact.lease] = _Held(fact, indexes)
-        self._holding += len(indexes)
-        return self._return_waiting(held, now) if self._draining or fact.job in self._unfit else []
+    def _lease(self, fact: GrantLease) -> None:
+        if fact.lease in self._leases or fact.lease in self._over:
+            return
+        held = self._leases[fact.lease] = _Held(fact)
+        for span in fact.spans:
+            held.waiting.extend(range(span.start, span.stop))
+        self._holding += len(held.waiting)
+        self._waiting += len(held.waiting)
 
     def _revoke(self, fact: RevokeLease, now: float) -> list[NodeOrder]:
         held = self._leases.get(fact.lease)
         if held is None:
+            if fact.kill and not fact.indexes:
+                self._remember_over(fact.lease)  # it has overtaken the lease
             return []
-        wanted = set(fact.indexes) if fact.indexes else {*held.waiting, *held.given, *held.told}
+        wanted = set(fact.indexes) if fact.indexes else {*held.waiting, *held.given}
         if not fact.kill:
             return self._return_waiting(held, now, wanted)
+        # Outcomes stay until they are acknowledged: only the ledger knows whether a piece is garbage.
+        self._drop_waiting(held, wanted)
         orders: list[NodeOrder] = []
-        before = len(held.waiting)
-        held.waiting = deque(index for index in held.waiting if index not in wanted)
-        self._holding -= before - len(held.waiting)
-        self._stored[fact.lease] = [p for p in self._stored.pop(fact.lease, ()) if p.index not in wanted]
-        for index in wanted & held.told.keys():
-            piece = held.told.pop(index)
-            if isinstance(piece, StoredPiece):
-                orders.append(DropPiece(held.lease.job, piece.folder))
         for worker in sorted({held.given[index] for index in wanted & held.given.keys()}):
             known = self._workers[worker]
             for key in [key for key in known.given if key[0] == fact.lease and key[1] in wanted]:
-                if known.given[key] is not None and not known.unwanted:
-                    known.unwanted = True
-                    orders.append(StopWorker(worker, "what it is making is no longer wanted"))
                 if known.given[key] is None:
                     continue  # it will be made, and refused: cheaper than a new worker
+                if not known.unwanted:
+                    known.unwanted = True
+                    orders.append(StopWorker(worker, "what it is making is no longer wanted"))
                 self._take(worker, *key)
         self._forget_if_over(held)
         return orders
 
+    def _drop_waiting(self, held: _Held, wanted: set[int] | None = None) -> tuple[int, ...]:
+        """Take episodes from those that wait; returns them."""
+        dropped = tuple(index for index in held.waiting if wanted is None or index in wanted)
+        if dropped:
+            gone = set(dropped)
+            held.waiting = deque(index for index in held.waiting if index not in gone)
+            self._holding -= len(dropped)
+            self._waiting -= len(dropped)
+        return dropped
+
     def _return_waiting(self, held: _Held, now: float, wanted: set[int] | None = None) -> list[NodeOrder]:
         """Give back what has not been given to a worker."""
-        indexes = tuple(index for index in held.waiting if wanted is None or index in wanted)
+        indexes = self._drop_waiting(held, wanted)
         if not indexes:
             return []
-        gone = set(indexes)
-        held.waiting = deque(index for index in held.waiting if index not in gone)
-        self._holding -= len(gone)
-        held.told.update(dict.fromkeys(indexes))
-        held.again_at = now + TELL_AGAIN_S
+        for index in indexes:
+            self._note(held, index, None, now)
         return [EpisodesReturned(self._node, held.lease.lease, indexes)]
+
+    @staticmethod
+    def _note(held: _Held, index: int, outcome: StoredPiece | AttemptFailed | None, now: float) -> None:
+        """Keep an outcome, which is told now, until it is acknowledged."""
+        if not held.told:
+            held.again_at = now + TELL_AGAIN_S
+        held.told[index] = outcome
 
     def _acknowledged(self, fact: Acknowledge) -> list[NodeOrder]:
         held = self._leases.get(fact.lease)
@@ -233,6 +247,12 @@ class NodeMachine:
         if held.over():
             del self._leases[held.lease.lease]
             self._stored.pop(held.lease.lease, None)
+            self._remember_over(held.lease.lease)
+
+    def _remember_over(self, lease: LeaseId) -> None:
+        self._over[lease] = None
+        if len(self._over) > MOST_REMEMBERED:
+            del self._over[next(iter(self._over))]
 
     # --- workers ---
 
@@ -256,6 +276,7 @@ class NodeMachine:
         """Have an episode wait for another worker, first in line."""
         self._leases[lease].waiting.appendleft(index)
         self._holding += 1
+        self._waiting += 1
 
     def _failed(self, fact: EpisodeFailed, now: float) -> list[NodeOrder]:
         if not self._take(fact.worker, fact.lease, fact.index):
@@ -279,8 +300,7 @@ class NodeMachine:
             fact.final,
             fact.blameless,
         )
-        held.told[fact.index] = failure
-        held.again_at = now + TELL_AGAIN_S
+        self._note(held, fact.index, failure, now)
         return failure
 
     def _gone(self, fact: WorkerGone, now: float) -> list[NodeOrder]:
@@ -312,12 +332,14 @@ class NodeMachine:
     def settle(self, now: float) -> list[NodeOrder]:
         """What follows from the facts so far and from the time: work for workers, news for the master."""
         orders: list[NodeOrder] = []
-        if not self._draining:
+        if self._waiting and (self._draining or self._unfit):
+            for held in list(self._leases.values()):
+                if self._draining or held.lease.job in self._unfit:
+                    orders += self._return_waiting(held, now)
+        if self._waiting:
             orders += self._feed()
         for lease, pieces in self._stored.items():
-            if not pieces:
-                continue
-            orders.append(self._tell_stored(self._leases[lease], tuple(pieces), now))
+            orders.append(self._tell_stored(self._leases[lease], tuple(pieces)))
         self._stored.clear()
         if now - self._told_at >= self._heartbeat_s:
             orders += self._tell_again(now)
@@ -326,37 +348,49 @@ class NodeMachine:
         return orders
 
     def _feed(self) -> list[NodeOrder]:
+        """Give workers what waits, to the emptiest first; change workers' jobs where only other jobs' work waits."""
         orders: list[NodeOrder] = []
-        waiting = sum(len(held.waiting) for held in self._leases.values())
         for worker, known in sorted(self._workers.items(), key=lambda item: len(item[1].given)):
-            while waiting and not known.recalled and not known.unwanted:
-                held = self._next_lease(known.job)
-                if known.job is None and held is not None:
-                    known.job = held.lease.job
-                    orders.append(AssignJob(worker, known.job))
+            while self._waiting and not known.recalled and not known.unwanted:
+                if known.job is not None and known.credit <= 0 and known.given:
+                    break
+                held = self._next_lease(known)
                 if held is None:
-                    if not known.given:  # others' work waits, and this worker has none of its own
+                    if known.job is not None and not known.given:  # others' work waits, and none of its own
                         known.recalled = True
                         orders.append(RecallWorker(worker))
                     break
-                if known.credit <= 0 or (known.given and waiting <= len(self._workers)):
+                if known.job is None:
+                    known.job = held.lease.job
+                    orders.append(AssignJob(worker, known.job))
+                if known.credit <= 0 or (known.given and self._waiting <= len(self._workers)):
                     break  # the last episodes go to whoever is free first, not into a queue behind another
                 orders.append(self._give(worker, known, held))
-                waiting -= 1
         return orders
 
-    def _next_lease(self, job: JobId | None) -> _Held | None:
-        return next((h for h in self._leases.values() if h.waiting and job in (None, h.lease.job)), None)
+    def _next_lease(self, known: _Worker) -> _Held | None:
+        """What a worker should be given from: the scene that it has loaded, else one that no other worker has."""
+        fits = [held for held in self._leases.values() if held.waiting and known.job in (None, held.lease.job)]
+        if not fits:
+            return None
+        for held in fits:
+            if (held.lease.job, held.lease.scene) == known.loaded:
+                return held
+        if len(fits) == 1:
+            return fits[0]
+        taken = {other.loaded for other in self._workers.values()}
+        return min(fits, key=lambda held: ((held.lease.job, held.lease.scene) in taken, -len(held.waiting)))
 
     def _give(self, worker: WorkerId, known: _Worker, held: _Held) -> MakeEpisode:
         index, lease = held.waiting.popleft(), held.lease
+        self._waiting -= 1
         held.given[index] = worker
+        known.loaded = lease.job, lease.scene
         known.given[lease.lease, index] = None
         known.credit -= 1
         return MakeEpisode(worker, lease.lease, lease.job, lease.scene, index, lease.attempt)
 
-    def _tell_stored(self, held: _Held, pieces: tuple[StoredPiece, ...], now: float) -> PiecesStored:
-        held.again_at = now + TELL_AGAIN_S
+    def _tell_stored(self, held: _Held, pieces: tuple[StoredPiece, ...]) -> PiecesStored:
         lease = held.lease
         return PiecesStored(self._node, lease.lease, lease.job, lease.scene, lease.attempt, pieces)
 
@@ -370,7 +404,7 @@ class NodeMachine:
             returned = tuple(index for index, outcome in held.told.items() if outcome is None)
             orders += [outcome for outcome in held.told.values() if isinstance(outcome, AttemptFailed)]
             if pieces:
-                orders.append(self._tell_stored(held, pieces, now))
+                orders.append(self._tell_stored(held, pieces))
             if returned:
                 orders.append(EpisodesReturned(self._node, held.lease.lease, returned))
             held.again_at = now + TELL_AGAIN_S

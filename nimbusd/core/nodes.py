@@ -6,7 +6,7 @@ import heapq
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from nimbusd.core.episodes import JobId, LeaseId, NodeId
+from nimbusd.core.episodes import LeaseId, NodeId
 from nimbusd.core.estimate import Mean
 from nimbusd.core.facts import HeartbeatSeen, NodeSeen, RunningEpisode
 
@@ -20,7 +20,8 @@ EXPECTED = ""
 class Node:
     """A node, from its first hello until it is lost or leaves.
 
-    credit: what it said it could take beyond what it then held. speed: how much faster than the mean it works.
+    hello_at: when it last said hello; what was sent to it before, and did not arrive, is lost. credit: what it said it
+    could take beyond what it then held. speed: how much faster than the mean it works.
     """
 
     name: NodeId
@@ -28,12 +29,12 @@ class Node:
     environment: str
     slots: int
     deadline: float
+    hello_at: float
     seq: int = -1
     credit: int = 0
     held: frozenset[LeaseId] = frozenset()
     running: tuple[RunningEpisode, ...] = ()
     draining: bool = False
-    last_scene: dict[JobId, str] = field(default_factory=dict)
     pace: Mean = field(default_factory=Mean)
 
     @property
@@ -53,7 +54,9 @@ class WorkerManager:
         self.dead_after_s = dead_after_s
         self._nodes: dict[NodeId, Node] = {}
         self._due: list[tuple[float, NodeId]] = []
+        self._in_due: set[NodeId] = set()
         self._drained: set[NodeId] = set()
+        self._slots: int | None = None
 
     def __iter__(self) -> Iterator[Node]:
         return iter(self._nodes.values())
@@ -67,27 +70,33 @@ class WorkerManager:
 
     def slots(self) -> int:
         """Slots of all nodes that get work."""
-        return sum(node.slots for node in self._nodes.values() if not node.draining)
+        if self._slots is None:
+            self._slots = sum(node.slots for node in self._nodes.values() if not node.draining)
+        return self._slots
 
-    def hello(self, fact: NodeSeen, now: float) -> bool:
-        """A node connects. Returns whether it has restarted, so that what it held is gone."""
+    def hello(self, fact: NodeSeen, now: float) -> Node | None:
+        """A node connects. Returns what was known of it if it has restarted, so that what it held is gone."""
         node = self._nodes.get(fact.node)
+        self._slots = None
         if node is not None and node.session == fact.session:
-            node.environment, node.slots = fact.environment, fact.slots
+            node.environment, node.slots, node.hello_at = fact.environment, fact.slots, now
             self._seen(node, now)
-            return False
-        fresh = Node(fact.node, fact.session, fact.environment, fact.slots, now + self.dead_after_s)
+            return None
+        fresh = Node(fact.node, fact.session, fact.environment, fact.slots, now + self.dead_after_s, now)
         fresh.draining = fact.node in self._drained
-        self._nodes[fact.node] = fresh
-        heapq.heappush(self._due, (fresh.deadline, fresh.name))
-        return node is not None and node.session != EXPECTED
+        self._add(fresh)
+        return node if node is not None and node.session != EXPECTED else None
 
     def expect(self, name: NodeId, now: float) -> None:
         """A node that held leases before the master restarted: give it time to come back."""
         if name not in self._nodes:
-            node = Node(name, EXPECTED, "", 0, now + 2 * self.dead_after_s)
-            self._nodes[name] = node
-            heapq.heappush(self._due, (node.deadline, name))
+            self._add(Node(name, EXPECTED, "", 0, now + 2 * self.dead_after_s, now))
+
+    def _add(self, node: Node) -> None:
+        self._nodes[node.name] = node
+        if node.name not in self._in_due:
+            self._in_due.add(node.name)
+            heapq.heappush(self._due, (node.deadline, node.name))
 
     def heartbeat(self, fact: HeartbeatSeen, now: float) -> Node | None:
         """The node, brought up to date; None for old news. It is known, by this session."""
@@ -102,6 +111,7 @@ class WorkerManager:
 
     def remove(self, name: NodeId) -> Node | None:
         """Forget a node; its deadline in the heap is skipped when it comes up."""
+        self._slots = None
         return self._nodes.pop(name, None)
 
     def drain(self, name: NodeId, on: bool) -> None:
@@ -109,19 +119,20 @@ class WorkerManager:
         (self._drained.add if on else self._drained.discard)(name)
         if (node := self._nodes.get(name)) is not None:
             node.draining = on
+            self._slots = None
 
     def overdue(self, now: float) -> list[Node]:
         """Nodes whose deadline has passed; the caller removes them."""
         late: list[Node] = []
         while self._due and self._due[0][0] < now:
-            deadline, name = heapq.heappop(self._due)
+            _, name = heapq.heappop(self._due)
             node = self._nodes.get(name)
-            if node is None or node in late:
-                continue
-            if node.deadline < now:
-                late.append(node)
-            elif deadline < node.deadline:
+            if node is not None and node.deadline >= now:
                 heapq.heappush(self._due, (node.deadline, name))
+                continue
+            self._in_due.discard(name)
+            if node is not None:
+                late.append(node)
         return late
 
     def next_deadline(self) -> float | None:

@@ -25,6 +25,8 @@ class SceneEpisodes:
     """Pending episodes as spans, so that a scene of a million untried episodes costs as much as one of ten.
 
     `tried` knows unsettled episodes that were leased before, whether they are pending now or leased again.
+    `given_up` knows whose attempt a pending one was, if it was given up under this master: only such an attempt may
+    still be committed late, since what an earlier master refused is gone.
     `total` is kept true for the whole job.
     """
 
@@ -35,6 +37,7 @@ class SceneEpisodes:
         self._total = total
         self.count = SceneCount(count.committed, count.failed, count.quarantined, count.frames, count.size_bytes)
         self.tried: dict[int, Tried] = dict(past.tried)
+        self.given_up: dict[int, int] = {}
         self.next_index = max([*(span.stop for span in past.settled), *(index + 1 for index in past.tried), 0])
         self._pending: list[Span] = []
         self.pending_count = 0
@@ -82,10 +85,21 @@ class SceneEpisodes:
         self._add(Span(index + 1, span.stop))
         return True
 
-    def put_back(self, index: int) -> None:
-        """Make an episode pending that was taken."""
+    def put_back(self, index: int, given_up: int = 0) -> None:
+        """Make an episode pending that was taken. given_up: the attempt that it was taken for."""
         assert 0 <= index < self.next_index
+        if given_up:
+            self.given_up[index] = given_up
         self._add(Span(index, index + 1))
+
+    def reclaim(self, index: int, attempt: int) -> bool:
+        """Remove an episode that is pending since this very attempt was given up."""
+        return self.given_up.get(index) == attempt and self.take_one(index)
+
+    def open_up_to(self, index: int) -> None:
+        """Open indexes that a recorded lease holds, if they are not open yet."""
+        self._add(Span(self.next_index, index + 1))
+        self.next_index = max(self.next_index, index + 1)
 
     def attempts_of(self, spans: Iterable[Span]) -> int:
         """The highest attempt known of any of these episodes."""
@@ -99,6 +113,7 @@ class SceneEpisodes:
     def settle(self, index: int, state: State, frames: int = 0, size_bytes: int = 0) -> None:
         """Count an episode that is neither pending nor leased any more."""
         self.tried.pop(index, None)
+        self.given_up.pop(index, None)
         if state is State.COMMITTED:
             self.count.committed += 1
             self.count.frames += frames

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nimbusd.core.balance import Balance
-from nimbusd.core.episodes import JobId, JobState, LeaseId, NodeId
+from nimbusd.core.episodes import JobId, JobState, NodeId
 from nimbusd.core.facts import (
     AskHello,
     AttemptFailed,
@@ -55,10 +55,14 @@ class Scheduler:
             case EpisodesReturned():
                 return self.tasks.returned(fact)
             case NodeSeen():
-                return self._lose(fact.node, "restarted") if self.nodes.hello(fact, now) else []
+                before = self.nodes.hello(fact, now)
+                return self._lose(before, "has restarted") if before is not None else []
             case NodeLeft(node, session, why):
                 known = self.nodes.get(node)
-                return self._lose(node, why) if known is not None and known.session == session else []
+                if known is None or known.session != session:
+                    return []
+                self.nodes.remove(node)
+                return self._lose(known, why)
             case JobAdded():
                 for lease in fact.open_leases:
                     self.nodes.expect(lease.node, now)
@@ -81,7 +85,8 @@ class Scheduler:
         """What follows from the facts so far and from the time: lost nodes, leases, splits, copies."""
         orders: list[Order] = []
         for node in self.nodes.overdue(now):
-            orders += self._lose(node.name, f"has been silent for {self.nodes.dead_after_s:g} s")
+            self.nodes.remove(node.name)
+            orders += self._lose(node, f"has been silent for {self.nodes.dead_after_s:g} s")
         orders += self.tasks.resume_paused(now)
         if not self._draining and self._hungry:
             orders += self._feed(now)
@@ -102,8 +107,6 @@ class Scheduler:
             return []
         if node.credit > 0:
             self._hungry[node.name] = None
-        else:
-            self._hungry.pop(node.name, None)
         leases = self.tasks.held_by(node.name)
         if node.held == leases.keys():
             return []
@@ -111,7 +114,8 @@ class Scheduler:
         orders: list[Order] = [RevokeLease(node.name, lease, (), kill=True) for lease in strange]
         missing = [lease for lease in leases.values() if lease.id not in node.held]
         for lease in missing:
-            if now - lease.granted_at > self.nodes.dead_after_s:  # not on its way any more: lost
+            # Not on its way any more: too long ago, or by a connection that is gone.
+            if lease.granted_at < max(node.hello_at, now - self.nodes.dead_after_s):
                 orders += self.tasks.give_up(lease, set(), "lost the lease")
         return orders
 
@@ -127,16 +131,11 @@ class Scheduler:
             orders += self.tasks.give_up(lease, set(), "cannot run the job")
         return orders
 
-    def _lose(self, name: NodeId, why: str) -> list[Order]:
-        node = self.nodes.remove(name) if why != "restarted" else self.nodes.get(name)
-        self._hungry.pop(name, None)
-        running = self._began(node)
-        orders, returned = self.tasks.lost(name, running, why)
-        return [*orders, NodeLost(name, why, returned)]
-
-    @staticmethod
-    def _began(node: Node | None) -> list[tuple[LeaseId, int]]:
-        return [(running.lease, running.index) for running in node.running] if node is not None else []
+    def _lose(self, node: Node, why: str) -> list[Order]:
+        self._hungry.pop(node.name, None)
+        running = [(running.lease, running.index) for running in node.running]
+        orders, returned = self.tasks.lost(node.name, running, why)
+        return [*orders, NodeLost(node.name, why, returned)]
 
     # --- work ---
 
@@ -156,17 +155,18 @@ class Scheduler:
         orders: list[Order] = []
         if any(job.pending.episodes for job in self.tasks if job.state is JobState.RUNNING):
             hungry = [node for name in self._hungry if (node := self.nodes.get(name)) is not None]
-            for node in sorted(
-                hungry, key=lambda node: (self.tasks.open_episodes(node.name) / max(1, node.slots), node.name)
-            ):
+            if len(hungry) > 1:
+                hungry.sort(key=lambda node: (self.tasks.open_episodes(node.name) / max(1, node.slots), node.name))
+            for node in hungry:
                 orders += self._grants.grant(node, now)
+                if self._grants.credit(node) <= 0:
+                    del self._hungry[node.name]  # until it says that it can take more
         if now >= self._balance_at:
             self._balance_at = now + BALANCE_EVERY_S
             idle = [
                 node
                 for name in self._hungry
                 if (node := self.nodes.get(name)) is not None
-                and not node.draining
                 and self._grants.credit(node) > 0
                 and idle_slots(node, self.tasks)
             ]

@@ -61,6 +61,11 @@ class Lease:
     granted_at: float
     revoking: dict[int, float] = field(default_factory=dict)
 
+    def drop(self, index: int) -> None:
+        """Hold an episode no more."""
+        self.open.discard(index)
+        self.revoking.pop(index, None)
+
 
 @dataclass(slots=True)
 class Job:
@@ -85,6 +90,11 @@ class Job:
     """Who may work on a scene, where that is fixed."""
     fresh: list[str] = field(default_factory=list)
     """Scenes that nobody has worked on, the longest last."""
+    loaded: dict[NodeId, dict[str, None]] = field(default_factory=dict)
+    """Scenes that nodes should have loaded, the latest last."""
+    late: list[str] = field(default_factory=list)
+    """Scenes that need more slots, the most urgent last; worked out again at `look_at`."""
+    look_at: float = 0.0
     unfit: dict[NodeId, str] = field(default_factory=dict)
     """Nodes that cannot run it, and why."""
     resume_at: float = 0.0
@@ -125,26 +135,32 @@ class TaskManager:
         job = Job(plan, scenes, pending, fact.state, plan.environment, self._submitted, resume_at=now)
         job.fresh = sorted(scenes, key=lambda name: scenes[name].plan.cost_hint * scenes[name].pending_count)
         self.jobs[plan.job] = job
-        for opened in fact.open_leases:
-            self._restore(job, opened, now)
-        return self.finish_if_done(job)
+        held: dict[tuple[str, int], Lease] = {}
+        orders: list[Order] = []
+        for opened in sorted(fact.open_leases, key=lambda lease: lease.lease):
+            orders += self._restore(job, opened, held, now)
+        return [*orders, *self.finish_if_done(job)]
 
-    def _restore(self, job: Job, opened: LeaseOpened, now: float) -> None:
-        """A lease that the ledger remembers: its node may still be at work on it."""
+    def _restore(self, job: Job, opened: LeaseOpened, held: dict[tuple[str, int], Lease], now: float) -> list[Order]:
+        """A lease that the ledger remembers: its node may still be at work on it. held: by leases before it."""
+        lease = Lease(opened.lease, opened.job, opened.scene, opened.node, opened.attempt, set(), now)
         scene = job.scenes.get(opened.scene)
-        if scene is None:
-            return
-        indexes = {i for span in opened.spans for i in range(span.start, span.stop) if self._claim(scene, i)}
-        if indexes:
-            self._open(job, Lease(opened.lease, opened.job, opened.scene, opened.node, opened.attempt, indexes, now))
-
-    @staticmethod
-    def _claim(scene: SceneEpisodes, index: int) -> bool:
-        if index >= scene.next_index:  # leased, never recorded: open everything up to it
-            for unknown in range(scene.next_index, index + 1):
-                scene.next_index = unknown + 1
-                scene.put_back(unknown)
-        return scene.take_one(index)
+        for index in (i for span in opened.spans for i in range(span.start, span.stop)):
+            if scene is None or (index in scene.tried and scene.tried[index].attempt >= opened.attempt):
+                continue  # it was given up since
+            place = opened.scene, index
+            scene.open_up_to(index)
+            if place in held:
+                job.copies[place] = [held[place], lease]
+            elif scene.take_one(index):
+                held[place] = lease
+            else:
+                continue  # it is settled
+            lease.open.add(index)
+        if not lease.open:
+            return [LeaseClosed(lease.id)]
+        self._open(job, lease)
+        return []
 
     def cancel(self, name: JobId) -> list[Order]:
         """End a job at once; nodes are told to stop what they do for it."""
@@ -161,7 +177,10 @@ class TaskManager:
 
     def release(self, name: JobId, scene: str, index: int, tried: Tried) -> None:
         """A quarantined episode of an open job gets another chance."""
-        episodes = self.jobs[name].scenes[scene]
+        job = self.jobs.get(name)
+        if job is None or scene not in job.scenes:
+            return
+        episodes = job.scenes[scene]
         episodes.count.quarantined -= 1
         episodes.tried[index] = tried
         episodes.put_back(index)
@@ -233,14 +252,18 @@ class TaskManager:
 
     def stored(self, fact: PiecesStored) -> list[Order]:
         """Commit pieces: those of a live attempt, and late ones that nobody else has been leased since."""
-        lease = self._live(fact.lease, fact.node, fact.attempt)
+        lease = self._live(fact.lease, fact.node, fact.job, fact.scene, fact.attempt)
         job = self.jobs.get(fact.job)
         orders: list[Order] = []
         settled: list[int] = []
         for piece in fact.stored:
             if lease is not None and job is not None and piece.index in lease.open:
-                lease.open.discard(piece.index)
-            elif job is None or not self._reclaim(job, fact, piece.index):
+                lease.drop(piece.index)
+            elif (
+                job is None
+                or fact.scene not in job.scenes
+                or not job.scenes[fact.scene].reclaim(piece.index, fact.attempt)
+            ):
                 key = EpisodeKey(fact.job, fact.scene, piece.index)
                 orders.append(CheckSettled(fact.node, fact.lease, key, piece.folder))
                 continue
@@ -249,22 +272,14 @@ class TaskManager:
         if settled:
             orders.append(Acknowledge(fact.node, fact.lease, tuple(settled)))
         if job is not None and settled:
-            job.scenes[fact.scene].refill()
             orders += self._close_if_empty(job, lease) if lease is not None else []
             orders += self.finish_if_done(job)
         return orders
 
-    def _live(self, lease_id: LeaseId, node: NodeId, attempt: int) -> Lease | None:
+    def _live(self, lease_id: LeaseId, node: NodeId, job: JobId, scene: str, attempt: int) -> Lease | None:
         lease = self.leases.get(lease_id)
-        return lease if lease is not None and lease.node == node and lease.attempt == attempt else None
-
-    @staticmethod
-    def _reclaim(job: Job, fact: PiecesStored, index: int) -> bool:
-        """Take an episode that is pending since this very attempt at it was given up."""
-        scene = job.scenes.get(fact.scene)
-        if scene is None or index not in scene.tried or scene.tried[index].attempt != fact.attempt:
-            return False
-        return scene.take_one(index)
+        told = node, job, scene, attempt
+        return lease if lease and (lease.node, lease.job, lease.scene, lease.attempt) == told else None
 
     def _commit(self, job: Job, fact: PiecesStored, piece: StoredPiece, lease: Lease | None) -> list[Order]:
         scene = job.scenes[fact.scene]
@@ -289,7 +304,7 @@ class TaskManager:
         orders: list[Order] = []
         for lease in job.copies.pop((scene, index), ()):
             if lease is not winner and index in lease.open:
-                lease.open.discard(index)
+                lease.drop(index)
                 orders.append(RevokeLease(lease.node, lease.id, (index,), kill=True))
                 orders += self._close_if_empty(job, lease)
         job.node_losses.pop((scene, index), None)
@@ -298,7 +313,7 @@ class TaskManager:
     def failed(self, fact: AttemptFailed, now: float) -> list[Order]:
         """An attempt came to nothing; stale ones are acknowledged and forgotten."""
         index, acknowledge = fact.key.index, Acknowledge(fact.node, fact.lease, (fact.key.index,))
-        lease = self._live(fact.lease, fact.node, fact.attempt)
+        lease = self._live(fact.lease, fact.node, fact.key.job, fact.key.scene, fact.attempt)
         if lease is None or index not in lease.open:
             return [acknowledge]
         job = self.jobs[lease.job]
@@ -307,10 +322,11 @@ class TaskManager:
             orders.append(self._reopen(job, lease, index))
             orders += self._pause(job, fact.detail, now)
         elif fact.planned:
-            lease.open.discard(index)
+            lease.drop(index)
             losses = self._losses(job, lease.scene, index)
+            attempt = self._highest_attempt(job, lease, index)
             job.scenes[lease.scene].settle(index, State.FAILED)
-            orders.append(_record(fact, State.FAILED, losses))
+            orders.append(_record(fact, State.FAILED, attempt, losses))
             orders += self._drop_copies(job, lease.scene, index, lease)
             job.scenes[lease.scene].refill()
         else:
@@ -320,13 +336,23 @@ class TaskManager:
     def _count_loss(self, job: Job, lease: Lease, fact: AttemptFailed) -> list[Order]:
         scene, index = job.scenes[lease.scene], fact.key.index
         losses = self._losses(job, lease.scene, index) + 1
+        attempt = self._highest_attempt(job, lease, index)
         if fact.final or losses >= job.plan.attempts:
-            lease.open.discard(index)
+            lease.drop(index)
             scene.settle(index, State.QUARANTINED)
-            return [_record(fact, State.QUARANTINED, losses), *self._drop_copies(job, lease.scene, index, lease)]
-        scene.tried[index] = Tried(lease.attempt, losses)
+            record = _record(fact, State.QUARANTINED, attempt, losses)
+            return [record, *self._drop_copies(job, lease.scene, index, lease)]
         self._reopen(job, lease, index)
-        return [_record(fact, State.PENDING, losses)]
+        attempt = scene.tried[index].attempt
+        scene.tried[index] = Tried(attempt, losses)
+        return [_record(fact, State.PENDING, attempt, losses)]
+
+    @staticmethod
+    def _highest_attempt(job: Job, lease: Lease, index: int) -> int:
+        """The highest number that an episode of this lease was ever leased under."""
+        tried = job.scenes[lease.scene].tried.get(index)
+        copies = job.copies.get((lease.scene, index), ())
+        return max(lease.attempt, tried.attempt if tried else 0, *(copy.attempt for copy in copies))
 
     @staticmethod
     def _losses(job: Job, scene: str, index: int) -> int:
@@ -336,13 +362,12 @@ class TaskManager:
     def _reopen(self, job: Job, lease: Lease, index: int) -> Record:
         """Take an episode from a lease; it is pending again unless another lease has it, too."""
         scene = job.scenes[lease.scene]
-        lease.open.discard(index)
-        lease.revoking.pop(index, None)
+        lease.drop(index)
         before = scene.tried.get(index, Tried(0, 0))
         tried = scene.tried[index] = Tried(max(before.attempt, lease.attempt), before.losses)
         others = [copy for copy in job.copies.pop((lease.scene, index), ()) if copy is not lease and index in copy.open]
         if not others:
-            scene.put_back(index)
+            scene.put_back(index, given_up=lease.attempt)
         return Record(EpisodeKey(lease.job, lease.scene, index), State.PENDING, tried.attempt, tried.losses)
 
     def returned(self, fact: EpisodesReturned) -> list[Order]:
@@ -360,6 +385,8 @@ class TaskManager:
         orders: list[Order] = []
         at_work = set(running)
         returned = 0
+        for job in self.jobs.values():
+            job.loaded.pop(node, None)
         for lease in list(self.held_by(node).values()):
             returned += len(lease.open)
             orders += self.give_up(lease, at_work, why)
@@ -373,14 +400,13 @@ class TaskManager:
             place = (lease.scene, index)
             job.node_losses[place] += (lease.id, index) in at_work
             if job.node_losses[place] >= NODE_LOSSES_PER_ATTEMPT * job.plan.attempts:
-                lease.open.discard(index)
+                lease.drop(index)
                 losses = self._losses(job, *place)
+                attempt = self._highest_attempt(job, lease, index)
                 job.scenes[lease.scene].settle(index, State.QUARANTINED)
                 key = EpisodeKey(lease.job, *place)
                 detail = f"{job.node_losses[place]} nodes were lost while they were at it; the last one {why}"
-                orders.append(
-                    Record(key, State.QUARANTINED, lease.attempt, losses, lease.node, "node", "node_lost", detail)
-                )
+                orders.append(Record(key, State.QUARANTINED, attempt, losses, lease.node, "node", "node_lost", detail))
                 orders += self._drop_copies(job, lease.scene, index, lease)
             else:
                 orders.append(self._reopen(job, lease, index))
@@ -413,11 +439,11 @@ class TaskManager:
         return {"jobs": len(self.jobs), "leases": len(self.leases), "holders": len(self._by_node)}
 
 
-def _record(fact: AttemptFailed, state: State, losses: int) -> Record:
+def _record(fact: AttemptFailed, state: State, attempt: int, losses: int) -> Record:
     return Record(
         fact.key,
         state,
-        fact.attempt,
+        attempt,
         losses,
         worker=fact.node,
         stage=fact.stage,

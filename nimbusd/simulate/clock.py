@@ -16,14 +16,14 @@ class Clock:
         self.steps = 0
         self.digest = 0
         """Of every `note` so far: two runs that did the same have the same."""
-        self._waiting: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
+        self._waiting: list[tuple[float, int, Callable[..., object], tuple[Any, ...]]] = []
         self._arranged = 0
 
-    def after(self, delay_s: float, call: Callable[..., None], *args: Any) -> None:
+    def after(self, delay_s: float, call: Callable[..., object], *args: Any) -> None:
         """Have something called later."""
         self.at(self.now + delay_s, call, *args)
 
-    def at(self, when: float, call: Callable[..., None], *args: Any) -> None:
+    def at(self, when: float, call: Callable[..., object], *args: Any) -> None:
         """Have something called at a time, which must not be over."""
         self._arranged += 1
         heapq.heappush(self._waiting, (when, self._arranged, call, args))

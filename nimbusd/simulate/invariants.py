@@ -114,23 +114,27 @@ class Invariants:
         if cluster.network.lost != self._lost:
             self._lost, self._calm_since = cluster.network.lost, now
         patience_s = PATIENCE_S + (cluster.dead_after_s if now - self._calm_since < 4 * cluster.dead_after_s else 0.0)
+        hungry: dict[str, float] = {}
         for name, virtual in cluster.nodes.items():
             node = scheduler.nodes.get(NodeId(name))
-            machine = virtual.machine
-            is_hungry = (
-                machine is not None
+            if (
+                virtual.machine is not None
                 and virtual.welcomed
                 and node is not None
-                and virtual.idle_slots() > 0
                 and not cluster.network.is_cut(name, "master")
                 and not cluster.network.is_cut("master", name)
-                and any(job.plan.dynload and job.pending.episodes and why_not(job, node) is None for job in scheduler.tasks)
-            )
-            since = self._hungry_since.setdefault(name, now)
-            if not is_hungry:
-                self._hungry_since[name] = now
-            elif now - since > patience_s:
-                raise Violation("I5", f"{name} has had an idle slot beside pending work for {now - since:.1f} s")
+                and any(
+                    job.pending.episodes and why_not(job, node) is None for job in scheduler.tasks if job.plan.dynload
+                )
+            ):
+                for worker in virtual.idle_workers():
+                    place = f"{virtual.session} of {name}, {worker}"
+                    hungry[place] = self._hungry_since.get(place, now)
+                    if now - hungry[place] > patience_s:
+                        raise Violation(
+                            "I5", f"session {place} is idle beside pending work since {hungry[place]:.1f} s"
+                        )
+        self._hungry_since = hungry
 
     # --- the end ---
 
@@ -163,7 +167,9 @@ class Invariants:
             tried = scene.wanted + (failed if scene.exact else 0)
             tried = min(tried, max(scene.wanted, scene.most_tried))
             if sorted(rows) != list(range(tried)):
-                raise Violation("I2", f"{pages.plan.job}/{scene.name}: {sorted(rows)} were tried instead of 0…{tried - 1}")
+                raise Violation(
+                    "I2", f"{pages.plan.job}/{scene.name}: {sorted(rows)} were tried instead of 0…{tried - 1}"
+                )
             for index, row in rows.items():
                 fate = workload.fate(scene.name, index)
                 if (row.state is State.FAILED) != (fate is Fate.UNPLANNABLE) and row.state is not State.QUARANTINED:

@@ -23,14 +23,16 @@ from nimbusd.core.facts import (
     Order,
     RevokeLease,
 )
+from nimbusd.core.node_facts import DrainSet
 from nimbusd.core.scheduler import Scheduler
 from nimbusd.simulate.clock import Clock
 from nimbusd.simulate.ledger import VirtualLedger
 from nimbusd.simulate.node import ToNode, Welcome
-from nimbusd.core.node_facts import DrainSet
 
 CARRY_OUT_S = 0.0005
 """From the end of a transaction until its orders leave: a crash may come in between."""
+
+
 class Moment(Enum):
     """When a crash is the most interesting."""
 

@@ -119,6 +119,7 @@ class _Worker:
     loaded: tuple[JobId, str] | None = None
     queue: deque[MakeEpisode] = field(default_factory=deque)
     current: MakeEpisode | None = None
+    ready: bool = False
     leaving: bool = False
 
 
@@ -194,9 +195,9 @@ class VirtualNode:
 
     # --- what can be seen from outside ---
 
-    def idle_slots(self) -> int:
-        """Slots whose worker has nothing to do."""
-        return sum(worker.current is None and not worker.queue for worker in self._slots.values())
+    def idle_workers(self) -> list[WorkerId]:
+        """Workers that are ready, and have nothing to do."""
+        return [worker.id for worker in self._slots.values() if worker.ready and worker.current is None]
 
     def running(self) -> list[MakeEpisode]:
         """Episodes that are being made."""
@@ -249,7 +250,7 @@ class VirtualNode:
                 worker = self._worker(id)
                 assert worker is not None
                 assert worker.job is None
-                worker.job = job
+                worker.job, worker.ready = job, False
                 self._clock.after(self.model.open_s, self._opened, worker, self.session)
             case RecallWorker(id):
                 if (worker := self._worker(id)) is not None:
@@ -281,6 +282,7 @@ class VirtualNode:
 
     def _started(self, worker: _Worker, session: int) -> None:
         if self._is_alive(worker, session):
+            worker.ready = True
             self._feed(WorkerWaits(worker.id))
 
     def _opened(self, worker: _Worker, session: int) -> None:
@@ -292,6 +294,7 @@ class VirtualNode:
             self._feed(JobUnfit(worker.job))
             self._kill(worker, session, "cannot_open")
         else:
+            worker.ready = True
             self._feed(WorkerPulls(worker.id, self.model.prefetch))
 
     def _leave(self, worker: _Worker, session: int) -> None:

@@ -110,6 +110,4 @@ class DrawnWorkload:
 def scenes_of(count: int, wanted: int, exact: bool = True, most_tried: int = 0) -> tuple[ScenePlan, ...]:
     """Plans of equal scenes, without hints. most_tried: by default three times what is wanted."""
     digits = len(str(max(0, count - 1)))
-    return tuple(
-        ScenePlan(f"s{number:0{digits}}", wanted, exact, most_tried or 3 * wanted) for number in range(count)
-    )
+    return tuple(ScenePlan(f"s{number:0{digits}}", wanted, exact, most_tried or 3 * wanted) for number in range(count))
