@@ -14,12 +14,13 @@ from collections.abc import Callable
 
 from nimbusd import events
 from nimbusd.core.episodes import JobId, JobRow, NodeId
-from nimbusd.core.facts import DrainAsked
+from nimbusd.core.facts import DrainAsked, NodeLeft
+from nimbusd.core.nodes import EXPECTED
 from nimbusd.job import Job
 from nimbusd.master.daemon import Master
 from nimbusd.master.ledger import Ledger, LedgerError
 from nimbusd.master.ledger_thread import LedgerThread
-from nimbusd.master.output import ledger_path
+from nimbusd.master.output import claim_output, ledger_path
 from nimbusd.stages.errors import NimbusError
 from nimbusd.transport import control as c
 from nimbusd.worker.daemon import Node
@@ -60,7 +61,8 @@ class JobRun:
         """Make what is missing and publish. Raises NimbusError if the job cannot run here at all."""
         began = self._clock()
         path = ledger_path(self._job.output)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        with claim_output(self._job.output):
+            pass  # says who works on it, if anybody does; the master claims it for good
         async with LedgerThread.opened(path) as ledger:
             await ledger.call(self._check)
             self._master = Master(ledger, self._to_node, self._watch, clock=self._clock)
@@ -69,6 +71,8 @@ class JobRun:
                     serving = group.create_task(self._master.run())
                     await self._master.ready.wait()
                     await self._master.submit(self._row(), self._job, retry=self._retry_quarantined)
+                    # The node of an earlier run died with it: nobody comes back for its leases.
+                    self._master.fact(NodeLeft(NodeId(NODE), EXPECTED, "ended"))
                     await self._work(group)
                     serving.cancel()
             except* NimbusError as errors:

@@ -142,8 +142,7 @@ class Master:
         if known is not None and known.fingerprint != row.fingerprint:
             raise LedgerError(f"there is another job {row.job!r}, with other scenes, seed or pipeline: rename one")
         if known is not None:
-            changes = {"state": JobState.RUNNING, "why": "", "submitted_unix_s": known.submitted_unix_s}
-            row = dataclasses.replace(row, **changes)
+            row = dataclasses.replace(row, submitted_unix_s=known.submitted_unix_s)
         await self.ledger.call_writing(lambda ledger: ledger.put_job(row))
         if retry:
             await self.retry(row.job)
@@ -171,7 +170,8 @@ class Master:
         history = await self.ledger.call(lambda ledger: ledger.history(row.job))
         leases = await self.ledger.call(lambda ledger: ledger.open_leases(row.job))
         self.open[row.job] = OpenJob(job, row, self._clock())
-        await self._publisher.prepare(row.job, job, leases)
+        await self._publisher.claim(row.job, job)
+        await self._publisher.sweep(row.job, job)
         counts = [scene.count for scene in history.values()]
         self.tell(
             row.job,
@@ -350,6 +350,7 @@ class Master:
     async def _end(self, order: JobRecorded) -> None:
         """Publish for the last time, and only then call the job ended: a restart in between does it again."""
         job = self.open[order.job]
+        await self._publisher.sweep(order.job, job.job)
         while True:
             try:
                 dataset = await self._publisher.publish(order.job, job.job, final=True)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Protocol
 
 from nimbusd import events
-from nimbusd.core.episodes import JobId, LeaseOpened
+from nimbusd.core.episodes import JobId
 from nimbusd.job import Job
 from nimbusd.master.ledger_thread import LedgerThread
 from nimbusd.master.output import claim_output, publish_job, remember_job, sweep_pieces
@@ -40,28 +40,23 @@ class Publisher:
         self._one = asyncio.Lock()
         self._claims: dict[JobId, ExitStack] = {}
 
-    async def prepare(self, name: JobId, job: Job, leases: Sequence[LeaseOpened]) -> None:
-        """Claim a job's output folder, and remove what crashed or refused attempts left there.
+    async def claim(self, name: JobId, job: Job) -> None:
+        """Take a job's output folder. Raises OutputBusy while another process works on it."""
 
-        Raises OutputBusy while another process works on the folder.
-        """
-        live = {
-            (lease.scene, index, lease.attempt)
-            for lease in leases
-            for span in lease.spans
-            for index in range(span.start, span.stop)
-        }
-
-        def prepare() -> ExitStack:
-            claim = ExitStack()
-            claim.enter_context(claim_output(job.output))
+        def claim() -> ExitStack:
+            held = ExitStack()
+            held.enter_context(claim_output(job.output))
             job.output.joinpath(PIECES).mkdir(exist_ok=True)
-            remember_job(job.output, job)
-            return claim
+            remember_job(job.output, job, self._ledger.path)
+            return held
 
-        self._claims[name] = await asyncio.to_thread(prepare)
-        swept = await self._ledger.call(lambda ledger: sweep_pieces(job.output, name, ledger, live))
-        log.info("%s: swept %d leftover pieces", job.output, swept)
+        self._claims[name] = await asyncio.to_thread(claim)
+
+    async def sweep(self, name: JobId, job: Job) -> None:
+        """Remove what crashed or refused attempts left behind."""
+        swept = await self._ledger.call_apart(lambda ledger: sweep_pieces(job.output, name, ledger))
+        if swept:
+            log.info("%s: swept %d leftover pieces", job.output, swept)
 
     def release(self, name: JobId) -> None:
         """Let others work on the output folder of a job."""

@@ -150,7 +150,8 @@ def ray_systems(workers: int) -> Iterator[dict[str, Measure]]:
         def run(self, seconds: float) -> None:
             spin(seconds)
 
-    actors = [Actor.remote() for _ in range(workers)]
+    actor_of: Any = Actor
+    actors = [actor_of.remote() for _ in range(workers)]
     ray.get([task.remote(0.0) for _ in range(100)] + [actor.run.remote(0.0) for actor in actors])
 
     def tasks(number: int, seconds: float) -> float:
