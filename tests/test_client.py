@@ -27,6 +27,7 @@ from nimbusd.client import (
     Event,
     Gap,
     KeyRefused,
+    MasterSilent,
     MasterUnreachable,
     RequestRefused,
     VersionMismatch,
@@ -238,7 +239,7 @@ def test_a_master_that_is_not_there_is_told_with_address_and_time() -> None:
 
 def test_a_master_that_does_not_answer_is_told_apart_from_one_that_is_not_there() -> None:
     says = "accepted the connection but did not answer Watch"
-    with ScriptedMaster(lambda request: None) as master, pytest.raises(MasterUnreachable, match=says):
+    with ScriptedMaster(lambda request: None) as master, pytest.raises(MasterSilent, match=says):
         Client.connect(master.address, timeout_s=0.2)
 
 

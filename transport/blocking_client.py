@@ -127,6 +127,10 @@ class Client:
             yield from page.failures
             offset += len(page.failures)
 
+    def cursor(self) -> str:
+        """The place of now in the master's events: `watch` from it tells what happens after this call."""
+        return self._thread.call(self._client.cursor())
+
     def watch(
         self, cursor: str | None = None, job: str | None = None, *, away_s: float | None = None
     ) -> Iterator[Event | Gap]:

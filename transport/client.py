@@ -19,6 +19,7 @@ from nimbusd.transport.client_errors import (
     ClientClosed,
     ClientError,
     KeyRefused,
+    MasterSilent,
     MasterUnreachable,
     RequestRefused,
     VersionMismatch,
@@ -177,6 +178,10 @@ class AsyncClient:
 
     # --- what happens ---
 
+    async def cursor(self) -> str:
+        """The place of now in the master's events: `watch` from it tells what happens after this call."""
+        return (await self.ask_events("", "", 0.0)).cursor
+
     async def watch(
         self, cursor: str | None = None, job: str | None = None, *, away_s: float | None = None
     ) -> AsyncIterator[Event | Gap]:
@@ -313,7 +318,7 @@ class AsyncClient:
                 "Is `nimbusd master` running there, and is this its address?"
             )
         heard = f" ({self.dropped} frames from it could not be used)" if self.dropped else ""
-        return MasterUnreachable(
+        return MasterSilent(
             f"the master at {self.address} accepted the connection but did not answer {_title(request)} "
             f"within {waited_s:.1f} s{heard}"
         )

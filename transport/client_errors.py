@@ -10,10 +10,14 @@ class ClientError(TransportError):
 
 
 class MasterUnreachable(ClientError):
-    """There is no connection to the master, or it does not answer.
+    """There is no connection to the master, or (MasterSilent) no answer.
 
     The request may have been carried out; every request may be repeated.
     """
+
+
+class MasterSilent(MasterUnreachable):
+    """There is a connection, but no answer."""
 
 
 class KeyRefused(ClientError):

@@ -8,15 +8,33 @@ import sys
 import click
 
 from nimbusd import __version__
-from nimbusd.stages.errors import NimbusError
+from nimbusd.transport.errors import TransportError
 
-_COMMANDS = {
-    "run": ("nimbusd.cli.run:run", "Run a job on this machine, or go on with it."),
-    "check": ("nimbusd.cli.check:check", "Check a job file without running it."),
-    "show": ("nimbusd.cli.show:show", "Summarize a dataset and draw its contact sheet."),
-    "publish": ("nimbusd.cli.publish:publish", "Publish what a job has committed so far."),
-    "verify": ("nimbusd.cli.publish:verify", "Check a dataset's checksums, counts and contents."),
+_SECTIONS = {
+    "On this machine": {
+        "run": ("nimbusd.cli.run:run", "Run a job on this machine, or go on with it."),
+        "check": ("nimbusd.cli.check:check", "Check a job file without running it."),
+        "show": ("nimbusd.cli.show:show", "Summarize a dataset and draw its contact sheet."),
+        "publish": ("nimbusd.cli.publish:publish", "Publish what a job has committed so far."),
+        "verify": ("nimbusd.cli.publish:verify", "Check a dataset's checksums, counts and contents."),
+    },
+    "Jobs of a cluster": {
+        "submit": ("nimbusd.cli.submit:submit", "Run a job on the cluster, or go on with it."),
+        "status": ("nimbusd.cli.status:status", "How the jobs are, or all about one."),
+        "top": ("nimbusd.cli.top:top", "Nodes and jobs, live."),
+        "watch": ("nimbusd.cli.watch:watch", "Tell events as they happen."),
+        "logs": ("nimbusd.cli.status:logs", "Why episodes were not made, with the evidence."),
+        "cancel": ("nimbusd.cli.status:cancel", "Stop a job; what is committed stays."),
+        "retry": ("nimbusd.cli.status:retry", "Give quarantined episodes another chance."),
+    },
+    "Machines of a cluster": {
+        "nodes": ("nimbusd.cli.nodes:nodes", "What the nodes hold and do."),
+        "drain": ("nimbusd.cli.nodes:drain", "Give a node no more work."),
+        "token": ("nimbusd.cli.nodes:token", "Let nodes join."),
+        "keygen": ("nimbusd.cli.keys:keygen", "Make a key pair for a node or a person."),
+    },
 }
+_COMMANDS = {name: where for commands in _SECTIONS.values() for name, (where, _) in commands.items()}
 
 
 class _LazyGroup(click.Group):
@@ -28,13 +46,14 @@ class _LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
             return None
-        module, _, name = _COMMANDS[cmd_name][0].partition(":")
+        module, _, name = _COMMANDS[cmd_name].partition(":")
         command: click.Command = getattr(importlib.import_module(module), name)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
+        for title, commands in _SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name, text) for name, (_, text) in commands.items()])
 
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -47,6 +66,13 @@ def main() -> None:
     """The entry point. Errors that nimbusd raises on purpose become one line and exit status 1."""
     try:
         cli()
-    except NimbusError as error:
+    except _told() as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(1)
+
+
+def _told() -> tuple[type[Exception], ...]:
+    """Errors whose text is for people. Looked up when there is one: the pipeline's types load numpy and pydantic."""
+    from nimbusd.stages.errors import NimbusError
+
+    return NimbusError, TransportError
