@@ -8,7 +8,7 @@ from random import Random
 
 from nimbusd.core.episodes import EpisodeKey, JobId, JobState, State
 from nimbusd.core.facts import Fact
-from nimbusd.core.node_facts import MakeEpisode
+from nimbusd.core.node_facts import DrainSet, MakeEpisode
 from nimbusd.core.nodes import DEAD_AFTER_S, HEARTBEAT_S
 from nimbusd.core.scheduler import Scheduler
 from nimbusd.simulate.clock import Clock
@@ -16,7 +16,7 @@ from nimbusd.simulate.invariants import Invariants
 from nimbusd.simulate.ledger import VirtualLedger
 from nimbusd.simulate.master import Decider, VirtualMaster
 from nimbusd.simulate.network import FAIR, Network, Weather
-from nimbusd.simulate.node import NodeModel, ToNode, VirtualNode
+from nimbusd.simulate.node import NodeModel, ToNode, VirtualNode, Welcome
 from nimbusd.simulate.violation import Violation
 from nimbusd.simulate.workload import Workload
 
@@ -61,6 +61,7 @@ class Cluster:
         self.jobs: dict[JobId, Workload] = {}
         self.pieces: dict[tuple[JobId, str], float] = {}
         """Folders on the shared storage, and the seconds of work that are in each."""
+        self._wishes: list[tuple[Callable[..., None], tuple[object, ...]]] = []
         self._begun: set[tuple[EpisodeKey, int]] = set()
         self._judge = judge
         self.master = VirtualMaster(self, self.ledger, decider)
@@ -87,7 +88,12 @@ class Cluster:
         if self.master.scheduler is not None:
             call(*args)
         else:
-            self.clock.after(0.5, self.when_up, call, *args)
+            self._wishes.append((call, args))
+
+    def master_is_up(self) -> None:
+        wishes, self._wishes = self._wishes, []
+        for call, args in wishes:
+            self.when_up(call, *args)
 
     def cut(self, node: str, to_master: bool = True, to_node: bool = True) -> None:
         """Part a node from the master, in one direction or both."""
@@ -135,7 +141,8 @@ class Cluster:
     def tell_node(self, node: str, message: ToNode) -> None:
         target = self.nodes[node]
         session = target.session
-        self.network.send(MASTER, node, self._to_node, (target, session, message))
+        in_order = isinstance(message, Welcome | DrainSet)
+        self.network.send(MASTER, node, self._to_node, (target, session, message), in_order=in_order)
 
     def _to_node(self, letter: tuple[VirtualNode, int, ToNode]) -> None:
         target, session, message = letter

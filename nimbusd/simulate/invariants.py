@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from nimbusd.core.episodes import JobState, NodeId, State
 from nimbusd.core.grants import why_not
+from nimbusd.core.nodes import Node
 from nimbusd.core.scheduler import Scheduler
 from nimbusd.core.tasks import Job
 from nimbusd.simulate.ledger import JobPages
@@ -21,6 +22,10 @@ EVERY = 4
 SLACK_S = 2.0
 PATIENCE_S = 4.0
 """For how long a slot may idle beside work, when nothing was lost or cut off; a lost message costs a death more."""
+
+
+MOST_JITTER_S = 0.5
+"""Where messages take longer than that, slots wait for them."""
 
 
 class Invariants:
@@ -113,6 +118,9 @@ class Invariants:
         cluster, now = self._cluster, self._cluster.clock.now
         if cluster.network.lost != self._lost:
             self._lost, self._calm_since = cluster.network.lost, now
+        if cluster.network.weather.jitter_s > MOST_JITTER_S:
+            self._hungry_since, self._calm_since = {}, now
+            return
         patience_s = PATIENCE_S + (cluster.dead_after_s if now - self._calm_since < 4 * cluster.dead_after_s else 0.0)
         hungry: dict[str, float] = {}
         for name, virtual in cluster.nodes.items():
@@ -181,3 +189,7 @@ class Invariants:
             wanted = sum(scene.wanted for scene in pages.plan.scenes)
             if committed != wanted:
                 raise Violation("I2", f"{pages.plan.job} is complete with {committed} of {wanted} episodes")
+
+
+def _wants(job: Job, node: Node) -> bool:
+    return bool(job.plan.dynload and job.pending.episodes) and why_not(job, node) is None

@@ -78,17 +78,15 @@ class VirtualLedger:
                 raise Violation("I1", f"{new} overwrites the committed {old}")
             if old.state is not State.PENDING:
                 raise Violation("I2", f"{new} overwrites the settled {old}")
-            if new.state is State.PENDING:
-                if new.attempt < old.attempt:
-                    raise Violation("I1", f"{new} forgets attempts of {old}")
+            if new.state is State.PENDING and new.attempt < old.attempt:
+                raise Violation("I1", f"{new} forgets attempts of {old}")
         if not 1 <= new.attempt <= pages.leased.get(place, 0):
             raise Violation("I1", f"{new} has a number that was never leased")
         if new.state is State.COMMITTED:
             if not new.folder:
                 raise Violation("I3", f"{new} names no piece")
-        elif new.state is not State.PENDING:
-            if not new.reason:
-                raise Violation("I2", f"{new} is settled without a reason")
+        elif new.state is not State.PENDING and not new.reason:
+            raise Violation("I2", f"{new} is settled without a reason")
         pages.rows[place] = new
 
     def _opened(self, lease: LeaseOpened) -> None:
@@ -111,9 +109,8 @@ class VirtualLedger:
         pages.state, pages.why = entry.state, entry.why
         if entry.environment:
             pages.plan = replace(pages.plan, environment=entry.environment)
-        if entry.state not in (JobState.RUNNING, JobState.PAUSED):
-            if pages.leases:
-                raise Violation("I4", f"{entry} leaves the leases {list(pages.leases)} open")
+        if entry.state not in (JobState.RUNNING, JobState.PAUSED) and pages.leases:
+            raise Violation("I4", f"{entry} leaves the leases {list(pages.leases)} open")
 
     def is_committed(self, job: JobId, scene: str, index: int, folder: str) -> bool:
         """Whether this piece is the one that counts."""

@@ -1,4 +1,4 @@
-"""A virtual master: the real `Scheduler`, and the shell's rule that entries are durable before orders are carried out."""
+"""A virtual master: the real `Scheduler`, and the shell's rule that entries are durable before orders leave."""
 
 from __future__ import annotations
 
@@ -70,6 +70,9 @@ class World(Protocol):
     def tell_node(self, node: str, message: ToNode) -> None:
         """Send something to a node."""
 
+    def master_is_up(self) -> None:
+        """A master's process has started."""
+
     def decided(self) -> None:
         """The scheduler has been told something."""
 
@@ -83,8 +86,7 @@ class VirtualMaster:
         self.scheduler: Decider | None = None
         self.up_since = 0.0
         self.losses = 0
-        self.trap: Moment | None = None
-        """Crash at the next such moment; whoever sets it has the master started again."""
+        self._trap: tuple[Moment, float] | None = None
         self._world = world
         self._clock = world.clock
         self._ledger = ledger
@@ -111,12 +113,22 @@ class VirtualMaster:
                 self._enqueue(self.scheduler.handle(added, self._clock.now))
         self._settle()
         self._clock.after(self._world.master_tick_s, self._tick, ledger.epoch)
+        self._world.master_is_up()
 
     def crash(self) -> None:
         """The process dies; what was not durable is forgotten."""
         self.scheduler = None
         self._queue = []
         self._writing = False
+        self._trap = None
+
+    def crash_at(self, moment: Moment, down_s: float) -> None:
+        """Crash at the next such moment, and come back."""
+        self._trap = moment, down_s
+
+    def spare(self) -> None:
+        """Don't crash at a moment that has not come yet."""
+        self._trap = None
 
     def is_settled(self) -> bool:
         """Whether all that was decided is durable and carried out."""
@@ -188,9 +200,9 @@ class VirtualMaster:
 
     def _falls(self, moment: Moment) -> bool:
         """Crash if this is the moment to."""
-        if self.trap is not moment:
+        if self._trap is None or self._trap[0] is not moment:
             return False
-        self.trap = None
+        self._clock.after(self._trap[1], self.start)
         self.crash()
         return True
 
@@ -235,10 +247,11 @@ class VirtualMaster:
     def _leave(self, orders: list[_Step], epoch: int) -> None:
         if self.scheduler is None or self._ledger.epoch != epoch:
             return
-        if orders and self.trap is Moment.AMID_ORDERS:
-            self._carry_out(orders[: len(orders) // 2])
-            self._falls(Moment.AMID_ORDERS)
+        half = len(orders) // 2
+        self._carry_out(orders[:half])
+        if orders and self._falls(Moment.AMID_ORDERS):
             return
+        orders = orders[half:]
         self._carry_out(orders)
         self._writing = False
         if self._queue:

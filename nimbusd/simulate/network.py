@@ -53,16 +53,25 @@ class Network:
         """Whether nothing gets through in this direction."""
         return (source, target) in self._cut
 
-    def send(self, source: str, target: str, deliver: Callable[[T], None], message: T) -> None:
-        """Have `deliver(message)` called when the message arrives, if it does."""
+    def send(
+        self, source: str, target: str, deliver: Callable[[T], None], message: T, *, in_order: bool = False
+    ) -> None:
+        """Have `deliver(message)` called when the message arrives, if it does.
+
+        in_order: it is what only the end of a connection can lose, and a new connection tells again: it may be delayed
+        and cut off, but neither lost otherwise nor repeated, and overtakes no other such message.
+        """
         weather = self.weather
-        for _ in range(1 + (weather.duplication > 0 and self._rng.random() < weather.duplication)):
-            if weather.loss > 0 and self._rng.random() < weather.loss:
+        copies = 1
+        if not in_order:
+            copies += weather.duplication > 0 and self._rng.random() < weather.duplication
+        for _ in range(copies):
+            if not in_order and weather.loss > 0 and self._rng.random() < weather.loss:
                 self.lost += 1
                 continue
             delay_s = weather.delay_s + (self._rng.expovariate(1 / weather.jitter_s) if weather.jitter_s else 0.0)
             when, link = self._clock.now + delay_s, (source, target)
-            if not weather.reorder:
+            if in_order or not weather.reorder:
                 when = self._last[link] = max(when, self._last.get(link, 0.0))
             self._clock.at(when, self._arrive, link, deliver, message)
 

@@ -1,4 +1,4 @@
-"""Stories of what may happen to a cluster: its nodes, its jobs and its faults, as values that a seed or a test draws."""
+"""Stories of what may happen to a cluster: nodes, jobs and faults, as values that a seed or a test draws."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from nimbusd.simulate.node import NodeModel
 from nimbusd.simulate.violation import Violation
 from nimbusd.simulate.workload import DrawnWorkload, scenes_of
 
-CALM_AFTER_S = 60.0
+CALM_AFTER_S = 45.0
 """All faults are over by then."""
 DEADLINE_S = 900.0
 """By then everything must be over: the work of any scenario, one node after all faults, and pauses."""
@@ -158,7 +158,7 @@ def play(scenario: Scenario) -> Cluster:
 def _calm(cluster: Cluster) -> None:
     """The end of all faults: whatever is down comes back, for good."""
     cluster.network.weather = FAIR
-    cluster.master.trap = None
+    cluster.master.spare()
     cluster.master.start()
     for name, node in cluster.nodes.items():
         cluster.heal(name)
@@ -178,11 +178,11 @@ def _inject(cluster: Cluster, scenario: Scenario, fault: Fault) -> None:
     after, up = cluster.clock.after, cluster.when_up
     match fault:
         case MasterCrash(_, down_s, moment):
-            if moment is None:
-                cluster.master.crash()
+            if moment is not None:
+                cluster.master.crash_at(moment, down_s)
             else:
-                cluster.master.trap = moment
-            after(down_s, cluster.master.start)
+                cluster.master.crash()
+                after(down_s, cluster.master.start)
         case Storm(_, for_s, weather):
             cluster.network.weather = weather
             after(for_s, _set_weather, cluster, scenario.weather)
