@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from nimbusd import events
 from nimbusd.config import WorkerConfig
 from nimbusd.stages.errors import NimbusError
 from nimbusd.transport import control as c
@@ -90,9 +91,9 @@ async def join(config: WorkerConfig, text: str) -> None:
     log.info("joined the master at %s as node %s", token.address, config.name)
 
 
-def log_event(event: object) -> None:
-    """What happens on a node goes to its log."""
-    log.info("%s", event)
+def log_event(event: events.Event) -> None:
+    """What happens on a node goes to its log; every stage of every episode only when it is asked to say more."""
+    log.log(logging.DEBUG if isinstance(event, events.StageBegan) else logging.INFO, "%s", event)
 
 
 def _master(config: WorkerConfig) -> tuple[str, str]:

@@ -68,7 +68,7 @@ class Nimbus:
         """Submit a job of so many tasks and wait for the last commit."""
         with tempfile.TemporaryDirectory(dir=self._folder) as name, contextlib.ExitStack() as stack:
             folder = Path(name)
-            address = stack.enter_context(_master(folder))
+            address, _ = stack.enter_context(master_process(folder))
             waits = [folder / f"waits{i}.json" for i in range(self._workers)]
             nodes = [_node(address, f"n{i}", task_s, wait) for i, wait in enumerate(waits)]
             with Client.connect(address) as client:
@@ -86,8 +86,8 @@ class Nimbus:
 
 
 @contextlib.contextmanager
-def _master(folder: Path) -> Iterator[str]:
-    """A master process; its address."""
+def master_process(folder: Path) -> Iterator[tuple[str, int]]:
+    """A master process; its address and pid."""
     log = folder / "master.log"
     with log.open("w") as stderr:
         master = subprocess.Popen(
@@ -99,7 +99,7 @@ def _master(folder: Path) -> Iterator[str]:
             if master.poll() is not None:
                 raise RuntimeError(f"the master did not start: {said}")
             time.sleep(0.02)
-        yield said.split("listening on ")[1].split(";")[0].strip()
+        yield said.split("listening on ")[1].split(";")[0].strip(), master.pid
     finally:
         master.kill()
         master.wait()
