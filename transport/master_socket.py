@@ -34,7 +34,7 @@ _MAX_BYTES = {
     Role.GUEST: 4096,
 }
 """What a peer may make this process unpack, by how far it is trusted."""
-_QUEUED_PER_PEER = 10_000
+_QUEUED_PER_PEER = 2_000
 
 
 class MasterSocket:

@@ -172,13 +172,19 @@ class NodeLink:
                 f"the master at {self._address} refused this key: {self._keys.public} is not authorized there; "
                 "join with a token of `nimbusctl token create`, or have the key added to the master's list"
             )
-        if self._keys is not None and event.event == zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL:
+        broken_off = event.event == zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+        if self._keys is not None and broken_off:
             return (
                 f"the master at {self._address} broke off the handshake: it does not have the key {self._master_key} "
                 "that it is expected to have, or uses none; check its address and its public key"
             )
-        if event.value == zmq.PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH and self._keys is None:
+        if self._keys is None and event.value == zmq.PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH:
             return f"the master at {self._address} takes encrypted connections only, and no key is used here"
+        if self._keys is None and broken_off:  # either side may be the first to notice
+            return (
+                f"the master at {self._address} broke off the handshake: perhaps it takes encrypted connections only, "
+                "and no key is used here"
+            )
         return f"no connection to the master at {self._address}: {event.failed}"
 
     def _say(self, trouble: str) -> None:

@@ -1,0 +1,494 @@
+"""The master's socket and the link of a node, over real sockets: keys, roles, strangers and broken connections."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import pytest
+import uvloop
+import zmq
+
+from nimbusd.transport import control as c
+from nimbusd.transport.addresses import AddressError
+from nimbusd.transport.auth import Entry, Peer, Role
+from nimbusd.transport.codec import MAX_MESSAGE_BYTES
+from nimbusd.transport.errors import TransportError
+from nimbusd.transport.gate import Gate
+from nimbusd.transport.keys import KeyPair, generate
+from nimbusd.transport.master_socket import MasterSocket
+from nimbusd.transport.monitor import ConnectionEvent
+from nimbusd.transport.node_link import NodeLink, enrol
+from nimbusd.transport.tokens import JoinToken
+from tests.raw_peers import RawPeer, frame
+
+LOOPBACK = "tcp://127.0.0.1:*"
+ANSWER = c.Welcome(1, 1.0, 5.0)
+MASTER_KEYS = generate()
+
+
+@pytest.fixture(scope="module")
+def event_loop_policy() -> asyncio.AbstractEventLoopPolicy:
+    policy: asyncio.AbstractEventLoopPolicy = uvloop.EventLoopPolicy()
+    return policy
+
+
+class Waiter:
+    """Waits until something holds, looking again at each event."""
+
+    def __init__(self) -> None:
+        self._changed = asyncio.Event()
+
+    def notify(self) -> None:
+        self._changed.set()
+
+    async def until(self, holds: Callable[[], bool]) -> None:
+        async with asyncio.timeout(20):
+            while not holds():
+                self._changed.clear()
+                await self._changed.wait()
+
+
+class Master(MasterSocket):
+    """Answers each message of a node by Welcome, and each request by Done."""
+
+    def __init__(self, bind: str | tuple[str, ...] = LOOPBACK, **security: Any) -> None:
+        self.heard: list[tuple[Peer, c.Message]] = []
+        self.events = Waiter()
+        super().__init__((bind,) if isinstance(bind, str) else bind, self._answer, **security)
+
+    def _answer(self, peer: Peer, message: c.Message) -> None:
+        self.heard.append((peer, message))
+        self.send(peer, c.Done(message.request) if isinstance(message, c.REQUESTS) else ANSWER)
+
+    def receive(self, listener: int, route: bytes, key: str, frame: bytes) -> None:
+        super().receive(listener, route, key, frame)
+        self.events.notify()
+
+    def connection_event(self, event: ConnectionEvent) -> None:
+        super().connection_event(event)
+        self.events.notify()
+
+    async def counts(self, **counted: int) -> None:
+        """Wait until the counters stand so."""
+        await self.events.until(lambda: all(self.counters[name] >= count for name, count in counted.items()))
+        assert {name: self.counters[name] for name in counted} == counted
+
+
+class Link:
+    """A node's link that remembers what happens."""
+
+    def __init__(self, address: str, **keys: Any) -> None:
+        self.received: list[c.Message] = []
+        self.troubles: list[str] = []
+        self.connections = self.breaks = 0
+        self.events = Waiter()
+        self.link = NodeLink(
+            address,
+            self._got,
+            on_connected=self._connected,
+            on_disconnected=self._disconnected,
+            on_trouble=self._troubled,
+            **keys,
+        )
+
+    def _got(self, message: c.Message) -> None:
+        self.received.append(message)
+        self.events.notify()
+
+    def _connected(self) -> None:
+        self.connections += 1
+        self.events.notify()
+
+    def _disconnected(self) -> None:
+        self.breaks += 1
+        self.events.notify()
+
+    def _troubled(self, trouble: str) -> None:
+        self.troubles.append(trouble)
+        self.events.notify()
+
+    async def connected(self, times: int = 1) -> None:
+        await self.events.until(lambda: self.connections == times)
+
+    async def broken(self) -> None:
+        await self.events.until(lambda: self.breaks > 0)
+
+    async def trouble(self) -> str:
+        """The first or next trouble."""
+        await self.events.until(lambda: bool(self.troubles))
+        return self.troubles.pop(0)
+
+    async def ask(self, message: c.Message) -> c.Message:
+        """Send, and take the next message that comes."""
+        await self.events.until(lambda: self.link.connected)
+        assert self.link.send(message)
+        return await self.next()
+
+    async def next(self) -> c.Message:
+        await self.events.until(lambda: bool(self.received))
+        return self.received.pop(0)
+
+
+@asynccontextmanager
+async def linked(address: str, **keys: Any) -> AsyncIterator[Link]:
+    link = Link(address, **keys)
+    try:
+        yield link
+    finally:
+        link.link.close(linger_s=0)
+
+
+@asynccontextmanager
+async def serving(bind: str | tuple[str, ...] = LOOPBACK, **security: Any) -> AsyncIterator[Master]:
+    master = Master(bind, **security)
+    try:
+        yield master
+    finally:
+        master.close()
+
+
+@asynccontextmanager
+async def encrypted(folder: Path, *entries: Entry) -> AsyncIterator[tuple[Master, Gate]]:
+    gate = Gate(folder)
+    for entry in entries:
+        gate.add(entry)
+    async with serving(keys=MASTER_KEYS, gate=gate) as master:
+        yield master, gate
+
+
+def hello(node: str) -> c.Hello:
+    return c.Hello(node, "s1", "0.1.0", "env", {}, 1, ())
+
+
+def secure(keys: KeyPair, master: KeyPair = MASTER_KEYS) -> dict[str, Any]:
+    return {"keys": keys, "master_key": master.public}
+
+
+async def test_on_this_machine_nodes_and_clients_need_no_keys() -> None:
+    async with serving() as master, linked(master.addresses[0]) as link:
+        assert await link.ask(hello("n1")) == ANSWER
+        assert await link.ask(c.Nodes(7)) == c.Done(7)
+        assert [peer.role for peer, _ in master.heard] == [Role.LOCAL, Role.LOCAL]
+        assert link.troubles == []
+
+
+async def test_a_key_tells_who_a_peer_is_and_what_it_may_say(tmp_path: Path) -> None:
+    node, admin = generate(), generate()
+    entries = Entry(Role.NODE, "gpu-1", node.public), Entry(Role.ADMIN, "ann", admin.public)
+    async with encrypted(tmp_path, *entries) as (master, _):
+        async with linked(master.addresses[0], **secure(node)) as link:
+            assert await link.ask(hello("gpu-1")) == ANSWER
+            assert await link.ask(hello("gpu-2")) == c.Refused(
+                0, "forbidden", "the key of node gpu-1 may not speak for node 'gpu-2'"
+            )
+            refused = c.Refused(3, "forbidden", "a key of role node may not send Cancel")
+            assert await link.ask(c.Cancel(3, "job")) == refused
+        async with linked(master.addresses[0], **secure(admin)) as link:
+            assert await link.ask(c.Cancel(4, "job")) == c.Done(4)
+        assert [(peer.role, peer.name) for peer, _ in master.heard] == [(Role.NODE, "gpu-1"), (Role.ADMIN, "ann")]
+        assert master.counters["forbidden"] == 2
+
+
+async def test_an_unknown_key_is_told_so_counted_and_let_in_once_it_is_listed(tmp_path: Path) -> None:
+    stranger = generate()
+    async with encrypted(tmp_path) as (master, _), linked(master.addresses[0], **secure(stranger)) as link:
+        trouble = await link.trouble()
+        assert f"the master at {master.addresses[0]} refused this key: {stranger.public}" in trouble
+        assert "nimbusctl token create" in trouble
+        assert link.link.key_refused
+        assert master.counters["wrong_key"] >= 1
+        assert master.heard == []
+        (tmp_path / "authorized").write_text(f"node gpu-1 {stranger.public}\n")
+        assert await link.ask(hello("gpu-1")) == ANSWER
+        assert link.link.trouble == ""
+
+
+async def test_a_master_with_another_key_is_not_trusted(tmp_path: Path) -> None:
+    keys, expected = generate(), generate()
+    async with (
+        encrypted(tmp_path, Entry(Role.NODE, "gpu-1", keys.public)) as (master, _),
+        linked(master.addresses[0], **secure(keys, expected)) as link,
+    ):
+        trouble = await link.trouble()
+        assert f"it does not have the key {expected.public} that it is expected to have" in trouble
+        await master.events.until(lambda: master.counters["bad_handshake"] > 0)
+        assert link.connections == 0
+
+
+async def test_a_peer_without_encryption_is_told_that_the_master_wants_it(tmp_path: Path) -> None:
+    async with encrypted(tmp_path) as (master, _), linked(master.addresses[0]) as link:
+        trouble = await link.trouble()
+        assert "takes encrypted connections only, and no key is used here" in trouble
+        await master.events.until(lambda: master.counters["bad_handshake"] > 0)
+        assert link.connections == 0
+
+
+async def test_nobody_there_is_told_and_tried_again() -> None:
+    async with serving() as master:
+        address = master.addresses[0]
+    async with linked(address) as link:
+        assert f"cannot reach the master at {address}; is it running" in await link.trouble()
+        assert not link.link.send(hello("n1"))
+        assert link.link.counters["unsent"] == 1
+        async with serving(address):
+            assert await link.ask(hello("n1")) == ANSWER
+
+
+async def test_a_token_lets_one_node_in_which_then_needs_no_new_connection(tmp_path: Path) -> None:
+    keys = generate()
+    async with encrypted(tmp_path) as (master, gate):
+        token = gate.make_token(master.addresses[0], MASTER_KEYS.public, 60.0)
+        async with linked(master.addresses[0], **secure(keys)) as link:
+            answer = await link.ask(hello("gpu-1"))
+            assert isinstance(answer, c.Refused)
+            assert f"does not know the key {keys.public}" in answer.error
+            assert await link.ask(c.Enrol(2, "gpu-1", token.secret)) == c.Enrolled(2, "gpu-1")
+            assert await link.ask(c.Enrol(3, "gpu-1", token.secret)) == c.Enrolled(3, "gpu-1")
+            assert await link.ask(hello("gpu-1")) == ANSWER
+        assert [message for _, message in master.heard] == [hello("gpu-1")]
+
+
+async def test_joining_with_a_token_works_once_and_says_what_is_wrong(tmp_path: Path) -> None:
+    keys = generate()
+    async with encrypted(tmp_path) as (master, gate):
+        address = master.addresses[0]
+        used, spare = (gate.make_token(address, MASTER_KEYS.public, 60.0) for _ in range(2))
+        await enrol(used, "gpu-1", keys)
+        await enrol(used, "gpu-1", keys)
+        with pytest.raises(TransportError, match=r"refused node gpu-2: the join token was used by another node"):
+            await enrol(used, "gpu-2", generate())
+        with pytest.raises(TransportError, match=r"node gpu-1 has another key already; join under another name"):
+            await enrol(spare, "gpu-1", generate())
+        await enrol(spare, "gpu-2", generate())
+        with pytest.raises(TransportError, match="takes no new nodes now: the token has expired or was used"):
+            await enrol(spare, "gpu-3", generate())
+    with pytest.raises(TransportError, match=r"could not join .* within 0\.5 s: cannot reach the master"):
+        await enrol(JoinToken(address, MASTER_KEYS.public, "s", 0.0), "gpu-3", keys, timeout_s=0.5)
+
+
+async def test_who_is_taken_off_the_list_is_cut_off_without_a_restart(tmp_path: Path) -> None:
+    keys = generate()
+    async with (
+        encrypted(tmp_path, Entry(Role.NODE, "gpu-1", keys.public)) as (master, gate),
+        linked(master.addresses[0], **secure(keys)) as link,
+    ):
+        assert await link.ask(hello("gpu-1")) == ANSWER
+        (tmp_path / "authorized").write_text("")
+        gate.refresh()
+        answer = await link.ask(hello("gpu-1"))
+        assert isinstance(answer, c.Refused)
+        assert "does not know the key" in answer.error
+
+
+async def test_guests_and_nodes_cannot_make_the_master_unpack_large_messages(tmp_path: Path) -> None:
+    node, guest = generate(), generate()
+    job = c.JobSpec("j", {"x": "x" * (MAX_MESSAGE_BYTES + 1)})
+    async with encrypted(tmp_path, Entry(Role.NODE, "gpu-1", node.public)) as (master, gate):
+        gate.make_token(master.addresses[0], MASTER_KEYS.public, 60.0)
+        for keys, message in ((node, job), (guest, c.Enrol(1, "gpu-2", "s" * 5000))):
+            async with linked(master.addresses[0], **secure(keys)) as link:
+                await link.connected()
+                assert link.link.send(message)
+                assert isinstance(await link.ask(c.Bye("gpu-1", "s", "")), c.Welcome | c.Refused)
+        assert master.counters["oversized"] == 2
+
+
+async def test_one_master_serves_its_own_machine_by_ipc_and_others_encrypted(tmp_path: Path) -> None:
+    keys = generate()
+    gate = Gate(tmp_path)
+    gate.add(Entry(Role.NODE, "gpu-1", keys.public))
+    async with serving((f"ipc://{tmp_path}/m.sock", LOOPBACK), keys=MASTER_KEYS, gate=gate) as master:
+        for address in master.addresses:
+            async with linked(address, **secure(keys)) as link:
+                assert await link.ask(hello("gpu-1")) == ANSWER
+        assert {peer.role for peer, _ in master.heard} == {Role.NODE, Role.LOCAL}
+        async with linked(f"ipc://{tmp_path}/m.sock") as link:
+            answer = await link.ask(c.Enrol(1, "gpu-2", "s"))
+            assert isinstance(answer, c.Refused)
+            assert "needs no token" in answer.error
+
+
+async def test_addresses_that_are_unsafe_or_taken_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(AddressError, match="keys only"):
+        Master("tcp://0.0.0.0:*")
+    with pytest.raises(AddressError, match="at least one"):
+        Master(())
+    with pytest.raises(AddressError, match="keys only"):
+        Link("tcp://10.0.0.1:7600")
+    with pytest.raises(TransportError, match="public key alone"):
+        Link("tcp://10.0.0.1:7600", keys=generate())
+    async with serving() as master:
+        with pytest.raises(TransportError, match=f"cannot listen on {master.addresses[0]}: Address already in use"):
+            Master(master.addresses[0])
+
+
+# --- strangers ---
+
+
+async def test_malformed_messages_are_counted_and_versions_refused_while_others_are_served() -> None:
+    async with serving() as master, linked(master.addresses[0]) as node:
+        assert await node.ask(hello("n1")) == ANSWER
+        with zmq.Context() as context, context.socket(zmq.DEALER) as stranger:
+            stranger.linger = 1000
+            stranger.connect(master.addresses[0])
+            stranger.send(b"")
+            stranger.send(b"\xc1" * 50)
+            stranger.send(c.encode(c.SayHello()))
+            stranger.send_multipart([b"", c.encode(hello("n2"))])
+            stranger.send(msgpack.packb({"v": 9, "t": "Submit", "b": {"request": 7}}))
+            await master.counts(received=6, malformed=3, forbidden=1, bad_version=1)
+            assert await node.ask(hello("n1")) == ANSWER
+            answers = {c.decode(stranger.recv()) for _ in range(2)}
+        said = {answer.code: answer for answer in answers if isinstance(answer, c.Refused)}
+        assert said["bad_version"].request == 7
+        assert "this master speaks protocol version 1, you speak 9" in said["bad_version"].error
+        assert "may not send SayHello" in said["forbidden"].error
+
+
+async def test_raw_peers_with_garbage_oversize_or_half_frames_harm_nobody() -> None:
+    async with serving() as master, linked(master.addresses[0]) as node:
+        address = master.addresses[0]
+        assert await node.ask(hello("n1")) == ANSWER
+        strangers = []
+        for garbage in (b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" * 4, b"\0" * 4096, b"\xff" * 4096, b"\xff"):
+            strangers.append(await RawPeer.connect(address))
+            strangers[-1].write(garbage)  # some of it could be the beginning of an old ZMTP
+        oversize = await RawPeer.shaken_hands(address)
+        oversize.write(frame(b"", announced=1 << 40))
+        await oversize.closed_by_the_other_side()
+        half = await RawPeer.shaken_hands(address)
+        half.write(frame(b"x" * 10, announced=1000))
+        parts = await RawPeer.shaken_hands(address)
+        parts.write(frame(b"x", flags=1) * 100)
+        good = await RawPeer.shaken_hands(address)
+        good.write(frame(c.encode(hello("n2"))))
+        await master.events.until(lambda: len(master.heard) == 2)
+        assert await node.ask(hello("n1")) == ANSWER
+        assert [type(message) for _, message in master.heard] == [c.Hello] * 3
+        for peer in (*strangers, half, parts, good):
+            peer.close()
+
+
+async def test_many_broken_connections_leave_nothing_behind() -> None:
+    async with serving() as master, linked(master.addresses[0]) as node:
+        assert await node.ask(hello("n1")) == ANSWER
+        open_files = len(os.listdir("/proc/self/fd"))
+        for number in range(200):
+            peer = await RawPeer.shaken_hands(master.addresses[0])
+            peer.write(frame(b"x" * number, announced=1000 if number % 2 else None))
+            peer.close()
+        await master.events.until(lambda: master.counters["disconnected"] >= 200)
+        assert await node.ask(hello("n1")) == ANSWER
+        assert len(os.listdir("/proc/self/fd")) < open_files + 20
+        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+
+
+async def test_what_strangers_send_fills_no_log(caplog: pytest.LogCaptureFixture) -> None:
+    async with serving() as master:
+        with zmq.Context() as context, context.socket(zmq.DEALER) as stranger:
+            stranger.connect(master.addresses[0])
+            for _ in range(500):
+                stranger.send(b"x")
+            await master.counts(malformed=500)
+    assert len(caplog.records) == 1
+    assert "dropped a message of local peer" in caplog.text
+
+
+# --- sending, reading and connections that break ---
+
+
+async def test_sending_to_who_has_gone_or_does_not_read_never_waits() -> None:
+    async with serving() as master:
+        slow = await RawPeer.shaken_hands(master.addresses[0])
+        slow.write(frame(c.encode(hello("slow"))))
+        await master.events.until(lambda: bool(master.heard))
+        peer = master.heard[0][0]
+        large = c.JobSpec("j", {"x": "x" * 20_000})
+        for _ in range(100_000):
+            if not master.send(peer, large):
+                break
+        assert master.counters["backlogged"] == 1
+        slow.close()
+        async with asyncio.timeout(20):
+            while not master.counters["unroutable"]:  # nothing tells when ZeroMQ has forgotten a peer
+                assert not master.send(peer, ANSWER)
+                await asyncio.sleep(0)
+
+
+async def test_a_link_connects_again_to_a_restarted_master_and_says_so() -> None:
+    async with serving() as master:
+        address = master.addresses[0]
+        link = Link(address)
+        assert await link.ask(hello("n1")) == ANSWER
+    await link.broken()
+    assert not link.link.send(hello("n1"))
+    async with serving(address) as master:
+        await link.connected(times=2)
+        assert master.heard == [], "nothing is sent before Hello on a new connection"
+        assert await link.ask(hello("n1")) == ANSWER
+    link.link.close(linger_s=0)
+
+
+async def test_a_flood_leaves_turns_for_others() -> None:
+    async with serving() as master, linked(master.addresses[0]) as link:
+        await link.connected()
+        largest, seen, turns = 0, 0, 0
+
+        def turn() -> None:
+            nonlocal largest, seen, turns
+            turns += 1
+            largest = max(largest, len(master.heard) - seen)
+            seen = len(master.heard)
+            if seen < 5000:
+                asyncio.get_running_loop().call_soon(turn)
+
+        for _ in range(5000):
+            assert link.link.send(c.Bye("n1", "s", ""))
+        turn()
+        await master.events.until(lambda: len(master.heard) == 5000)
+        assert largest <= 2 * 256, "at most the reader's own turn and the one it asked for"
+
+
+async def test_an_error_in_what_a_message_led_to_does_not_stop_the_next() -> None:
+    errors: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context))
+    heard: list[c.Message] = []
+    waiter = Waiter()
+
+    def fail_first(peer: Peer, message: c.Message) -> None:
+        heard.append(message)
+        waiter.notify()
+        if len(heard) == 1:
+            raise RuntimeError("a bug")
+
+    master = MasterSocket((LOOPBACK,), fail_first)
+    async with linked(master.addresses[0]) as link:
+        await link.connected()
+        for _ in range(3):
+            link.link.send(c.Bye("n1", "s", ""))
+        await waiter.until(lambda: len(heard) == 3)
+    master.close()
+    assert [str(error["exception"]) for error in errors] == ["a bug"]
+
+
+async def test_a_link_and_a_socket_may_be_closed_by_what_they_receive() -> None:
+    closed = asyncio.Event()
+
+    def close_link(message: c.Message) -> None:
+        link.close(linger_s=0)
+        closed.set()
+
+    def say_hello_thrice() -> None:
+        for _ in range(3):
+            link.send(hello("n"))
+
+    async with serving() as master:
+        link = NodeLink(master.addresses[0], close_link, on_connected=say_hello_thrice)
+        await asyncio.wait_for(closed.wait(), 20)
