@@ -8,11 +8,12 @@ acknowledged, or leased, that a crash could forget.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
@@ -109,6 +110,7 @@ class Master:
         self._orders: list[f.Order] = []
         self._batches: deque[_Batch] = deque()
         self._turn_due = False
+        self._fault: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.ready = asyncio.Event()
 
     # --- life ---
@@ -120,6 +122,7 @@ class Master:
             try:
                 group.create_task(self._publisher.run(self.open))
                 group.create_task(self.ledger.failure())
+                group.create_task(self._stop_at_fault())
                 self.ready.set()
                 while True:
                     await asyncio.sleep(TICK_S)
@@ -226,8 +229,25 @@ class Master:
 
     def fact(self, fact: f.Fact) -> None:
         """Tell the scheduler something; what follows is carried out at the end of this turn of the event loop."""
-        self._orders += self.scheduler.handle(fact, self._clock())
+        with self._fail_stop():
+            self._orders += self.scheduler.handle(fact, self._clock())
         self._later()
+
+    @contextlib.contextmanager
+    def _fail_stop(self) -> Iterator[None]:
+        """An error in here ends the master: orders may be lost, and the ledger alone knows the truth then.
+
+        Callbacks of the event loop would only have it logged, and go on with what is no longer consistent.
+        """
+        try:
+            yield
+        except BaseException as error:
+            if not self._fault.done():
+                self._fault.set_exception(error)
+            raise
+
+    async def _stop_at_fault(self) -> None:
+        await self._fault
 
     def _later(self) -> None:
         if not self._turn_due:
@@ -235,6 +255,10 @@ class Master:
             asyncio.get_running_loop().call_soon(self._turn)
 
     def _turn(self) -> None:
+        with self._fail_stop():
+            self._settle()
+
+    def _settle(self) -> None:
         self._turn_due = False
         orders, self._orders = self._orders, []
         orders += self.scheduler.settle(self._clock())
@@ -250,7 +274,8 @@ class Master:
 
     def _durable(self, batch: _Batch) -> None:
         batch.durable = True
-        self._carry_out()
+        with self._fail_stop():
+            self._carry_out()
 
     def _carry_out(self) -> None:
         """Carry out batches in order, as far as they are durable."""

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from nimbusd.config import MasterConfig
 from nimbusd.core.episodes import NodeId
-from nimbusd.core.facts import DrainAsked
 from nimbusd.master.daemon import Master
 from nimbusd.master.ledger_thread import LedgerThread
 from nimbusd.master.requests import Requests
@@ -25,6 +24,8 @@ from nimbusd.transport.keys import KeyPair, generate, read_pair, write_pair
 from nimbusd.transport.master_socket import MasterSocket
 
 log = logging.getLogger(__name__)
+
+REREAD_S = 2.0
 
 
 class MasterServer:
@@ -60,6 +61,7 @@ class MasterServer:
                     self._group = group
                     group.create_task(self._master.run())
                     await self._master.ready.wait()
+                    group.create_task(self._reread_allow_list())
                     await self._master.resume()
                     log.info(
                         "listening on %s; %d open jobs resumed in %.2f s",
@@ -74,9 +76,11 @@ class MasterServer:
             finally:
                 self._socket.close()
 
-    def drain(self) -> None:
-        """Lease nothing more."""
-        self._master.fact(DrainAsked())
+    async def _reread_allow_list(self) -> None:
+        """So that who was taken off it is shut out soon, though its connection stands."""
+        while self._gate is not None:
+            await asyncio.sleep(REREAD_S)
+            self._gate.refresh()
 
     # --- messages ---
 
