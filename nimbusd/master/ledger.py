@@ -13,12 +13,14 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from nimbusd.core.episodes import (
     JobId,
     JobRecorded,
     JobRow,
+    JobState,
     LeaseClosed,
     LeaseOpened,
     LedgerEntry,
@@ -35,7 +37,6 @@ from nimbusd.master.ledger_rows import (
     Value,
     episode_row,
     failure_row,
-    in_chunks,
     job_row,
     shortened,
     spans_text,
@@ -55,21 +56,27 @@ __all__ = [
 
 _BUSY_TIMEOUT_MS = 5_000
 _CACHE_KIB = 32_768
-_MOST_KNOWN_SCENES = 100_000
-_ROWS_AT_ONCE = (512, 64, 8, 1)
-"""Rows of one statement: few statements, as the interpreter's lock is lost at each (see `LedgerReads`), and few
-different ones, as each is compiled once."""
 
+_SCENES = "INSERT INTO scene VALUES (?,?,?)"
 _EPISODES = (
-    "INSERT INTO episode VALUES {} ON CONFLICT DO UPDATE SET state = excluded.state, attempt = excluded.attempt, "
+    "INSERT INTO episode VALUES (?,?,?,?,?,?,?,?,?,?) "
+    "ON CONFLICT DO UPDATE SET state = excluded.state, attempt = excluded.attempt, "
     "losses = excluded.losses, worker = excluded.worker, folder = excluded.folder, frames = excluded.frames, "
     f"size_bytes = excluded.size_bytes, digest = excluded.digest WHERE episode.state <> {schema.COMMITTED}"
 )
-_FAILURES = "INSERT OR REPLACE INTO failure VALUES {}"
-_LEASES = "INSERT OR REPLACE INTO lease VALUES {}"
-_CLOSED = "DELETE FROM lease WHERE id IN (VALUES {})"
+_FAILURES = "INSERT OR REPLACE INTO failure VALUES (?,?,?,?,?,?)"
+_LEASES = "INSERT OR REPLACE INTO lease VALUES (?,?,?,?,?)"
+_CLOSED = "DELETE FROM lease WHERE id = ?"
 _JOB_STATE = "UPDATE job SET state = ?, why = ?, environment = iif(? = '', environment, ?) WHERE id = ?"
-_REASONS = "INSERT INTO reason VALUES {} ON CONFLICT DO UPDATE SET attempts = attempts + excluded.attempts"
+_REASONS = "INSERT INTO reason VALUES (?,?,?) ON CONFLICT DO UPDATE SET attempts = attempts + excluded.attempts"
+
+
+@dataclass(slots=True)
+class _Known:
+    """A job's number and those of its scenes. Kept while entries of the job come."""
+
+    id: int
+    scenes: dict[str, int]
 
 
 class Ledger(LedgerReads):
@@ -78,8 +85,9 @@ class Ledger(LedgerReads):
     def __init__(self, connection: sqlite3.Connection, path: Path, epoch: int, lock: int | None = None) -> None:
         super().__init__(connection, path, epoch)
         self._lock = lock
-        self._jobs: dict[JobId, int] = {}
-        self._scenes: dict[tuple[JobId, str], int] = {}
+        self._jobs: dict[JobId, _Known] = {}
+        self._next_scene = 0
+        self._new_scenes: list[Sequence[Value]] = []
         self._failed: Counter[tuple[int, str]] = Counter()
 
     @classmethod
@@ -158,7 +166,8 @@ class Ledger(LedgerReads):
             )
         names = JOB_COLUMNS.split(", ")
         changes = ", ".join(f"{name} = excluded.{name}" for name in names[1:])
-        query = f"INSERT INTO job ({JOB_COLUMNS}) VALUES ({_marks(len(names))}) ON CONFLICT (name) DO UPDATE SET "
+        marks = ",".join("?" * len(names))
+        query = f"INSERT INTO job ({JOB_COLUMNS}) VALUES ({marks}) ON CONFLICT (name) DO UPDATE SET "
         with self._transaction():
             self._db.execute(query + changes, job_row(row))
 
@@ -176,13 +185,14 @@ class Ledger(LedgerReads):
         reasons: Counter[tuple[int, str]] = Counter()
         opened: dict[int, Sequence[Value]] = {}
         closed: list[Sequence[Value]] = []
+        ended: set[JobId] = set()
         for entry in entries:
             match entry:
                 case Record():
                     scene = self._scene(entry.key.job, entry.key.scene)
                     episodes.append(episode_row(scene, entry))
                     if entry.reason or entry.state is State.FAILED or entry.state is State.QUARANTINED:
-                        place = (self._jobs[entry.key.job], shortened(entry.reason, MOST_REASON))
+                        place = (self._job(entry.key.job).id, shortened(entry.reason, MOST_REASON))
                         failures.append(failure_row(scene, entry, self._failed_before(place) + reasons[place]))
                         reasons[place] += 1
                 case LeaseOpened(lease, job, scene_name, attempt, node, spans):
@@ -192,13 +202,19 @@ class Ledger(LedgerReads):
                     if opened.pop(lease, None) is None:
                         closed.append((lease,))
                 case JobRecorded(job, job_state, why, environment):
-                    self._db.execute(_JOB_STATE, (job_state.value, why, environment, environment, self._job_id(job)))
-        self._insert(_CLOSED, closed)
-        self._insert(_LEASES, list(opened.values()))
-        self._insert(_EPISODES, episodes)
-        self._insert(_FAILURES, failures)
-        self._insert(_REASONS, [(job, reason, count) for (job, reason), count in reasons.items() if reason])
+                    self._db.execute(_JOB_STATE, (job_state.value, why, environment, environment, self._job(job).id))
+                    if job_state not in (JobState.RUNNING, JobState.PAUSED):
+                        ended.add(job)
+        new_scenes, self._new_scenes = self._new_scenes, []
+        self._db.executemany(_SCENES, new_scenes)
+        self._db.executemany(_CLOSED, closed)
+        self._db.executemany(_LEASES, opened.values())
+        self._db.executemany(_EPISODES, episodes)
+        self._db.executemany(_FAILURES, failures)
+        self._db.executemany(_REASONS, ((*place, count) for place, count in reasons.items() if place[1]))
         self._failed.update(reasons)
+        for job in ended:
+            self._jobs.pop(job)
 
     def release_quarantined(self, job: JobId) -> list[tuple[str, int, Tried]]:
         """Make a job's quarantined episodes pending again, with a clean record of losses. Durable on return.
@@ -206,49 +222,43 @@ class Ledger(LedgerReads):
         Returns (scene, index, what is known of it) of each.
         """
         with self._transaction():
+            number = self._job(job).id
             query = (
                 f"UPDATE episode SET state = {schema.PENDING}, losses = 0 WHERE state = {schema.QUARANTINED} "
                 "AND scene IN (SELECT id FROM scene WHERE job = ?) RETURNING scene, number, attempt"
             )
-            rows = self._db.execute(query, (self._job_id(job),)).fetchall()
+            rows = self._db.execute(query, (number,)).fetchall()
             query = "SELECT id, name FROM scene WHERE job = ?"
-            names = dict(self._db.execute(query, (self._job_id(job),)).fetchall())
+            names = dict(self._db.execute(query, (number,)).fetchall())
         return sorted(
             ((names[scene], index, Tried(attempt, 0)) for scene, index, attempt in rows), key=lambda row: row[:2]
         )
 
     # --- how ---
 
-    def _insert(self, statement: str, rows: Sequence[Sequence[Value]]) -> None:
-        for part in in_chunks(rows, _ROWS_AT_ONCE):
-            marks = ",".join([f"({_marks(len(part[0]))})"] * len(part))
-            self._db.execute(statement.format(marks), [value for row in part for value in row])
-
-    def _job_id(self, job: JobId) -> int:
-        if (known := self._jobs.get(job)) is not None:
+    def _job(self, name: JobId) -> _Known:
+        """A job that entries are about, with the numbers of its scenes."""
+        if (known := self._jobs.get(name)) is not None:
             return known
-        row = self._db.execute("SELECT id FROM job WHERE name = ?", (job,)).fetchone()
+        row = self._db.execute("SELECT id FROM job WHERE name = ?", (name,)).fetchone()
         if row is None:
-            raise LedgerError(f"{self.path} has no job {job!r}: nothing can be recorded of it.", self.path)
-        self._jobs[job] = int(row[0])
-        return self._jobs[job]
+            raise LedgerError(f"{self.path} has no job {name!r}: nothing can be recorded of it.", self.path)
+        query = "SELECT json_group_array(json_array(name, id)) FROM scene WHERE job = ?"
+        self._jobs[name] = known = _Known(int(row[0]), dict(self._gathered(query, row)))
+        return known
 
     def _scene(self, job: JobId, name: str) -> int:
         """The number of a scene, which is stored when it is first mentioned."""
-        if (known := self._scenes.get((job, name))) is not None:
-            return known
-        place = (self._job_id(job), name)
-        row = self._db.execute("SELECT id FROM scene WHERE job = ? AND name = ?", place).fetchone()
-        if row is None:
-            ((number,),) = self._db.execute(
-                "INSERT INTO scene (job, name) VALUES (?, ?) RETURNING id", place
-            ).fetchall()
-        else:
-            number = row[0]
-        if len(self._scenes) >= _MOST_KNOWN_SCENES:
-            self._scenes.clear()
-        self._scenes[job, name] = int(number)
-        return int(number)
+        known = self._job(job)
+        number = known.scenes.get(name)
+        if number is None:
+            if not self._next_scene:
+                ((last,),) = self._db.execute("SELECT COALESCE(MAX(id), 0) FROM scene").fetchall()
+                self._next_scene = last + 1
+            number = known.scenes[name] = self._next_scene
+            self._next_scene += 1
+            self._new_scenes.append((number, known.id, name))
+        return number
 
     def _failed_before(self, place: tuple[int, str]) -> int:
         if place not in self._failed:
@@ -273,9 +283,10 @@ class Ledger(LedgerReads):
             raise write_error(self.path, error) from error
 
     def _forget(self) -> None:
-        """Numbers of scenes may have been taken back."""
+        """What was learned in a transaction that came to nothing."""
         self._jobs.clear()
-        self._scenes.clear()
+        self._new_scenes.clear()
+        self._next_scene = 0
         self._failed.clear()
 
 
@@ -312,7 +323,3 @@ def _claim(path: Path) -> int:
         os.close(lock)
         raise LedgerBusy(f"{path} is in use by another master or run. Stop it first.", path, errno.EBUSY) from error
     return lock
-
-
-def _marks(number: int) -> str:
-    return ",".join("?" * number)

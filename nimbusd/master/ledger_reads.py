@@ -1,14 +1,14 @@
 """What can be asked of a ledger, by its writer and, meanwhile, by others.
 
-SQLite gives up the interpreter's lock at each row that it hands over, and in a busy process gets it back
-milliseconds later. So what may be long is computed and gathered within SQLite, and comes in few rows.
+What may be long is computed and gathered within SQLite, which does not hold the interpreter's lock meanwhile, and
+comes as one row: handing over a million rows would keep an event loop in the same process waiting.
 """
 
 from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -244,7 +244,7 @@ class LedgerReads:
     def _tried(self, scene: int) -> dict[int, Tried]:
         return {index: Tried(attempt, losses) for index, attempt, losses in self._gathered(_TRIED, (scene,))}
 
-    def _gathered(self, query: str, values: tuple[int, ...]) -> list[list[Any]]:
+    def _gathered(self, query: str, values: Sequence[int]) -> list[list[Any]]:
         """The rows of a query that gathers them into one JSON array."""
         (text,) = self._db.execute(query, values).fetchone()
         rows: list[list[Any]] = json.loads(text)

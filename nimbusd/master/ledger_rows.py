@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 from nimbusd.core.episodes import JobId, JobRow, JobState, Record, Span, State
@@ -113,12 +113,3 @@ def spans_text(spans: Sequence[Span]) -> str:
 def to_spans(text: str) -> tuple[Span, ...]:
     """The spans of such a text."""
     return tuple(Span(int(start), int(stop)) for start, stop in (part.split("-") for part in text.split(",") if part))
-
-
-def in_chunks(rows: Sequence[Sequence[Value]], sizes: Sequence[int]) -> Iterator[Sequence[Sequence[Value]]]:
-    """`rows` in order, in pieces of the first of `sizes` (falling, the last is 1) that fits."""
-    at = 0
-    for size in sizes:
-        while len(rows) - at >= size:
-            yield rows[at : at + size]
-            at += size
