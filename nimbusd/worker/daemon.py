@@ -35,13 +35,15 @@ from nimbusd.stages.store.piece import PIECES
 from nimbusd.supervisor.process import WorkerProcess
 from nimbusd.transport import control as c
 from nimbusd.transport import messages as m
-from nimbusd.worker.environment import environment_hash, load, packages
+from nimbusd.worker.environment import LoadMeter, environment_hash, packages
 from nimbusd.worker.slots import Slot, environment
 
 log = logging.getLogger(__name__)
 
 TICK_S = 0.2
 BYE_TIMEOUT_S = 1.0
+ACKNOWLEDGED_WITHIN_S = 10.0
+"""How long a node that leaves waits for the master to acknowledge what it made."""
 _FINAL = frozenset({"asset_error"})
 """Reasons that trying again cannot change."""
 _BLAMELESS = frozenset({"disk_full"})
@@ -92,6 +94,8 @@ class Node:
         self._over = asyncio.Event()
         self._leaving = ""
         self._dropped_messages = 0
+        self._meter = LoadMeter()
+        self._worked_until: float | None = None
 
     # --- what the owner may ask ---
 
@@ -327,7 +331,7 @@ class Node:
         now_load = None
         if isinstance(told, HeartbeatSeen):
             stages = {(lease, index): stage for _, lease, index, stage, _ in self._machine.running()}
-            now_load = load()
+            now_load = self._meter.load()
             self._forget_leases(set(told.held))
         self._link.send(wire.message_to_master(told, stages, now_load, self._timings))
 
@@ -377,6 +381,13 @@ class Node:
         self._order([n.RecallWorker(worker) for worker in self._addresses])
 
     def _end_if_done(self) -> None:
-        """The end: nobody works any more, and the master has acknowledged all that was made."""
-        if self._leaving and self._pool.alive() == 0 and self._machine.idle():
+        """The end: nobody works any more, and the master has acknowledged all that was made, or does not answer."""
+        if not self._leaving or self._pool.alive():
+            return
+        if self._worked_until is None:
+            self._worked_until = self._clock()
+        if self._machine.idle():
+            self._over.set()
+        elif self._clock() - self._worked_until > ACKNOWLEDGED_WITHIN_S:
+            log.warning("leaving without an answer from the master: what it has not acknowledged is made again")
             self._over.set()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
+import time
 from collections.abc import Mapping
 from functools import cache
 from importlib import metadata
@@ -12,27 +13,16 @@ import orjson
 import psutil
 
 from nimbusd.transport.control import Load
+from nimbusd.worker import gpus
 
-_PACKAGES = (
-    "nimbusd",
-    "numpy",
-    "scipy",
-    "bpy",
-    "embreex",
-    "trimesh",
-    "mujoco",
-    "gsplat",
-    "torch",
-    "av",
-    "pillow",
-    "pyarrow",
-)
+_PACKAGES = "nimbusd numpy scipy scikit-image shapely trimesh bpy embreex mujoco gsplat torch av pillow pyarrow".split()
 """Whose versions decide plans and pixels. Packages that bring components are added to them."""
+LOAD_EVERY_S = 1.0
 
 
 @cache
 def packages() -> Mapping[str, str]:
-    """Version by package, of all installed ones that decide what this node makes; and Python's."""
+    """Version by package, of all installed ones that decide what this node makes; Python's, and the GPU driver's."""
     providers = {point.dist.name for point in metadata.entry_points(group="nimbusd.components") if point.dist}
     found = {"python": platform.python_version(), "machine": platform.machine()}
     for name in sorted({*_PACKAGES, *providers}):
@@ -40,6 +30,8 @@ def packages() -> Mapping[str, str]:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
+    if driver := gpus.driver_version():
+        found["gpu driver"] = driver
     return found
 
 
@@ -48,7 +40,20 @@ def environment_hash() -> str:
     return hashlib.sha256(orjson.dumps(dict(packages()), option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
-def load() -> Load:
-    """What the processors and the memory do; since the last call, as for the processors."""
-    memory = psutil.virtual_memory()
-    return Load(psutil.cpu_percent(None) / 100, int(memory.total - memory.available), int(memory.total))
+class LoadMeter:
+    """Measures what processors, memory and GPUs do, at most once a second however often it is asked."""
+
+    def __init__(self) -> None:
+        self._measured_at = -LOAD_EVERY_S
+        self._load = Load(0.0, 0, 0)
+        psutil.cpu_percent(None)  # the first call has nothing to compare with
+
+    def load(self) -> Load:
+        """The load over the last second or more."""
+        now = time.monotonic()
+        if now - self._measured_at >= LOAD_EVERY_S:
+            memory = psutil.virtual_memory()
+            cpu = psutil.cpu_percent(None) / 100
+            self._load = Load(cpu, int(memory.total - memory.available), int(memory.total), gpus.loads())
+            self._measured_at = now
+        return self._load
