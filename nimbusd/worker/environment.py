@@ -15,7 +15,22 @@ import psutil
 from nimbusd.transport.control import Load
 from nimbusd.worker import gpus
 
-_PACKAGES = "nimbusd numpy scipy scikit-image shapely trimesh bpy embreex mujoco gsplat torch av pillow pyarrow".split()
+_PACKAGES = [
+    "nimbusd",
+    "numpy",
+    "scipy",
+    "scikit-image",
+    "shapely",
+    "trimesh",
+    "bpy",
+    "embreex",
+    "mujoco",
+    "gsplat",
+    "torch",
+    "av",
+    "pillow",
+    "pyarrow",
+]
 """Whose versions decide plans and pixels. Packages that bring components are added to them."""
 LOAD_EVERY_S = 1.0
 
