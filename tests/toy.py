@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +155,26 @@ class FaultyRenderer(ToyRenderer):
                 os._exit(0)
             case _:
                 raise RuntimeError("the renderer was told to fail")
+
+
+class GateArgs(ComponentArgs):
+    """gate: a file that opens it. scenes: those that wait at it."""
+
+    gate: Path
+    scenes: tuple[str, ...] = ()
+
+
+class GatedRenderer(ToyRenderer):
+    """Renders some scenes only once a file is there, so that a test can act in the middle of an episode."""
+
+    args_model = GateArgs
+    args: Any
+
+    def gen_obs(self, seq: Sequence) -> Observation:
+        while self.scene.name in self.args.scenes and not self.args.gate.exists():
+            self.beat()
+            time.sleep(0.02)
+        return super().gen_obs(seq)
 
 
 class ToyWriter(BaseWriter[ComponentArgs]):

@@ -6,6 +6,8 @@ Runs the job once undisturbed, with one worker, then again with two workers and 
 in turn, each a random time after the last (re)start. Killing a worker leaves the run going; killing the daemon ends
 it, and the same command is started again, as a user would. At the end the published state columns of both are
 compared. By default the job is the demo, with frames of 64x48 pixels so that it takes minutes.
+
+`tests.benchmarks.cluster_kills` does the same to a cluster.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +28,15 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from nimbusd.job import read_job
+from nimbusd.core.episodes import EpisodeKey, JobId
+from nimbusd.job import Job, read_job
 from nimbusd.master.ledger import Ledger
 from nimbusd.master.output import ledger_path
 
+DEMO = Path("examples/nav_mesh.yaml")
 SMALL = ("pipeline.plan.args.cameras.0.width=64", "pipeline.plan.args.cameras.0.height=48")
+CHECKS = ("lost", "duplicated", "leftover_pieces", "other_state_columns", "verify_failed")
+"""Figures that must be 0."""
 
 
 def start(job: Path, output: Path, workers: int, overrides: list[str]) -> subprocess.Popen[bytes]:
@@ -72,15 +79,6 @@ def run_with_kills(
     return killed
 
 
-def committed(output: Path) -> list[tuple[str, int]]:
-    """Committed episodes as the ledger has them."""
-    ledger = Ledger.read(ledger_path(output))
-    try:
-        return [(piece.key.scene, piece.key.index) for piece in ledger.committed()]
-    finally:
-        ledger.close()
-
-
 def commits_told(output: Path) -> Counter[tuple[str, int]]:
     """How often each episode was said to be committed, over all runs. A killed daemon may not have said it."""
     told: Counter[tuple[str, int]] = Counter()
@@ -94,22 +92,52 @@ def commits_told(output: Path) -> Counter[tuple[str, int]]:
     return told
 
 
-def state_columns(dataset: Path) -> pa.Table:
-    """Every column of the frames that is not an image, in the order of the files."""
-    tables = [pq.read_table(path) for path in sorted(dataset.glob("data/*/*.parquet"))]
+def committed(ledger: Path, job: str) -> list[EpisodeKey]:
+    """Committed episodes of a job as a ledger has them."""
+    with Ledger.read(ledger) as reader:
+        return [piece.key for piece in reader.committed(JobId(job))]
+
+
+def state_columns(output: Path) -> pa.Table | str:
+    """Every column of the published frames that is not an image, in the order of the files; a toy job's text."""
+    if (text := output / "dataset.txt").exists():
+        return text.read_text()
+    tables = [pq.read_table(path) for path in sorted((output / "dataset").glob("data/*/*.parquet"))]
     table = pa.concat_tables(tables)
     return table.select([field.name for field in table.schema if not pa.types.is_struct(field.type)])
 
 
+def undisturbed(job: Path, overrides: list[str], output: Path) -> tuple[Job, pa.Table | str, float]:
+    """Run a job by itself: the job, its state columns, and how many seconds it took."""
+    began = time.monotonic()
+    if start(job, output, 1, overrides).wait() != 0:
+        raise RuntimeError("the undisturbed run failed")
+    took_s = time.monotonic() - began
+    return read_job(job, output=output, overrides=overrides), state_columns(output), took_s
+
+
+def inspect(job: Job, ledger: Path, told: Mapping[tuple[str, int], int], expected: pa.Table | str) -> Counter[str]:
+    """CHECKS of a job that has ended. told: how often each episode was said to be committed."""
+    episodes = committed(ledger, job.name)
+    pieces = [path.name for path in (job.output / ".pieces").iterdir()]
+    made = Counter(name.rpartition(".")[0] for name in pieces if not name.endswith(".tmp"))
+    found: Counter[str] = Counter()
+    found["lost"] = job.total_episodes - len(set(episodes))
+    found["duplicated"] = len(episodes) - len(set(episodes))
+    found["duplicated"] += sum(number - 1 for number in told.values())
+    found["duplicated"] += sum(number - 1 for number in made.values())
+    found["leftover_pieces"] = len(pieces) - len(episodes)
+    columns = state_columns(job.output)
+    found["other_state_columns"] = not (columns == expected if isinstance(columns, str) else columns.equals(expected))
+    if not isinstance(columns, str):
+        check = [sys.executable, "-m", "nimbusd.cli", "verify", str(job.output)]
+        found["verify_failed"] = subprocess.run(check, stdout=subprocess.PIPE).returncode != 0
+    return found
+
+
 def measure(job: Path, overrides: list[str], kills: int, seed: int, folder: Path) -> dict[str, Any]:
     """The figures of the table."""
-    calm = folder / "calm"
-    began = time.monotonic()
-    if start(job, calm, 1, overrides).wait() != 0:
-        raise RuntimeError("the undisturbed run failed")
-    calm_s = time.monotonic() - began
-    wanted = read_job(job, output=calm, overrides=overrides).total_episodes
-    expected = state_columns(calm / "dataset")
+    calm, expected, calm_s = undisturbed(job, overrides, folder / "calm")
     rng = random.Random(seed)
     figures: Counter[str] = Counter()
     killed: Counter[str] = Counter()
@@ -117,41 +145,49 @@ def measure(job: Path, overrides: list[str], kills: int, seed: int, folder: Path
         output = folder / f"stormy{figures['jobs']}"
         killed += run_with_kills(job, output, overrides, kills - killed.total(), calm_s / 2, rng)
         figures["jobs"] += 1
-        episodes = committed(output)
-        figures["lost"] += wanted - len(episodes)
-        figures["duplicated"] += sum(number - 1 for number in commits_told(output).values())
-        pieces = sum(1 for _ in (output / ".pieces").iterdir())
-        figures["leftover_pieces"] += pieces - len(episodes)
-        figures["other_state_columns"] += not state_columns(output / "dataset").equals(expected)
-        check = subprocess.run([sys.executable, "-m", "nimbusd.cli", "verify", str(output)], stdout=subprocess.PIPE)
-        figures["verify_failed"] += check.returncode != 0
-    checks = ("lost", "duplicated", "leftover_pieces", "other_state_columns", "verify_failed")
+        stormy = read_job(job, output=output, overrides=overrides)
+        figures.update(inspect(stormy, ledger_path(output), commits_told(output), expected))
     return {
         "kills_of_daemon": killed["daemon"],
         "kills_of_workers": killed["worker"],
         "jobs": figures["jobs"],
-        "episodes_per_job": wanted,
-        **{name: figures[name] for name in checks},
-        "ok": not any(figures[name] for name in checks),
+        "episodes_per_job": calm.total_episodes,
+        **{name: figures[name] for name in CHECKS},
+        "ok": not any(figures[name] for name in CHECKS),
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("job", type=Path, nargs="?", default=Path("examples/nav_mesh.yaml"))
-    parser.add_argument("--kills", type=int, default=30)
+def options(doc: str | None, kills: int) -> argparse.ArgumentParser:
+    """The options of both benchmarks."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("job", type=Path, nargs="?", default=DEMO)
+    parser.add_argument("--kills", type=int, default=kills)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--set", dest="overrides", action="append", metavar="KEY=VALUE")
     parser.add_argument("--json", action="store_true")
-    args = parser.parse_args()
-    overrides = list(SMALL) if args.overrides is None else args.overrides
-    with tempfile.TemporaryDirectory(prefix="kills-") as folder:
-        figures = measure(args.job, overrides, args.kills, args.seed, Path(folder))
-    if args.json:
+    return parser
+
+
+def overrides_of(args: argparse.Namespace) -> list[str]:
+    """What to change in the job: the demo is made small unless something else is said."""
+    small = list(SMALL) if args.job == DEMO else []
+    return small if args.overrides is None else args.overrides
+
+
+def report(figures: dict[str, Any], as_json: bool) -> None:
+    """Print the figures, and exit with 1 if a check failed."""
+    if as_json:
         print(json.dumps(figures))
     else:
-        print("\n".join(f"{name.replace('_', ' '):<22}{value!s:>6}" for name, value in figures.items()))
+        print("\n".join(f"{name.replace('_', ' '):<28}{value!s:>12}" for name, value in figures.items()))
     sys.exit(0 if figures["ok"] else 1)
+
+
+def main() -> None:
+    args = options(__doc__, 30).parse_args()
+    with tempfile.TemporaryDirectory(prefix="kills-") as folder:
+        figures = measure(args.job, overrides_of(args), args.kills, args.seed, Path(folder))
+    report(figures, args.json)
 
 
 if __name__ == "__main__":
