@@ -210,10 +210,12 @@ def test_answers_that_are_unasked_doubled_or_garbage_are_dropped_and_harm_nothin
     def script(request: control.Request) -> Answer:
         return next(junk) if isinstance(request, control.Cancel) else None
 
-    with ScriptedMaster(scripted(script)) as master, Client.connect(master.address, timeout_s=0.3) as client:
+    with ScriptedMaster(scripted(script)) as master, Client.connect(master.address, timeout_s=30) as client:
+        client.timeout_s = 0.3
         for dropped in (1, 2, 3):
             with pytest.raises(MasterUnreachable, match=rf"did not answer Cancel.*\({dropped} frames"):
                 client.cancel("house")
+        client.timeout_s = 30
         assert len(client.jobs()) == 1
 
 
@@ -393,7 +395,7 @@ def test_events_that_the_master_no_longer_has_are_told_as_a_gap() -> None:
 def test_watching_goes_on_through_a_restart_of_the_master_and_tells_the_gap(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(follow, "AWAY_S", 0.0)
     with ScriptedMaster(Feed(1, 2)) as first:
-        client = Client.connect(first.address, timeout_s=0.5)
+        client = Client.connect(first.address, timeout_s=30)
         items = client.watch("1:0")
         assert take(items, 2) == [0, 1]
     with client, ThreadPoolExecutor() as pool:
@@ -404,7 +406,8 @@ def test_watching_goes_on_through_a_restart_of_the_master_and_tells_the_gap(monk
 
 def test_watching_ends_with_an_error_when_the_master_stays_away_too_long() -> None:
     with ScriptedMaster(Feed(1, 2)) as first:
-        client = Client.connect(first.address, timeout_s=0.1)
+        client = Client.connect(first.address, timeout_s=30)
+        client.timeout_s = 0.1
     with client, pytest.raises(MasterUnreachable):
         next(client.watch("", away_s=0.0))
 

@@ -60,6 +60,15 @@ class Client:
         """Where the master is."""
         return self._client.address
 
+    @property
+    def timeout_s(self) -> float:
+        """How long a request may take; may be changed at any time, for the requests that follow."""
+        return self._client.timeout_s
+
+    @timeout_s.setter
+    def timeout_s(self, value: float) -> None:
+        self._client.timeout_s = value
+
     def close(self) -> None:
         """Leave. Calls of other threads that are under way raise ClientClosed. Closing again does nothing."""
         self._thread.close(self._client.close)
