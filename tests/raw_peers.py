@@ -41,6 +41,10 @@ class RawPeer:
     def write(self, data: bytes) -> None:
         self._writer.write(data)
 
+    async def drain(self) -> None:
+        """Wait until the other side has taken most of it."""
+        await self._writer.drain()
+
     async def read_exactly(self, size: int) -> bytes:
         async with asyncio.timeout(20):
             return await self._reader.readexactly(size)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import resource
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -33,10 +34,14 @@ ANSWER = c.Welcome(1, 1.0, 5.0)
 MASTER_KEYS = generate()
 
 
-@pytest.fixture(scope="module")
-def event_loop_policy() -> asyncio.AbstractEventLoopPolicy:
-    policy: asyncio.AbstractEventLoopPolicy = uvloop.EventLoopPolicy()
-    return policy
+def on_uvloop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """Run a test on the loop that daemons use."""
+
+    @functools.wraps(test)
+    def run(*args: Any, **kwargs: Any) -> None:
+        uvloop.run(test(*args, **kwargs))
+
+    return run
 
 
 class Waiter:
@@ -171,6 +176,7 @@ def secure(keys: KeyPair, master: KeyPair = MASTER_KEYS) -> dict[str, Any]:
     return {"keys": keys, "master_key": master.public}
 
 
+@on_uvloop
 async def test_on_this_machine_nodes_and_clients_need_no_keys() -> None:
     async with serving() as master, linked(master.addresses[0]) as link:
         assert await link.ask(hello("n1")) == ANSWER
@@ -179,6 +185,7 @@ async def test_on_this_machine_nodes_and_clients_need_no_keys() -> None:
         assert link.troubles == []
 
 
+@on_uvloop
 async def test_a_key_tells_who_a_peer_is_and_what_it_may_say(tmp_path: Path) -> None:
     node, admin = generate(), generate()
     entries = Entry(Role.NODE, "gpu-1", node.public), Entry(Role.ADMIN, "ann", admin.public)
@@ -196,6 +203,7 @@ async def test_a_key_tells_who_a_peer_is_and_what_it_may_say(tmp_path: Path) -> 
         assert master.counters["forbidden"] == 2
 
 
+@on_uvloop
 async def test_an_unknown_key_is_told_so_counted_and_let_in_once_it_is_listed(tmp_path: Path) -> None:
     stranger = generate()
     async with encrypted(tmp_path) as (master, _), linked(master.addresses[0], **secure(stranger)) as link:
@@ -210,6 +218,7 @@ async def test_an_unknown_key_is_told_so_counted_and_let_in_once_it_is_listed(tm
         assert link.link.trouble == ""
 
 
+@on_uvloop
 async def test_a_master_with_another_key_is_not_trusted(tmp_path: Path) -> None:
     keys, expected = generate(), generate()
     async with (
@@ -222,6 +231,7 @@ async def test_a_master_with_another_key_is_not_trusted(tmp_path: Path) -> None:
         assert link.connections == 0
 
 
+@on_uvloop
 async def test_a_peer_without_encryption_is_told_that_the_master_wants_it(tmp_path: Path) -> None:
     async with encrypted(tmp_path) as (master, _), linked(master.addresses[0]) as link:
         trouble = await link.trouble()
@@ -230,6 +240,7 @@ async def test_a_peer_without_encryption_is_told_that_the_master_wants_it(tmp_pa
         assert link.connections == 0
 
 
+@on_uvloop
 async def test_nobody_there_is_told_and_tried_again() -> None:
     async with serving() as master:
         address = master.addresses[0]
@@ -241,6 +252,7 @@ async def test_nobody_there_is_told_and_tried_again() -> None:
             assert await link.ask(hello("n1")) == ANSWER
 
 
+@on_uvloop
 async def test_a_token_lets_one_node_in_which_then_needs_no_new_connection(tmp_path: Path) -> None:
     keys = generate()
     async with encrypted(tmp_path) as (master, gate):
@@ -255,6 +267,7 @@ async def test_a_token_lets_one_node_in_which_then_needs_no_new_connection(tmp_p
         assert [message for _, message in master.heard] == [hello("gpu-1")]
 
 
+@on_uvloop
 async def test_joining_with_a_token_works_once_and_says_what_is_wrong(tmp_path: Path) -> None:
     keys = generate()
     async with encrypted(tmp_path) as (master, gate):
@@ -273,6 +286,7 @@ async def test_joining_with_a_token_works_once_and_says_what_is_wrong(tmp_path: 
         await enrol(JoinToken(address, MASTER_KEYS.public, "s", 0.0), "gpu-3", keys, timeout_s=0.5)
 
 
+@on_uvloop
 async def test_who_is_taken_off_the_list_is_cut_off_without_a_restart(tmp_path: Path) -> None:
     keys = generate()
     async with (
@@ -287,6 +301,7 @@ async def test_who_is_taken_off_the_list_is_cut_off_without_a_restart(tmp_path: 
         assert "does not know the key" in answer.error
 
 
+@on_uvloop
 async def test_guests_and_nodes_cannot_make_the_master_unpack_large_messages(tmp_path: Path) -> None:
     node, guest = generate(), generate()
     job = c.JobSpec("j", {"x": "x" * (MAX_MESSAGE_BYTES + 1)})
@@ -300,6 +315,7 @@ async def test_guests_and_nodes_cannot_make_the_master_unpack_large_messages(tmp
         assert master.counters["oversized"] == 2
 
 
+@on_uvloop
 async def test_one_master_serves_its_own_machine_by_ipc_and_others_encrypted(tmp_path: Path) -> None:
     keys = generate()
     gate = Gate(tmp_path)
@@ -315,6 +331,7 @@ async def test_one_master_serves_its_own_machine_by_ipc_and_others_encrypted(tmp
             assert "needs no token" in answer.error
 
 
+@on_uvloop
 async def test_addresses_that_are_unsafe_or_taken_are_refused(tmp_path: Path) -> None:
     with pytest.raises(AddressError, match="keys only"):
         Master("tcp://0.0.0.0:*")
@@ -332,6 +349,7 @@ async def test_addresses_that_are_unsafe_or_taken_are_refused(tmp_path: Path) ->
 # --- strangers ---
 
 
+@on_uvloop
 async def test_malformed_messages_are_counted_and_versions_refused_while_others_are_served() -> None:
     async with serving() as master, linked(master.addresses[0]) as node:
         assert await node.ask(hello("n1")) == ANSWER
@@ -343,15 +361,18 @@ async def test_malformed_messages_are_counted_and_versions_refused_while_others_
             stranger.send(c.encode(c.SayHello()))
             stranger.send_multipart([b"", c.encode(hello("n2"))])
             stranger.send(msgpack.packb({"v": 9, "t": "Submit", "b": {"request": 7}}))
-            await master.counts(received=6, malformed=3, forbidden=1, bad_version=1)
+            stranger.send(msgpack.packb({"v": 1, "t": "Nodes", "b": {"request": 8, "color": "red"}}))
+            await master.counts(received=7, malformed=4, forbidden=1, bad_version=1)
             assert await node.ask(hello("n1")) == ANSWER
-            answers = {c.decode(stranger.recv()) for _ in range(2)}
+            answers = {c.decode(stranger.recv()) for _ in range(3)}
         said = {answer.code: answer for answer in answers if isinstance(answer, c.Refused)}
         assert said["bad_version"].request == 7
         assert "this master speaks protocol version 1, you speak 9" in said["bad_version"].error
         assert "may not send SayHello" in said["forbidden"].error
+        assert said["malformed"] == c.Refused(8, "malformed", "Nodes: the fields 'color' are unknown")
 
 
+@on_uvloop
 async def test_raw_peers_with_garbage_oversize_or_half_frames_harm_nobody() -> None:
     async with serving() as master, linked(master.addresses[0]) as node:
         address = master.addresses[0]
@@ -376,6 +397,7 @@ async def test_raw_peers_with_garbage_oversize_or_half_frames_harm_nobody() -> N
             peer.close()
 
 
+@on_uvloop
 async def test_many_broken_connections_leave_nothing_behind() -> None:
     async with serving() as master, linked(master.addresses[0]) as node:
         assert await node.ask(hello("n1")) == ANSWER
@@ -390,6 +412,7 @@ async def test_many_broken_connections_leave_nothing_behind() -> None:
         assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 
 
+@on_uvloop
 async def test_what_strangers_send_fills_no_log(caplog: pytest.LogCaptureFixture) -> None:
     async with serving() as master:
         with zmq.Context() as context, context.socket(zmq.DEALER) as stranger:
@@ -404,6 +427,7 @@ async def test_what_strangers_send_fills_no_log(caplog: pytest.LogCaptureFixture
 # --- sending, reading and connections that break ---
 
 
+@on_uvloop
 async def test_sending_to_who_has_gone_or_does_not_read_never_waits() -> None:
     async with serving() as master:
         slow = await RawPeer.shaken_hands(master.addresses[0])
@@ -422,6 +446,7 @@ async def test_sending_to_who_has_gone_or_does_not_read_never_waits() -> None:
                 await asyncio.sleep(0)
 
 
+@on_uvloop
 async def test_a_link_connects_again_to_a_restarted_master_and_says_so() -> None:
     async with serving() as master:
         address = master.addresses[0]
@@ -436,6 +461,7 @@ async def test_a_link_connects_again_to_a_restarted_master_and_says_so() -> None
     link.link.close(linger_s=0)
 
 
+@on_uvloop
 async def test_a_flood_leaves_turns_for_others() -> None:
     async with serving() as master, linked(master.addresses[0]) as link:
         await link.connected()
@@ -456,6 +482,7 @@ async def test_a_flood_leaves_turns_for_others() -> None:
         assert largest <= 2 * 256, "at most the reader's own turn and the one it asked for"
 
 
+@on_uvloop
 async def test_an_error_in_what_a_message_led_to_does_not_stop_the_next() -> None:
     errors: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context))
@@ -478,6 +505,7 @@ async def test_an_error_in_what_a_message_led_to_does_not_stop_the_next() -> Non
     assert [str(error["exception"]) for error in errors] == ["a bug"]
 
 
+@on_uvloop
 async def test_a_link_and_a_socket_may_be_closed_by_what_they_receive() -> None:
     closed = asyncio.Event()
 

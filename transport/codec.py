@@ -21,8 +21,6 @@ from typing import Any, Generic, NoReturn, TypeVar
 import msgpack
 
 MAX_MESSAGE_BYTES = 1 << 20
-MAX_ITEMS = 1 << 16
-"""In one list. An unpacker reserves memory for as many as are announced, at every level of nesting."""
 MAX_DEPTH = 32
 MAX_INT = (1 << 63) - 1
 """msgpack can say integers up to 2**64 - 1, which databases and other languages cannot."""
@@ -37,17 +35,19 @@ M = TypeVar("M")
 class MessageError(ValueError):
     """Bytes that are not a message of this protocol, or a message that cannot become bytes."""
 
+    request = 0
+    """The message's number, if it was a request as far as could be seen: to refuse it by."""
+
 
 class VersionError(MessageError):
-    """A message of another protocol version. request: its number if it had one, else 0, to refuse it by."""
+    """A message of another protocol version."""
 
-    def __init__(self, theirs: object, ours: int, request: int) -> None:
+    def __init__(self, theirs: object, ours: int) -> None:
         super().__init__(
             f"the peer speaks protocol version {theirs!r:.40}, this side speaks version {ours}; "
             "install the same version of nimbusd on both"
         )
         self.version = theirs
-        self.request = request
 
 
 class Codec(Generic[M]):
@@ -93,11 +93,6 @@ class Codec(Generic[M]):
             raise MessageError(f"{_title(message)} cannot be packed: {error}") from error
         if len(frame) > limit:
             raise MessageError(f"{_title(message)} is {len(frame)} bytes; the limit is {limit}")
-        if len(frame) > MAX_ITEMS:  # only then can a list be too long for the other side
-            try:
-                _unpack(frame)
-            except MessageError as error:
-                raise MessageError(f"{_title(message)} cannot be read by its receiver: {error}") from error
         return frame
 
     def decode(self, frame: bytes) -> M:
@@ -111,31 +106,37 @@ class Codec(Generic[M]):
             raise MessageError("not an envelope of version, type and body") from None
         if len(envelope) != 3 or body.__class__ is not dict:
             raise MessageError("not an envelope of version, type and body")
+        try:
+            message: M = self._read(len(frame), version, kind, body)
+        except MessageError as error:
+            request = body.get("request")
+            error.request = request if request.__class__ is int and 0 <= request <= MAX_INT else 0
+            raise
+        return message
+
+    def _read(self, size: int, version: Any, kind: Any, body: dict[str, Any]) -> Any:
         foreign = version.__class__ is not int or version != self.version
         known = kind.__class__ is str and kind in self._readers
         if foreign and not (known and kind in self._any_version):
-            request = body.get("request")
-            raise VersionError(version, self.version, request if request.__class__ is int else 0)
+            raise VersionError(version, self.version)
         if not known:
             raise MessageError(f"unknown message type {kind!r:.60}")
         read, limit = self._readers[kind]
-        if len(frame) > limit:
-            raise MessageError(f"{kind} of {len(frame)} bytes; the limit is {limit}")
+        if size > limit:
+            raise MessageError(f"{kind} of {size} bytes; the limit is {limit}")
         if foreign:
             body = _known_fields(next(cls for cls in self.messages if cls.__name__ == kind), body)
-        message: M = read(body)
-        return message
+        return read(body)
 
 
 def _unpack(frame: bytes) -> Any:
     try:
-        return msgpack.unpackb(
-            frame,
-            strict_map_key=True,
-            max_array_len=min(len(frame), MAX_ITEMS),
-            max_ext_len=0,
-            ext_hook=_refuse_extension,
-        )
+        # Lists reserve memory for as many items as they announce, at every level of nesting: a frame of 1 MiB could
+        # take hundreds. So walk through it first, which makes nothing, to see that all that is announced is there.
+        walker = msgpack.Unpacker(max_buffer_size=len(frame))
+        walker.feed(frame)
+        walker.skip()
+        return msgpack.unpackb(frame, strict_map_key=True, max_ext_len=0, ext_hook=_refuse_extension)
     except (ValueError, msgpack.UnpackException) as error:
         # The library's text may quote the bytes themselves, however many.
         raise MessageError(f"not msgpack: {str(error) or type(error).__name__:.200}") from None

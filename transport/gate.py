@@ -41,7 +41,7 @@ class Gate:
             folder.mkdir(parents=True, exist_ok=True)
             if not self._list_path.exists():
                 write_private(self._list_path, _HEADER)
-            self._stamp = self._list_stamp()
+            self._stamp: tuple[int, int, int] | None = self._list_stamp()
             self._list = AllowList.parse(self._list_path.read_text(), str(self._list_path))
         except (OSError, UnicodeDecodeError) as error:
             raise TransportError(f"cannot use the allow-list {self._list_path}: {error}") from error
@@ -61,9 +61,15 @@ class Gate:
         """Read the allow-list again if it has changed. A damaged one is reported, and the last good one holds."""
         try:
             stamp = self._list_stamp()
-            if stamp == self._stamp:
-                return
-            self._stamp = stamp
+        except OSError as error:
+            if self._stamp is not None:
+                log.error("the allow-list cannot be read; the last good one holds: %s", error)
+            self._stamp = None
+            return
+        if stamp == self._stamp:
+            return
+        self._stamp = stamp
+        try:
             self._list = AllowList.parse(self._list_path.read_text(), str(self._list_path))
         except (OSError, UnicodeDecodeError, AllowListError) as error:
             log.error("the allow-list cannot be read; the last good one holds: %s", error)

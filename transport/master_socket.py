@@ -130,6 +130,8 @@ class MasterSocket:
             return
         except MessageError as error:
             self._drop("malformed", peer, str(error))
+            if error.request:
+                self.send(peer, control.Refused(error.request, "malformed", str(error)))
             return
         if isinstance(message, control.Enrol):
             self._enrol(peer, message)
