@@ -7,6 +7,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from nimbusd.cli.check import check
+from nimbusd.core.episodes import JobId, JobRow
 from nimbusd.job import read_job
 from nimbusd.master.ledger import Ledger
 from nimbusd.master.output import ledger_path
@@ -64,7 +65,9 @@ def test_an_output_that_is_a_file_is_an_error(job_file: Path) -> None:
 def test_an_output_of_another_job_is_an_error_and_of_this_job_is_not(job_file: Path, tmp_path: Path) -> None:
     output = tmp_path / "there"
     ledger_path(output).parent.mkdir(parents=True)
-    Ledger.open(ledger_path(output), "toy", read_job(job_file).fingerprint()).close()
+    job = read_job(job_file)
+    with Ledger.open(ledger_path(output)) as ledger:
+        ledger.put_job(JobRow(JobId("toy"), job.fingerprint(), job.to_dict(), "me", 0, 0, True, "", 0.0))
     assert run(job_file, "--output", output).exit_code == 0
     (text,) = errors_of(job_file, "--output", output, "--set", "seed=6").values()
     assert "holds episodes of job 'toy' with other settings" in text
