@@ -199,8 +199,8 @@ class Ledger(LedgerReads):
                     scene = self._scene(job, scene_name)
                     opened[lease] = (lease, scene, attempt, node, spans_text(spans))
                 case LeaseClosed(lease):
-                    if opened.pop(lease, None) is None:
-                        closed.append((lease,))
+                    opened.pop(lease, None)
+                    closed.append((lease,))
                 case JobRecorded(job, job_state, why, environment):
                     self._db.execute(_JOB_STATE, (job_state.value, why, environment, environment, self._job(job).id))
                     if job_state not in (JobState.RUNNING, JobState.PAUSED):
