@@ -154,6 +154,8 @@ class NodeMachine:
                     self._cost.add(piece.cost_s)
                     self._note(self._leases[lease], piece.index, piece, now)
                     self._stored.setdefault(lease, []).append(piece)
+                elif (known := self._workers.get(worker)) is not None and known.job is not None:
+                    return [DropPiece(known.job, piece.folder)]  # it was revoked meanwhile: nobody will commit it
             case EpisodeFailed():
                 return self._failed(fact, now)
             case WorkerReturns(worker, episodes):
@@ -164,7 +166,8 @@ class NodeMachine:
                 return self._gone(fact, now)
             case JobUnfit(job):
                 self._unfit.add(job)
-            case Connected():
+            case Connected(heartbeat_s):
+                self._heartbeat_s = self._heartbeat_s if heartbeat_s is None else heartbeat_s
                 self._told_at = -math.inf
                 for held in self._leases.values():
                     held.again_at = now
@@ -304,10 +307,15 @@ class NodeMachine:
         return failure
 
     def _gone(self, fact: WorkerGone, now: float) -> list[NodeOrder]:
-        """What a dead worker had begun failed; what it had not waits for another one."""
+        """What a dead worker had begun failed; what it had not waits for another one.
+
+        If it was not heard to begin anything, it died before it could say so: in the first episode that it had.
+        """
         known = self._workers.pop(fact.worker, None)
         if known is None:
             return []
+        if known.given and not (known.recalled or known.unwanted or any(known.given.values())):
+            known.given[next(iter(known.given))] = ("load", now)
         orders: list[NodeOrder] = []
         for (lease, index), begun in known.given.items():
             held = self._leases[lease]

@@ -98,7 +98,12 @@ class JobUnfit:
 
 @dataclass(frozen=True, slots=True)
 class Connected:
-    """The master said welcome: it may have forgotten what we last told it."""
+    """The master said welcome: it may have forgotten what we last told it.
+
+    heartbeat_s: how often it wants to hear; None: as before.
+    """
+
+    heartbeat_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

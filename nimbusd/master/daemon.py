@@ -34,7 +34,7 @@ from nimbusd.core.episodes import (
     State,
     Tried,
 )
-from nimbusd.core.nodes import DEAD_AFTER_S, HEARTBEAT_S
+from nimbusd.core.nodes import DEAD_AFTER_S, EXPECTED, HEARTBEAT_S
 from nimbusd.core.scheduler import Scheduler
 from nimbusd.job import Job
 from nimbusd.master.feed import Feed
@@ -42,13 +42,14 @@ from nimbusd.master.ledger import Ledger, LedgerError
 from nimbusd.master.ledger_thread import LedgerThread
 from nimbusd.master.plan import plan_of
 from nimbusd.master.publisher import Publisher
-from nimbusd.stages.errors import StoreError
+from nimbusd.stages.errors import NimbusError
 from nimbusd.transport import control as c
 
 log = logging.getLogger(__name__)
 
 TICK_S = 0.1
-PUBLISH_AGAIN_S = 30.0
+TRY_AGAIN_S = 30.0
+"""After storage or a component was not as it should be."""
 _ENDED = (JobState.COMPLETE, JobState.INCOMPLETE, JobState.CANCELLED)
 _LEDGER = (Record, LeaseOpened, LeaseClosed, JobRecorded)
 
@@ -103,6 +104,8 @@ class Master:
         self.scheduler = Scheduler(ledger.epoch, dead_after_s)
         self.feed = Feed(ledger.epoch)
         self.open: dict[JobId, OpenJob] = {}
+        self.held_up: dict[JobId, str] = {}
+        """Open jobs of the ledger that could not be taken on, and why."""
         self.nodes: dict[NodeId, KnownNode] = {}
         self.news = asyncio.Event()
         self._publisher = Publisher(ledger, self.tell)
@@ -110,6 +113,7 @@ class Master:
         self._orders: list[f.Order] = []
         self._batches: deque[_Batch] = deque()
         self._turn_due = False
+        self._taking_on = asyncio.Lock()
         self._fault: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.ready = asyncio.Event()
 
@@ -134,27 +138,61 @@ class Master:
         """Go on with the jobs of the ledger."""
         rows = await self.ledger.call(lambda ledger: [row for row in ledger.jobs() if row.state not in _ENDED])
         for row in rows:
-            await self._take_on(row, Job.from_dict(row.spec))
+            try:
+                await self._take_on(row, Job.from_dict(row.spec))
+            except NimbusError as error:  # one job's output must not keep the others from going on
+                self._hold_up(row, error)
+                self._group.create_task(self._take_on_later(row))
+
+    def _hold_up(self, row: JobRow, error: NimbusError) -> None:
+        self.held_up[row.job] = str(error)
+        log.error("job %s cannot go on, and is tried again every %g s: %s", row.job, TRY_AGAIN_S, error)
+
+    async def _take_on_later(self, row: JobRow) -> None:
+        while row.job in self.held_up:
+            await asyncio.sleep(TRY_AGAIN_S)
+            async with self._taking_on:
+                if row.job not in self.held_up:  # it was submitted again
+                    return
+                try:
+                    await self._take_on(row, Job.from_dict(row.spec))
+                except NimbusError as error:
+                    self._hold_up(row, error)
 
     async def submit(self, row: JobRow, job: Job, *, retry: bool = False) -> JobRow:
         """Take a job on, or go on with it; returns its row. retry: quarantined episodes get another chance.
 
-        Raises LedgerError if another job has its name.
+        Raises LedgerError if another job has its name, or its output lies elsewhere; OutputBusy or StoreError if its
+        output cannot be used.
         """
-        known = await self.ledger.call(lambda ledger: ledger.job(row.job))
-        if known is not None and known.fingerprint != row.fingerprint:
-            raise LedgerError(f"there is another job {row.job!r}, with other scenes, seed or pipeline: rename one")
-        if known is not None:
-            row = dataclasses.replace(row, submitted_unix_s=known.submitted_unix_s)
-        await self.ledger.call_writing(lambda ledger: ledger.put_job(row))
-        if retry:
-            await self.retry(row.job)
-        if row.job not in self.open:
-            await self._take_on(row, job)
-        return row
+        async with self._taking_on:
+            known = await self.ledger.call(lambda ledger: ledger.job(row.job))
+            if known is not None and known.fingerprint != row.fingerprint:
+                raise LedgerError(f"there is another job {row.job!r}, with other scenes, seed or pipeline: rename one")
+            if known is not None and known.spec["output"] != row.spec["output"]:
+                raise LedgerError(
+                    f"job {row.job!r} has its pieces in {known.spec['output']}: submit it with that output to go on "
+                    "with it, or give it another name to make it anew"
+                )
+            if known is not None:
+                row = dataclasses.replace(
+                    row,
+                    submitted_unix_s=known.submitted_unix_s,
+                    environment=row.environment or known.environment,
+                )
+            await self.ledger.call_writing(lambda ledger: ledger.put_job(row))
+            if retry:
+                await self._retry(row.job)
+            if row.job not in self.open:
+                await self._take_on(row, job)
+            return row
 
     async def retry(self, name: JobId) -> int:
         """Make a job's quarantined episodes pending again. Returns how many."""
+        async with self._taking_on:
+            return await self._retry(name)
+
+    async def _retry(self, name: JobId) -> int:
         released = await self.ledger.call_writing(lambda ledger: ledger.release_quarantined(name))
         episodes: dict[str, dict[int, Tried]] = {}
         for scene, index, tried in released:
@@ -172,9 +210,10 @@ class Master:
     async def _take_on(self, row: JobRow, job: Job) -> None:
         history = await self.ledger.call(lambda ledger: ledger.history(row.job))
         leases = await self.ledger.call(lambda ledger: ledger.open_leases(row.job))
-        self.open[row.job] = OpenJob(job, row, self._clock())
         await self._publisher.claim(row.job, job)
         await self._publisher.sweep(row.job, job)
+        self.held_up.pop(row.job, None)
+        self.open[row.job] = OpenJob(job, row, self._clock())
         counts = [scene.count for scene in history.values()]
         self.tell(
             row.job,
@@ -204,7 +243,7 @@ class Master:
                 self.nodes[node] = KnownNode(message, heard_at=now, done=done)
                 if not again:
                     log.info("node %s joined: %d slots, %s", node, message.slots, message.version)
-                self._send(node, c.Welcome(self.ledger.epoch, self._heartbeat_s, self.scheduler.nodes.dead_after_s))
+                self._send(node, self.welcome())
             case c.Heartbeat():
                 if (known := self.nodes.get(node)) is not None:
                     known.load, known.heard_at, known.running = message.load, now, message.running
@@ -218,6 +257,15 @@ class Master:
                 pass
         if (fact := wire.fact_from_node(message)) is not None:
             self.fact(fact)
+
+    def welcome(self) -> c.Welcome:
+        """The answer to a node's Hello."""
+        return c.Welcome(self.ledger.epoch, self._heartbeat_s, self.scheduler.nodes.dead_after_s)
+
+    def is_alive(self, node: NodeId, besides: str) -> bool:
+        """Whether the node is at work, in another session than `besides`."""
+        known = self.scheduler.nodes.get(node)
+        return known is not None and known.session not in (besides, EXPECTED)
 
     def now(self) -> float:
         """The clock that all of the master's times are of, in seconds."""
@@ -380,11 +428,11 @@ class Master:
             try:
                 dataset = await self._publisher.publish(order.job, job.job, final=True)
                 break
-            except StoreError as error:
+            except NimbusError as error:
                 job.why = str(error)
                 log.error("job %s: %s", order.job, error)
                 self.tell(order.job, events.JobPaused(str(error)))
-                await asyncio.sleep(PUBLISH_AGAIN_S)
+                await asyncio.sleep(TRY_AGAIN_S)
         await self.ledger.submit([order])
         ended = await self.summary(order.job, order.state.value, order.why, dataset)
         del self.open[order.job]

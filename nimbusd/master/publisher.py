@@ -15,7 +15,7 @@ from nimbusd.core.episodes import JobId
 from nimbusd.job import Job
 from nimbusd.master.ledger_thread import LedgerThread
 from nimbusd.master.output import claim_output, publish_job, remember_job, sweep_pieces
-from nimbusd.stages.errors import StoreError
+from nimbusd.stages.errors import NimbusError, StoreError
 from nimbusd.stages.store.piece import PIECES
 
 log = logging.getLogger(__name__)
@@ -41,14 +41,17 @@ class Publisher:
         self._claims: dict[JobId, ExitStack] = {}
 
     async def claim(self, name: JobId, job: Job) -> None:
-        """Take a job's output folder. Raises OutputBusy while another process works on it."""
+        """Take a job's output folder. Raises OutputBusy while another process works on it, or StoreError."""
 
         def claim() -> ExitStack:
-            held = ExitStack()
-            held.enter_context(claim_output(job.output))
-            job.output.joinpath(PIECES).mkdir(exist_ok=True)
-            remember_job(job.output, job, self._ledger.path)
-            return held
+            with ExitStack() as held:
+                try:
+                    held.enter_context(claim_output(job.output))
+                    job.output.joinpath(PIECES).mkdir(exist_ok=True)
+                    remember_job(job.output, job, self._ledger.path)
+                except OSError as error:
+                    raise StoreError(f"output {job.output} of job {name!r} cannot be used: {error}") from error
+                return held.pop_all()
 
         self._claims[name] = await asyncio.to_thread(claim)
 
@@ -80,7 +83,7 @@ class Publisher:
             for name in [name for name in jobs if self._news.pop(name, 0)]:
                 try:
                     await self.publish(name, jobs[name].job, final=False)
-                except StoreError as error:
+                except NimbusError as error:
                     log.error("%s: %s", name, error)
             pause_s = max(PUBLISH_EVERY_S, PUBLISH_SHARE * (time.monotonic() - began))
 

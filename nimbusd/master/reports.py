@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nimbusd.core.episodes import JobId, JobRow, NodeId, SceneCount
+from nimbusd.core.episodes import JobId, JobRow, JobState, NodeId, SceneCount
 from nimbusd.core.grants import why_not
 from nimbusd.core.tasks import Job as OpenTasks
 from nimbusd.master.daemon import Master
@@ -22,7 +22,8 @@ class Reports:
         """All jobs in order of submission."""
         rows = await self._master.ledger.call(lambda ledger: ledger.jobs())
         rows.sort(key=lambda row: row.submitted_unix_s)
-        return tuple([await self.summary(row) for row in rows if ended or row.job in self._master.open])
+        at_work = {*self._master.open, *self._master.held_up}
+        return tuple([await self.summary(row) for row in rows if ended or row.job in at_work])
 
     async def summary(self, row: JobRow) -> c.JobSummary:
         """A job at a glance."""
@@ -31,11 +32,21 @@ class Reports:
             self._ended.pop(row.job, None)
             return self._open_summary(row, tasks)
         if row.job in self._master.open:  # all is settled, and it is being published
+            self._ended.pop(row.job, None)
             counts = await self._master.ledger.call(lambda ledger: ledger.totals(row.job))
             return self._summary(row, counts, why="publishing")
-        if row.job not in self._ended:
+        if (why := self._master.held_up.get(row.job)) is not None:
             counts = await self._master.ledger.call(lambda ledger: ledger.totals(row.job))
-            self._ended[row.job] = self._summary(row, counts, state=row.state.value, why=row.why)
+            return self._summary(row, counts, state=JobState.PAUSED.value, why=why)
+        if row.job not in self._ended:
+            # Read again: it may have ended since.
+            row, counts = await self._master.ledger.call(
+                lambda ledger: (ledger.job(row.job) or row, ledger.totals(row.job))
+            )
+            summary = self._summary(row, counts, state=row.state.value, why=row.why)
+            if row.state in (JobState.RUNNING, JobState.PAUSED):
+                return summary
+            self._ended[row.job] = summary
         return self._ended[row.job]
 
     def _open_summary(self, row: JobRow, tasks: OpenTasks) -> c.JobSummary:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import platform
 import time
@@ -53,28 +54,29 @@ class MasterServer:
                 heartbeat_s=self._config.heartbeat_s,
                 dead_after_s=self._config.dead_after_s,
             )
-            self._socket = MasterSocket(self._config.bind, self._received, keys=self._keys, gate=self._gate)
             tokens = self._make_token if self._keys is not None else None
             self._requests = Requests(self._master, lambda: self._socket.counters, tokens)
-            try:
-                async with asyncio.TaskGroup() as group:
-                    self._group = group
-                    group.create_task(self._master.run())
-                    await self._master.ready.wait()
-                    group.create_task(self._reread_allow_list())
-                    await self._master.resume()
-                    log.info(
-                        "listening on %s; %d open jobs resumed in %.2f s",
-                        ", ".join(self.addresses),
-                        len(self._master.open),
-                        time.monotonic() - began,
-                    )
-                    if ready is not None:
-                        ready(self)
-            except* (NimbusError, TransportError) as errors:
-                raise errors.exceptions[0] from None
-            finally:
-                self._socket.close()
+            with contextlib.ExitStack() as held:
+                try:
+                    async with asyncio.TaskGroup() as group:
+                        self._group = group
+                        group.create_task(self._master.run())
+                        await self._master.ready.wait()
+                        # Before anybody can be heard: what nodes hold and commit must not look strange to us.
+                        await self._master.resume()
+                        self._socket = MasterSocket(self._config.bind, self._received, keys=self._keys, gate=self._gate)
+                        held.callback(self._socket.close)
+                        group.create_task(self._reread_allow_list())
+                        log.info(
+                            "listening on %s; %d open jobs resumed in %.2f s",
+                            ", ".join(self.addresses),
+                            len(self._master.open),
+                            time.monotonic() - began,
+                        )
+                        if ready is not None:
+                            ready(self)
+                except* (NimbusError, TransportError) as errors:
+                    raise errors.exceptions[0] from None
 
     async def _reread_allow_list(self) -> None:
         """So that who was taken off it is shut out soon, though its connection stands."""
@@ -86,12 +88,33 @@ class MasterServer:
 
     def _received(self, peer: Peer, message: c.Message) -> None:
         if isinstance(message, c.FROM_NODE):
-            self._peers[NodeId(message.node)] = peer
-            self._master.heard(message)
+            if self._is_of_its_node(peer, message):
+                self._master.heard(message)
         elif isinstance(message, c.REQUESTS):
             self._group.create_task(self._answer(peer, message))
         else:
             log.warning("%s sent %s, which only a master may send", peer, type(message).__name__)
+
+    def _is_of_its_node(self, peer: Peer, message: c.FromNode) -> bool:
+        """Whether the node of that name is at the other end. Each connection of it begins with a Hello.
+
+        Of two processes of the same name, the one that is here stays, and the other is refused, unless the first
+        has fallen silent or its connection is gone: then it was restarted.
+        """
+        node = NodeId(message.node)
+        holder = self._peers.setdefault(node, peer)
+        if holder == peer:
+            return True
+        if not isinstance(message, c.Hello):
+            self._socket.send(peer, c.SayHello())
+            return False
+        if self._master.is_alive(node, message.session) and self._socket.send(holder, self._master.welcome()):
+            error = f"there is a node {message.node!r} already, and it is at work: give each node a --name of its own"
+            log.warning("refused a second node %s", node)
+            self._socket.send(peer, c.Refused(0, "name_taken", error))
+            return False
+        self._peers[node] = peer
+        return True
 
     async def _answer(self, peer: Peer, request: c.Request) -> None:
         try:

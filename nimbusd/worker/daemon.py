@@ -31,7 +31,8 @@ from nimbusd.core.facts import Acknowledge, HeartbeatSeen, StoredPiece
 from nimbusd.core.node import NodeMachine
 from nimbusd.job import Job
 from nimbusd.stages.errors import NimbusError
-from nimbusd.stages.store.piece import PIECES
+from nimbusd.stages.store.piece import PIECES, draft_of, piece_folder
+from nimbusd.stages.types import EpisodeRequest
 from nimbusd.supervisor.process import WorkerProcess
 from nimbusd.transport import control as c
 from nimbusd.transport import messages as m
@@ -89,6 +90,10 @@ class Node:
         self._processes: dict[WorkerId, WorkerProcess] = {}
         self._byes: dict[WorkerId, asyncio.Event] = {}
         self._last_words: dict[WorkerId, str] = {}
+        self._job_of: dict[WorkerId, JobId] = {}
+        self._at_work: dict[WorkerId, dict[tuple[LeaseId, int], Path]] = {}
+        """Where the piece goes of each episode that a worker has begun and has not said the end of."""
+        self._unfit: dict[JobId, str] = {}
         self._orders: deque[_Order] = deque()
         self._wake = asyncio.Event()
         self._over = asyncio.Event()
@@ -134,7 +139,8 @@ class Node:
             self._end_if_done()
 
     def kill(self) -> None:
-        """SIGKILL every compute worker."""
+        """End `run` at once: SIGKILL every compute worker, and wait for nothing."""
+        self._over.set()
         for process in self._processes.values():
             process.kill()
 
@@ -152,7 +158,7 @@ class Node:
         """A message from the master."""
         match message:
             case c.Welcome():
-                self._fact(n.Connected())
+                self._fact(n.Connected(message.heartbeat_s))
             case c.SayHello():
                 self.say_hello()
             case c.JobSpec(job, spec):
@@ -160,6 +166,8 @@ class Node:
                 for lease in self._unknown.pop(JobId(job), ()):
                     self.heard(lease)
             case c.Lease(lease, job):
+                if (error := self._unfit.get(JobId(job))) is not None:  # the master forgot it, or never heard
+                    self._link.send(c.CannotRun(self._name, job, error))
                 if JobId(job) not in self._jobs:
                     self._unknown.setdefault(JobId(job), []).append(message)
                     self._link.send(c.NeedJob(self._name, job))
@@ -212,6 +220,7 @@ class Node:
                 self._fact(n.WorkerPulls(WorkerId(slot), credit))
             case m.Beat(slot, ref, stage):
                 worker = WorkerId(slot)
+                self._note_piece(worker, ref)
                 self._pool.handle(pool.BeatSeen(worker, busy=True), now)
                 if stage == "load":
                     self._pool.handle(pool.EpisodeBegan(worker), now)
@@ -227,6 +236,7 @@ class Node:
             case m.Fatal(slot, job, error):
                 log.error("job %s cannot run here: %s", job, error)
                 self._pool.handle(pool.LeaveAsked(WorkerId(slot)), now)
+                self._unfit[JobId(job)] = error
                 self._link.send(c.CannotRun(self._name, job, error))
                 self._fact(n.JobUnfit(JobId(job)))
             case m.Bye(slot):
@@ -234,8 +244,18 @@ class Node:
             case m.Welcome() | m.Lease() | m.Drain():
                 log.warning("worker sent %s, which only a daemon may send", type(message).__name__)
 
+    def _note_piece(self, worker: WorkerId, ref: m.EpisodeRef) -> None:
+        job, pieces = self._job_of.get(worker), self._at_work.setdefault(worker, {})
+        if job is not None and (LeaseId(ref.lease), ref.index) not in pieces:
+            folder = piece_folder(EpisodeRequest(job, ref.scene, ref.index, attempt=ref.attempt))
+            pieces[LeaseId(ref.lease), ref.index] = self._jobs[job].output / PIECES / folder
+
+    def _forget_piece(self, worker: WorkerId, ref: m.EpisodeRef) -> None:
+        self._at_work.get(worker, {}).pop((LeaseId(ref.lease), ref.index), None)
+
     def _stored(self, worker: WorkerId, ref: m.EpisodeRef, message: m.Commit) -> None:
         lease = LeaseId(ref.lease)
+        self._forget_piece(worker, ref)
         self._timings[lease, ref.index] = message.timings_s
         cost_s = sum(message.timings_s.values())
         piece = StoredPiece(ref.index, message.folder, message.frames, message.size_bytes, message.digest, cost_s)
@@ -243,6 +263,7 @@ class Node:
         self._settle_beat(worker)
 
     def _failed(self, worker: WorkerId, ref: m.EpisodeRef, message: m.Fail) -> None:
+        self._forget_piece(worker, ref)
         failure = n.EpisodeFailed(
             worker,
             LeaseId(ref.lease),
@@ -298,6 +319,7 @@ class Node:
                 await self._send(worker, m.Lease(ref, self._entries[lease]))
             case n.AssignJob(worker, job):
                 limits, spec = self._jobs[job].limits, self._jobs[job]
+                self._job_of[worker] = job
                 self._pool.handle(
                     pool.JobAssigned(worker, limits.beat_timeout_s, limits.episode_timeout_s), self._clock()
                 )
@@ -350,10 +372,14 @@ class Node:
     async def _look_after(self, slot: Slot, worker: WorkerId, not_before: float) -> None:
         """Start a worker, wait for its end, and report it."""
         await asyncio.sleep(max(0.0, not_before - self._clock()))
+        if self._over.is_set():
+            return
         argv = [sys.executable, "-m", "nimbusd.worker.compute", "--endpoint", self._endpoint, "--slot", worker]
         argv += ["--parent", str(os.getpid()), "--device", slot.device, "--cpus", ",".join(map(str, slot.cpus))]
         process = await WorkerProcess.spawn(argv, environment(slot))
         self._processes[worker] = process
+        if self._over.is_set():
+            process.kill()
         returncode = await process.wait()
         bye = self._said_bye(worker)
         if returncode == 0:
@@ -371,6 +397,9 @@ class Node:
 
     def _lost(self, order: pool.ReportLost) -> None:
         evidence = self._last_words.pop(order.worker, "")
+        self._job_of.pop(order.worker, None)
+        if pieces := list(self._at_work.pop(order.worker, {}).values()):
+            self._group.create_task(asyncio.to_thread(_remove_pieces, pieces))
         if order.failed:
             self._watch(events.WorkerDown(order.worker, order.reason, order.detail, evidence))
         self._fact(n.WorkerGone(order.worker, order.reason, order.detail, evidence))
@@ -391,3 +420,10 @@ class Node:
         elif self._clock() - self._worked_until > ACKNOWLEDGED_WITHIN_S:
             log.warning("leaving without an answer from the master: what it has not acknowledged is made again")
             self._over.set()
+
+
+def _remove_pieces(pieces: Iterable[Path]) -> None:
+    """Remove what a dead worker leaves of episodes that nobody was told of: they can never be committed."""
+    for piece in pieces:
+        shutil.rmtree(draft_of(piece), ignore_errors=True)
+        shutil.rmtree(piece, ignore_errors=True)

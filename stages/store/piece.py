@@ -37,6 +37,11 @@ def piece_folder(request: EpisodeRequest) -> str:
     return f"{_safe(request.job)}__{_safe(request.scene)}__{request.index:06d}.{request.attempt}"
 
 
+def draft_of(piece: Path) -> Path:
+    """Where the piece is written before it is whole."""
+    return piece.with_name(piece.name + _TMP)
+
+
 def _safe(name: str) -> str:
     text = _AMBIGUOUS_UNDERSCORE.sub("%5F", quote(name, safe=""))
     if len(text) > _LONGEST_NAME:
@@ -51,7 +56,7 @@ class PieceDraft:
         self.output = output
         self.folder = folder
         self.final = output / PIECES / folder
-        self.root = output / PIECES / (folder + _TMP)
+        self.root = draft_of(self.final)
         self._files: list[PieceFile] = []
 
     def add(self, path: str, content: bytes) -> None:
