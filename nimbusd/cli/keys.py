@@ -27,12 +27,12 @@ _FOLDER = Path("~/.config/nimbus")
 @click.option("--force", is_flag=True, help="Replace files that are there. Who knew the old key must get the new one.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of lines.")
 def keygen(output: Path, name: str | None, force: bool, as_json: bool) -> None:
-    r"""Make a CURVE key pair: NAME.key, which is secret, and NAME.pub, which others need.
+    """Make a CURVE key pair: NAME.key, which is secret, and NAME.pub, which others need.
 
     \b
     nimbusctl keygen --name alice
     nimbusctl keygen --name master --output /etc/nimbus
-    """
+    """  # noqa: D301 (\b is for click: keep these lines as they are)
     try:
         secret_path, public_path = write_pair(
             generate(), output.expanduser(), name or socket.gethostname().partition(".")[0], force=force
