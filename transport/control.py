@@ -380,7 +380,7 @@ class Done:
 @dataclass(frozen=True, slots=True)
 class Refused:
     """The request was not carried out. code: a word for programs (unknown_job, exists, bad_job, forbidden,
-    bad_version, too_large); error: a sentence for people. To a node (request 0): it cannot work here.
+    bad_version, malformed, too_large); error: a sentence for people. To a node (request 0): it cannot work here.
     """
 
     request: int
