@@ -12,7 +12,7 @@ import contextlib
 import dataclasses
 import logging
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -105,6 +105,7 @@ class Master:
         self.feed = Feed(ledger.epoch)
         self.open: dict[JobId, OpenJob] = {}
         self.held_up: dict[JobId, str] = {}
+        self.ends: Counter[JobId] = Counter()
         """Open jobs of the ledger that could not be taken on, and why."""
         self.nodes: dict[NodeId, KnownNode] = {}
         self.news = asyncio.Event()
@@ -435,6 +436,7 @@ class Master:
                 await asyncio.sleep(TRY_AGAIN_S)
         await self.ledger.submit([order])
         ended = await self.summary(order.job, order.state.value, order.why, dataset)
+        self.ends[order.job] += 1
         del self.open[order.job]
         self._publisher.release(order.job)
         self.tell(order.job, ended)

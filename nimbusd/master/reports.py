@@ -16,7 +16,8 @@ class Reports:
 
     def __init__(self, master: Master) -> None:
         self._master = master
-        self._ended: dict[JobId, c.JobSummary] = {}
+        self._ended: dict[JobId, tuple[int, c.JobSummary]] = {}
+        """With how often the job had ended: a retry ends it again."""
 
     async def jobs(self, ended: bool) -> tuple[c.JobSummary, ...]:
         """All jobs in order of submission."""
@@ -29,25 +30,25 @@ class Reports:
         """A job at a glance."""
         tasks = self._master.scheduler.tasks.jobs.get(row.job)
         if tasks is not None:
-            self._ended.pop(row.job, None)
             return self._open_summary(row, tasks)
         if row.job in self._master.open:  # all is settled, and it is being published
-            self._ended.pop(row.job, None)
             counts = await self._master.ledger.call(lambda ledger: ledger.totals(row.job))
             return self._summary(row, counts, why="publishing")
         if (why := self._master.held_up.get(row.job)) is not None:
             counts = await self._master.ledger.call(lambda ledger: ledger.totals(row.job))
             return self._summary(row, counts, state=JobState.PAUSED.value, why=why)
-        if row.job not in self._ended:
-            # Read again: it may have ended since.
-            row, counts = await self._master.ledger.call(
-                lambda ledger: (ledger.job(row.job) or row, ledger.totals(row.job))
-            )
-            summary = self._summary(row, counts, state=row.state.value, why=row.why)
-            if row.state in (JobState.RUNNING, JobState.PAUSED):
-                return summary
-            self._ended[row.job] = summary
-        return self._ended[row.job]
+        ends, known = self._ended.get(row.job, (-1, None))
+        if known is not None and ends == self._master.ends[row.job]:
+            return known
+        ends = self._master.ends[row.job]
+        # Read again: it may have ended since.
+        row, counts = await self._master.ledger.call(
+            lambda ledger: (ledger.job(row.job) or row, ledger.totals(row.job))
+        )
+        summary = self._summary(row, counts, state=row.state.value, why=row.why)
+        if row.state not in (JobState.RUNNING, JobState.PAUSED):
+            self._ended[row.job] = (ends, summary)
+        return summary
 
     def _open_summary(self, row: JobRow, tasks: OpenTasks) -> c.JobSummary:
         counts = [scene.count for scene in tasks.scenes.values()]

@@ -29,7 +29,7 @@ class WorkerServer:
     def __init__(self, config: WorkerConfig) -> None:
         """Read the node's key and its master. Raises NimbusError if it has not joined one."""
         address, master_key = _master(config)
-        keys = None if is_private(address) else _own_keys(config)
+        keys = _own_keys(config) if master_key else None
         self._refusal: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._link = NodeLink(
             address,
@@ -97,7 +97,7 @@ def log_event(event: events.Event) -> None:
 
 
 def _master(config: WorkerConfig) -> tuple[str, str]:
-    """Address and public key of the master; the key is empty for one on this machine."""
+    """Address and public key of the master; the key is empty for one on this machine that uses none."""
     path = config.state / "joined.json"
     try:
         joined = json.loads(path.read_text())
