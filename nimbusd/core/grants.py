@@ -7,17 +7,22 @@ from collections import Counter
 
 from nimbusd.core.episodes import JobRecorded, JobState
 from nimbusd.core.facts import Order
-from nimbusd.core.nodes import Node, WorkerManager
+from nimbusd.core.nodes import LONG_S, Node, WorkerManager
 from nimbusd.core.tasks import Job, TaskManager
 
 MOST_LEASED = 1024
 """Episodes in one lease."""
 SHARE = 2
 """A range is at most this fraction (one part in so many) of a node's fair part of what is pending."""
+FEED_SHARE = 16
+"""A node is leased more when at least this fraction (one part in so many) of what it can hold is free."""
 STAY_S = 20.0
 """Seconds of slots that a user may get ahead of another before a node's workers are changed for the other's job."""
 LOOK_AGAIN_S = 1.0
-"""How often it is worked out which scenes cannot be done in time by those who are at them."""
+LOOKS = 200
+"""How often it is worked out which scenes are late: so many times in what is left of the job, or every second."""
+IN_TIME = 0.8
+"""A scene is late if it is not done in this part of what is left of the job: estimates are no more than that."""
 
 
 class Grants:
@@ -61,11 +66,11 @@ class Grants:
 
     def credit(self, node: Node) -> int:
         """What a node can take beyond what it holds and beyond the leases that are on their way to it."""
-        if node.draining or node.credit <= 0:
-            return 0
-        held = self._tasks.held_by(node.name)
-        on_the_way = sum(len(lease.open) for lease in held.values() if lease.id not in node.held)
-        return node.credit - on_the_way
+        return 0 if node.draining else node.capacity - self._tasks.open_episodes(node.name)
+
+    def is_hungry(self, node: Node) -> bool:
+        """Whether it is worth a lease: a node of fast episodes is not fed with single ones."""
+        return self.credit(node) >= max(1, node.capacity // FEED_SHARE)
 
     # --- jobs ---
 
@@ -92,30 +97,30 @@ class Grants:
         """A scene of which the node gets some episodes now, and how many at most."""
         if not job.plan.dynload:
             return self._own_scene(job, node), credit
-        held = self._tasks.held_by(node.name)
         held_of: Counter[str] = Counter()
-        for lease in held.values():
+        in_all = credit
+        for lease in self._tasks.held_by(node.name).values():
+            in_all += len(lease.open)
             if lease.job == job.plan.job:
                 held_of[lease.scene] += len(lease.open)
-        in_all = credit + sum(len(lease.open) for lease in held.values())
         per_slot = -(-in_all // max(1, node.slots))
-        loaded = job.loaded.setdefault(node.name, {})
-        hungriest = min((s for s in loaded if s in job.pending.scenes), key=lambda s: held_of[s], default=None)
-        if hungriest is not None and (held_of[hungriest] < per_slot or len(held_of) >= node.slots):
-            return hungriest, max(1, per_slot - held_of[hungriest])
+        loaded = job.loaded.setdefault(node.name, Counter())
+        free = {s: per_slot * slots - held_of[s] for s, slots in loaded.items()}
+        scene = max((s for s in free if s in job.pending.scenes), key=lambda s: free[s] / loaded[s], default=None)
+        if scene is not None and free[scene] > 0:
+            return scene, free[scene]
         scene = self._next_scene(job, now)
-        if scene is not None:
-            loaded.pop(scene, None)
-            loaded[scene] = None
-            if len(loaded) > node.slots:
-                del loaded[min(loaded, key=lambda s: (s in job.pending.scenes, s in held_of))]
+        loaded[scene] += 1
+        if loaded.total() > node.slots:
+            left = max(free, key=lambda s: (s not in job.pending.scenes, free[s])) if free else scene
+            loaded[left] -= 1
+            loaded += Counter()  # drops the zeros
         return scene, per_slot
 
-    def _next_scene(self, job: Job, now: float) -> str | None:
+    def _next_scene(self, job: Job, now: float) -> str:
         """Where one more slot helps most."""
         if now >= job.look_at:
-            job.look_at = now + LOOK_AGAIN_S
-            job.late = self._late_scenes(job)
+            self._look(job, now)
         while job.late:
             name = job.late.pop()
             if name in job.pending.scenes:
@@ -125,25 +130,28 @@ class Grants:
             if name in job.pending.scenes and not job.holders[name]:
                 return name
         scenes = job.pending.scenes
-        return max(scenes, key=lambda n: scenes[n].pending_count * job.cost_s(n) / (1 + job.holders[n]), default=None)
+        return max(scenes, key=lambda n: scenes[n].pending_count * job.cost_s(n) / (1 + job.holders[n]))
 
-    def _late_scenes(self, job: Job) -> list[str]:
-        """Scenes that will not be done in time by those who are at them, the worst last.
+    def _look(self, job: Job, now: float) -> None:
+        """Find the scenes that will not be done in time by those who are at them.
 
         In time is when all slots could have done everything that is left, if it could be parted at will.
         """
+        leased: Counter[str] = Counter()
+        for lease in job.leases.values():
+            leased[lease.scene] += len(lease.open)
         left_s = sum(scene.pending_count * job.cost_s(name) for name, scene in job.pending.scenes.items())
-        left_s += sum(len(lease.open) * job.cost_s(lease.scene) for lease in job.leases.values())
+        left_s += sum(count * job.cost_s(name) for name, count in leased.items())
         in_time_s = left_s / max(1, self._nodes.slots())
         late: list[tuple[float, str]] = []
-        for name in job.holders:
-            if name in job.pending.scenes:
-                cost_s = job.cost_s(name)
-                slots = (1 + job.holders[name]) // 2  # one is at work on a lease, with the next one in its hands
-                needs_s = (1 + job.scenes[name].pending_count / slots) * cost_s
-                if needs_s > in_time_s:
+        for name, count in leased.items() if job.estimates.known() else ():
+            cost_s = job.cost_s(name)
+            if name in job.pending.scenes and cost_s >= LONG_S:  # so that every slot has one only
+                needs_s = (1 + job.scenes[name].pending_count / count) * cost_s
+                if needs_s > IN_TIME * in_time_s:
                     late.append((needs_s, name))
-        return [name for _, name in sorted(late)]
+        job.late = [name for _, name in sorted(late)]
+        job.look_at = now + max(LOOK_AGAIN_S, in_time_s / LOOKS)
 
     def _own_scene(self, job: Job, node: Node) -> str | None:
         """A scene of the node's fixed share. The shares are dealt at the first lease, round by round."""
@@ -162,8 +170,6 @@ class Grants:
     def _range(self, job: Job, node: Node) -> int:
         if not job.plan.dynload:
             return MOST_LEASED
-        if not job.estimates.known():
-            return node.slots  # nothing has been measured: find out with little
         return math.ceil(job.pending.episodes * node.slots / (SHARE * max(self._nodes.slots(), node.slots)))
 
 

@@ -45,10 +45,11 @@ from nimbusd.core.node_facts import (
     WorkerReturns,
     WorkerWaits,
 )
-from nimbusd.core.nodes import HEARTBEAT_S
+from nimbusd.core.nodes import HEARTBEAT_S, LONG_S
 
 AHEAD_S = 0.5
-"""Work that a node keeps queued, beside one next episode for every slot: more than a round trip to the master."""
+"""Work that a node keeps queued, beside one next episode for every slot: more than a round trip to the master. Where
+episodes are long, nothing is queued (LONG_S)."""
 MOST_AHEAD = 2048
 TELL_AGAIN_S = 3.0
 MOST_REMEMBERED = 1024
@@ -80,6 +81,9 @@ class _Worker:
     """Job and scene of the last episode it was given."""
     recalled: bool = False
     unwanted: bool = False
+
+    def is_wanted(self) -> bool:
+        return not (self.recalled or self.unwanted)
 
 
 class NodeMachine:
@@ -356,36 +360,45 @@ class NodeMachine:
         return orders
 
     def _feed(self) -> list[NodeOrder]:
-        """Give workers what waits, to the emptiest first; change workers' jobs where only other jobs' work waits."""
+        """Give workers what waits, first those that have its scene loaded; change a worker's job where only other
+        jobs' work waits.
+        """
         orders: list[NodeOrder] = []
-        for worker, known in sorted(self._workers.items(), key=lambda item: len(item[1].given)):
-            while self._waiting and not known.recalled and not known.unwanted:
-                if known.job is not None and known.credit <= 0 and known.given:
-                    break
-                held = self._next_lease(known)
+        idle_first = sorted(self._workers.items(), key=lambda item: len(item[1].given))
+        for worker, known in idle_first:
+            if not known.given and known.credit > 0 and known.is_wanted():
+                held = self._lease_of_loaded(known)
+                if held is not None:
+                    orders.append(self._give(worker, known, held))
+        for worker, known in idle_first:
+            while self._waiting and known.is_wanted():
+                if known.given and (known.credit <= 0 or self._waiting <= len(self._workers)):
+                    break  # the last episodes go to whoever is free first, not into a queue behind another
+                held = self._lease_of_loaded(known) or self._next_lease(known)
                 if held is None:
-                    if known.job is not None and not known.given:  # others' work waits, and none of its own
+                    if not known.given:  # others' work waits, and none of its own
                         known.recalled = True
                         orders.append(RecallWorker(worker))
                     break
                 if known.job is None:
                     known.job = held.lease.job
                     orders.append(AssignJob(worker, known.job))
-                if known.credit <= 0 or (known.given and self._waiting <= len(self._workers)):
-                    break  # the last episodes go to whoever is free first, not into a queue behind another
+                if known.credit <= 0:
+                    break
                 orders.append(self._give(worker, known, held))
         return orders
 
-    def _next_lease(self, known: _Worker) -> _Held | None:
-        """What a worker should be given from: the scene that it has loaded, else one that no other worker has."""
-        fits = [held for held in self._leases.values() if held.waiting and known.job in (None, held.lease.job)]
-        if not fits:
-            return None
-        for held in fits:
-            if (held.lease.job, held.lease.scene) == known.loaded:
+    def _lease_of_loaded(self, known: _Worker) -> _Held | None:
+        for held in self._leases.values():
+            if held.waiting and (held.lease.job, held.lease.scene) == known.loaded:
                 return held
-        if len(fits) == 1:
-            return fits[0]
+        return None
+
+    def _next_lease(self, known: _Worker) -> _Held | None:
+        """What a worker can be given: rather from a scene that no other worker has loaded."""
+        fits = [held for held in self._leases.values() if held.waiting and known.job in (None, held.lease.job)]
+        if len(fits) <= 1:
+            return fits[0] if fits else None
         taken = {other.loaded for other in self._workers.values()}
         return min(fits, key=lambda held: ((held.lease.job, held.lease.scene) in taken, -len(held.waiting)))
 
@@ -421,9 +434,9 @@ class NodeMachine:
     # --- heartbeats ---
 
     def _ahead(self) -> int:
-        """How many episodes to hold beyond one for every slot."""
-        if not self._cost.count:
-            return self._slots
+        """How many episodes to hold beyond one for every slot: none while their cost is not known, or long."""
+        if not self._cost.count or self._cost.value >= LONG_S:
+            return 0
         return min(MOST_AHEAD, self._slots + math.ceil(AHEAD_S * self._slots / max(self._cost.value, 1e-6)))
 
     def _credit(self) -> int:

@@ -12,6 +12,9 @@ from nimbusd.core.facts import HeartbeatSeen, NodeSeen, RunningEpisode
 
 HEARTBEAT_S = 1.0
 DEAD_AFTER_S = 5.0
+LONG_S = 4.0
+"""Episodes that take so long are not queued on nodes: a slot can wait for a message, and nobody has to be asked to give
+them back. It is also where the order of scenes matters."""
 EXPECTED = ""
 """The session of a node that is known from the ledger only."""
 
@@ -20,8 +23,8 @@ EXPECTED = ""
 class Node:
     """A node, from its first hello until it is lost or leaves.
 
-    hello_at: when it last said hello; what was sent to it before, and did not arrive, is lost. credit: what it said it
-    could take beyond what it then held. speed: how much faster than the mean it works.
+    hello_at: when it last said hello; what was sent to it before, and did not arrive, is lost. capacity: episodes
+    that it can hold, as far as is known. speed: how much faster than the mean it works.
     """
 
     name: NodeId
@@ -31,7 +34,7 @@ class Node:
     deadline: float
     hello_at: float
     seq: int = -1
-    credit: int = 0
+    capacity: int = 0
     held: frozenset[LeaseId] = frozenset()
     running: tuple[RunningEpisode, ...] = ()
     draining: bool = False
@@ -104,7 +107,7 @@ class WorkerManager:
         assert node.session == fact.session
         if fact.seq <= node.seq:
             return None
-        node.seq, node.credit = fact.seq, fact.credit
+        node.seq = fact.seq
         node.held, node.running = frozenset(fact.held), fact.running
         self._seen(node, now)
         return node

@@ -49,11 +49,15 @@ class Scheduler:
                 return self._heartbeat(fact, now)
             case PiecesStored():
                 self._learn(fact)
-                return self.tasks.stored(fact)
+                orders = self.tasks.stored(fact)
+                self._feed_soon(self.nodes.get(fact.node))
+                return orders
             case AttemptFailed():
-                return self.tasks.failed(fact, now)
+                orders = self.tasks.failed(fact, now)
+                self._feed_soon(self.nodes.get(fact.node))
+                return orders
             case EpisodesReturned():
-                return self.tasks.returned(fact)
+                return self._returned(fact)
             case NodeSeen():
                 before = self.nodes.hello(fact, now)
                 return self._lose(before, "has restarted") if before is not None else []
@@ -105,18 +109,29 @@ class Scheduler:
         node = self.nodes.heartbeat(fact, now)
         if node is None:
             return []
-        if node.credit > 0:
-            self._hungry[node.name] = None
         leases = self.tasks.held_by(node.name)
-        if node.held == leases.keys():
-            return []
-        strange = sorted(node.held - leases.keys())
-        orders: list[Order] = [RevokeLease(node.name, lease, (), kill=True) for lease in strange]
-        missing = [lease for lease in leases.values() if lease.id not in node.held]
-        for lease in missing:
-            # Not on its way any more: too long ago, or by a connection that is gone.
-            if lease.granted_at < max(node.hello_at, now - self.nodes.dead_after_s):
-                orders += self.tasks.give_up(lease, set(), "lost the lease")
+        node.capacity = fact.credit + sum(len(leases[lease].open) for lease in fact.held if lease in leases)
+        orders: list[Order] = []
+        if node.held != leases.keys():
+            strange = sorted(node.held - leases.keys())
+            orders += [RevokeLease(node.name, lease, (), kill=True) for lease in strange]
+            for lease in [lease for lease in leases.values() if lease.id not in node.held]:
+                # Not on its way any more: too long ago, or by a connection that is gone.
+                if lease.granted_at < max(node.hello_at, now - self.nodes.dead_after_s):
+                    orders += self.tasks.give_up(lease, set(), "lost the lease")
+        self._feed_soon(node)
+        return orders
+
+    def _feed_soon(self, node: Node | None) -> None:
+        """Lease to a node at the next `settle` if it can take something, by what it said and has done since."""
+        if node is not None and self._grants.is_hungry(node):
+            self._hungry[node.name] = None
+
+    def _returned(self, fact: EpisodesReturned) -> list[Order]:
+        """Episodes that a node gives back. It takes no more until its next heartbeat says so."""
+        orders = self.tasks.returned(fact)
+        if (node := self.nodes.get(fact.node)) is not None:
+            node.capacity = min(node.capacity, self.tasks.open_episodes(node.name))
         return orders
 
     def _unfit(self, node: NodeId, name: JobId, error: str) -> list[Order]:
@@ -159,10 +174,9 @@ class Scheduler:
                 hungry.sort(key=lambda node: (self.tasks.open_episodes(node.name) / max(1, node.slots), node.name))
             for node in hungry:
                 orders += self._grants.grant(node, now)
-                if self._grants.credit(node) <= 0:
-                    del self._hungry[node.name]  # until it says that it can take more
+                if self._grants.credit(node) <= 0 or not idle_slots(node, self.tasks):
+                    del self._hungry[node.name]
         if now >= self._balance_at:
-            self._balance_at = now + BALANCE_EVERY_S
             idle = [
                 node
                 for name in self._hungry
@@ -171,5 +185,6 @@ class Scheduler:
                 and idle_slots(node, self.tasks)
             ]
             if idle:
+                self._balance_at = now + BALANCE_EVERY_S
                 orders += self._balance.balance(idle, now)
         return orders

@@ -89,9 +89,9 @@ class Job:
     owners: dict[str, NodeId] = field(default_factory=dict)
     """Who may work on a scene, where that is fixed."""
     fresh: list[str] = field(default_factory=list)
-    """Scenes that nobody has worked on, the longest last."""
-    loaded: dict[NodeId, dict[str, None]] = field(default_factory=dict)
-    """Scenes that nodes should have loaded, the latest last."""
+    """Scenes that nobody has worked on, or that were left by those who had, the longest last."""
+    loaded: dict[NodeId, Counter[str]] = field(default_factory=dict)
+    """How many slots of a node should have which scene loaded."""
     late: list[str] = field(default_factory=list)
     """Scenes that need more slots, the most urgent last; worked out again at `look_at`."""
     look_at: float = 0.0
@@ -119,7 +119,7 @@ class TaskManager:
         return self._by_node.get(node, {})
 
     def open_episodes(self, node: NodeId) -> int:
-        """Episodes that a node holds."""
+        """Episodes that a node holds, or that are on their way to it."""
         return sum(len(lease.open) for lease in self.held_by(node).values())
 
     # --- jobs ---
@@ -378,7 +378,16 @@ class TaskManager:
             return orders
         job = self.jobs[lease.job]
         orders += [self._reopen(job, lease, index) for index in fact.indexes if index in lease.open]
-        return orders + self._close_if_empty(job, lease)
+        orders += self._close_if_empty(job, lease)
+        self._leave_scene(job, lease.scene)
+        return orders
+
+    @staticmethod
+    def _leave_scene(job: Job, scene: str) -> None:
+        """If nobody is at a scene any more, it waits with those that nobody has begun."""
+        if scene in job.pending.scenes and not job.holders[scene] and scene not in job.fresh:
+            job.fresh.append(scene)
+            job.fresh.sort(key=lambda name: job.scenes[name].pending_count * job.cost_s(name))
 
     def lost(self, node: NodeId, running: Iterable[tuple[LeaseId, int]], why: str) -> tuple[list[Order], int]:
         """A node is gone: all that it holds is pending again. Returns the orders, and how many episodes."""
@@ -411,7 +420,9 @@ class TaskManager:
             else:
                 orders.append(self._reopen(job, lease, index))
         job.node_losses += Counter()  # drops the zeros
-        return [*orders, *self._close_if_empty(job, lease), *self.finish_if_done(job)]
+        orders += self._close_if_empty(job, lease)
+        self._leave_scene(job, lease.scene)
+        return [*orders, *self.finish_if_done(job)]
 
     # --- pauses ---
 

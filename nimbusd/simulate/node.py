@@ -67,7 +67,8 @@ class NodeModel:
 
     speed: of its slots. prefetch: episodes that a worker has at a time, the running one included. start_s: from a
     worker's spawn until it waits for a job; open_s: from then on until it can begin. crashes, hangs: shares of
-    attempts that kill their worker; a hang is killed hang_s after the episode should have ended.
+    attempts that kill their worker; a hang is killed hang_s after the episode should have ended. stalls: share of
+    attempts that take stall_factor times as long, for no reason that lies in the episode.
     """
 
     slots: int = 1
@@ -79,11 +80,17 @@ class NodeModel:
     crashes: float = 0.0
     hangs: float = 0.0
     hang_s: float = 3.0
+    stalls: float = 0.0
+    stall_factor: float = 5.0
     unfit: frozenset[JobId] = frozenset()
 
     def reliable(self) -> NodeModel:
         """The same node, without workers that die by chance."""
         return replace(self, crashes=0.0, hangs=0.0)
+
+    def of_one_slot(self) -> NodeModel:
+        """The same node, with one slot only."""
+        return replace(self, slots=1)
 
 
 class World(Protocol):
@@ -119,6 +126,8 @@ class _Worker:
     loaded: tuple[JobId, str] | None = None
     queue: deque[MakeEpisode] = field(default_factory=deque)
     current: MakeEpisode | None = None
+    began_at: float = 0.0
+    loads_until: float = 0.0
     ready: bool = False
     leaving: bool = False
 
@@ -166,6 +175,8 @@ class VirtualNode:
     def crash(self) -> None:
         """The process dies, and its workers with it."""
         if self.machine is not None:
+            for worker in self._slots.values():
+                self._account(worker)
             self.machine, self.down_since, self.welcomed = None, self._clock.now, False
             self._slots.clear()
 
@@ -199,9 +210,10 @@ class VirtualNode:
         """Workers that are ready, and have nothing to do."""
         return [worker.id for worker in self._slots.values() if worker.ready and worker.current is None]
 
-    def running(self) -> list[MakeEpisode]:
-        """Episodes that are being made."""
-        return [worker.current for worker in self._slots.values() if worker.current is not None]
+    def busy_s(self) -> float:
+        """Seconds that slots have been at work so far."""
+        now = self._clock.now
+        return self.spent.busy_s + sum(now - w.began_at for w in self._slots.values() if w.current is not None)
 
     # --- messages and facts ---
 
@@ -313,9 +325,17 @@ class VirtualNode:
         if not self._is_alive(worker, session):
             return
         slot = worker.id.partition("#")[0]
+        self._account(worker)
         del self._slots[slot]
         self._feed(WorkerGone(worker.id, reason, f"worker {worker.id} ended: {reason}"))
         self._spawn(slot, session)
+
+    def _account(self, worker: _Worker) -> None:
+        """What a worker was at is over."""
+        if worker.current is not None:
+            now = self._clock.now
+            self.spent.busy_s += now - worker.began_at
+            self.spent.loading_s += min(now, worker.loads_until) - worker.began_at
 
     def _begin_next(self, worker: _Worker) -> None:
         if worker.current is not None or not worker.queue:
@@ -329,7 +349,10 @@ class VirtualNode:
         place = order.job, order.scene
         loading_s = 0.0 if worker.loaded == place else workload.load_s(order.scene) / model.speed
         worker.loaded = place
+        worker.began_at, worker.loads_until = self._clock.now, self._clock.now + loading_s
         making_s = workload.cost_s(order.scene, order.index) / model.speed
+        if model.stalls and self._world.random() < model.stalls:
+            making_s *= model.stall_factor
         chance = self._world.random() if model.crashes or model.hangs else 1.0
         fate = workload.fate(order.scene, order.index)
         if chance < model.crashes or fate is Fate.POISON:
@@ -352,10 +375,9 @@ class VirtualNode:
         if not self._is_alive(worker, session):
             return
         assert worker.current is order
+        self._account(worker)
         worker.current = None
         took_s = loading_s + making_s
-        self.spent.busy_s += took_s
-        self.spent.loading_s += loading_s
         lease, index = order.lease, order.index
         outcome: EpisodeStored | EpisodeFailed
         if fate is Fate.UNPLANNABLE:
