@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import logging
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -13,9 +15,12 @@ import click
 import uvloop
 
 from nimbusd import __version__
-from nimbusd.config import MasterConfig, WorkerConfig, read_config
+from nimbusd.config import ConfigError, MasterConfig, WorkerConfig, read_config
+from nimbusd.notify import Notifier
 from nimbusd.stages.errors import NimbusError
 from nimbusd.transport.errors import TransportError
+
+log = logging.getLogger(__name__)
 
 _CONFIG = click.option(
     "--config", type=click.Path(path_type=Path, dir_okay=False), help="TOML file; options go before what it says."
@@ -82,23 +87,39 @@ def worker(
 async def _master(config: MasterConfig) -> None:
     from nimbusd.master.server import MasterServer
 
+    notifier = Notifier.from_environment(os.environ)
     server = MasterServer(config)
-    serving = asyncio.create_task(server.run())
-    _on_signals(serving.cancel, serving.cancel)
-    try:
-        await serving
-    except asyncio.CancelledError:
-        logging.getLogger(__name__).info("stopped; nodes go on with what they hold and come back")
+
+    def leave() -> None:
+        notifier.stopping("writing what is in flight")
+        server.leave()
+
+    _on_signals(leave, _end)
+    async with notifier.telling(server.ready, server.status, server.check):
+        await server.run()
 
 
 async def _worker(config: WorkerConfig, token: str | None) -> None:
     from nimbusd.worker.server import WorkerServer, join
 
+    notifier = Notifier.from_environment(os.environ)
     if token is not None:
         await join(config, token)
     server = WorkerServer(config)
-    _on_signals(lambda: server.leave("asked to stop"), server.kill)
-    await server.run()
+
+    def leave() -> None:
+        server.leave("asked to stop")
+        notifier.stopping(server.status())
+
+    _on_signals(leave, server.kill)
+    async with notifier.telling(server.ready, server.status):
+        await server.run()
+
+
+def _end() -> None:
+    """End this process at once. The ledger is made for that: what it has not acknowledged did not happen."""
+    log.warning("asked to stop a second time: ending at once")
+    os._exit(1)
 
 
 def _on_signals(first: Callable[[], object], again: Callable[[], object]) -> None:
@@ -121,9 +142,12 @@ def _log(verbose: bool) -> None:
 
 
 def main() -> None:
-    """The entry point. Errors that nimbusd raises on purpose become one line and exit status 1."""
+    """The entry point. Errors that nimbusd raises on purpose become one line and exit status 1; with settings that
+    cannot be used it is 2, as for wrong options: starting again will not help.
+    """
+    faulthandler.enable()  # the service manager's watchdog ends us by SIGABRT: the log then shows every thread's stack
     try:
         cli()
     except (NimbusError, TransportError) as error:
         click.echo(f"error: {error}", err=True)
-        sys.exit(1)
+        sys.exit(2 if isinstance(error, ConfigError) else 1)

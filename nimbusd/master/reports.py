@@ -19,6 +19,12 @@ class Reports:
         self._ended: dict[JobId, tuple[int, c.JobSummary]] = {}
         """With how often the job had ended: a retry ends it again."""
 
+    def line(self) -> str:
+        """The master at a glance."""
+        jobs = {*self._master.open, *self._master.held_up}
+        rate = sum(self._rate(name) for name in jobs)
+        return f"{len(jobs)} open jobs, {len(self._master.scheduler.nodes)} nodes, {rate:.1f} episodes/s"
+
     async def jobs(self, ended: bool) -> tuple[c.JobSummary, ...]:
         """All jobs in order of submission."""
         rows = await self._master.ledger.call(lambda ledger: ledger.jobs())

@@ -7,13 +7,13 @@ import contextlib
 import logging
 import platform
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from nimbusd.config import MasterConfig
 from nimbusd.core.episodes import NodeId
 from nimbusd.master.daemon import Master
 from nimbusd.master.ledger_thread import LedgerThread
+from nimbusd.master.reports import Reports
 from nimbusd.master.requests import Requests
 from nimbusd.stages.errors import NimbusError
 from nimbusd.transport import control as c
@@ -29,11 +29,18 @@ log = logging.getLogger(__name__)
 REREAD_S = 2.0
 
 
+class _Left(Exception):
+    """The master was asked to leave, and nothing is in flight any more."""
+
+
 class MasterServer:
-    """Serves nodes and clients until cancelled. Make it inside a running loop."""
+    """Serves nodes and clients until asked to leave. Make it inside a running loop."""
 
     def __init__(self, config: MasterConfig) -> None:
         self._config = config
+        self.ready = asyncio.Event()
+        """Nodes and clients may come."""
+        self._leaving = asyncio.Event()
         self._peers: dict[NodeId, Peer] = {}
         self._keys, self._gate = _keys_and_gate(config)
 
@@ -42,8 +49,20 @@ class MasterServer:
         """What it listens on."""
         return self._socket.addresses
 
-    async def run(self, ready: Callable[[MasterServer], None] | None = None) -> None:
-        """Listen, go on with the ledger's jobs, and serve. ready: is called when nodes and clients may come."""
+    def leave(self) -> None:
+        """Take in nothing more, write and acknowledge what was taken in, and end `run`."""
+        self._leaving.set()
+
+    async def check(self) -> None:
+        """Wait until the ledger's thread answers, after all that it has to do now."""
+        await self._master.ledger.call_writing(lambda _: None)
+
+    def status(self) -> str:
+        """What it serves, in a line."""
+        return self._reports.line()
+
+    async def run(self) -> None:
+        """Go on with the ledger's jobs, listen, and serve until asked to leave."""
         state = self._config.state
         state.mkdir(parents=True, exist_ok=True)
         began = time.monotonic()
@@ -54,12 +73,14 @@ class MasterServer:
                 heartbeat_s=self._config.heartbeat_s,
                 dead_after_s=self._config.dead_after_s,
             )
+            self._reports = Reports(self._master)
             tokens = self._make_token if self._keys is not None else None
             self._requests = Requests(self._master, lambda: self._socket.counters, tokens)
             with contextlib.ExitStack() as held:
                 try:
                     async with asyncio.TaskGroup() as group:
                         self._group = group
+                        group.create_task(self._until_left())
                         group.create_task(self._master.run())
                         await self._master.ready.wait()
                         # Before anybody can be heard: what nodes hold and commit must not look strange to us.
@@ -73,10 +94,19 @@ class MasterServer:
                             len(self._master.open),
                             time.monotonic() - began,
                         )
-                        if ready is not None:
-                            ready(self)
+                        self.ready.set()
+                except* _Left:
+                    log.info("stopped; nodes go on with what they hold and come back")
                 except* (NimbusError, TransportError) as errors:
-                    raise errors.exceptions[0] from None
+                    raise _first(errors) from None
+
+    async def _until_left(self) -> None:
+        """Raise _Left once we were asked to leave. Nothing is heard from then on; who is not answered asks again."""
+        await self._leaving.wait()
+        if self.ready.is_set():
+            await asyncio.sleep(0)  # what was heard in this turn of the event loop goes to the ledger
+            await self.check()
+        raise _Left
 
     async def _reread_allow_list(self) -> None:
         """So that who was taken off it is shut out soon, though its connection stands."""
@@ -87,6 +117,8 @@ class MasterServer:
     # --- messages ---
 
     def _received(self, peer: Peer, message: c.Message) -> None:
+        if self._leaving.is_set():
+            return
         if isinstance(message, c.FROM_NODE):
             if self._is_of_its_node(peer, message):
                 self._master.heard(message)
@@ -140,6 +172,12 @@ class MasterServer:
             return self._config.advertise
         address = next((address for address in self.addresses if not is_private(address)), self.addresses[0])
         return address.replace("0.0.0.0", platform.node()).replace("[::]", platform.node())
+
+
+def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+    """One error of a group of groups: the one to tell of."""
+    error = errors.exceptions[0]
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error
 
 
 def _keys_and_gate(config: MasterConfig) -> tuple[KeyPair | None, Gate | None]:

@@ -101,6 +101,8 @@ class Node:
         self._dropped_messages = 0
         self._meter = LoadMeter()
         self._worked_until: float | None = None
+        self.ready = asyncio.Event()
+        """A compute worker has started well: this node can work."""
 
     # --- what the owner may ask ---
 
@@ -129,6 +131,12 @@ class Node:
             self._socket.close()
             context.term()
             shutil.rmtree(folder, ignore_errors=True)
+
+    def status(self) -> str:
+        """What it does, in a line."""
+        under_way = sum(1 for _ in self._machine.running())
+        line = f"{under_way} episodes under way in {len(self._slots)} slots"
+        return f"{line}; leaving: {self._leaving}" if self._leaving else line
 
     def leave(self, why: str) -> None:
         """Finish what has begun, give back the rest, say goodbye, and end `run`."""
@@ -206,6 +214,7 @@ class Node:
             case m.Hello(slot, pid, version):
                 self._addresses[WorkerId(slot)] = address
                 log.info("worker %s said hello from pid %d, nimbusd %s", slot, pid, version)
+                self.ready.set()
                 self._pool.handle(pool.WorkerIntroduced(WorkerId(slot)), now)
                 if self._leaving:
                     self._order([n.RecallWorker(WorkerId(slot))])

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from nimbusd import events
-from nimbusd.config import WorkerConfig
+from nimbusd.config import ConfigError, WorkerConfig
 from nimbusd.stages.errors import NimbusError
 from nimbusd.transport import control as c
 from nimbusd.transport.addresses import is_private
@@ -28,19 +28,30 @@ class WorkerServer:
 
     def __init__(self, config: WorkerConfig) -> None:
         """Read the node's key and its master. Raises NimbusError if it has not joined one."""
-        address, master_key = _master(config)
+        self._address, master_key = _master(config)
         keys = _own_keys(config) if master_key else None
         self._refusal: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._link = NodeLink(
-            address,
+            self._address,
             self._heard,
             on_connected=lambda: self._node.say_hello(),
-            on_disconnected=lambda: log.warning("the connection to the master at %s broke", address),
+            on_disconnected=lambda: log.warning("the connection to the master at %s broke", self._address),
             keys=keys,
             master_key=master_key,
         )
         self._node = Node(config.name, cpu_slots(config.workers), self._link, log_event)
-        log.info("node %s works for the master at %s", config.name, address)
+        log.info("node %s works for the master at %s", config.name, self._address)
+
+    @property
+    def ready(self) -> asyncio.Event:
+        """Set once this node can work; the link connects whenever the master is there."""
+        return self._node.ready
+
+    def status(self) -> str:
+        """Whether there is a master, and what this node does, in a line."""
+        connected = f"connected to {self._address}"
+        link = connected if self._link.connected else self._link.trouble or f"connecting to {self._address}"
+        return f"{link}; {self._node.status()}"
 
     async def run(self) -> None:
         """Work until drained. Raises NimbusError if the master refuses this node, or no compute worker runs here."""
@@ -105,11 +116,11 @@ def _master(config: WorkerConfig) -> tuple[str, str]:
     except FileNotFoundError:
         address = key = ""
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise NimbusError(f"{path} is damaged ({error}): join again with `nimbusd worker --join TOKEN`") from error
+        raise ConfigError(f"{path} is damaged ({error}): join again with `nimbusd worker --join TOKEN`") from error
     if config.master is not None and is_private(config.master):
         return config.master, ""
     if not address:
-        raise NimbusError(
+        raise ConfigError(
             "this node has not joined a master: `nimbusd worker --join TOKEN`, with a token of `nimbusctl token "
             "create`; or name a master on this machine, `--master tcp://127.0.0.1:7600`"
         )
