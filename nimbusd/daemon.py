@@ -62,7 +62,14 @@ def master(
 @click.option("--master", metavar="ADDRESS", help="The master [default: the one that was joined].")
 @click.option("--name", help="Name of this node, unique in the cluster [default: the host's].")
 @click.option("--workers", type=click.IntRange(1, 256), help="Compute workers [default: one per core, at most 8].")
-@click.option("--join", "token", metavar="TOKEN", help="Join the master that made this token, and remember it.")
+@click.option(
+    "--join",
+    "token",
+    metavar="TOKEN",
+    envvar="NIMBUSD_JOIN",
+    show_envvar=True,
+    help="Join the master that made this token, and remember it.",
+)
 @_VERBOSE
 def worker(
     config: Path | None,
@@ -136,9 +143,11 @@ def _on_signals(first: Callable[[], object], again: Callable[[], object]) -> Non
 
 
 def _log(verbose: bool) -> None:
-    """One event a line on standard error; the journal adds the time where it takes that over."""
-    level = logging.DEBUG if verbose else logging.INFO
-    logging.basicConfig(level=level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    """One event a line on standard error; the time is added unless the journal reads it, which adds it itself."""
+    here = os.fstat(sys.stderr.fileno())
+    journal = os.environ.get("JOURNAL_STREAM") == f"{here.st_dev}:{here.st_ino}"
+    line = "%(levelname)s %(name)s: %(message)s" if journal else "%(asctime)s %(levelname)s %(name)s: %(message)s"
+    logging.basicConfig(level=logging.DEBUG if verbose else logging.INFO, stream=sys.stderr, format=line)
 
 
 def main() -> None:

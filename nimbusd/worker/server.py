@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import hashlib
 import json
 import logging
 import os
@@ -88,16 +90,22 @@ class WorkerServer:
 async def join(config: WorkerConfig, text: str) -> None:
     """Become a node of the master that issued the token `text`: make a key, have it enrolled, remember the master.
 
-    Safe to repeat. Raises TransportError if the master will not have us.
+    Safe to repeat: a token that we have joined by is not used again, so that the service may be started with it always,
+    even while the master is away. Raises TransportError if the master will not have us.
     """
-    token = JoinToken.parse(text)
+    token, digest = JoinToken.parse(text), hashlib.sha256(text.encode()).hexdigest()
     path = config.state / "node.key"
     if not path.exists():
         write_pair(generate(), config.state, "node")
+    else:
+        with contextlib.suppress(ConfigError):  # what is damaged is written anew
+            if _joined(config).get("token_sha256") == digest:
+                log.info("joined the master at %s by this token before", token.address)
+                return
     await enrol(token, config.name, read_pair(path))
-    joined = json.dumps({"address": token.address, "master_key": token.master_key, "node": config.name}, indent=1)
+    joined = {"address": token.address, "master_key": token.master_key, "node": config.name, "token_sha256": digest}
     temporary = config.state / "joined.json.tmp"
-    temporary.write_text(joined + "\n")
+    temporary.write_text(json.dumps(joined, indent=1) + "\n")
     os.replace(temporary, config.state / "joined.json")
     log.info("joined the master at %s as node %s", token.address, config.name)
 
@@ -109,14 +117,8 @@ def log_event(event: events.Event) -> None:
 
 def _master(config: WorkerConfig) -> tuple[str, str]:
     """Address and public key of the master; the key is empty for one on this machine that uses none."""
-    path = config.state / "joined.json"
-    try:
-        joined = json.loads(path.read_text())
-        address, key = str(joined["address"]), str(joined["master_key"])
-    except FileNotFoundError:
-        address = key = ""
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{path} is damaged ({error}): join again with `nimbusd worker --join TOKEN`") from error
+    joined = _joined(config)
+    address, key = joined.get("address", ""), joined.get("master_key", "")
     if config.master is not None and is_private(config.master):
         return config.master, ""
     if not address:
@@ -125,6 +127,19 @@ def _master(config: WorkerConfig) -> tuple[str, str]:
             "create`; or name a master on this machine, `--master tcp://127.0.0.1:7600`"
         )
     return config.master or address, key
+
+
+def _joined(config: WorkerConfig) -> dict[str, str]:
+    """What was noted of the master that was joined; nothing if none was."""
+    path = config.state / "joined.json"
+    try:
+        joined = json.loads(path.read_text())
+        found = {name: str(joined[name]) for name in ("address", "master_key")}
+        return {**found, "token_sha256": str(joined.get("token_sha256", ""))}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(f"{path} is damaged ({error}): join again with `nimbusd worker --join TOKEN`") from error
 
 
 def _own_keys(config: WorkerConfig) -> KeyPair:
