@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -22,20 +23,20 @@ from nimbusd.job import Job, read_job
 from nimbusd.master.ledger import Ledger
 
 REPOSITORY = Path(__file__).parent.parent
-PATIENCE_S = 60.0
+PATIENCE_S = 45.0
 """How long to wait for what must come. Only a failing test waits so long."""
 
 
 class Daemon:
     """A process whose log is read as it is written."""
 
-    def __init__(self, argv: Sequence[str], log: Path, env: Mapping[str, str] | None = None) -> None:
+    def __init__(self, argv: Sequence[str], log: Path, env: Mapping[str, str]) -> None:
         """Start `argv`; its output is added to `log`. env: what differs from our own environment."""
-        paths = [(env or {}).get("PYTHONPATH", ""), str(REPOSITORY)]
+        paths = [env.get("PYTHONPATH", ""), str(REPOSITORY)]
         own = {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "PYTHONUNBUFFERED": "1"}
         self.started_at = time.monotonic()
         self._process = subprocess.Popen(
-            argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={**os.environ, **(env or {}), **own}
+            argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={**os.environ, **env, **own}
         )
         self.pid = self._process.pid
         self._lines: list[tuple[float, str]] = []
@@ -62,25 +63,25 @@ class Daemon:
         with self._news:
             return len(self._lines)
 
-    def wait_for(self, text: str, after: int = 0, timeout_s: float = PATIENCE_S) -> str:
-        """The first line with `text` in it, from the mark `after` on."""
-        return self._wait_for(text, after, timeout_s)[1]
+    def wait_for(self, pattern: str, after: int = 0, timeout_s: float = PATIENCE_S) -> str:
+        """The first line with a match of `pattern` in it, from the mark `after` on."""
+        return self._wait_for(pattern, after, timeout_s)[1]
 
-    def seconds_until(self, text: str, timeout_s: float = PATIENCE_S) -> float:
-        """How long after its start the process wrote the first line with `text` in it."""
-        return self._wait_for(text, 0, timeout_s)[0] - self.started_at
+    def seconds_until(self, pattern: str, timeout_s: float = PATIENCE_S) -> float:
+        """How long after its start the process wrote the first line with a match of `pattern` in it."""
+        return self._wait_for(pattern, 0, timeout_s)[0] - self.started_at
 
-    def _wait_for(self, text: str, after: int, timeout_s: float) -> tuple[float, str]:
+    def _wait_for(self, pattern: str, after: int, timeout_s: float) -> tuple[float, str]:
         ends = time.monotonic() + timeout_s
         with self._news:
             while True:
                 for at, line in self._lines[after:]:
-                    if text in line:
+                    if re.search(pattern, line):
                         return at, line
                 after = len(self._lines)
                 left_s = ends - time.monotonic()
-                assert not self._ended, f"the process ended without {text!r}:\n{self.tail()}"
-                assert left_s > 0, f"no {text!r} within {timeout_s:g} s:\n{self.tail()}"
+                assert not self._ended, f"the process ended without {pattern!r}:\n{self.tail()}"
+                assert left_s > 0, f"no {pattern!r} within {timeout_s:g} s:\n{self.tail()}"
                 self._news.wait(left_s)
 
     def said(self, text: str) -> list[str]:
@@ -189,7 +190,19 @@ class Cluster(AbstractContextManager["Cluster"]):
         return daemon
 
     def _start(self, role: str, options: Sequence[str], env: Mapping[str, str], name: str = "master") -> Daemon:
-        return self.start([sys.executable, "-m", "nimbusd", role, *options], name, env)
+        return self.start([sys.executable, "-m", "nimbusd", role, "--verbose", *options], name, env)
+
+    def name_of(self, pid: int) -> str:
+        """The node whose daemon has that pid."""
+        return next(name for name, node in self.nodes.items() if node.pid == pid)
+
+    def stop_nodes(self) -> None:
+        """Have all nodes leave as they are asked to. Raises AssertionError if one does not end well."""
+        nodes = {name: node for name, node in self.nodes.items() if node.alive}
+        for node in nodes.values():
+            node.signal(signal.SIGTERM)
+        for name, node in nodes.items():
+            assert node.wait() == 0, f"node {name}:\n{node.tail()}"
 
     def client(self, **options: Any) -> Client:
         """A client of the master, closed at the end."""
@@ -219,9 +232,9 @@ def pieces_of(output: Path) -> list[str]:
 
 
 def toy_job(folder: Path, name: str = "toy", **changes: Any) -> Job:
-    """A job of toy components: 3 scenes of 4 episodes, a third of the plans fail. Scenes b and c wait at a gate.
+    """A job of toy components: 3 scenes of 4 episodes, a third of the plans fail. One of scene c waits at a gate.
 
-    The gate is the file `<folder>/<name>.gate`: until it is there, their renderers render nothing.
+    The gate is the file `<folder>/<name>.gate`: see `tests.toy.GatedRenderer`.
     """
     described: dict[str, Any] = {
         "name": name,
@@ -234,7 +247,7 @@ def toy_job(folder: Path, name: str = "toy", **changes: Any) -> Job:
             "plan": {"component": "tests.toy:ToyPlanner", "args": {"fail_share": 0.3}},
             "render": {
                 "component": "tests.toy:GatedRenderer",
-                "args": {"gate": str(gate_of(folder, name)), "scenes": ["b", "c"]},
+                "args": {"gate": str(gate_of(folder, name)), "scenes": ["c"]},
             },
             "store": {"component": "tests.toy:ToyWriter"},
         },
@@ -248,3 +261,12 @@ def toy_job(folder: Path, name: str = "toy", **changes: Any) -> Job:
 def gate_of(folder: Path, name: str) -> Path:
     """The file that opens the gate of a toy job."""
     return folder / f"{name}.gate"
+
+
+def comes_to(gate: Path) -> int:
+    """Wait for the first compute worker at a gate; returns the pid of its node's daemon."""
+    ends = time.monotonic() + PATIENCE_S
+    while not (taken := gate.with_suffix(".taken")).exists():
+        assert time.monotonic() < ends, f"nobody comes to {gate}"
+        time.sleep(0.01)
+    return int(taken.read_text().split()[0])

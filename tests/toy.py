@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -158,23 +159,38 @@ class FaultyRenderer(ToyRenderer):
 
 
 class GateArgs(ComponentArgs):
-    """gate: a file that opens it. scenes: those that wait at it."""
+    """gate: a file that opens it. scenes: whose episodes wait at it; all: not only the first that comes."""
 
     gate: Path
     scenes: tuple[str, ...] = ()
+    all: bool = False
 
 
 class GatedRenderer(ToyRenderer):
-    """Renders some scenes only once a file is there, so that a test can act in the middle of an episode."""
+    """Renders an episode only once a file is there, so that a test can act in the middle of it.
+
+    Which one, and whose child the worker is that came with it, stands in `<gate>.taken`. Its other attempts wait, too.
+    """
 
     args_model = GateArgs
     args: Any
 
     def gen_obs(self, seq: Sequence) -> Observation:
-        while self.scene.name in self.args.scenes and not self.args.gate.exists():
+        waits = self.scene.name in self.args.scenes and (self.args.all or self._is_the_one(seq))
+        while waits and not self.args.gate.exists():
             self.beat()
             time.sleep(0.02)
         return super().gen_obs(seq)
+
+    def _is_the_one(self, seq: Sequence) -> bool:
+        episode = seq.states["observation.state"].values.tobytes().hex()
+        taken = self.args.gate.with_suffix(".taken")
+        mine = taken.with_suffix(f".{os.getpid()}")
+        mine.write_text(f"{os.getppid()} {episode}")
+        with contextlib.suppress(FileExistsError):
+            os.link(mine, taken)
+        mine.unlink()
+        return bool(taken.read_text().split()[1] == episode)
 
 
 class ToyWriter(BaseWriter[ComponentArgs]):

@@ -367,16 +367,18 @@ class NodeMachine:
         idle_first = sorted(self._workers.items(), key=lambda item: len(item[1].given))
         for worker, known in idle_first:
             if not known.given and known.credit > 0 and known.is_wanted():
-                held = self._lease_of_loaded(known)
+                held = self._lease_of_loaded(known) if not self._is_overtaken(known) else None
                 if held is not None:
                     orders.append(self._give(worker, known, held))
         for worker, known in idle_first:
             while self._waiting and known.is_wanted():
                 if known.given and (known.credit <= 0 or self._waiting <= len(self._workers)):
                     break  # the last episodes go to whoever is free first, not into a queue behind another
-                held = self._lease_of_loaded(known) or self._next_lease(known)
+                held = None
+                if not self._is_overtaken(known):
+                    held = self._lease_of_loaded(known) or self._next_lease(known)
                 if held is None:
-                    if not known.given:  # others' work waits, and none of its own
+                    if not known.given:  # others' work waits, and none of its own, or it came later
                         known.recalled = True
                         orders.append(RecallWorker(worker))
                     break
@@ -388,6 +390,19 @@ class NodeMachine:
                 orders.append(self._give(worker, known, held))
         return orders
 
+    def _is_overtaken(self, known: _Worker) -> bool:
+        """Whether a worker shall leave its job: another's leases came first, and wait for more workers than it has.
+
+        The master leases by priority and fair share, so that what came first is to be made first.
+        """
+        job = next((held.lease.job for held in self._leases.values() if held.waiting), None)
+        if known.job in (None, job) or job is None:
+            return False
+        waiting = sum(len(held.waiting) for held in self._leases.values() if held.lease.job == job)
+        workers = self._slots - len(self._workers)  # those that are being started
+        workers += sum(other.job in (None, job) or other.recalled for other in self._workers.values())
+        return workers < waiting
+
     def _lease_of_loaded(self, known: _Worker) -> _Held | None:
         for held in self._leases.values():
             if held.waiting and (held.lease.job, held.lease.scene) == known.loaded:
@@ -396,7 +411,9 @@ class NodeMachine:
 
     def _next_lease(self, known: _Worker) -> _Held | None:
         """What a worker can be given: rather from a scene that no other worker has loaded."""
-        fits = [held for held in self._leases.values() if held.waiting and known.job in (None, held.lease.job)]
+        waiting = [held for held in self._leases.values() if held.waiting]
+        job = known.job or waiting[0].lease.job
+        fits = [held for held in waiting if held.lease.job == job]
         if len(fits) <= 1:
             return fits[0] if fits else None
         taken = {other.loaded for other in self._workers.values()}

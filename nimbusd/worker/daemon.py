@@ -93,6 +93,7 @@ class Node:
         self._job_of: dict[WorkerId, JobId] = {}
         self._at_work: dict[WorkerId, dict[tuple[LeaseId, int], Path]] = {}
         """Where the piece goes of each episode that a worker has begun and has not said the end of."""
+        self._stages: dict[WorkerId, events.StageBegan] = {}
         self._unfit: dict[JobId, str] = {}
         self._orders: deque[_Order] = deque()
         self._wake = asyncio.Event()
@@ -142,6 +143,7 @@ class Node:
         """Finish what has begun, give back the rest, say goodbye, and end `run`."""
         if not self._leaving:
             self._leaving = why
+            log.info("leaving, %s: finishing what has begun", why)
             self._fact(n.DrainSet(True))
             self._send_home()
             self._end_if_done()
@@ -234,7 +236,10 @@ class Node:
                 if stage == "load":
                     self._pool.handle(pool.EpisodeBegan(worker), now)
                 self._fact(n.EpisodeBegan(worker, LeaseId(ref.lease), ref.index, stage))
-                self._order([events.StageBegan(slot, ref.scene, ref.index, ref.attempt, stage)])
+                began = events.StageBegan(slot, ref.scene, ref.index, ref.attempt, stage)
+                if self._stages.get(worker) != began:  # a beat tells of the stage again
+                    self._stages[worker] = began
+                    self._order([began])
             case m.Commit(slot, ref):
                 self._stored(WorkerId(slot), ref, message)
             case m.Fail(slot, ref):
@@ -407,6 +412,7 @@ class Node:
     def _lost(self, order: pool.ReportLost) -> None:
         evidence = self._last_words.pop(order.worker, "")
         self._job_of.pop(order.worker, None)
+        self._stages.pop(order.worker, None)
         if pieces := list(self._at_work.pop(order.worker, {}).values()):
             self._group.create_task(asyncio.to_thread(_remove_pieces, pieces))
         if order.failed:
