@@ -158,12 +158,15 @@ class Grants:
         if not job.owners:
             names = sorted(other.name for other in self._nodes if why_unable(job, other) is None)
             job.owners = {scene: names[i % len(names)] for i, scene in enumerate(job.scenes)}
+        last = job.last_own.get(node.name)
+        if last in job.pending.scenes and job.owners[last] == node.name:
+            return last
         for scene in job.pending.scenes:
             owner = self._nodes.get(job.owners[scene])
             if owner is None or why_unable(job, owner) is not None:  # somebody has to
                 job.owners[scene] = node.name
-                return scene
-            if owner is node:
+            if job.owners[scene] == node.name:
+                job.last_own[node.name] = scene
                 return scene
         return None
 

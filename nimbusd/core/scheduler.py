@@ -166,24 +166,20 @@ class Scheduler:
             job.estimates.add(fact.scene, hint, piece.cost_s, node.speed)
 
     def _feed(self, now: float) -> list[Order]:
-        """Lease to whoever can take something, the emptiest first; then look after those who got nothing."""
+        """Lease to whoever can take something, the emptiest first; then look after those who got nothing.
+
+        They are asked again when they say something, at their next heartbeat at the latest.
+        """
         orders: list[Order] = []
+        hungry = [node for name in self._hungry if (node := self.nodes.get(name)) is not None]
         if any(job.pending.episodes for job in self.tasks if job.state is JobState.RUNNING):
-            hungry = [node for name in self._hungry if (node := self.nodes.get(name)) is not None]
             if len(hungry) > 1:
                 hungry.sort(key=lambda node: (self.tasks.open_episodes(node.name) / max(1, node.slots), node.name))
             for node in hungry:
                 orders += self._grants.grant(node, now)
-                if self._grants.credit(node) <= 0 or not idle_slots(node, self.tasks):
-                    del self._hungry[node.name]
+            self._hungry.clear()
         if now >= self._balance_at:
-            idle = [
-                node
-                for name in self._hungry
-                if (node := self.nodes.get(name)) is not None
-                and self._grants.credit(node) > 0
-                and idle_slots(node, self.tasks)
-            ]
+            idle = [node for node in hungry if self._grants.credit(node) > 0 and idle_slots(node, self.tasks)]
             if idle:
                 self._balance_at = now + BALANCE_EVERY_S
                 orders += self._balance.balance(idle, now)

@@ -88,6 +88,8 @@ class Job:
     node_losses: Counter[tuple[str, int]] = field(default_factory=Counter)
     owners: dict[str, NodeId] = field(default_factory=dict)
     """Who may work on a scene, where that is fixed."""
+    last_own: dict[NodeId, str] = field(default_factory=dict)
+    """The latest scene of a node's fixed share that it was leased."""
     fresh: list[str] = field(default_factory=list)
     """Scenes that nobody has worked on, or that were left by those who had, the longest last."""
     loaded: dict[NodeId, Counter[str]] = field(default_factory=dict)

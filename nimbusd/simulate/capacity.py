@@ -54,12 +54,13 @@ class Answer:
     bound_s: no order of work could take less: all work, with one loading per scene, on all slots as fast as they are,
     or the longest episode with its loading on the fastest one. useful: in committed pieces; loading; lost: in attempts
     that came to nothing, or were not needed; idle: the rest, nodes that were down included. node_losses: nodes that
-    the master gave up.
+    the master gave up. speed: of all slots together, 1 being that of a mean slot.
     """
 
     nodes: int
     slots: int
     seed: int
+    speed: float
     makespan_s: float
     bound_s: float
     useful: float
@@ -82,6 +83,7 @@ def answer(
     """Run the job on a simulated cluster of so many nodes, all of which are there from the start."""
     workload = _workload(question, seed)
     beat_s = min(10.0, max(1.0, question.mean_s / 6))
+    beat_s *= 4 if question.one_slot_nodes else 1  # there are many, and their heartbeats decide nothing
     timing = Timing(beat_s, 3 * beat_s, beat_s / 2, beat_s, commit_s=0.0)
     cluster = Cluster(seed, timing=timing, judge=False, decider=decider)
     speeds = [lognormal(1.0, question.speed_spread, seed, "speed", number) for number in range(nodes)]
@@ -112,6 +114,7 @@ def answer(
         nodes,
         nodes * question.slots,
         seed,
+        sum(speeds) * question.slots,
         makespan_s,
         bound_s,
         useful_s / all_s,
