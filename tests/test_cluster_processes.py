@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -399,6 +400,16 @@ def test_a_job_that_has_ended_makes_nothing_again_when_submitted_again(shared: C
     again = client.wait(job.name, PATIENCE_S)
     assert (again.state, again.committed) == (first.state, first.committed) == ("complete", EPISODES)
     assert dataset(job) == undisturbed
+
+
+def test_a_job_submitted_twice_at_once_is_one_job(shared: Cluster) -> None:
+    client, job = shared.client(), toy_job(shared.folder, "at_once")
+    gate_of(shared.folder, job.name).touch()
+    cursor = client.cursor()
+    with ThreadPoolExecutor(4) as threads:
+        assert {summary.job for summary in threads.map(client.submit, [job] * 4)} == {job.name}
+    events = until(client, cursor, job, "job_ended")
+    assert len(commits(events)) == len(set(commits(events))) == EPISODES
 
 
 def test_a_job_submitted_with_another_output_is_refused(shared: Cluster) -> None:
