@@ -58,7 +58,7 @@ def told(orders: Sequence[NodeOrder]) -> list[NodeOrder]:
 
 
 class Story:
-    """A node's machine, its clock, and workers that pull one episode at a time."""
+    """A node's machine, its clock, and workers that pull one episode each and begin the first that they have."""
 
     def __init__(self, *workers: WorkerId, slots: int = 2) -> None:
         self.now = 100.0
@@ -72,7 +72,9 @@ class Story:
         for order in list(orders):
             if isinstance(order, AssignJob):
                 orders += self.tell(WorkerPulls(order.worker, 1))
-            elif isinstance(order, MakeEpisode):
+            elif isinstance(order, MakeEpisode) and order.worker not in {
+                worker for worker, *_ in self.machine.running()
+            }:
                 self.machine.handle(EpisodeBegan(order.worker, order.lease, order.index, "plan"), self.now)
         return orders
 
@@ -211,7 +213,8 @@ def test_what_is_remembered_of_leases_that_are_over_is_bounded() -> None:
 
 def test_what_a_dead_worker_had_begun_failed_and_what_it_had_not_is_made_by_another() -> None:
     story = Story(W1)
-    story.tell(lease(1, "s", 3), WorkerPulls(W1, 1))
+    story.tell(lease(1, "s", 9))
+    story.tell(WorkerPulls(W1, 1))
     story.now += 2.0
     orders = story.tell(WorkerGone(W1, "crashed", "SIGSEGV", "stack"))
     (failure,) = told(orders)
@@ -243,13 +246,11 @@ def test_a_draining_node_finishes_what_has_begun_and_gives_back_the_rest() -> No
 
 def test_a_draining_node_gives_back_what_its_workers_hand_back_later() -> None:
     story = Story(W1)
-    story.tell(WorkerPulls(W1, 3), lease(1, "s", 9))
-    queued = [index for _, _, index in made(story.tell(WorkerPulls(W1, 2)))]
+    story.tell(lease(1, "s", 9))
+    assert [index for _, _, index in made(story.tell(WorkerPulls(W1, 1)))] == [1], "it has one more in its queue"
     story.tell(DrainSet(True))
-    handed_back = [(LeaseId(1), 0)]
-    orders = story.tell(WorkerReturns(W1, tuple(handed_back)))
-    assert told(orders) == [EpisodesReturned(NODE, LeaseId(1), (0,))]
-    assert queued is not None
+    orders = story.tell(WorkerReturns(W1, ((LeaseId(1), 1),)))
+    assert told(orders) == [EpisodesReturned(NODE, LeaseId(1), (1,))]
 
 
 def test_a_job_that_cannot_be_made_here_is_given_back() -> None:

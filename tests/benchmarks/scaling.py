@@ -15,7 +15,7 @@ standard deviation of 0.5 (a factor of 1.6); `ours, no hints` is told nothing.
 Columns, mean ± standard deviation over the seeds. relative: total speed × makespan at 8 GPUs, divided by the same at
 this number, of one seed and policy (total speed: GPUs weighted by their speed). of bound: lower bound of the makespan
 divided by it; the bound is the larger of all work, with one loading for each scene, on all GPUs, and of the longest
-episode with its loading on the fastest GPU. No scheduler can do better than 100% of it, and none knows costs beforehand.
+episode with its loading on the fastest GPU. No scheduler can do better than 100%, and none knows costs beforehand.
 loads: time in loading scenes; idle: time without anything to do, nodes that are down included.
 """
 
