@@ -4,27 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import os
 import signal
 from collections import deque
 from collections.abc import Mapping, Sequence
 
-_PR_SET_PDEATHSIG = 1
+from nimbusd.supervisor.target import kill_group
+
 STDERR_LINES = 200
-
-
-def die_with_parent(parent_pid: int) -> None:
-    """Have the kernel SIGKILL this process when its parent dies. Exits at once if that has already happened.
-
-    Call it first thing in a compute worker. parent_pid: who started us, told on the command line, because a
-    parent that died before this call would go unnoticed otherwise.
-    """
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
-    if os.getppid() != parent_pid:
-        os._exit(1)
 
 
 class WorkerProcess:
@@ -36,14 +23,18 @@ class WorkerProcess:
         self._lines: deque[str] = deque(maxlen=STDERR_LINES)
 
     @classmethod
-    async def spawn(cls, argv: Sequence[str], env: Mapping[str, str]) -> WorkerProcess:
-        """Start `argv` in a session and process group of its own; stdin is empty, output is kept."""
+    async def spawn(cls, argv: Sequence[str], env: Mapping[str, str], fds: Sequence[int] = ()) -> WorkerProcess:
+        """Start `argv` in a session and process group of its own; stdin is empty, output is kept.
+
+        fds: file descriptors of ours that it inherits.
+        """
         process = await asyncio.create_subprocess_exec(
             *argv,
             env=dict(env),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
+            pass_fds=tuple(fds),
             start_new_session=True,
         )
         return cls(process)
@@ -84,13 +75,12 @@ class WorkerProcess:
             self._lines.append(rest.decode(errors="replace")[:1000])
 
     def kill(self) -> None:
-        """SIGKILL the worker through its pidfd (no other process can have taken its pid), then its group.
+        """SIGKILL the worker and its group through its pidfd: no other process can have taken its pid.
 
-        Does nothing once `wait` has returned: by then the pid may be another process's.
+        What has left the group is the watchdog's to find. Does nothing once `wait` has returned.
         """
         if self._pidfd is None:
             return
+        kill_group(self._process.pid, self._pidfd)
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)

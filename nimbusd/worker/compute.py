@@ -24,7 +24,7 @@ from nimbusd.master.manifest import manifest_digest
 from nimbusd.stages.errors import NimbusError
 from nimbusd.stages.runner import Pipeline, run_stages
 from nimbusd.stages.types import Episode, EpisodeRequest
-from nimbusd.supervisor.process import die_with_parent
+from nimbusd.supervisor.prctl import die_with_parent
 from nimbusd.transport import messages as m
 from nimbusd.worker.link import DaemonLink
 

@@ -1,0 +1,197 @@
+"""The daemon's side of the watchdog: the heartbeat page, the process that watches it, and what that reports."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from nimbusd.supervisor import proc
+from nimbusd.supervisor.page import DAEMON, FIRST_WORKER, WATCHDOG, HeartbeatPage
+from nimbusd.supervisor.watchdog import stack_path
+
+log = logging.getLogger(__name__)
+
+TURN_S = 0.2
+DAEMON_ALLOWANCE_S = 10.0
+SILENT_TURNS = 10
+"""A watchdog that does nothing while our own event loop turns so often is started anew. Turns, not seconds: when
+the machine stands still, so do both."""
+_LAST_REPORT_S = 1.0
+_RESTART_PAUSES_S = (0.0, 0.0, 0.2, 0.5)
+_LIVED_LONG_S = 10.0
+_MOST_REPORT_BYTES = 1 << 18
+
+
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """A worker's place on the page, from before it starts until it is gone. options, env and fd are for it."""
+
+    line: int
+    generation: int
+    options: tuple[str, ...]
+    env: tuple[str, str]
+    fd: int
+
+
+@dataclass(frozen=True, slots=True)
+class Killing:
+    """What the watchdog said of a worker that it killed. stack: of all threads, as far as they gave it."""
+
+    pid: int
+    stage: str
+    reason: str
+    overdue_s: float
+    stack: str
+
+
+class Watch:
+    """A node's watch over its compute workers. `run` keeps a watchdog alive; the rest may be called before.
+
+    folder: where workers leave their stacks. workers: how many there can be at a time. condemned: is told the pid
+    and the reason at once when the watchdog has decided to kill.
+    """
+
+    def __init__(self, folder: Path, workers: int, condemned: Callable[[int, str], None]) -> None:
+        self._folder = folder
+        self._page = HeartbeatPage.create(workers)
+        self._condemned = condemned
+        self._free = list(range(FIRST_WORKER, self._page.lines))
+        self._reports, self._theirs = _socket_pair()
+        self._awaited: dict[int, asyncio.Future[Killing]] = {}
+        self._turns = 0
+        self._last_beats = (0, 0)
+        self.pid: int | None = None
+        self.restarts = 0
+
+    async def run(self) -> None:
+        """Keep one watchdog running, until cancelled. It kills what is left of the workers when we end."""
+        loop = asyncio.get_running_loop()
+        self._page.line(DAEMON).prepare("loop", DAEMON_ALLOWANCE_S, time.monotonic_ns())
+        self._page.line(DAEMON).occupy(os.getpid(), proc.start_ticks(os.getpid()) or 0)
+        loop.add_reader(self._reports.fileno(), self._read)
+        turning = asyncio.create_task(self._turn())
+        process: asyncio.subprocess.Process | None = None
+        try:
+            short_lives = 0
+            while True:
+                try:
+                    process = await self._start()
+                except OSError as error:
+                    log.error("the watchdog cannot be started (%s): tried again", error)
+                    await asyncio.sleep(_RESTART_PAUSES_S[-1])
+                    continue
+                began = loop.time()
+                status = await process.wait()
+                short_lives = short_lives + 1 if loop.time() - began < _LIVED_LONG_S else 0
+                self.pid, self.restarts = None, self.restarts + 1
+                log.error("the watchdog (pid %d) ended with status %d: started anew", process.pid, status)
+                await asyncio.sleep(_RESTART_PAUSES_S[min(short_lives, len(_RESTART_PAUSES_S) - 1)])
+        finally:
+            turning.cancel()
+            await asyncio.gather(turning, return_exceptions=True)
+            loop.remove_reader(self._reports.fileno())
+            self._theirs.close()
+            self._reports.close()  # which is the watchdog's sign to end
+            if process is not None and process.returncode is None:
+                await process.wait()
+
+    # --- workers ---
+
+    def seat(self, allowance_s: float) -> Seat:
+        """A place for a worker that is about to be started and owes its first beat within `allowance_s`."""
+        assert self._free, "more compute workers than lines on the heartbeat page"
+        number = self._free.pop(0)
+        generation = self._page.line(number).prepare("start", allowance_s, time.monotonic_ns())
+        options = (
+            "--page",
+            str(self._page.fd),
+            "--line",
+            str(number),
+            "--stacks",
+            stack_path(str(self._folder), number),
+        )
+        env = (proc.MARK, proc.mark(self._page.page_id, number, generation))
+        return Seat(number, generation, options, env, self._page.fd)
+
+    def seated(self, seat: Seat, pid: int) -> None:
+        """The worker runs. The watchdog takes nobody for it who is no child of ours."""
+        if (ticks := proc.start_ticks(pid)) is not None:
+            self._page.line(seat.line).occupy(pid, ticks)
+
+    async def rise(self, seat: Seat, pid: int | None) -> Killing | None:
+        """The worker is gone, or was never started: free its place. Returns why, if the watchdog killed it."""
+        self._read()
+        killing: Killing | None = None
+        if pid is not None and (awaited := self._awaited.get(pid)) is not None:
+            # Condemned, and dead by the signal that asks for the stacks: the report is on its way.
+            try:
+                killing = await asyncio.wait_for(awaited, _LAST_REPORT_S)
+            except TimeoutError:
+                log.warning("the watchdog condemned pid %d, and did not say that it killed it", pid)
+            del self._awaited[pid]
+        self._page.line(seat.line).vacate()
+        self._free.append(seat.line)
+        return killing
+
+    # --- the watchdog ---
+
+    async def _start(self) -> asyncio.subprocess.Process:
+        argv = [sys.executable, "-m", "nimbusd.supervisor.watchdog", str(self._page.fd), str(self._theirs.fileno())]
+        process = await asyncio.create_subprocess_exec(
+            *(*argv, str(os.getpid()), str(self._folder)),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            pass_fds=(self._page.fd, self._theirs.fileno()),
+            start_new_session=True,
+        )
+        self.pid = process.pid
+        self._last_beats = (self._beats(), 0)
+        return process
+
+    def _beats(self) -> int:
+        return self._page.line(WATCHDOG).working().counter
+
+    async def _turn(self) -> None:
+        """Beat for the daemon, and look whether the watchdog does."""
+        own = self._page.line(DAEMON).work
+        while True:
+            own.owe("loop", DAEMON_ALLOWANCE_S, time.monotonic_ns())
+            beats, silent = self._last_beats
+            self._last_beats = (beats, silent + 1) if self._beats() == beats else (self._beats(), 0)
+            if self._last_beats[1] > SILENT_TURNS and self.pid is not None:
+                log.error("the watchdog (pid %d) does nothing: killed", self.pid)
+                os.kill(self.pid, signal.SIGKILL)  # our child, not waited for yet: the pid is its own
+                self.pid = None
+            await asyncio.sleep(TURN_S)
+
+    def _read(self) -> None:
+        """Take in every report that has come."""
+        while self._reports.fileno() >= 0:  # the last workers may go after we have ended
+            try:
+                frame = self._reports.recv(_MOST_REPORT_BYTES)
+            except BlockingIOError:
+                return
+            report = json.loads(frame)
+            pid = int(report["pid"])
+            awaited = self._awaited.setdefault(pid, asyncio.get_running_loop().create_future())
+            if report["kind"] == "condemned":
+                self._condemned(pid, str(report["reason"]))
+            elif not awaited.done():
+                killing = Killing(pid, report["stage"], report["reason"], report["overdue_s"], report["stack"])
+                awaited.set_result(killing)
+
+
+def _socket_pair() -> tuple[socket.socket, socket.socket]:
+    """Ours and the watchdog's end. We keep a copy of theirs, so that a report outlives a watchdog that dies."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.setblocking(False)
+    return ours, theirs

@@ -1,0 +1,281 @@
+"""The watchdog of a node: one small process that kills compute workers whose deadline on the heartbeat page passed.
+
+Started by the daemon as `python -m nimbusd.supervisor.watchdog`. It has no event loop, shares no lock with
+anybody, and imports nothing but a little of the standard library. Its rules:
+
+1. A worker that is overdue is asked for the stacks of its threads, has at most STACK_S for them, and is then killed
+   by SIGKILL, with its process group and all that descends from it. The daemon is told before and after.
+2. What a worker has started dies with it, however it ends: processes that left its group are known by a mark in
+   their environment. Without root nothing finds one that wiped its environment *and* whose parent is gone.
+3. When the daemon goes (its pidfd, or the end of the report socket), every worker is killed, and the watchdog ends.
+4. A daemon that lives but does not turn its event loop is reported on standard error, never killed: only a
+   service manager can start it again, and systemd's WatchdogSec kills it itself. Hung workers are killed meanwhile.
+5. When the watchdog itself could not run for a while (the machine stood still), the workers could not either: it
+   gives them as long again, up to MERCY_S.
+
+SIGTERM, SIGINT and SIGHUP are ignored: a service manager may send them to every process of a node that drains.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from typing import NamedTuple
+
+from nimbusd.supervisor import proc
+from nimbusd.supervisor.page import DAEMON, FIRST_WORKER, WATCHDOG, HeartbeatPage, Line, Occupant
+from nimbusd.supervisor.prctl import wake_when_parent_dies
+from nimbusd.supervisor.target import Target, read_stack, sweep
+
+POLL_S = 0.1
+STACK_S = 0.3
+STACK_POLL_S = 0.02
+STALL_S = 1.0
+MERCY_S = 10.0
+STUBBORN_S = 5.0
+"""A killed process that is still there after so long is reported: it waits in the kernel and cannot die."""
+
+
+class Verdict(NamedTuple):
+    """Why a worker must die. overdue_s: for how long already."""
+
+    stage: str
+    reason: str
+    overdue_s: float
+
+
+def judge(line: Line, now_ns: int) -> Verdict | None:
+    """What the process of a line owes and has not given, or None."""
+    for owed in (line.working(), line.storing()):
+        if 0 < owed.deadline_ns < now_ns:
+            reason = f"no progress in stage {owed.stage or '?'} for {owed.allowance_s:g} s"
+            return Verdict(owed.stage, reason, (now_ns - owed.deadline_ns) / 1e9)
+    if 0 < line.episode_deadline_ns() < now_ns:
+        late_s = (now_ns - line.episode_deadline_ns()) / 1e9
+        return Verdict(line.working().stage, "an episode took longer than the job allows", late_s)
+    return None
+
+
+class Mercy:
+    """Tells when to look away because the machine stood still."""
+
+    def __init__(self, now_ns: int) -> None:
+        self._last_ns = now_ns
+        self._until_ns = 0
+
+    def due(self, now_ns: int) -> bool:
+        """Called at every look: whether to let all deadlines pass this time."""
+        gap_ns, self._last_ns = now_ns - self._last_ns, now_ns
+        if gap_ns > STALL_S * 1e9:
+            self._until_ns = now_ns + min(gap_ns, int(MERCY_S * 1e9))
+        return now_ns < self._until_ns
+
+
+class _Watched:
+    """A worker's process from when it is first seen until it is gone."""
+
+    def __init__(self, number: int, occupant: Occupant, target: Target) -> None:
+        self.number = number
+        self.occupant = occupant
+        self.target = target
+        self.verdict: Verdict | None = None
+        self.asked = False
+        self.where = ""
+        self.kill_at_ns = 0
+        self.killed_at_ns: int | None = None
+        self.stubborn = False
+
+
+class Watchdog:
+    """page: shared with everybody. reports: socket to the daemon. folder: where workers write their stacks."""
+
+    def __init__(self, page: HeartbeatPage, reports: socket.socket, daemon_pidfd: int, folder: str) -> None:
+        self._page = page
+        self._reports = reports
+        self._daemon_pidfd = daemon_pidfd
+        self._folder = folder
+        self._own = page.line(WATCHDOG).work
+        self._daemon = page.line(DAEMON)
+        self._lines = {number: page.line(number) for number in range(FIRST_WORKER, page.lines)}
+        self._watched: dict[int, _Watched] = {}
+        self._over: dict[int, Occupant] = {}
+        """The last process of each line that is known to be gone."""
+        self._sweeps: set[int] = set()
+        self._stuck_ns = 0
+        self._poller = select.poll()
+        self._poller.register(reports, select.POLLIN)
+        self._poller.register(daemon_pidfd, select.POLLIN)
+
+    def run(self) -> None:
+        """Watch until the daemon is gone, and then until its workers are."""
+        mercy = Mercy(time.monotonic_ns())
+        # What was left by workers that died while nobody watched.
+        self._sweep({number: line.generation() - 1 for number, line in self._lines.items()})
+        while True:
+            now_ns = time.monotonic_ns()
+            self._own.owe("watch", STALL_S, now_ns)
+            merciful = mercy.due(now_ns)
+            for number, line in self._lines.items():
+                self._look(number, line, now_ns, merciful)
+            if not merciful:
+                self._look_at_daemon(now_ns)
+            hurried = any(watched.asked and watched.killed_at_ns is None for watched in self._watched.values())
+            ready = {fd for fd, _ in self._poller.poll(1000 * (STACK_POLL_S if hurried else POLL_S))}
+            if self._daemon_gone(ready):
+                self._end()
+                return
+            self._bury(ready)
+
+    # --- one worker ---
+
+    def _look(self, number: int, line: Line, now_ns: int, merciful: bool) -> None:
+        watched = self._watched.get(number) or self._begin(number, line)
+        if watched is None:
+            return
+        if watched.verdict is not None:
+            self._go_on(watched, now_ns)
+        elif line.occupant() == watched.occupant and not merciful:
+            verdict = judge(line, now_ns)
+            # Asked twice, so that a line that changed hands in between condemns nobody.
+            if verdict is not None and line.occupant() == watched.occupant:
+                self._condemn(watched, verdict, now_ns)
+
+    def _begin(self, number: int, line: Line) -> _Watched | None:
+        occupant = line.occupant()
+        if occupant is None or occupant == self._over.get(number):
+            return None
+        target = Target.open(occupant)
+        if target is None:
+            if line.occupant() == occupant:  # not caught half way through a change: it died before we saw it
+                self._over[number] = occupant
+                self._sweep({number: occupant.generation})
+            return None
+        watched = self._watched[number] = _Watched(number, occupant, target)
+        self._poller.register(target.pidfd, select.POLLIN)
+        return watched
+
+    def _condemn(self, watched: _Watched, verdict: Verdict, now_ns: int) -> None:
+        watched.verdict = verdict
+        watched.where = proc.where(watched.occupant.pid)
+        self._tell(watched, "condemned")
+        watched.asked = watched.target.ask_stack()
+        watched.kill_at_ns = now_ns + int(STACK_S * 1e9) if watched.asked else now_ns
+        self._go_on(watched, time.monotonic_ns())
+
+    def _go_on(self, watched: _Watched, now_ns: int) -> None:
+        """Kill a condemned worker, once it has given its stacks or its time for them is over."""
+        if watched.killed_at_ns is None:
+            if now_ns >= watched.kill_at_ns or not watched.target.alive():
+                self._kill(watched, now_ns)
+        elif now_ns - watched.killed_at_ns > STUBBORN_S * 1e9 and not watched.stubborn:
+            watched.stubborn = True
+            print(f"nimbusd watchdog: killed, but does not die: {proc.where(watched.occupant.pid)}", file=sys.stderr)
+
+    def _kill(self, watched: _Watched, now_ns: int) -> None:
+        watched.killed_at_ns = now_ns
+        watched.target.kill()
+        self._tell(watched, "killed", read_stack(stack_path(self._folder, watched.number)) if watched.asked else "")
+
+    def _bury(self, ready: set[int]) -> None:
+        """Whoever has died, by us or by itself, takes along what it has started."""
+        for watched in [one for one in self._watched.values() if one.target.pidfd in ready]:
+            if watched.verdict is not None and watched.killed_at_ns is None:
+                self._kill(watched, time.monotonic_ns())
+            watched.target.kill()  # what is left of its group
+            self._sweep({watched.number: watched.occupant.generation})
+            self._poller.unregister(watched.target.pidfd)
+            watched.target.close()
+            self._over[watched.number] = watched.occupant
+            del self._watched[watched.number]
+        for pidfd in self._sweeps & ready:
+            os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
+            self._poller.unregister(pidfd)
+            os.close(pidfd)
+            self._sweeps.remove(pidfd)
+
+    def _sweep(self, over: dict[int, int]) -> None:
+        pidfd = sweep(self._page.page_id, over)
+        self._sweeps.add(pidfd)
+        self._poller.register(pidfd, select.POLLIN)
+
+    def _tell(self, watched: _Watched, kind: str, stack: str = "") -> None:
+        """Report to the daemon. One that does not read is not waited for: the kill matters more."""
+        verdict = watched.verdict
+        assert verdict is not None
+        report = {
+            "kind": kind,
+            "line": watched.number,
+            "pid": watched.occupant.pid,
+            "stage": verdict.stage,
+            "reason": verdict.reason,
+            "overdue_s": round(verdict.overdue_s, 3),
+            "stack": f"{watched.where}\n{stack or 'It gave no stack.'}" if kind == "killed" else "",
+        }
+        try:
+            self._reports.send(json.dumps(report).encode(), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+        except OSError as error:
+            print(f"nimbusd watchdog: the daemon does not hear ({error}): {report}", file=sys.stderr)
+
+    # --- the daemon ---
+
+    def _look_at_daemon(self, now_ns: int) -> None:
+        owed, occupant = self._daemon.working(), self._daemon.occupant()
+        if occupant is not None and 0 < owed.deadline_ns < now_ns and owed.deadline_ns != self._stuck_ns:
+            self._stuck_ns = owed.deadline_ns
+            print(
+                f"nimbusd watchdog: the daemon has not turned its event loop for {owed.allowance_s:g} s; "
+                f"{proc.where(occupant.pid)}. Its compute workers are still watched.",
+                file=sys.stderr,
+            )
+
+    def _daemon_gone(self, ready: set[int]) -> bool:
+        if self._daemon_pidfd in ready:
+            return True
+        return self._reports.fileno() in ready and not self._reports.recv(1)
+
+    def _end(self) -> None:
+        """Kill every worker of this page, and what it has started; also one that was not in its line yet."""
+        for watched in self._watched.values():
+            watched.target.kill()
+        pidfd = sweep(self._page.page_id)
+        os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
+
+
+def stack_path(folder: str, number: int) -> str:
+    """Where the worker of a line writes its stacks."""
+    return f"{folder}/{number}.stack"
+
+
+def main() -> int:
+    """Arguments: file descriptors of page and report socket, pid of the daemon, folder of the stacks."""
+    page_fd, reports_fd, daemon_pid, folder = sys.argv[1:]
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    wake_when_parent_dies()
+    try:
+        daemon_pidfd = os.pidfd_open(int(daemon_pid))
+    except ProcessLookupError:
+        daemon_pidfd = -1
+    # In this order: a parent that is still ours is the process that the pidfd holds.
+    if os.getppid() != int(daemon_pid):
+        daemon_pidfd = -1
+    page, reports = HeartbeatPage(int(page_fd)), socket.socket(fileno=int(reports_fd))
+    for fd in (page.fd, reports.fileno()):
+        os.set_inheritable(fd, False)
+    with contextlib.suppress(PermissionError):  # only root may; others look a little late on a busy machine
+        os.setpriority(os.PRIO_PROCESS, 0, -10)
+    if daemon_pidfd < 0:  # it died while we started
+        sweep(page.page_id)
+        return 0
+    Watchdog(page, reports, daemon_pidfd, folder).run()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
