@@ -25,6 +25,8 @@ DAEMON_ALLOWANCE_S = 10.0
 SILENT_TURNS = 10
 """A watchdog that does nothing while our own event loop turns so often is started anew. Turns, not seconds: when
 the machine stands still, so do both."""
+STARTING_TURNS = 50
+"""The same before its first beat: on a busy machine an interpreter takes its time."""
 _LAST_REPORT_S = 1.0
 _RESTART_PAUSES_S = (0.0, 0.0, 0.2, 0.5)
 _LIVED_LONG_S = 10.0
@@ -56,21 +58,29 @@ class Killing:
 class Watch:
     """A node's watch over its compute workers. `run` keeps a watchdog alive; the rest may be called before.
 
-    folder: where workers leave their stacks. workers: how many there can be at a time. condemned: is told the pid
-    and the reason at once when the watchdog has decided to kill.
+    folder: where workers leave their stacks. workers: how many there can be at a time. condemned: is told a worker's
+    pid and the reason at once when the watchdog has decided to kill it. started: is told each new watchdog's pid.
     """
 
-    def __init__(self, folder: Path, workers: int, condemned: Callable[[int, str], None]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        workers: int,
+        condemned: Callable[[int, str], None],
+        started: Callable[[int], None],
+    ) -> None:
         self._folder = folder
         self._page = HeartbeatPage.create(workers)
         self._condemned = condemned
+        self._started = started
         self._free = list(range(FIRST_WORKER, self._page.lines))
         self._reports, self._theirs = _socket_pair()
         self._awaited: dict[int, asyncio.Future[Killing]] = {}
         self._turns = 0
-        self._last_beats = (0, 0)
-        self.pid: int | None = None
-        self.restarts = 0
+        self._beats_seen = 0
+        self._silent_turns = 0
+        self._starting = True
+        self._pid: int | None = None
 
     async def run(self) -> None:
         """Keep one watchdog running, until cancelled. It kills what is left of the workers when we end."""
@@ -92,7 +102,7 @@ class Watch:
                 began = loop.time()
                 status = await process.wait()
                 short_lives = short_lives + 1 if loop.time() - began < _LIVED_LONG_S else 0
-                self.pid, self.restarts = None, self.restarts + 1
+                self._pid = None
                 log.error("the watchdog (pid %d) ended with status %d: started anew", process.pid, status)
                 await asyncio.sleep(_RESTART_PAUSES_S[min(short_lives, len(_RESTART_PAUSES_S) - 1)])
         finally:
@@ -153,24 +163,24 @@ class Watch:
             pass_fds=(self._page.fd, self._theirs.fileno()),
             start_new_session=True,
         )
-        self.pid = process.pid
-        self._last_beats = (self._beats(), 0)
+        self._pid = process.pid
+        self._silent_turns, self._starting = 0, True
+        self._started(process.pid)
         return process
-
-    def _beats(self) -> int:
-        return self._page.line(WATCHDOG).working().counter
 
     async def _turn(self) -> None:
         """Beat for the daemon, and look whether the watchdog does."""
         own = self._page.line(DAEMON).work
         while True:
             own.owe("loop", DAEMON_ALLOWANCE_S, time.monotonic_ns())
-            beats, silent = self._last_beats
-            self._last_beats = (beats, silent + 1) if self._beats() == beats else (self._beats(), 0)
-            if self._last_beats[1] > SILENT_TURNS and self.pid is not None:
-                log.error("the watchdog (pid %d) does nothing: killed", self.pid)
-                os.kill(self.pid, signal.SIGKILL)  # our child, not waited for yet: the pid is its own
-                self.pid = None
+            beats = self._page.line(WATCHDOG).working().counter
+            if beats != self._beats_seen:
+                self._beats_seen, self._silent_turns, self._starting = beats, 0, False
+            self._silent_turns += 1
+            if self._silent_turns > (STARTING_TURNS if self._starting else SILENT_TURNS) and self._pid is not None:
+                log.error("the watchdog (pid %d) does nothing: killed", self._pid)
+                os.kill(self._pid, signal.SIGKILL)  # our child, not waited for yet: the pid is its own
+                self._pid = None
             await asyncio.sleep(TURN_S)
 
     def _read(self) -> None:

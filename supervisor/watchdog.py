@@ -237,7 +237,12 @@ class Watchdog:
     def _daemon_gone(self, ready: set[int]) -> bool:
         if self._daemon_pidfd in ready:
             return True
-        return self._reports.fileno() in ready and not self._reports.recv(1)
+        if self._reports.fileno() not in ready:
+            return False
+        try:
+            return not self._reports.recv(1)
+        except ConnectionError:  # it closed its end with reports in it that it had not read
+            return True
 
     def _end(self) -> None:
         """Kill every worker of this page, and what it has started; also one that was not in its line yet."""
