@@ -27,7 +27,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from nimbusd.client import ENDED, Client, ClientError, Event, WaitTimeout
+from nimbusd.client import ENDED, Client, ClientClosed, Event, WaitTimeout
 from nimbusd.job import Job
 from tests.benchmarks.kills import CHECKS, inspect, options, overrides_of, report, undisturbed
 from tests.cluster import Cluster, Daemon
@@ -58,8 +58,8 @@ class Commits(threading.Thread):
                     with self._lock:
                         told = self._told.setdefault(event.job, Counter())
                         told[str(event.fields["scene"]), int(event.fields["index"])] += 1
-        except ClientError as error:
-            print(f"the events ended: {error}", file=sys.stderr)
+        except ClientClosed:
+            return
 
     def of(self, job: str) -> Counter[tuple[str, int]]:
         """How often each episode of a job was said to be committed."""
@@ -147,7 +147,7 @@ def measure(args: Any, overrides: list[str], folder: Path) -> dict[str, Any]:
             assert state in ENDED
             wait_until_quiet(client)
             found = inspect(job, cluster.state / "ledger.sqlite", commits.of(name), expected)
-            found["not_complete"] = state != "complete"
+            found["not_complete"] = int(state != "complete")
             figures.update(found)
             figures["jobs"] += 1
             done = f"{storm.killed.total():>4} kills, {figures['jobs']:>3} jobs, {time.monotonic() - began:6.0f} s"

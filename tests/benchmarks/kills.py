@@ -128,10 +128,11 @@ def inspect(job: Job, ledger: Path, told: Mapping[tuple[str, int], int], expecte
     found["duplicated"] += sum(number - 1 for number in made.values())
     found["leftover_pieces"] = len(pieces) - len(episodes)
     columns = state_columns(job.output)
-    found["other_state_columns"] = not (columns == expected if isinstance(columns, str) else columns.equals(expected))
+    same = columns == expected if isinstance(columns, str) else columns.equals(expected)
+    found["other_state_columns"] = int(not same)
     if not isinstance(columns, str):
         check = [sys.executable, "-m", "nimbusd.cli", "verify", str(job.output)]
-        found["verify_failed"] = subprocess.run(check, stdout=subprocess.PIPE).returncode != 0
+        found["verify_failed"] = int(subprocess.run(check, stdout=subprocess.PIPE).returncode != 0)
     return found
 
 
