@@ -220,7 +220,7 @@ def test_what_a_dead_worker_had_begun_failed_and_what_it_had_not_is_made_by_anot
     (failure,) = told(orders)
     assert isinstance(failure, AttemptFailed)
     assert (failure.key.index, failure.reason, failure.cost_s) == (0, "crashed", 2.0)
-    assert not (failure.planned or failure.final or failure.blameless)
+    assert not any((failure.planned, failure.final, failure.blameless))
     assert [index for _, _, index in made(story.tell(WorkerWaits(W2)))] == [1]
 
 

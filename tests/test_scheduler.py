@@ -148,8 +148,7 @@ def failed(
 def test_a_lease_is_recorded_before_it_is_granted() -> None:
     story = Story(plan(scene("s", 1)))
     story.join(A)
-    bound, opened, grant = story.beat(A, credit=1)
-    assert bound == JobRecorded(JOB, JobState.RUNNING, environment="e")
+    opened, grant = story.beat(A, credit=1)
     assert isinstance(opened, LeaseOpened)
     assert isinstance(grant, GrantLease)
     assert opened.lease == grant.lease
@@ -260,11 +259,23 @@ def test_nodes_with_another_environment_get_nothing() -> None:
     assert grants(story.beat(B, credit=1))
 
 
-def test_the_first_node_decides_the_environment_durably() -> None:
+def test_the_first_node_decides_the_environment_and_its_first_commit_records_it() -> None:
     story = Story(plan(scene("s", 10)))
     story.join(A, environment="e1")
     story.join(B, environment="e2")
-    assert JobRecorded(JOB, JobState.RUNNING, environment="e1") in story.beat(A, credit=1)
+    (lease,) = grants(story.beat(A, credit=1))
+    assert not grants(story.beat(B, credit=5))
+    assert JobRecorded(JOB, JobState.RUNNING, environment="e1") in story.store(lease, 0)
+
+
+def test_a_restarted_master_leaves_the_environment_to_the_nodes_that_hold_leases() -> None:
+    story, _ = restarted(opened(7, A, 1, 0, 1))
+    held = GrantLease(A, LeaseId(7), JOB, "s", 1, (Span(0, 1),))
+    story.join(B, environment="e2")
+    assert not grants(story.beat(B, credit=5))
+    assert story.store(held, 0) == [AskHello(A)], "it has not said what its environment is"
+    story.join(A, environment="e1")
+    assert JobRecorded(JOB, JobState.RUNNING, environment="e1") in story.store(held, 0)
     assert not grants(story.beat(B, credit=5))
 
 
@@ -444,7 +455,7 @@ def test_a_zombies_commit_is_refused_after_the_episode_went_to_another_node() ->
 def test_a_piece_that_an_earlier_master_may_have_refused_is_not_taken() -> None:
     history = {"s": SceneHistory(SceneCount(), (), {0: Tried(1, 0)})}
     story = Story()
-    story.tell(JobAdded(plan(scene("s", 1)), history))
+    story.tell(JobAdded(plan(scene("s", 1), environment="e"), history))
     lease = GrantLease(A, LeaseId(7), JOB, "s", 1, (Span(0, 1),))
     assert [type(order) for order in story.store(lease, 0)] == [CheckSettled]
 

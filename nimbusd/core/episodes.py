@@ -108,7 +108,8 @@ class LeaseClosed:
 class JobRecorded:
     """The job's state from now on. why: of a pause or an end, in words.
 
-    environment: the hash that nodes must have from now on (JobRow.environment); empty: as before.
+    environment: the hash that nodes must have from now on (JobRow.environment), recorded with a job's first commit if
+    the job did not ask for one; empty: as before.
     """
 
     job: JobId

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 
-from nimbusd.core.episodes import JobRecorded, JobState
+from nimbusd.core.episodes import JobState
 from nimbusd.core.facts import Order
 from nimbusd.core.nodes import LONG_S, Node, WorkerManager
 from nimbusd.core.tasks import Job, TaskManager
@@ -48,9 +48,7 @@ class Grants:
         jobs = self._jobs_for(node) if credit > 0 else []
         while credit > 0 and jobs:
             job = min(jobs, key=lambda job: self._turn(job, node))
-            if not job.environment:
-                job.environment = node.environment
-                orders.append(JobRecorded(job.plan.job, job.state, environment=node.environment))
+            job.environment = job.environment or node.environment
             scene, most = self._choose_scene(job, node, credit, now)
             if scene is None:
                 jobs.remove(job)
@@ -198,6 +196,8 @@ def why_unable(job: Job, node: Node) -> str | None:
             f"the node's environment {node.environment[:12]} differs from the job's {job.environment[:12]}: "
             "other package versions, driver or components"
         )
+    if not job.environment and job.nodes and node.name not in job.nodes:
+        return f"the job's environment is that of {min(job.nodes)}, which is expected back"
     return None
 
 

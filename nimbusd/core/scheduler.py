@@ -24,7 +24,7 @@ from nimbusd.core.facts import (
     RevokeLease,
 )
 from nimbusd.core.grants import Grants, idle_slots
-from nimbusd.core.nodes import DEAD_AFTER_S, Node, WorkerManager
+from nimbusd.core.nodes import DEAD_AFTER_S, EXPECTED, Node, WorkerManager
 from nimbusd.core.tasks import TaskManager
 
 BALANCE_EVERY_S = 0.25
@@ -48,6 +48,8 @@ class Scheduler:
             case HeartbeatSeen():
                 return self._heartbeat(fact, now)
             case PiecesStored():
+                if not self._environment_known(fact):
+                    return [AskHello(fact.node)]  # then it will tell this again
                 self._learn(fact)
                 orders = self.tasks.stored(fact)
                 self._feed_soon(self.nodes.get(fact.node))
@@ -153,6 +155,15 @@ class Scheduler:
         return [*orders, NodeLost(node.name, why, returned)]
 
     # --- work ---
+
+    def _environment_known(self, fact: PiecesStored) -> bool:
+        """The first commit of a job decides its environment, so its node must have said what it has."""
+        job, node = self.tasks.jobs.get(fact.job), self.nodes.get(fact.node)
+        if job is not None and not job.environment:
+            if node is None or node.session == EXPECTED:
+                return False
+            job.environment = node.environment
+        return True
 
     def _learn(self, fact: PiecesStored) -> None:
         """Costs of episodes, and by them the node's speed."""

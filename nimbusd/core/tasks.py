@@ -76,6 +76,9 @@ class Job:
     pending: Pending
     state: JobState
     environment: str
+    """That its nodes must have: the first node's, recorded with the first commit, if none was asked for."""
+    is_bound: bool
+    """Whether the environment is recorded."""
     order: int
     estimates: Estimates = field(default_factory=Estimates)
     leases: dict[LeaseId, Lease] = field(default_factory=dict)
@@ -134,7 +137,16 @@ class TaskManager:
         pending = Pending()
         scenes = {scene.name: SceneEpisodes(scene, pending, fact.history.get(scene.name)) for scene in plan.scenes}
         self._submitted += 1
-        job = Job(plan, scenes, pending, fact.state, plan.environment, self._submitted, resume_at=now)
+        job = Job(
+            plan,
+            scenes,
+            pending,
+            fact.state,
+            plan.environment,
+            bool(plan.environment),
+            self._submitted,
+            resume_at=now,
+        )
         job.fresh = sorted(scenes, key=lambda name: scenes[name].plan.cost_hint * scenes[name].pending_count)
         self.jobs[plan.job] = job
         held: dict[tuple[str, int], Lease] = {}
@@ -273,6 +285,9 @@ class TaskManager:
             settled.append(piece.index)
         if settled:
             orders.append(Acknowledge(fact.node, fact.lease, tuple(settled)))
+        if job is not None and settled and not job.is_bound:
+            job.is_bound = True
+            orders.append(JobRecorded(job.plan.job, job.state, environment=job.environment))
         if job is not None and settled:
             orders += self._close_if_empty(job, lease) if lease is not None else []
             orders += self.finish_if_done(job)

@@ -79,9 +79,14 @@ class Cluster:
         return node
 
     def submit(self, workload: Workload) -> None:
-        """Run a job, or go on with it; as soon as the master is up."""
+        """Run a job, or go on with it; as soon as the master is up, and again if it dies before it has recorded it."""
         self.jobs[workload.plan.job] = workload
         self.when_up(self.master.submit, workload.plan)
+        self.clock.after(1.0, self._submit_again, workload)
+
+    def _submit_again(self, workload: Workload) -> None:
+        if workload.plan.job not in self.ledger.jobs:
+            self.submit(workload)
 
     def when_up(self, call: Callable[..., None], *args: object) -> None:
         """Do something as soon as the master is up, as a client that tries again."""
