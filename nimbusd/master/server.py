@@ -12,6 +12,7 @@ from pathlib import Path
 from nimbusd.config import MasterConfig
 from nimbusd.core.episodes import NodeId
 from nimbusd.master.daemon import Master
+from nimbusd.master.ledger_errors import LedgerError
 from nimbusd.master.ledger_thread import LedgerThread
 from nimbusd.master.reports import Reports
 from nimbusd.master.requests import Requests
@@ -55,7 +56,8 @@ class MasterServer:
 
     async def check(self) -> None:
         """Wait until the ledger's thread answers, after all that it has to do now."""
-        await self._master.ledger.call_writing(lambda _: None)
+        with contextlib.suppress(LedgerError):  # an answer as well: `run` ends by it, or has ended
+            await self._master.ledger.call_writing(lambda _: None)
 
     def status(self) -> str:
         """What it serves, in a line."""
