@@ -7,6 +7,8 @@ cd "$(dirname "$0")/.."
 
 # What Blender's Python module (bpy) loads at import. The only list; README and CI refer to it.
 PACKAGES="libx11-6 libxrender1 libxfixes3 libxi6 libxext6 libxkbcommon0 libsm6 libice6 libgl1"
+# What the developers' tests run besides: systemd-analyze and its like, for the units in systemd/.
+DEV_PACKAGES="systemd"
 
 say() { printf '%s\n' "$*" >&2; }
 
@@ -44,7 +46,8 @@ fi
 
 missing=""
 if command -v dpkg-query >/dev/null; then
-    for package in $PACKAGES; do
+    case " $extras " in *dev*) tools=$DEV_PACKAGES ;; *) tools="" ;; esac
+    for package in $PACKAGES $tools; do
         [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null || true)" = installed ] || missing="$missing $package"
     done
     "$python" -c 'import ensurepip, venv' 2>/dev/null || missing="$missing python3-venv"
