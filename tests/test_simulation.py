@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -9,9 +10,11 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from nimbusd.cli.simulate import simulate
 from nimbusd.core.episodes import JobId, JobState, State
 from nimbusd.core.facts import Acknowledge, JobPlan, Order
 from nimbusd.core.grants import Grants
@@ -21,6 +24,7 @@ from nimbusd.core.nodes import Node, WorkerManager
 from nimbusd.core.scenes import SceneEpisodes
 from nimbusd.core.tasks import TaskManager
 from nimbusd.simulate import Cluster, DrawnWorkload, NodeModel, Violation, Weather, scenes_of
+from nimbusd.simulate.capacity import Question, answer
 from nimbusd.simulate.master import Moment
 from nimbusd.simulate.network import FAIR
 from nimbusd.simulate.scenario import (
@@ -202,11 +206,15 @@ def test_the_same_episodes_are_made_whatever_happens() -> None:
 def test_a_master_that_dies_in_every_transaction_still_gets_done(moment: Moment) -> None:
     cluster = cluster_of(2, small(0.3, scenes=2, wanted=4))
     crashes = 0
-    while JOB not in cluster.ledger.jobs or not cluster.is_over():
+
+    def is_done() -> bool:
+        return JOB in cluster.ledger.jobs and cluster.is_over()
+
+    while not is_done():
         if cluster.master.scheduler is not None and crashes < 30:
             cluster.master.crash_at(moment, 0.1)
             crashes += 1
-        cluster.run(cluster.clock.now + 1.5, cluster.is_over)
+        cluster.run(cluster.clock.now + 1.5, is_done)
         assert cluster.clock.now < 300.0
     assert len(indexes(cluster, State.COMMITTED)) == 8
 
@@ -317,3 +325,40 @@ def test_a_broken_scheduler_is_found_out(
 def test_scenarios_can_be_made_smaller_while_they_fail() -> None:
     scenario = draw_scenario(8)
     play(replace(scenario, faults=scenario.faults[:1], members=scenario.members[:1]))
+
+
+# --- planning capacity ---
+
+
+def test_more_nodes_take_less_time_and_the_shares_add_up() -> None:
+    question = Question(40, 5, 30.0, 0.5, 0.3, None, 10.0, slots=4, mtbf_s=3600.0, crashes=0.02)
+    few, many = answer(question, 1), answer(question, 4)
+    assert few.episodes == many.episodes == 200
+    assert many.makespan_s < few.makespan_s / 2
+    for each in (few, many):
+        assert each.useful + each.loading + each.lost + each.idle == pytest.approx(1.0)
+        assert min(each.useful, each.loading, each.lost, each.idle) >= 0.0
+        assert 0.5 < each.efficiency <= 1.0
+
+
+def test_dynamic_scheduling_beats_the_static_one() -> None:
+    question = Question(64, 10, 60.0, 0.6, 0.3, None, 20.0, slots=4, speed_spread=0.2)
+    ours, static = answer(question, 4), answer(replace(question, dynload=False, one_slot_nodes=True), 4)
+    assert ours.makespan_s < 0.85 * static.makespan_s
+
+
+def test_nimbusctl_simulate_prints_a_row_for_every_number_of_nodes() -> None:
+    arguments = ["--scenes", "20", "--episodes", "4", "--cost", "10", "--nodes", "1,3", "--seeds", "1"]
+    done = CliRunner().invoke(simulate, arguments)
+    assert done.exit_code == 0, done.output
+    assert [line.split()[0] for line in done.output.splitlines() if line.strip()[:1].isdigit()][-2:] == ["1", "3"]
+    done = CliRunner().invoke(simulate, [*arguments, "--json"])
+    assert [row["nodes"] for row in json.loads(done.output)["answers"]] == [1, 3]
+
+
+def test_nimbusctl_simulate_says_what_is_missing() -> None:
+    done = CliRunner().invoke(simulate, ["--cost", "10"])
+    assert done.exit_code == 2
+    assert "--scenes and --episodes" in done.output
+    done = CliRunner().invoke(simulate, ["--cost", "10", "--nodes", "two"])
+    assert "write 1,2,4,8" in done.output

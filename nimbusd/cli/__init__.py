@@ -17,6 +17,7 @@ _SECTIONS = {
         "show": ("nimbusd.cli.show:show", "Summarize a dataset and draw its contact sheet."),
         "publish": ("nimbusd.cli.publish:publish", "Publish what a job has committed so far."),
         "verify": ("nimbusd.cli.publish:verify", "Check a dataset's checksums, counts and contents."),
+        "simulate": ("nimbusd.cli.simulate:simulate", "How long a job would take on so many nodes."),
     },
     "Jobs of a cluster": {
         "submit": ("nimbusd.cli.submit:submit", "Run a job on the cluster, or go on with it."),

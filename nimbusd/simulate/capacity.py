@@ -119,7 +119,7 @@ def answer(
         bound_s,
         useful_s / all_s,
         loading_s / all_s,
-        (busy_s - loading_s - useful_s) / all_s,
+        max(0.0, busy_s - loading_s - useful_s) / all_s,  # not less than 0 by rounding
         1.0 - busy_s / all_s,
         len(pages.rows),
         cluster.master.losses,
