@@ -31,6 +31,10 @@ def _nothing(stage: str, episode: Episode) -> None:
     """The default observer of stages."""
 
 
+def _no_matter() -> None:
+    """The default observer of waits."""
+
+
 @dataclass(frozen=True, slots=True)
 class Pipeline:
     """The five components of a job, made and ready. `randomizer` is None where the job names none."""
@@ -226,7 +230,8 @@ class StoreIterator(_StageIterator):
 
     pending: how many episodes may wait for the writer; 0 stores in the caller's thread, in lockstep.
     stored: called with each episode as soon as its piece is durable or its storing failed (from the writer
-    thread), so that a commit does not wait for the next render.
+    thread), so that a commit does not wait for the next render. waits: called in the caller's thread before it
+    waits for the writer thread, until which nothing can be expected of it.
     """
 
     stage = "store"
@@ -238,9 +243,11 @@ class StoreIterator(_StageIterator):
         pending: int = 1,
         stored: Callable[[Episode], None] | None = None,
         seen: StageSeen = _nothing,
+        waits: Callable[[], None] = _no_matter,
     ) -> None:
         super().__init__(source, seen)
         self._writer = writer
+        self._waits = waits
         self._limit = pending
         self._stored = stored
         self._pool = ThreadPoolExecutor(1, "writer") if pending else None
@@ -249,12 +256,12 @@ class StoreIterator(_StageIterator):
     def __next__(self) -> Episode:
         while True:
             if self._waiting and (len(self._waiting) > self._limit or self._waiting[0].done()):
-                return self._waiting.popleft().result()
+                return self._oldest()
             try:
                 episode = next(self._source)
             except StopIteration:
                 if self._waiting:
-                    return self._waiting.popleft().result()
+                    return self._oldest()
                 self.close()
                 raise
             if episode.failure is not None or self._pool is None:
@@ -264,7 +271,14 @@ class StoreIterator(_StageIterator):
     def close(self) -> None:
         """Wait for what is being stored and end the writer thread."""
         if self._pool is not None:
+            self._waits()
             self._pool.shutdown(wait=True)
+
+    def _oldest(self) -> Episode:
+        future = self._waiting.popleft()
+        if not future.done():
+            self._waits()
+        return future.result()
 
     def _finish(self, episode: Episode) -> Episode:
         if episode.failure is None:
@@ -292,10 +306,14 @@ def run_stages(
     pending: int = 1,
     stored: Callable[[Episode], None] | None = None,
     seen: StageSeen = _nothing,
+    waits: Callable[[], None] = _no_matter,
 ) -> StoreIterator:
-    """Chain the five iterators. Every request comes out once; `seen(stage, episode)` is called at each start."""
+    """Chain the five iterators. Every request comes out once; `seen(stage, episode)` is called at each start.
+
+    pending, stored, waits: see StoreIterator.
+    """
     loaded = LoadIterator(requests, pipeline.loader, scene_config, output, context, seen)
     randomized = RandomizeIterator(loaded, pipeline.randomizer, job_seed, seen)
     planned = PlanIterator(randomized, pipeline.planner, job_seed, seen)
     rendered = RenderIterator(planned, pipeline.renderer, seen)
-    return StoreIterator(rendered, pipeline.writer, pending, stored, seen)
+    return StoreIterator(rendered, pipeline.writer, pending, stored, seen, waits)

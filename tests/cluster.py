@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -100,10 +101,20 @@ class Daemon:
 
     def compute_workers(self) -> list[psutil.Process]:
         """The compute workers of a node, now."""
-        try:
-            return psutil.Process(self.pid).children()
-        except psutil.NoSuchProcess:
-            return []
+        return self._children("nimbusd.worker.compute")
+
+    def watchdogs(self) -> list[psutil.Process]:
+        """The watchdog of a node, now; none while it is replaced."""
+        return self._children("nimbusd.supervisor.watchdog")
+
+    def _children(self, module: str) -> list[psutil.Process]:
+        found = []
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for child in psutil.Process(self.pid).children():
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    if module in child.cmdline():
+                        found.append(child)
+        return found
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal."""

@@ -19,6 +19,7 @@ from nimbusd.core.pool import (
     TimePassed,
     WorkerExited,
     WorkerIntroduced,
+    WorkerKilled,
     WorkerPool,
     WorkerReady,
 )
@@ -153,3 +154,21 @@ def test_a_stop_kills_workers_that_are_still_starting() -> None:
     (lost,) = pool.handle(WorkerExited(W, -9), 1.1)
     assert isinstance(lost, ReportLost)
     assert not lost.failed
+
+
+def test_a_worker_that_the_watchdog_killed_is_reported_as_hung_with_its_stack() -> None:
+    pool = ready_pool()
+    assert pool.handle(WorkerKilled(W, "no progress in stage render for 10 s", "in gen_obs"), 5.0) == []
+    lost, spawn = pool.handle(WorkerExited(W, -9), 5.1)
+    detail = "killed: no progress in stage render for 10 s"
+    assert lost == ReportLost(W, "hang", detail, failed=True, stack="in gen_obs")
+    assert isinstance(spawn, SpawnWorker)
+    after = pool.handle(WorkerExited(spawn.worker, -11), 6.0)[0]
+    assert after == ReportLost(spawn.worker, "crash", "died of signal 11", failed=True)
+
+
+def test_where_a_watchdog_kills_the_pool_waits_longer() -> None:
+    pool = WorkerPool(["cpu:0"], start_timeout_s=60.0, grace_s=3.0)
+    pool.start(0.0)
+    assert killed(pool.handle(TimePassed(), 62.9)) == []
+    assert killed(pool.handle(TimePassed(), 63.1)) == [W]

@@ -1,5 +1,9 @@
 """Slots and their compute workers, as a pure state machine: who is alive, who must die, who is spawned anew.
 
+Workers that fall silent are killed by the node's watchdog, which says so (`WorkerKilled`). The deadlines here are
+for the time when there is none, and for what it cannot see (a worker that beats but never hears us): they come
+`grace_s` later than those that the watchdog keeps.
+
 A worker owes a sign of life within a deadline: `start_timeout_s` from its spawn until it says hello, as long
 again from the job it is assigned until it is ready, `beat_timeout_s` of that job between beats while it has an
 episode, and the end of each episode within `episode_timeout_s`, where that is given. A worker that waits for a
@@ -78,6 +82,15 @@ class EpisodeBegan:
 
 
 @dataclass(frozen=True, slots=True)
+class WorkerKilled:
+    """The watchdog killed a worker; its exit is told next. stack: of its threads, as it found them."""
+
+    worker: WorkerId
+    reason: str
+    stack: str
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerExited:
     """A worker's process is gone. returncode: negative for a signal, as subprocess has it."""
 
@@ -104,6 +117,7 @@ PoolFact: TypeAlias = (
     | LeaseSent
     | BeatSeen
     | EpisodeBegan
+    | WorkerKilled
     | WorkerExited
     | TimePassed
     | StopAsked
@@ -131,12 +145,13 @@ class KillWorker:
 
 @dataclass(frozen=True, slots=True)
 class ReportLost:
-    """Tell the task table that the worker is gone. failed: it should not have been."""
+    """Tell the task table that the worker is gone. failed: it should not have been. stack: if it was killed."""
 
     worker: WorkerId
     reason: str
     detail: str
     failed: bool
+    stack: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +175,7 @@ class _Slot:
     deadline: float | None = None
     episode_deadline: float | None = None
     killed: str | None = None
+    stack: str = ""
     leaving: bool = False
     failed_starts: int = 0
     present: bool = True
@@ -178,11 +194,13 @@ class WorkerPool:
         start_timeout_s: float = 300.0,
         most_failed_starts: int = 3,
         backoff_s: float = 0.5,
+        grace_s: float = 0.0,
     ) -> None:
         self._slots = {name: _Slot(name, WorkerId(f"{name}#0")) for name in slots}
         self._start_timeout_s = start_timeout_s
         self._most_failed_starts = most_failed_starts
         self._backoff_s = backoff_s
+        self._grace_s = grace_s
         self._stopping = False
 
     def start(self, now: float) -> list[PoolOrder]:
@@ -224,6 +242,9 @@ class WorkerPool:
                 slot = self._slot(worker)
                 if slot is not None and slot.ready and slot.episode_timeout_s is not None:
                     slot.episode_deadline = now + slot.episode_timeout_s
+            case WorkerKilled(worker, reason, stack):
+                if (slot := self._slot(worker)) is not None:
+                    slot.killed, slot.stack = slot.killed or reason, stack
             case WorkerExited(worker, returncode):
                 return self._exited(worker, returncode, now)
             case TimePassed():
@@ -241,6 +262,7 @@ class WorkerPool:
         slot.generation += 1
         slot.worker = WorkerId(f"{slot.name}#{slot.generation}")
         slot.ready, slot.killed, slot.leaving, slot.present = False, None, False, True
+        slot.stack = ""
         slot.episode_deadline = None
         slot.deadline = now + delay_s + self._start_timeout_s
         return SpawnWorker(slot.name, slot.worker, now + delay_s)
@@ -264,6 +286,7 @@ class WorkerPool:
 
     def _late(self, slot: _Slot, now: float) -> str | None:
         """What the slot's worker owes and has not given, or None."""
+        now -= self._grace_s
         if slot.deadline is not None and now > slot.deadline:
             if slot.ready:
                 return f"no progress for {slot.beat_timeout_s:g} s"
@@ -279,7 +302,7 @@ class WorkerPool:
         slot.present = False
         left = slot.leaving or (self._stopping and (not slot.ready or (returncode == 0 and slot.killed is None)))
         reason, detail = _cause(slot.killed, returncode)
-        orders: list[PoolOrder] = [ReportLost(worker, reason, detail, failed=not left)]
+        orders: list[PoolOrder] = [ReportLost(worker, reason, detail, not left, slot.stack)]
         if self._stopping:
             return orders
         slot.failed_starts += 0 if slot.ready or slot.leaving else 1

@@ -19,26 +19,42 @@ from pathlib import Path
 from typing import Any
 
 from nimbusd import __version__
+from nimbusd.core.deadlines import Deadlines
 from nimbusd.job import Job
 from nimbusd.master.manifest import manifest_digest
 from nimbusd.stages.errors import NimbusError
 from nimbusd.stages.runner import Pipeline, run_stages
 from nimbusd.stages.types import Episode, EpisodeRequest
+from nimbusd.supervisor.page import FIRST_WORKER, Line, own_line
 from nimbusd.supervisor.prctl import die_with_parent
+from nimbusd.supervisor.target import dump_stacks_when_asked
 from nimbusd.transport import messages as m
 from nimbusd.worker.link import DaemonLink
+from nimbusd.worker.progress import Progress
 
 log = logging.getLogger(__name__)
 
 BEAT_EVERY_S = 0.2
-"""Beats closer together than this are not sent: progress within a fifth of a second is the same progress."""
+"""Beats closer together than this are not sent: progress within a fifth of a second is the same progress. On the
+heartbeat page, which is what deadlines go by, every one counts."""
+WAIT_S = 10.0
+"""A worker that waits for a job or for work says within this time that it could take it."""
+CLOSE_S = 30.0
 
 
 class ComputeWorker:
-    """Turns leases into pieces. `link` leads to the daemon; `slot` is the name it knows us by."""
+    """Turns leases into pieces. `link` leads to the daemon; `slot` is the name it knows us by.
 
-    def __init__(self, link: DaemonLink, slot: str, device: str) -> None:
+    line: ours on the heartbeat page. start_timeout_s: for making the components.
+    """
+
+    def __init__(self, link: DaemonLink, slot: str, device: str, line: Line, start_timeout_s: float) -> None:
         self._link = link
+        self._line = line
+        self._working = Progress(line.work)
+        self._storing = Progress(line.store)
+        self._start_timeout_s = start_timeout_s
+        self._wait_s = WAIT_S
         self._slot = slot
         self._device = device
         self._leases: deque[m.Lease] = deque()
@@ -46,18 +62,22 @@ class ComputeWorker:
         self._entry: Mapping[str, Any] = {}
         self._lease_of: dict[tuple[str, int, int], m.EpisodeRef] = {}
         self._stage = ""
+        self._stored: m.EpisodeRef | None = None
         self._last_beat = 0.0
+        self._familiar: tuple[str, int] | None = None
 
     def run(self) -> None:
         """Introduce ourselves, make the components, and work until told to leave."""
         self._link.send(m.Hello(self._slot, os.getpid(), __version__))
-        welcome = self._link.receive()
+        welcome = self._wait_for_message()
         if isinstance(welcome, m.Drain):
             return
         if not isinstance(welcome, m.Welcome):
             raise NimbusError(f"the daemon said {type(welcome).__name__} instead of Welcome")
+        self._working.promise("open", self._start_timeout_s)
         job = Job.from_dict(welcome.job)
         output = Path(welcome.output)
+        self._wait_s = min(WAIT_S, job.limits.beat_timeout_s)
         try:
             pipeline = self._open(job)
         except NimbusError as error:
@@ -68,6 +88,7 @@ class ComputeWorker:
         except NimbusError as error:
             self._link.send(m.Fatal(self._slot, job.name, str(error)))
         finally:
+            self._working.promise("close", CLOSE_S)
             pipeline.close()
 
     def _open(self, job: Job) -> Pipeline:
@@ -78,8 +99,8 @@ class ComputeWorker:
             renderer=job.make("render"),
             writer=job.make("store"),
         )
-        for component in pipeline.components().values():
-            component.beat = self._beat
+        for stage, component in pipeline.components().items():
+            component.beat = self._store_beat if stage == "store" else self._beat
         pipeline.renderer.open(self._device)
         device = str(getattr(pipeline.renderer, "device_name", self._device))
         self._link.send(m.Ready(self._slot, device))
@@ -93,6 +114,7 @@ class ComputeWorker:
             "slot": self._slot,
             "nimbusd": __version__,
         }
+        self._limits, self._deadlines = job.limits, Deadlines(job.limits.beat_timeout_s)
         self._link.send(m.Pull(self._slot, 2))  # one to work on and one to go on with
         episodes = run_stages(
             pipeline,
@@ -103,6 +125,7 @@ class ComputeWorker:
             context=context,
             stored=self._report,
             seen=self._stage_began,
+            waits=self._wait_for_writer,
         )
         try:
             for episode in episodes:
@@ -119,10 +142,15 @@ class ComputeWorker:
             self._lease_of[ref.scene, ref.index, ref.attempt] = ref
             yield EpisodeRequest(job.name, ref.scene, ref.index, job.variant(ref.index), ref.attempt)
             self._current = None
+            self._line.limit_episode(0)
 
     def _next_lease(self) -> m.Lease | None:
         while True:
-            message = self._link.receive(timeout_s=0.0 if self._leases else None)
+            if self._leases:
+                self._working.promise("wait", self._wait_s)
+                message = self._link.receive(timeout_s=0.0)
+            else:
+                message = self._wait_for_message()
             if isinstance(message, m.Lease):
                 self._leases.append(message)
             elif isinstance(message, m.Drain):
@@ -133,21 +161,50 @@ class ComputeWorker:
             else:
                 raise NimbusError(f"the daemon sent an unexpected {type(message).__name__}")
 
-    # --- progress; called from the working threads only ---
+    def _wait_for_message(self) -> m.Message:
+        """The next message. Whoever waits in vain still shows that it could take one."""
+        while True:
+            self._working.promise("wait", self._wait_s)
+            if (message := self._link.receive(timeout_s=self._wait_s / 4)) is not None:
+                return message
+
+    # --- progress; each thread says its own ---
 
     def _stage_began(self, stage: str, episode: Episode) -> None:
+        request = episode.request
+        first = request.attempt == 1  # what was perhaps killed too soon has all its time at the next attempt
+        if stage == "store":  # in the writer thread: it overlaps the next episode, whose stage is the one to show
+            self._stored = self._ref(episode)
+            self._storing.begin(stage, self._deadlines, first)
+        else:
+            self._stage = stage
+            self._working.begin(stage, self._deadlines, first and self._familiar == (request.scene, request.variant))
         if stage == "load":
             episode.context = {**episode.context, "started_unix_s": time.time()}
-        if stage != "store":  # storing overlaps the next episode, whose stage is the one to show
-            self._stage = stage
+            if (limit_s := self._limits.episode_timeout_s) is not None:
+                self._line.limit_episode(time.monotonic_ns() + int(limit_s * 1e9))
+        if stage == "render":  # once through, and all that a new scene costs has been paid
+            self._familiar = (request.scene, request.variant)
         self._link.send(m.Beat(self._slot, self._ref(episode), stage))
 
+    def _wait_for_writer(self) -> None:
+        self._line.limit_episode(0)
+        self._working.rest()
+
     def _beat(self) -> None:
+        self._working.beat()
+        self._tell_beat(self._current, self._stage)
+
+    def _store_beat(self) -> None:
+        self._storing.beat()
+        self._tell_beat(self._stored, "store")
+
+    def _tell_beat(self, ref: m.EpisodeRef | None, stage: str) -> None:
         now = time.monotonic()
-        if now - self._last_beat < BEAT_EVERY_S or self._current is None:
+        if now - self._last_beat < BEAT_EVERY_S or ref is None:
             return
         self._last_beat = now
-        self._link.send(m.Beat(self._slot, self._current, self._stage))
+        self._link.send(m.Beat(self._slot, ref, stage))
 
     def _ref(self, episode: Episode) -> m.EpisodeRef:
         request = episode.request
@@ -155,6 +212,12 @@ class ComputeWorker:
 
     def _report(self, episode: Episode) -> None:
         """Tell the daemon how an episode ended. Called from the writer thread, or ours if it failed before."""
+        self._tell_end(episode)
+        if "store" in episode.timings_s:
+            self._stored = None
+            self._storing.rest()
+
+    def _tell_end(self, episode: Episode) -> None:
         ref = self._ref(episode)
         del self._lease_of[ref.scene, ref.index, ref.attempt]
         if (failure := episode.failure) is not None:
@@ -186,15 +249,22 @@ def main() -> int:
     parser.add_argument("--parent", type=int, required=True, help="pid of the daemon; we die with it")
     parser.add_argument("--device", default="auto", help="device for the renderer: auto, cpu, cuda:0")
     parser.add_argument("--cpus", default="", help="CPU cores to run on, such as 0,1; default all")
+    parser.add_argument("--page", type=int, help="file descriptor of the heartbeat page; default: nobody watches")
+    parser.add_argument("--line", type=int, default=FIRST_WORKER, help="our line on the page")
+    parser.add_argument("--stacks", help="file to write our threads' stacks to, if we are asked")
+    parser.add_argument("--start-timeout", type=float, default=300.0, help="seconds for making the components")
     args = parser.parse_args()
     die_with_parent(args.parent)
+    if args.stacks:
+        dump_stacks_when_asked(args.stacks)
     faulthandler.enable()
+    line = own_line(args.page, args.line)
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
     if args.cpus:
         os.sched_setaffinity(0, {int(cpu) for cpu in args.cpus.split(",")})
     link = DaemonLink(args.endpoint)
     try:
-        ComputeWorker(link, args.slot, args.device).run()
+        ComputeWorker(link, args.slot, args.device, line, args.start_timeout).run()
         link.send(m.Bye(args.slot))
     finally:
         link.close()

@@ -34,6 +34,7 @@ from nimbusd.stages.errors import NimbusError
 from nimbusd.stages.store.piece import PIECES, draft_of, piece_folder
 from nimbusd.stages.types import EpisodeRequest
 from nimbusd.supervisor.process import WorkerProcess
+from nimbusd.supervisor.watch import Watch
 from nimbusd.transport import control as c
 from nimbusd.transport import messages as m
 from nimbusd.worker.environment import LoadMeter, environment_hash, packages
@@ -45,6 +46,9 @@ TICK_S = 0.2
 BYE_TIMEOUT_S = 1.0
 ACKNOWLEDGED_WITHIN_S = 10.0
 """How long a node that leaves waits for the master to acknowledge what it made."""
+START_TIMEOUT_S = 300.0
+BACKSTOP_S = 5.0
+"""How much later than the watchdog the daemon itself kills the silent: the time to replace a watchdog, and a kill."""
 _FINAL = frozenset({"asset_error"})
 """Reasons that trying again cannot change."""
 _BLAMELESS = frozenset({"disk_full"})
@@ -80,7 +84,7 @@ class Node:
         self._watch = watch
         self._clock = clock
         self._machine = NodeMachine(self._name, self._session, len(slots))
-        self._pool = pool.WorkerPool(self._slots)
+        self._pool = pool.WorkerPool(self._slots, START_TIMEOUT_S, grace_s=BACKSTOP_S)
         self._jobs: dict[JobId, Job] = {}
         self._entries: dict[LeaseId, dict[str, Any]] = {}
         self._unknown: dict[JobId, list[c.Lease]] = {}
@@ -111,6 +115,7 @@ class Node:
         """Work until drained. Raises NimbusError if no compute worker can run here."""
         folder = Path(tempfile.mkdtemp(prefix="nimbusd-"))
         self._endpoint = f"ipc://{folder}/node"
+        self._watchdog = Watch(folder, len(self._slots), self._condemned, self._watchdog_runs)
         context = zmq.asyncio.Context()
         self._socket = context.socket(zmq.ROUTER)
         self._socket.setsockopt(zmq.LINGER, 0)
@@ -119,7 +124,8 @@ class Node:
         try:
             async with asyncio.TaskGroup() as group:
                 self._group = group
-                helpers = [group.create_task(task) for task in (self._receive(), self._tick(), self._carry_out())]
+                tasks = (self._watchdog.run(), self._receive(), self._tick(), self._carry_out())
+                helpers = [group.create_task(task) for task in tasks]
                 self._order(self._pool.start(self._clock()))
                 await self._over.wait()
                 for helper in helpers:
@@ -390,7 +396,10 @@ class Node:
             return
         argv = [sys.executable, "-m", "nimbusd.worker.compute", "--endpoint", self._endpoint, "--slot", worker]
         argv += ["--parent", str(os.getpid()), "--device", slot.device, "--cpus", ",".join(map(str, slot.cpus))]
-        process = await WorkerProcess.spawn(argv, environment(slot))
+        seat = self._watchdog.seat(START_TIMEOUT_S)
+        argv += [*seat.options, "--start-timeout", str(START_TIMEOUT_S)]
+        process = await WorkerProcess.spawn(argv, {**environment(slot), **dict([seat.env])}, [seat.fd])
+        self._watchdog.seated(seat, process.pid)
         self._processes[worker] = process
         if self._over.is_set():
             process.kill()
@@ -404,13 +413,22 @@ class Node:
         self._last_words[worker] = process.output()
         del self._processes[worker]
         self._addresses.pop(worker, None)
+        if (killing := await self._watchdog.rise(seat, process.pid)) is not None:
+            self._pool_fact(pool.WorkerKilled(worker, killing.reason, killing.stack))
         self._pool_fact(pool.WorkerExited(worker, returncode))
+
+    def _condemned(self, pid: int, reason: str) -> None:
+        worker = next((worker for worker, process in self._processes.items() if process.pid == pid), None)
+        log.warning("killing worker %s: %s", worker or f"with pid {pid}", reason)
+
+    def _watchdog_runs(self, pid: int) -> None:
+        log.info("the watchdog runs as pid %d", pid)
 
     def _said_bye(self, worker: WorkerId) -> asyncio.Event:
         return self._byes.setdefault(worker, asyncio.Event())
 
     def _lost(self, order: pool.ReportLost) -> None:
-        evidence = self._last_words.pop(order.worker, "")
+        evidence = "\n".join(filter(None, (order.stack, self._last_words.pop(order.worker, ""))))
         self._job_of.pop(order.worker, None)
         self._stages.pop(order.worker, None)
         if pieces := list(self._at_work.pop(order.worker, {}).values()):
