@@ -24,7 +24,7 @@ PATIENCE_S = 4.0
 """For how long a slot may idle beside work, when nothing was lost or cut off; a lost message costs a death more."""
 
 
-MOST_JITTER_S = 0.5
+MOST_LAG_S = 0.5
 """Where messages take longer than that, slots wait for them."""
 
 
@@ -118,7 +118,7 @@ class Invariants:
         cluster, now = self._cluster, self._cluster.clock.now
         if cluster.network.lost != self._lost:
             self._lost, self._calm_since = cluster.network.lost, now
-        if cluster.network.weather.jitter_s > MOST_JITTER_S:
+        if max(cluster.network.weather.jitter_s, cluster.network.lag_s()) > MOST_LAG_S:
             self._hungry_since, self._calm_since = {}, now
             return
         patience_s = PATIENCE_S + (cluster.dead_after_s if now - self._calm_since < 4 * cluster.dead_after_s else 0.0)

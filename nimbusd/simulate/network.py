@@ -53,6 +53,10 @@ class Network:
         """Whether nothing gets through in this direction."""
         return (source, target) in self._cut
 
+    def lag_s(self) -> float:
+        """For how long a message that is sent now may have to wait for those before it."""
+        return max(self._last.values(), default=0.0) - self._clock.now
+
     def send(
         self, source: str, target: str, deliver: Callable[[T], None], message: T, *, in_order: bool = False
     ) -> None:

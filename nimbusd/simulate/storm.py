@@ -70,7 +70,9 @@ def main() -> None:
             print(f"seed {seed} fails: {what}\nreplay it: python -m nimbusd.simulate.storm --replay {seed}")
             sys.exit(1)
         done += size
-        print(f"\r{done} of {args.seeds} seeds, {done / (time.monotonic() - began):.0f}/s", end="", file=sys.stderr)
+        if sys.stderr.isatty():
+            rate = done / (time.monotonic() - began)
+            print(f"\r{done} of {args.seeds} seeds, {rate:.0f}/s", end="", file=sys.stderr)
     took_s = time.monotonic() - began
     print(f"\r{done} clusters, no invariant violated, {took_s:.1f} s, {done / took_s:.0f} seeds/s")
 
