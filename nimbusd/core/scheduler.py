@@ -62,7 +62,7 @@ class Scheduler:
                 return self._returned(fact)
             case NodeSeen():
                 before = self.nodes.hello(fact, now)
-                return self._lose(before, "has restarted") if before is not None else []
+                return self._lose(before, "restarted") if before is not None else []
             case NodeLeft(node, session, why):
                 known = self.nodes.get(node)
                 if known is None or known.session != session:
