@@ -167,7 +167,7 @@ def test_a_worker_that_deadlocks_on_import_dies_and_tells_where(bench: Bench, tm
 
 
 def test_a_worker_that_hangs_before_it_can_do_anything_dies(bench: Bench) -> None:
-    child = bench.worker("")
+    child = bench.worker("signal.pause()")
     os.kill(child.pid, signal.SIGSTOP)  # somewhere in the start of its interpreter
     bench.page.line(FIRST_WORKER).work.owe("start", 0.0, time.monotonic_ns())
     killed = bench.killing()
