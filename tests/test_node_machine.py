@@ -271,6 +271,15 @@ def test_credit_is_a_slot_each_while_costs_are_unknown_and_much_more_when_they_a
     assert beat.credit >= 1000
 
 
+def test_a_worker_that_is_idle_is_told_of_though_another_has_more_than_it_can_do() -> None:
+    story = Story(W1)
+    story.tell(lease(1, "s", 9))
+    story.tell(WorkerPulls(W1, 1))
+    story.tell(RevokeLease(NODE, LeaseId(1), (2, 3, 4, 5, 6, 7, 8)))  # W1 still has two of them
+    (beat,) = (order for order in story.tell(WorkerWaits(W2)) if isinstance(order, HeartbeatSeen))
+    assert beat.credit == 1
+
+
 def test_long_episodes_are_not_queued() -> None:
     story = Story(W1, W2)
     story.tell(lease(1, "s", 1))

@@ -457,14 +457,22 @@ class NodeMachine:
         return min(MOST_AHEAD, self._slots + math.ceil(AHEAD_S * self._slots / max(self._cost.value, 1e-6)))
 
     def _credit(self) -> int:
-        return 0 if self._draining else max(0, self._slots + self._ahead() - self._holding)
+        if self._draining:
+            return 0
+        return max(0, self._slots + self._ahead() - self._holding, self._idle_workers() - self._waiting)
+
+    def _idle_workers(self) -> int:
+        """Workers that have nothing, though others may have more than one episode, one of them long."""
+        return sum(known.is_wanted() and not known.given for known in self._workers.values())
 
     def _worth_telling(self, now: float) -> bool:
         """A heartbeat is due, or half of what we can hold is free and the master does not know it."""
         if now - self._told_at >= self._heartbeat_s:
             return True
         credit = self._credit()
-        return credit != self._told_credit and 2 * self._holding <= self._slots + self._ahead()
+        if credit == self._told_credit:
+            return False
+        return 2 * self._holding <= self._slots + self._ahead() or self._idle_workers() > self._waiting
 
     def _heartbeat(self, now: float) -> HeartbeatSeen:
         self._seq += 1
