@@ -60,6 +60,7 @@ class Watch:
 
     folder: where workers leave their stacks. workers: how many there can be at a time. condemned: is told a worker's
     pid and the reason at once when the watchdog has decided to kill it. started: is told each new watchdog's pid.
+    page: the heartbeat page, to read.
     """
 
     def __init__(
@@ -70,10 +71,10 @@ class Watch:
         started: Callable[[int], None],
     ) -> None:
         self._folder = folder
-        self._page = HeartbeatPage.create(workers)
+        self.page = HeartbeatPage.create(workers)
         self._condemned = condemned
         self._started = started
-        self._free = list(range(FIRST_WORKER, self._page.lines))
+        self._free = list(range(FIRST_WORKER, self.page.lines))
         self._reports, self._theirs = _socket_pair()
         self._awaited: dict[int, asyncio.Future[Killing]] = {}
         self._turns = 0
@@ -85,8 +86,8 @@ class Watch:
     async def run(self) -> None:
         """Keep one watchdog running, until cancelled. It kills what is left of the workers when we end."""
         loop = asyncio.get_running_loop()
-        self._page.line(DAEMON).prepare("loop", DAEMON_ALLOWANCE_S, time.monotonic_ns())
-        self._page.line(DAEMON).occupy(os.getpid(), proc.start_ticks(os.getpid()) or 0)
+        self.page.line(DAEMON).prepare("loop", DAEMON_ALLOWANCE_S, time.monotonic_ns())
+        self.page.line(DAEMON).occupy(os.getpid(), proc.start_ticks(os.getpid()) or 0)
         loop.add_reader(self._reports.fileno(), self._read)
         turning = asyncio.create_task(self._turn())
         process: asyncio.subprocess.Process | None = None
@@ -120,22 +121,22 @@ class Watch:
         """A place for a worker that is about to be started and owes its first beat within `allowance_s`."""
         assert self._free, "more compute workers than lines on the heartbeat page"
         number = self._free.pop(0)
-        generation = self._page.line(number).prepare("start", allowance_s, time.monotonic_ns())
+        generation = self.page.line(number).prepare("start", allowance_s, time.monotonic_ns())
         options = (
             "--page",
-            str(self._page.fd),
+            str(self.page.fd),
             "--line",
             str(number),
             "--stacks",
             stack_path(str(self._folder), number),
         )
-        env = (proc.MARK, proc.mark(self._page.page_id, number, generation))
-        return Seat(number, generation, options, env, self._page.fd)
+        env = (proc.MARK, proc.mark(self.page.page_id, number, generation))
+        return Seat(number, generation, options, env, self.page.fd)
 
     def seated(self, seat: Seat, pid: int) -> None:
         """The worker runs. The watchdog takes nobody for it who is no child of ours."""
         if (ticks := proc.start_ticks(pid)) is not None:
-            self._page.line(seat.line).occupy(pid, ticks)
+            self.page.line(seat.line).occupy(pid, ticks)
 
     async def rise(self, seat: Seat, pid: int | None) -> Killing | None:
         """The worker is gone, or was never started: free its place. Returns why, if the watchdog killed it."""
@@ -148,19 +149,19 @@ class Watch:
             except TimeoutError:
                 log.warning("the watchdog condemned pid %d, and did not say that it killed it", pid)
             del self._awaited[pid]
-        self._page.line(seat.line).vacate()
+        self.page.line(seat.line).vacate()
         self._free.append(seat.line)
         return killing
 
     # --- the watchdog ---
 
     async def _start(self) -> asyncio.subprocess.Process:
-        argv = [sys.executable, "-m", "nimbusd.supervisor.watchdog", str(self._page.fd), str(self._theirs.fileno())]
+        argv = [sys.executable, "-m", "nimbusd.supervisor.watchdog", str(self.page.fd), str(self._theirs.fileno())]
         process = await asyncio.create_subprocess_exec(
             *(*argv, str(os.getpid()), str(self._folder)),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
-            pass_fds=(self._page.fd, self._theirs.fileno()),
+            pass_fds=(self.page.fd, self._theirs.fileno()),
             start_new_session=True,
         )
         self._pid = process.pid
@@ -170,10 +171,10 @@ class Watch:
 
     async def _turn(self) -> None:
         """Beat for the daemon, and look whether the watchdog does."""
-        own = self._page.line(DAEMON).work
+        own = self.page.line(DAEMON).work
         while True:
             own.owe("loop", DAEMON_ALLOWANCE_S, time.monotonic_ns())
-            beats = self._page.line(WATCHDOG).working().counter
+            beats = self.page.line(WATCHDOG).working().counter
             if beats != self._beats_seen:
                 self._beats_seen, self._silent_turns, self._starting = beats, 0, False
             self._silent_turns += 1

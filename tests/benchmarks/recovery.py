@@ -1,0 +1,202 @@
+"""How soon a hung worker is dead, its slot at work again, and a dead watchdog back.
+
+    python -m tests.benchmarks.recovery [--trials 100] [--limit 0.5] [--json]
+
+Hangs: a real node with one slot runs a job whose renderer, every second time, beats, notes the time, and then hangs
+in C code with the GIL held. "Hang to kill" is from the deadline that this beat set (its time + the job's
+beat_timeout_s) until the process is dead; "kill to work" from there until another process renders in that slot,
+which is the start of an interpreter, the imports, and the load of the scene (no spare worker is kept warm).
+
+Watchdog: one that watches an idle page is killed; "death to return" is until another one has looked at the page.
+
+Exits with 1 unless every kill came within 0.5 s of the deadline and every watchdog was back within 1 s.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import ctypes
+import itertools
+import json
+import os
+import select
+import signal
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from nimbusd import events
+from nimbusd.embedded import JobRun
+from nimbusd.job import read_job
+from nimbusd.stages.base import ComponentArgs
+from nimbusd.stages.types import Observation, Sequence
+from nimbusd.supervisor.page import WATCHDOG
+from nimbusd.supervisor.watch import Watch
+from nimbusd.worker.slots import cpu_slots
+from tests.toy import ToyRenderer
+
+MOST_LATE_S = 0.5
+MOST_AWAY_S = 1.0
+RENDER_S = 0.2
+
+
+class HangArgs(ComponentArgs):
+    """log: where each rendering and each hang is noted, with pid and CLOCK_MONOTONIC ns."""
+
+    log: Path
+
+
+class HangingRenderer(ToyRenderer):
+    """Hangs in every second sequence that any worker renders."""
+
+    args_model = HangArgs
+    args: Any
+
+    def gen_obs(self, seq: Sequence) -> Observation:
+        rendered = self._note("render")
+        time.sleep(RENDER_S)  # with the GIL free, so that the writer thread gets the episode before this one done
+        if rendered % 2:
+            self.beat()
+            self._note("hang")
+            ctypes.PyDLL(None).pause()
+        return super().gen_obs(seq)
+
+    def _note(self, what: str) -> int:
+        with self.args.log.open("a") as file:
+            file.write(f"{what} {os.getpid()} {time.monotonic_ns()}\n")
+        return str(self.args.log.read_text()).count("render")
+
+
+class Deaths:
+    """When each worker died, seen from threads that wait for nothing else."""
+
+    def __init__(self) -> None:
+        self.at_ns: dict[int, int] = {}
+        self._threads: list[threading.Thread] = []
+
+    def __call__(self, event: events.Event) -> None:
+        if isinstance(event, events.WorkerUp):
+            thread = threading.Thread(target=self._wait, args=(event.pid, os.pidfd_open(event.pid)), daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def _wait(self, pid: int, pidfd: int) -> None:
+        select.select([pidfd], [], [])
+        self.at_ns[pid] = time.monotonic_ns()
+        os.close(pidfd)
+
+    def join(self) -> None:
+        for thread in self._threads:
+            thread.join()
+
+
+def job_of(folder: Path, trials: int, limit_s: float) -> dict[str, Any]:
+    stages = {"load": "ToyLoader", "plan": "ToyPlanner", "store": "ToyWriter"}
+    pipeline: dict[str, Any] = {stage: {"component": f"tests.toy:{name}"} for stage, name in stages.items()}
+    pipeline["render"] = {
+        "component": "tests.benchmarks.recovery:HangingRenderer",
+        "args": {"log": str(folder / "log")},
+    }
+    return {
+        "name": "recovery",
+        "output": str(folder / "out"),
+        "scenes": [{"name": "a"}],
+        "episodes_per_scene": trials,
+        "pipeline": pipeline,
+        # A hang takes along what the writer thread had not finished: the same episode may be hit again and again.
+        "limits": {"beat_timeout_s": limit_s, "attempts": 1000},
+    }
+
+
+async def hangs(trials: int, limit_s: float, folder: Path) -> tuple[list[float], list[float]]:
+    """Seconds from deadline to death, and from death to work, of each hang."""
+    path = folder / "job.yaml"
+    path.write_text(yaml.safe_dump(job_of(folder, trials, limit_s)))
+    deaths = Deaths()
+    ended = await JobRun(read_job(path), cpu_slots(1), deaths).run()
+    assert ended.status == "complete", ended
+    deaths.join()
+    notes = [line.split() for line in (folder / "log").read_text().splitlines()]
+    late, idle = [], []
+    for (what, pid, at_ns), (_, _, next_ns) in itertools.pairwise(notes):
+        if what == "hang":
+            died_ns = deaths.at_ns[int(pid)]
+            late.append((died_ns - int(at_ns)) / 1e9 - limit_s)
+            idle.append((int(next_ns) - died_ns) / 1e9)
+    return late, idle
+
+
+async def returns(trials: int, folder: Path) -> list[float]:
+    """Seconds from the death of a watchdog until another one has looked at the page."""
+    return [await _one_return(folder) for _ in range(trials)]
+
+
+async def _one_return(folder: Path) -> float:
+    pids: asyncio.Queue[int] = asyncio.Queue()
+    watch = Watch(folder, 1, lambda *_: None, pids.put_nowait)
+    running = asyncio.create_task(watch.run())
+    try:
+        first = await pids.get()
+        await _looked(watch, time.monotonic_ns())
+        died_ns = time.monotonic_ns()
+        os.kill(first, signal.SIGKILL)
+        await pids.get()
+        return (await _looked(watch, time.monotonic_ns()) - died_ns) / 1e9
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+async def _looked(watch: Watch, since_ns: int) -> int:
+    """The time when the watchdog is first seen to have looked at the page after `since_ns`."""
+    line = watch.page.line(WATCHDOG)
+    while line.working().deadline_ns - int(line.working().allowance_s * 1e9) < since_ns:  # noqa: ASYNC110 - page only
+        await asyncio.sleep(0.001)
+    return time.monotonic_ns()
+
+
+def summary(values: list[float]) -> dict[str, float]:
+    return {
+        "trials": len(values),
+        "min_s": round(min(values), 3),
+        "median_s": round(statistics.median(values), 3),
+        "max_s": round(max(values), 3),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="tests.benchmarks.recovery", description=__doc__.splitlines()[0])
+    parser.add_argument("--trials", type=int, default=100)
+    parser.add_argument("--limit", type=float, default=0.5, help="the job's beat_timeout_s")
+    parser.add_argument("--json", action="store_true")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="recovery-") as name:
+        late, idle = asyncio.run(hangs(args.trials, args.limit, Path(name)))
+        away = asyncio.run(returns(args.trials, Path(name)))
+    table = {
+        "hang to kill, beyond the deadline": summary(late),
+        "kill to work in the slot, cold": summary(idle),
+        "watchdog: death to return": summary(away),
+    }
+    ok = max(late) <= MOST_LATE_S and max(away) <= MOST_AWAY_S
+    if args.json:
+        print(json.dumps({**table, "ok": ok}))
+    else:
+        print(f"{'':<36}{'trials':>8}{'min s':>9}{'median s':>10}{'max s':>9}")
+        for what, row in table.items():
+            print(f"{what:<36}{row['trials']:>8}{row['min_s']:>9.3f}{row['median_s']:>10.3f}{row['max_s']:>9.3f}")
+        print(
+            "all kills and returns in time" if ok else f"NOT in time: {MOST_LATE_S} s and {MOST_AWAY_S} s are allowed"
+        )
+    sys.exit(0 if ok else 1)
+
+
+if __name__ == "__main__":
+    main()
