@@ -113,7 +113,8 @@ class Node:
 
     async def run(self) -> None:
         """Work until drained. Raises NimbusError if no compute worker can run here."""
-        folder = Path(tempfile.mkdtemp(prefix="nimbusd-"))
+        runtime = os.environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]  # a service's own, in memory
+        folder = Path(tempfile.mkdtemp(prefix="nimbusd-", dir=runtime or None))
         self._endpoint = f"ipc://{folder}/node"
         self._watchdog = Watch(folder, len(self._slots), self._condemned, self._watchdog_runs)
         context = zmq.asyncio.Context()
