@@ -362,6 +362,14 @@ def test_a_lease_is_split_when_another_node_has_nothing_to_do() -> None:
     assert {lease.node for lease in grants(given_back)} == {B}
 
 
+def test_what_is_given_back_goes_to_the_idle_node_though_another_jobs_episodes_are_not_for_it() -> None:
+    story, lease = share_out()
+    story.tell(JobAdded(plan(scene("t", 9), job=OTHER, environment="elsewhere")))
+    story.beat(A, credit=0, running=[(lease, lease.spans[0].start, 1.0)])
+    asked = [order for order in story.beat(B, credit=2) if isinstance(order, RevokeLease)]
+    assert {lease.node for lease in grants(story.tell(EpisodesReturned(A, asked[0].lease, asked[0].indexes)))} == {B}
+
+
 def test_what_was_asked_back_is_not_asked_for_again_at_once() -> None:
     story, lease = share_out()
     story.beat(A, credit=0, running=[(lease, lease.spans[0].start, 1.0)])

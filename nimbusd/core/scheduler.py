@@ -39,6 +39,10 @@ class Scheduler:
         self._grants = Grants(self.tasks, self.nodes)
         self._balance = Balance(self.tasks, self.nodes)
         self._hungry: dict[NodeId, None] = {}
+        """Nodes that may take something."""
+        self._starved: dict[NodeId, None] = {}
+        """Nodes that could take something, but nothing of what was pending then."""
+        self._left_pending = 0
         self._balance_at = 0.0
         self._draining = False
 
@@ -94,7 +98,7 @@ class Scheduler:
             self.nodes.remove(node.name)
             orders += self._lose(node, f"has been silent for {self.nodes.dead_after_s:g} s")
         orders += self.tasks.resume_paused(now)
-        if not self._draining and self._hungry:
+        if not self._draining and (self._hungry or self._starved):
             orders += self._feed(now)
         return orders
 
@@ -150,6 +154,7 @@ class Scheduler:
 
     def _lose(self, node: Node, why: str) -> list[Order]:
         self._hungry.pop(node.name, None)
+        self._starved.pop(node.name, None)
         running = [(running.lease, running.index) for running in node.running]
         orders, returned = self.tasks.lost(node.name, running, why)
         return [*orders, NodeLost(node.name, why, returned)]
@@ -179,16 +184,24 @@ class Scheduler:
     def _feed(self, now: float) -> list[Order]:
         """Lease to whoever can take something, the emptiest first; then look after those who got nothing.
 
-        They are asked again when they say something, at their next heartbeat at the latest.
+        They are asked again when more is pending than before, or when they say something.
         """
         orders: list[Order] = []
+        pending = sum(job.pending.episodes for job in self.tasks if job.state is JobState.RUNNING)
+        if pending > self._left_pending:
+            self._hungry |= self._starved
+            self._starved.clear()
         hungry = [node for name in self._hungry if (node := self.nodes.get(name)) is not None]
-        if any(job.pending.episodes for job in self.tasks if job.state is JobState.RUNNING):
+        if pending:
             if len(hungry) > 1:
                 hungry.sort(key=lambda node: (self.tasks.open_episodes(node.name) / max(1, node.slots), node.name))
             for node in hungry:
-                orders += self._grants.grant(node, now)
+                granted = self._grants.grant(node, now)
+                orders += granted
+                if not granted:
+                    self._starved[node.name] = None
             self._hungry.clear()
+        self._left_pending = sum(job.pending.episodes for job in self.tasks if job.state is JobState.RUNNING)
         if now >= self._balance_at:
             idle = [node for node in hungry if self._grants.credit(node) > 0 and idle_slots(node, self.tasks)]
             if idle:
