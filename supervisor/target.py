@@ -17,7 +17,8 @@ from nimbusd.supervisor.page import Occupant
 STACK_SIGNAL = signal.SIGRTMIN + 7
 """Asks a compute worker for the stacks of its threads. Not one of those that libraries take for themselves."""
 _TO_GROUP = 1 << 2  # PIDFD_SIGNAL_PROCESS_GROUP, Linux 6.9
-_MOST_STACK_BYTES = 16_000
+_MOST_STACK_BYTES = 11_000
+"""So much of its end, where the main thread is: less than what the ledger keeps of the end of an evidence."""
 _SWEEP_S = 5.0
 
 
@@ -145,7 +146,8 @@ def read_stack(path: str) -> str:
     """What a worker wrote when it was asked; empty if it could not."""
     try:
         with open(path, "rb") as file:
-            return file.read(_MOST_STACK_BYTES).decode(errors="replace")
+            file.seek(max(0, os.fstat(file.fileno()).st_size - _MOST_STACK_BYTES))
+            return file.read().decode(errors="replace")
     except OSError:
         return ""
 

@@ -25,6 +25,7 @@ from nimbusd.supervisor.page import DAEMON, FIRST_WORKER, HeartbeatPage
 from nimbusd.supervisor.process import WorkerProcess
 from nimbusd.supervisor.watch import Killing, Seat, Watch
 from nimbusd.supervisor.watchdog import stack_path
+from tests.cluster import Cluster, gate_of, toy_job
 
 pytestmark = pytest.mark.processes
 
@@ -434,4 +435,75 @@ async def test_a_watch_that_ends_leaves_no_process(tmp_path: Path) -> None:
         watchdog = await node.watchdog()
     await asyncio.wait_for(process.wait(), PATIENCE_S)
     for pid in (process.pid, watchdog):
+        gone(pid)
+
+
+# --- whole nodes ---
+
+
+def test_the_failure_of_a_hung_episode_carries_the_stack_to_the_master(tmp_path: Path) -> None:
+    components = {"load": "ToyLoader", "plan": "ToyPlanner", "store": "ToyWriter"}
+    stages: dict[str, Any] = {stage: {"component": f"tests.toy:{name}"} for stage, name in components.items()}
+    faults = {"kind": "hang", "marks": str(tmp_path / "marks"), "always": True}
+    stages["render"] = {"component": "tests.toy:FaultyRenderer", "args": faults}
+    limits = {"beat_timeout_s": 1.0, "attempts": 1}
+    job = toy_job(tmp_path, scenes=[{"name": "a"}], episodes_per_scene=1, exact=False, pipeline=stages, limits=limits)
+    with Cluster(tmp_path) as cluster:
+        node = cluster.start_node("w1")
+        client = cluster.client()
+        client.submit(job)
+        client.wait(job.name, PATIENCE_S)
+        (failure,) = client.failures(job.name)
+        assert (failure.state, failure.stage, failure.reason) == ("quarantined", "render", "hang")
+        assert failure.detail == "killed: no progress in stage render for 1 s"
+        assert "in _fail" in failure.evidence
+        assert node.said("killing worker cpu:0#1: no progress in stage render for 1 s")
+        cluster.stop_nodes()
+
+
+def test_a_node_whose_watchdog_is_killed_loses_no_worker_and_no_episode(tmp_path: Path) -> None:
+    job = toy_job(tmp_path)
+    with Cluster(tmp_path) as cluster:
+        node = cluster.start_node("w1", workers=2)
+        client = cluster.client()
+        client.submit(job)
+        node.wait_for(r"scene='c', index=\d+, attempt=1, stage='render'")  # the first of them waits at the gate
+        workers = {worker.pid for worker in node.compute_workers()}
+        (watchdog,) = node.watchdogs()
+        mark = node.mark()
+        watchdog.kill()
+        node.wait_for("the watchdog runs as pid", after=mark)
+        assert {worker.pid for worker in node.compute_workers()} == workers
+        gate_of(tmp_path, job.name).touch()
+        assert client.wait(job.name, PATIENCE_S).state == "complete"
+        assert not node.said("WorkerDown")
+        cluster.stop_nodes()
+
+
+def test_a_node_that_is_killed_leaves_neither_workers_nor_a_watchdog_nor_what_workers_started(tmp_path: Path) -> None:
+    script = f"""
+import asyncio, os, sys
+from pathlib import Path
+from tests.test_watchdog import SPAWN, start
+from nimbusd.supervisor.watch import Watch
+async def main():
+    watch = Watch(Path({str(tmp_path)!r}), 1, lambda *_: None, lambda pid: print(pid, flush=True))
+    running = asyncio.create_task(watch.run())
+    _, process = await start(watch, SPAWN + "line.work.rest()\\nprint('spawned', flush=True)\\ntime.sleep(1000)")
+    reading = asyncio.create_task(process.wait())
+    print(process.pid, flush=True)
+    while "spawned" not in process.output():
+        await asyncio.sleep(0.01)
+    print("spawned", flush=True)
+    await asyncio.gather(running, reading)
+asyncio.run(main())
+"""
+    node = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert node.stdout is not None
+    watched = [int(node.stdout.readline()) for _ in range(2)]
+    children = Path(stack_path(str(tmp_path), FIRST_WORKER) + ".children")
+    assert node.stdout.readline() == "spawned\n"
+    node.kill()
+    node.communicate()
+    for pid in [*watched, *map(int, children.read_text().split())]:
         gone(pid)

@@ -429,7 +429,7 @@ class Node:
         return self._byes.setdefault(worker, asyncio.Event())
 
     def _lost(self, order: pool.ReportLost) -> None:
-        evidence = "\n".join(filter(None, (order.stack, self._last_words.pop(order.worker, ""))))
+        evidence = "\n".join(filter(None, (self._last_words.pop(order.worker, ""), order.stack)))
         self._job_of.pop(order.worker, None)
         self._stages.pop(order.worker, None)
         if pieces := list(self._at_work.pop(order.worker, {}).values()):
