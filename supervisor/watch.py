@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -13,6 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from nimbusd.supervisor import proc
 from nimbusd.supervisor.page import DAEMON, FIRST_WORKER, WATCHDOG, HeartbeatPage
@@ -55,11 +57,17 @@ class Killing:
     stack: str
 
 
+class _Running(NamedTuple):
+    pid: int
+    pidfd: int
+
+
 class Watch:
     """A node's watch over its compute workers. `run` keeps a watchdog alive; the rest may be called before.
 
     folder: where workers leave their stacks. workers: how many there can be at a time. condemned: is told a worker's
-    pid and the reason at once when the watchdog has decided to kill it. started: is told each new watchdog's pid.
+    pid and the reason at once when the watchdog has decided to kill it. started: is told each new watchdog's pid
+    when it has looked at the page for the first time.
     page: the heartbeat page, to read.
     """
 
@@ -77,11 +85,11 @@ class Watch:
         self._free = list(range(FIRST_WORKER, self.page.lines))
         self._reports, self._theirs = _socket_pair()
         self._awaited: dict[int, asyncio.Future[Killing]] = {}
-        self._turns = 0
         self._beats_seen = 0
         self._silent_turns = 0
         self._starting = True
-        self._pid: int | None = None
+        self._process: asyncio.subprocess.Process | None = None
+        self._running: _Running | None = None
 
     async def run(self) -> None:
         """Keep one watchdog running, until cancelled. It kills what is left of the workers when we end."""
@@ -89,31 +97,17 @@ class Watch:
         self.page.line(DAEMON).prepare("loop", DAEMON_ALLOWANCE_S, time.monotonic_ns())
         self.page.line(DAEMON).occupy(os.getpid(), proc.start_ticks(os.getpid()) or 0)
         loop.add_reader(self._reports.fileno(), self._read)
-        turning = asyncio.create_task(self._turn())
-        process: asyncio.subprocess.Process | None = None
         try:
-            short_lives = 0
-            while True:
-                try:
-                    process = await self._start()
-                except OSError as error:
-                    log.error("the watchdog cannot be started (%s): tried again", error)
-                    await asyncio.sleep(_RESTART_PAUSES_S[-1])
-                    continue
-                began = loop.time()
-                status = await process.wait()
-                short_lives = short_lives + 1 if loop.time() - began < _LIVED_LONG_S else 0
-                self._pid = None
-                log.error("the watchdog (pid %d) ended with status %d: started anew", process.pid, status)
-                await asyncio.sleep(_RESTART_PAUSES_S[min(short_lives, len(_RESTART_PAUSES_S) - 1)])
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._turn())
+                group.create_task(self._keep())
         finally:
-            turning.cancel()
-            await asyncio.gather(turning, return_exceptions=True)
             loop.remove_reader(self._reports.fileno())
             self._theirs.close()
             self._reports.close()  # which is the watchdog's sign to end
-            if process is not None and process.returncode is None:
-                await process.wait()
+            self._let_go()
+            if self._process is not None and self._process.returncode is None:
+                await self._process.wait()
 
     # --- workers ---
 
@@ -155,6 +149,23 @@ class Watch:
 
     # --- the watchdog ---
 
+    async def _keep(self) -> None:
+        loop = asyncio.get_running_loop()
+        short_lives = 0
+        while True:
+            try:
+                self._process = process = await self._start()
+            except OSError as error:
+                log.error("the watchdog cannot be started (%s): tried again", error)
+                await asyncio.sleep(_RESTART_PAUSES_S[-1])
+                continue
+            began = loop.time()
+            status = await process.wait()
+            short_lives = short_lives + 1 if loop.time() - began < _LIVED_LONG_S else 0
+            self._let_go()
+            log.error("the watchdog (pid %d) ended with status %d: started anew", process.pid, status)
+            await asyncio.sleep(_RESTART_PAUSES_S[min(short_lives, len(_RESTART_PAUSES_S) - 1)])
+
     async def _start(self) -> asyncio.subprocess.Process:
         argv = [sys.executable, "-m", "nimbusd.supervisor.watchdog", str(self.page.fd), str(self._theirs.fileno())]
         process = await asyncio.create_subprocess_exec(
@@ -164,10 +175,15 @@ class Watch:
             pass_fds=(self.page.fd, self._theirs.fileno()),
             start_new_session=True,
         )
-        self._pid = process.pid
+        self._running = _Running(process.pid, os.pidfd_open(process.pid))
+        self._beats_seen = self.page.line(WATCHDOG).working().counter
         self._silent_turns, self._starting = 0, True
-        self._started(process.pid)
         return process
+
+    def _let_go(self) -> None:
+        running, self._running = self._running, None
+        if running is not None:
+            os.close(running.pidfd)
 
     async def _turn(self) -> None:
         """Beat for the daemon, and look whether the watchdog does."""
@@ -176,12 +192,16 @@ class Watch:
             own.owe("loop", DAEMON_ALLOWANCE_S, time.monotonic_ns())
             beats = self.page.line(WATCHDOG).working().counter
             if beats != self._beats_seen:
+                if self._starting and self._running is not None:
+                    self._started(self._running.pid)
                 self._beats_seen, self._silent_turns, self._starting = beats, 0, False
             self._silent_turns += 1
-            if self._silent_turns > (STARTING_TURNS if self._starting else SILENT_TURNS) and self._pid is not None:
-                log.error("the watchdog (pid %d) does nothing: killed", self._pid)
-                os.kill(self._pid, signal.SIGKILL)  # our child, not waited for yet: the pid is its own
-                self._pid = None
+            allowed = STARTING_TURNS if self._starting else SILENT_TURNS
+            if self._silent_turns > allowed and self._running is not None:
+                log.error("the watchdog (pid %d) does nothing: killed", self._running.pid)
+                with contextlib.suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(self._running.pidfd, signal.SIGKILL)
+                self._silent_turns = 0
             await asyncio.sleep(TURN_S)
 
     def _read(self) -> None:

@@ -20,17 +20,33 @@ from typing import Any
 import psutil
 import pytest
 
+from nimbusd.job import Job
+from nimbusd.stages.types import Episode, Observation, Piece, Sequence
 from nimbusd.supervisor import proc
 from nimbusd.supervisor.page import DAEMON, FIRST_WORKER, HeartbeatPage
 from nimbusd.supervisor.process import WorkerProcess
 from nimbusd.supervisor.watch import Killing, Seat, Watch
 from nimbusd.supervisor.watchdog import stack_path
 from tests.cluster import Cluster, gate_of, toy_job
+from tests.toy import ToyWriter
 
 pytestmark = pytest.mark.processes
 
 PATIENCE_S = 30.0
 """How long to wait for what must come. Only a failing test waits so long."""
+SHORT_S = 1.0
+
+
+class SlowWriter(ToyWriter):
+    """Takes twice the job's beat timeout for an episode, and beats."""
+
+    def save_data(self, seq: Sequence, obs: Observation, episode: Episode) -> Piece:
+        ends = time.monotonic() + 2 * SHORT_S
+        while time.monotonic() < ends:
+            self.beat()
+            time.sleep(0.01)
+        return super().save_data(seq, obs, episode)
+
 
 PRELUDE = """
 import ctypes, os, signal, subprocess, sys, threading, time
@@ -441,13 +457,18 @@ async def test_a_watch_that_ends_leaves_no_process(tmp_path: Path) -> None:
 # --- whole nodes ---
 
 
+def small_job(folder: Path, attempts: int = 3, **replaced: dict[str, Any]) -> Job:
+    """Three episodes of one scene, with a short beat timeout. replaced: stages other than the toys."""
+    toys = {"load": "ToyLoader", "plan": "ToyPlanner", "render": "ToyRenderer", "store": "ToyWriter"}
+    stages = {stage: {"component": f"tests.toy:{name}"} for stage, name in toys.items()}
+    limits = {"beat_timeout_s": SHORT_S, "attempts": attempts}
+    scenes = [{"name": "a"}]
+    return toy_job(folder, scenes=scenes, episodes_per_scene=3, pipeline={**stages, **replaced}, limits=limits)
+
+
 def test_the_failure_of_a_hung_episode_carries_the_stack_to_the_master(tmp_path: Path) -> None:
-    components = {"load": "ToyLoader", "plan": "ToyPlanner", "store": "ToyWriter"}
-    stages: dict[str, Any] = {stage: {"component": f"tests.toy:{name}"} for stage, name in components.items()}
-    faults = {"kind": "hang", "marks": str(tmp_path / "marks"), "always": True}
-    stages["render"] = {"component": "tests.toy:FaultyRenderer", "args": faults}
-    limits = {"beat_timeout_s": 1.0, "attempts": 1}
-    job = toy_job(tmp_path, scenes=[{"name": "a"}], episodes_per_scene=1, exact=False, pipeline=stages, limits=limits)
+    faults = {"kind": "hang", "marks": str(tmp_path / "marks"), "states": [0]}
+    job = small_job(tmp_path, 1, render={"component": "tests.toy:FaultyRenderer", "args": faults})
     with Cluster(tmp_path) as cluster:
         node = cluster.start_node("w1")
         client = cluster.client()
@@ -458,6 +479,30 @@ def test_the_failure_of_a_hung_episode_carries_the_stack_to_the_master(tmp_path:
         assert failure.detail == "killed: no progress in stage render for 1 s"
         assert "in _fail" in failure.evidence
         assert node.said("killing worker cpu:0#1: no progress in stage render for 1 s")
+        cluster.stop_nodes()
+
+
+def test_a_slow_writer_that_beats_lives_and_so_do_those_who_wait_for_it(tmp_path: Path) -> None:
+    job = small_job(tmp_path, store={"component": "tests.test_watchdog:SlowWriter"})
+    with Cluster(tmp_path) as cluster:
+        node = cluster.start_node("w1")
+        client = cluster.client()
+        client.submit(job)
+        assert client.wait(job.name, PATIENCE_S).state == "complete"
+        assert not node.said("killing worker")
+        cluster.stop_nodes()
+
+
+def test_a_worker_that_is_stopped_while_it_waits_for_work_is_replaced(tmp_path: Path) -> None:
+    job = small_job(tmp_path)
+    with Cluster(tmp_path) as cluster:
+        node = cluster.start_node("w1")
+        client = cluster.client()
+        client.submit(job)
+        assert client.wait(job.name, PATIENCE_S).state == "complete"
+        node.compute_workers()[0].suspend()
+        node.wait_for("killing worker cpu:0#1: no progress in stage wait for 1 s")
+        node.wait_for("worker cpu:0#2 said hello")
         cluster.stop_nodes()
 
 
@@ -500,9 +545,9 @@ asyncio.run(main())
 """
     node = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
     assert node.stdout is not None
-    watched = [int(node.stdout.readline()) for _ in range(2)]
+    said = [node.stdout.readline().strip() for _ in range(3)]
+    watched = [int(line) for line in said if line != "spawned"]
     children = Path(stack_path(str(tmp_path), FIRST_WORKER) + ".children")
-    assert node.stdout.readline() == "spawned\n"
     node.kill()
     node.communicate()
     for pid in [*watched, *map(int, children.read_text().split())]:

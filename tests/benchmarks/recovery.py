@@ -144,11 +144,12 @@ async def _one_return(folder: Path) -> float:
     running = asyncio.create_task(watch.run())
     try:
         first = await pids.get()
-        await _looked(watch, time.monotonic_ns())
-        died_ns = time.monotonic_ns()
+        pidfd = os.pidfd_open(first)
         os.kill(first, signal.SIGKILL)
-        await pids.get()
-        return (await _looked(watch, time.monotonic_ns()) - died_ns) / 1e9
+        select.select([pidfd], [], [])
+        died_ns = time.monotonic_ns()
+        os.close(pidfd)
+        return (await _looked(watch, died_ns) - died_ns) / 1e9
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
