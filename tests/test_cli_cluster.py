@@ -429,7 +429,9 @@ def test_an_interrupted_watch_says_how_to_go_on(cluster: Cluster) -> None:
     cluster.start_master()
     with Client.connect(cluster.address, timeout_s=60):
         pass
-    command = [sys.executable, "-m", "nimbusd.cli", "watch", "--since", "1:0", "--master", cluster.address]
+    # A shell's background job ignores SIGINT, and what is started from it inherits that.
+    command = ["env", "--default-signal=INT", sys.executable, "-m", "nimbusd.cli", "watch"]
+    command += ["--since", "1:0", "--master", cluster.address]
     watch = subprocess.Popen(command, env=ENVIRON, stderr=subprocess.PIPE, text=True)
     with Client.connect(cluster.address, timeout_s=60) as client:
         while client.counters()["connected"] < 3:  # it is connecting
