@@ -10,7 +10,7 @@ crash, 0.2% take five times as long. All is drawn from the seed, equal for all p
 
 Policies: `static` deals the scenes to the GPUs round by round beforehand; `whole scenes` has every GPU pull the next
 scene when it has done the last one; `ours` is the scheduler as shipped, told of each scene's cost with an error of a
-standard deviation of 0.5 (a factor of 1.6); `ours, no hints` is told nothing.
+standard deviation of 0.5 (a factor of 1.6); `ours unhinted` is told nothing.
 
 Columns, mean ± standard deviation over the seeds. relative: total speed × makespan at 8 GPUs, divided by the same at
 this number, of one seed and policy (total speed: GPUs weighted by their speed). of bound: lower bound of the makespan
@@ -78,7 +78,7 @@ class WholeScenes(Scheduler):
 POLICIES = {
     "static": (replace(JOB, dynload=False, one_slot_nodes=True), Scheduler),
     "whole scenes": (replace(JOB, one_slot_nodes=True), WholeScenes),
-    "ours, no hints": (replace(JOB, hint_spread=None), Scheduler),
+    "ours unhinted": (replace(JOB, hint_spread=None), Scheduler),
     "ours": (JOB, Scheduler),
 }
 
@@ -181,9 +181,12 @@ def main() -> None:
     args = parser.parse_args()
     sizes = sorted({BASE, *map(int, args.slots.split(","))})
     few = -(-args.seeds // 8)
+    policies = args.policies.split(",")
+    if unknown := [policy for policy in policies if policy not in POLICIES]:
+        parser.error(f"there is no policy {unknown[0]!r}; there are: {', '.join(POLICIES)}")
     cases = [
         (policy, slots, seed)
-        for policy in args.policies.split(",")
+        for policy in policies
         for slots in sizes
         for seed in range(args.seeds if policy in COMPARED and slots in (BASE, GOAL_SLOTS) else few)
     ]
@@ -191,7 +194,8 @@ def main() -> None:
     with ProcessPoolExecutor(args.processes) as pool:
         for case, each in zip(cases, pool.map(run, *zip(*cases, strict=True)), strict=True):
             answers[case] = each
-            print(f"{len(answers)}/{len(cases)}", end="\r", file=sys.stderr)
+            if sys.stderr.isatty():
+                print(f"{len(answers)}/{len(cases)}", end="\r", file=sys.stderr)
     rows = table(answers)
     reached = [row.relative[0] for row in rows if (row.policy, row.slots) == ("ours", GOAL_SLOTS)]
     if args.plot:
