@@ -157,7 +157,7 @@ def test_a_killed_node_that_is_started_again_is_taken_at_once(tmp_path: Path, un
         begin(cluster, client, job)
         node.kill()
         cluster.start_node("w1")
-        cluster.master.wait_for("node w1 has restarted")
+        cluster.master.wait_for("node w1 restarted")
         finish(cluster, client, job, undisturbed)
 
 
