@@ -235,9 +235,11 @@ def test_late_commits_of_a_node_that_was_given_up_are_refused_and_their_pieces_r
         name = middle(cluster, client, job)
         proxies[name].hold()
         cluster.master.wait_for(f"node {name} has been silent")
+        mark = cluster.nodes[name].mark()
         gate_of(tmp_path, job.name).touch()
         events = until(client, cursor, job, "job_ended")
         assert len(commits(events)) == len(set(commits(events))) == EPISODES
+        cluster.nodes[name].wait_for("is stored in", after=mark)
         proxies[name].heal()
         cluster.nodes[name].wait_for("was given up: removed")
         finish(cluster, client, job, undisturbed)

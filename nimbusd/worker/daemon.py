@@ -275,6 +275,7 @@ class Node:
         self._at_work.get(worker, {}).pop((LeaseId(ref.lease), ref.index), None)
 
     def _stored(self, worker: WorkerId, ref: m.EpisodeRef, message: m.Commit) -> None:
+        log.debug("%s/%d is stored in %s", ref.scene, ref.index, message.folder)
         lease = LeaseId(ref.lease)
         self._forget_piece(worker, ref)
         self._timings[lease, ref.index] = message.timings_s
