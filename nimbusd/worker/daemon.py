@@ -7,11 +7,9 @@ exit, a tick) is given to the machines, and one task carries out what they order
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import shutil
-import sys
 import tempfile
 import time
 import uuid
@@ -33,20 +31,17 @@ from nimbusd.job import Job
 from nimbusd.stages.errors import NimbusError
 from nimbusd.stages.store.piece import PIECES, draft_of, piece_folder
 from nimbusd.stages.types import EpisodeRequest
-from nimbusd.supervisor.process import WorkerProcess
-from nimbusd.supervisor.watch import Watch
 from nimbusd.transport import control as c
 from nimbusd.transport import messages as m
 from nimbusd.worker.environment import LoadMeter, environment_hash, packages
-from nimbusd.worker.slots import Slot, environment
+from nimbusd.worker.processes import START_TIMEOUT_S, ComputeProcesses
+from nimbusd.worker.slots import Slot
 
 log = logging.getLogger(__name__)
 
 TICK_S = 0.2
-BYE_TIMEOUT_S = 1.0
 ACKNOWLEDGED_WITHIN_S = 10.0
 """How long a node that leaves waits for the master to acknowledge what it made."""
-START_TIMEOUT_S = 300.0
 BACKSTOP_S = 5.0
 """How much later than the watchdog the daemon itself kills the silent: the time to replace a watchdog, and a kill."""
 _FINAL = frozenset({"asset_error"})
@@ -91,9 +86,7 @@ class Node:
         self._timings: dict[tuple[LeaseId, int], dict[str, float]] = {}
         self._devices: set[str] = set()
         self._addresses: dict[WorkerId, bytes] = {}
-        self._processes: dict[WorkerId, WorkerProcess] = {}
-        self._byes: dict[WorkerId, asyncio.Event] = {}
-        self._last_words: dict[WorkerId, str] = {}
+        self._processes = ComputeProcesses(self._process_ended, clock=clock)
         self._job_of: dict[WorkerId, JobId] = {}
         self._at_work: dict[WorkerId, dict[tuple[LeaseId, int], Path]] = {}
         """Where the piece goes of each episode that a worker has begun and has not said the end of."""
@@ -115,17 +108,17 @@ class Node:
         """Work until drained. Raises NimbusError if no compute worker can run here."""
         runtime = os.environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]  # a service's own, in memory
         folder = Path(tempfile.mkdtemp(prefix="nimbusd-", dir=runtime or None))
-        self._endpoint = f"ipc://{folder}/node"
-        self._watchdog = Watch(folder, len(self._slots), self._condemned, self._watchdog_runs)
+        endpoint = f"ipc://{folder}/node"
+        self._processes.open(folder, endpoint, len(self._slots))
         context = zmq.asyncio.Context()
         self._socket = context.socket(zmq.ROUTER)
         self._socket.setsockopt(zmq.LINGER, 0)
         self._socket.setsockopt(zmq.MAXMSGSIZE, m.MAX_MESSAGE_BYTES)
-        self._socket.bind(self._endpoint)
+        self._socket.bind(endpoint)
         try:
             async with asyncio.TaskGroup() as group:
                 self._group = group
-                tasks = (self._watchdog.run(), self._receive(), self._tick(), self._carry_out())
+                tasks = (self._processes.watch(), self._receive(), self._tick(), self._carry_out())
                 helpers = [group.create_task(task) for task in tasks]
                 self._order(self._pool.start(self._clock()))
                 await self._over.wait()
@@ -158,8 +151,7 @@ class Node:
     def kill(self) -> None:
         """End `run` at once: SIGKILL every compute worker, and wait for nothing."""
         self._over.set()
-        for process in self._processes.values():
-            process.kill()
+        self._processes.kill_all()
 
     def say_hello(self) -> None:
         """Introduce ourselves; on every connection, and when the master asks."""
@@ -230,8 +222,7 @@ class Node:
                 else:
                     self._fact(n.WorkerWaits(WorkerId(slot)))
             case m.Ready(slot, device):
-                process = self._processes.get(WorkerId(slot))
-                self._order([events.WorkerUp(slot, process.pid if process else 0, device)])
+                self._order([events.WorkerUp(slot, self._processes.pid(WorkerId(slot)), device)])
                 self._devices.add(device)
                 self._pool_fact(pool.WorkerReady(WorkerId(slot)))
             case m.Pull(slot, credit):
@@ -261,7 +252,7 @@ class Node:
                 self._link.send(c.CannotRun(self._name, job, error))
                 self._fact(n.JobUnfit(JobId(job)))
             case m.Bye(slot):
-                self._said_bye(WorkerId(slot)).set()
+                self._processes.said_bye(WorkerId(slot))
             case m.Welcome() | m.Lease() | m.Drain():
                 log.warning("worker sent %s, which only a daemon may send", type(message).__name__)
 
@@ -356,11 +347,10 @@ class Node:
                 log.warning("piece %s belongs to an attempt that was given up: removed", path)
                 await asyncio.to_thread(shutil.rmtree, path, True)
             case pool.SpawnWorker(slot, worker, not_before):
-                self._group.create_task(self._look_after(self._slots[slot], worker, not_before))
+                self._group.create_task(self._processes.look_after(self._slots[slot], worker, not_before))
             case pool.KillWorker(worker, reason):
                 log.warning("killing worker %s: %s", worker, reason)
-                if (process := self._processes.get(worker)) is not None:
-                    process.kill()
+                self._processes.kill(worker)
             case pool.ReportLost():
                 self._lost(order)
             case pool.GiveUp(detail):
@@ -389,48 +379,14 @@ class Node:
         if (address := self._addresses.get(worker)) is not None:
             await self._socket.send_multipart([address, m.encode(message)])
 
-    # --- processes ---
+    # --- the ends of workers ---
 
-    async def _look_after(self, slot: Slot, worker: WorkerId, not_before: float) -> None:
-        """Start a worker, wait for its end, and report it."""
-        await asyncio.sleep(max(0.0, not_before - self._clock()))
-        if self._over.is_set():
-            return
-        argv = [sys.executable, "-m", "nimbusd.worker.compute", "--endpoint", self._endpoint, "--slot", worker]
-        argv += ["--parent", str(os.getpid()), "--device", slot.device, "--cpus", ",".join(map(str, slot.cpus))]
-        seat = self._watchdog.seat(START_TIMEOUT_S)
-        argv += [*seat.options, "--start-timeout", str(START_TIMEOUT_S)]
-        process = await WorkerProcess.spawn(argv, {**environment(slot), **dict([seat.env])}, [seat.fd])
-        self._watchdog.seated(seat, process.pid)
-        self._processes[worker] = process
-        if self._over.is_set():
-            process.kill()
-        returncode = await process.wait()
-        bye = self._said_bye(worker)
-        if returncode == 0:
-            # Its last commits may still be on their way through the socket, which the exit overtakes.
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(bye.wait(), BYE_TIMEOUT_S)
-        del self._byes[worker]
-        self._last_words[worker] = process.output()
-        del self._processes[worker]
-        self._addresses.pop(worker, None)
-        if (killing := await self._watchdog.rise(seat, process.pid)) is not None:
-            self._pool_fact(pool.WorkerKilled(worker, killing.reason, killing.stack))
-        self._pool_fact(pool.WorkerExited(worker, returncode))
-
-    def _condemned(self, pid: int, reason: str) -> None:
-        worker = next((worker for worker, process in self._processes.items() if process.pid == pid), None)
-        log.warning("killing worker %s: %s", worker or f"with pid {pid}", reason)
-
-    def _watchdog_runs(self, pid: int) -> None:
-        log.info("the watchdog runs as pid %d", pid)
-
-    def _said_bye(self, worker: WorkerId) -> asyncio.Event:
-        return self._byes.setdefault(worker, asyncio.Event())
+    def _process_ended(self, fact: pool.WorkerKilled | pool.WorkerExited) -> None:
+        self._addresses.pop(fact.worker, None)
+        self._pool_fact(fact)
 
     def _lost(self, order: pool.ReportLost) -> None:
-        evidence = "\n".join(filter(None, (self._last_words.pop(order.worker, ""), order.stack)))
+        evidence = "\n".join(filter(None, (self._processes.last_words(order.worker), order.stack)))
         self._job_of.pop(order.worker, None)
         self._stages.pop(order.worker, None)
         if pieces := list(self._at_work.pop(order.worker, {}).values()):
