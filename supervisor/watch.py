@@ -48,13 +48,22 @@ class Seat:
 
 @dataclass(frozen=True, slots=True)
 class Killing:
-    """What the watchdog said of a worker that it killed. stack: of all threads, as far as they gave it."""
+    """What the watchdog said of a worker that it killed. stack: of all threads, as far as they gave it.
+
+    stage: of the thread that was overdue. alone: see Verdict.
+    """
 
     pid: int
     stage: str
     reason: str
     overdue_s: float
     stack: str
+    alone: bool
+
+    @property
+    def guilty_stage(self) -> str:
+        """The stage whose episode alone is to blame; empty if that cannot be told."""
+        return self.stage if self.alone else ""
 
 
 class _Running(NamedTuple):
@@ -217,8 +226,8 @@ class Watch:
             if report["kind"] == "condemned":
                 self._condemned(pid, str(report["reason"]))
             elif not awaited.done():
-                killing = Killing(pid, report["stage"], report["reason"], report["overdue_s"], report["stack"])
-                awaited.set_result(killing)
+                words = ("stage", "reason", "overdue_s", "stack", "alone")
+                awaited.set_result(Killing(pid, *(report[word] for word in words)))
 
 
 def _socket_pair() -> tuple[socket.socket, socket.socket]:

@@ -29,7 +29,7 @@ import time
 from typing import NamedTuple
 
 from nimbusd.supervisor import proc
-from nimbusd.supervisor.page import DAEMON, FIRST_WORKER, WATCHDOG, HeartbeatPage, Line, Occupant
+from nimbusd.supervisor.page import DAEMON, FIRST_WORKER, WATCHDOG, HeartbeatPage, Line, Occupant, Owed
 from nimbusd.supervisor.prctl import wake_when_parent_dies
 from nimbusd.supervisor.target import Target, read_stack, sweep
 
@@ -37,29 +37,48 @@ POLL_S = 0.1
 STACK_S = 0.3
 STACK_POLL_S = 0.02
 STALL_S = 1.0
+RECENT_NS = 1_000_000_000
 MERCY_S = 10.0
 STUBBORN_S = 5.0
 """A killed process that is still there after so long is reported: it waits in the kernel and cannot die."""
 
 
 class Verdict(NamedTuple):
-    """Why a worker must die. overdue_s: for how long already."""
+    """Why a worker must die. stage: of the thread that is overdue. overdue_s: for how long already.
+
+    alone: it alone is to blame: the worker's other thread owed nothing, or was seen to go on meanwhile. Where it was
+    not, nobody can tell: one thread that holds the GIL silences both.
+    """
 
     stage: str
     reason: str
     overdue_s: float
+    alone: bool
 
 
 def judge(line: Line, now_ns: int) -> Verdict | None:
     """What the process of a line owes and has not given, or None."""
-    for owed in (line.working(), line.storing()):
+    working, storing = line.working(), line.storing()
+    for owed, other in ((working, storing), (storing, working)):
         if 0 < owed.deadline_ns < now_ns:
             reason = f"no progress in stage {owed.stage or '?'} for {owed.allowance_s:g} s"
-            return Verdict(owed.stage, reason, (now_ns - owed.deadline_ns) / 1e9)
+            silent_ns = now_ns - _last_beat_ns(owed)
+            alone = _goes_on(other, now_ns - silent_ns // 2)
+            return Verdict(owed.stage, reason, (now_ns - owed.deadline_ns) / 1e9, alone)
     if 0 < line.episode_deadline_ns() < now_ns:
         late_s = (now_ns - line.episode_deadline_ns()) / 1e9
-        return Verdict(line.working().stage, "an episode took longer than the job allows", late_s)
+        alone = any(_goes_on(owed, now_ns - RECENT_NS) for owed in (working, storing))
+        return Verdict(working.stage, "an episode took longer than the job allows", late_s, alone)
     return None
+
+
+def _last_beat_ns(owed: Owed) -> int:
+    return owed.deadline_ns - int(owed.allowance_s * 1e9)
+
+
+def _goes_on(owed: Owed, since_ns: int) -> bool:
+    """Whether a thread owes nothing, or has beaten since then."""
+    return owed.deadline_ns == 0 or _last_beat_ns(owed) > since_ns
 
 
 class Mercy:
@@ -215,6 +234,7 @@ class Watchdog:
             "stage": verdict.stage,
             "reason": verdict.reason,
             "overdue_s": round(verdict.overdue_s, 3),
+            "alone": verdict.alone,
             "stack": f"{watched.where}\n{stack or 'It gave no stack.'}" if kind == "killed" else "",
         }
         try:

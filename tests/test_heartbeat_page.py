@@ -135,6 +135,35 @@ def test_each_thread_and_the_episode_is_held_to_its_own_deadline() -> None:
     assert episode.reason == "an episode took longer than the job allows"
 
 
+def test_a_thread_is_alone_to_blame_where_the_other_owes_nothing_or_went_on() -> None:
+    line = HeartbeatPage.create(1).line(FIRST_WORKER)
+
+    def alone(now_ns: int) -> bool:
+        verdict = judge(line, now_ns)
+        assert verdict is not None
+        assert verdict.stage == "render"
+        return verdict.alone
+
+    line.work.owe("render", 4.0, 0)
+    assert alone(5 * S), "the writer thread has nothing to do"
+    line.store.owe("store", 60.0, 1 * S)
+    assert not alone(5 * S), "either may hold the GIL"
+    line.store.owe("store", 60.0, 3 * S)
+    assert alone(5 * S)
+
+
+def test_an_episode_that_takes_too_long_is_alone_to_blame_where_its_worker_goes_on() -> None:
+    line = HeartbeatPage.create(1).line(FIRST_WORKER)
+    line.limit_episode(7 * S)
+    line.work.owe("render", 60.0, 0)
+    line.store.owe("store", 60.0, 0)
+    for beaten_ns, expected in ((0, False), (7 * S, True)):
+        line.work.owe("render", 60.0, beaten_ns)
+        verdict = judge(line, int(7.5 * S))
+        assert verdict is not None
+        assert verdict.alone is expected
+
+
 def test_after_the_machine_stood_still_workers_get_as_long_again() -> None:
     mercy, now = Mercy(0), 0
     for _ in range(100):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import pytest
+
 from nimbusd.core.episodes import JobId, LeaseId, NodeId, Span, WorkerId
 from nimbusd.core.facts import (
     Acknowledge,
@@ -222,6 +224,47 @@ def test_what_a_dead_worker_had_begun_failed_and_what_it_had_not_is_made_by_anot
     assert (failure.key.index, failure.reason, failure.cost_s) == (0, "crashed", 2.0)
     assert not any((failure.planned, failure.final, failure.blameless))
     assert [index for _, _, index in made(story.tell(WorkerWaits(W2)))] == [1]
+
+
+def storing_and_rendering() -> Story:
+    """Episode 0 is being stored and episode 1 rendered, episode 2 waits in the worker's queue."""
+    story = Story(W1)
+    story.tell(lease(1, "s", 9))
+    story.tell(EpisodeBegan(W1, LeaseId(1), 0, "store"), WorkerPulls(W1, 2))
+    story.now += 1.0
+    story.tell(EpisodeBegan(W1, LeaseId(1), 1, "load"), EpisodeBegan(W1, LeaseId(1), 1, "render"))
+    return story
+
+
+@pytest.mark.parametrize(("stage", "guilty", "innocent"), [("render", 1, 0), ("plan", 1, 0), ("store", 0, 1)])
+def test_an_episode_whose_worker_hung_in_another_one_is_returned_and_not_charged(
+    stage: str, guilty: int, innocent: int
+) -> None:
+    story = storing_and_rendering()
+    orders = told(story.tell(WorkerGone(W1, "hang", "killed", "stack", stage)))
+    assert [order.key.index for order in orders if isinstance(order, AttemptFailed)] == [guilty]
+    assert [order.indexes for order in orders if isinstance(order, EpisodesReturned)] == [(innocent,)]
+    assert [index for _, _, index in made(story.tell(WorkerWaits(W2)))] == [2]
+    story.tell(Acknowledge(NODE, LeaseId(1), (0, 1)))
+    assert story.machine.sizes()["leases"] == 1, "the rest of the lease goes on"
+
+
+@pytest.mark.parametrize("stage", ["", "wait"])
+def test_where_nobody_can_tell_which_thread_hung_all_that_had_begun_is_charged(stage: str) -> None:
+    story = storing_and_rendering()
+    if stage:
+        story.tell(EpisodeStored(W1, LeaseId(1), piece(1)))
+    orders = told(story.tell(WorkerGone(W1, "hang", "killed", "stack", stage)))
+    assert [order.key.index for order in orders if isinstance(order, AttemptFailed)] == ([0] if stage else [0, 1])
+    assert not [order for order in orders if isinstance(order, EpisodesReturned)]
+
+
+def test_of_two_episodes_that_are_not_stored_yet_a_hang_is_the_later_ones_fault() -> None:
+    story = storing_and_rendering()
+    story.now += 1.0
+    story.tell(EpisodeBegan(W1, LeaseId(1), 2, "load"))
+    orders = told(story.tell(WorkerGone(W1, "hang", "killed", "", "load")))
+    assert [order.key.index for order in orders if isinstance(order, AttemptFailed)] == [2]
 
 
 def test_a_failed_plan_is_told_as_a_result() -> None:

@@ -158,10 +158,10 @@ def test_a_stop_kills_workers_that_are_still_starting() -> None:
 
 def test_a_worker_that_the_watchdog_killed_is_reported_as_hung_with_its_stack() -> None:
     pool = ready_pool()
-    assert pool.handle(WorkerKilled(W, "no progress in stage render for 10 s", "in gen_obs"), 5.0) == []
+    assert pool.handle(WorkerKilled(W, "no progress in stage render for 10 s", "in gen_obs", "render"), 5.0) == []
     lost, spawn = pool.handle(WorkerExited(W, -9), 5.1)
     detail = "killed: no progress in stage render for 10 s"
-    assert lost == ReportLost(W, "hang", detail, failed=True, stack="in gen_obs")
+    assert lost == ReportLost(W, "hang", detail, failed=True, stack="in gen_obs", stage="render")
     assert isinstance(spawn, SpawnWorker)
     after = pool.handle(WorkerExited(spawn.worker, -11), 6.0)[0]
     assert after == ReportLost(spawn.worker, "crash", "died of signal 11", failed=True)

@@ -51,6 +51,8 @@ AHEAD_S = 0.5
 """Work that a node keeps queued, beside one next episode for every slot: more than a round trip to the master. Where
 episodes are long, nothing is queued (LONG_S)."""
 MOST_AHEAD = 2048
+STORE = "store"
+"""The stage that a worker's writer thread does."""
 TELL_AGAIN_S = 3.0
 MOST_REMEMBERED = 1024
 """Leases that are over: a message that comes late, or twice, must not open one again."""
@@ -313,19 +315,22 @@ class NodeMachine:
     def _gone(self, fact: WorkerGone, now: float) -> list[NodeOrder]:
         """What a dead worker had begun failed; what it had not waits for another one.
 
-        If it was not heard to begin anything, it died before it could say so: in the first episode that it had.
+        If it was not heard to begin anything, it died before it could say so: in the first episode that it had. Where
+        one of its threads is known to be to blame, what the other one had begun is innocent: it goes back uncharged.
         """
         known = self._workers.pop(fact.worker, None)
         if known is None:
             return []
         if known.given and not (known.recalled or known.unwanted or any(known.given.values())):
             known.given[next(iter(known.given))] = ("load", now)
+        guilty = _guilty(known, fact.stage)
         orders: list[NodeOrder] = []
         for (lease, index), begun in known.given.items():
             held = self._leases[lease]
             del held.given[index]
             self._holding -= 1
-            if known.job in self._unfit or (begun is not None and known.unwanted):  # innocent, its files may be torn
+            innocent = known.unwanted or (lease, index) not in guilty
+            if known.job in self._unfit or (begun is not None and innocent):  # not made here again: files may be torn
                 held.told[index] = None
                 held.again_at = now + TELL_AGAIN_S
                 orders.append(EpisodesReturned(self._node, lease, (index,)))
@@ -479,3 +484,18 @@ class NodeMachine:
         self._told_at, self._told_credit = now, self._credit()
         running = tuple(RunningEpisode(lease, index, now - began) for _, lease, index, _, began in self.running())
         return HeartbeatSeen(self._node, self._session, self._seq, self._told_credit, tuple(self._leases), running)
+
+
+def _guilty(known: _Worker, stage: str) -> set[tuple[LeaseId, int]]:
+    """The episodes to blame for a worker's death in a stage: all that it had begun, where that tells nothing.
+
+    The writer thread stores; the working thread does everything else, and is at what it began last.
+    """
+    begun = {key: began for key, began in known.given.items() if began is not None}
+    stored = {key for key, (at, _) in begun.items() if at == STORE}
+    worked = begun.keys() - stored
+    if stage == STORE and stored:
+        return stored
+    if stage and stage != STORE and worked:
+        return {max(worked, key=lambda key: begun[key][1])}
+    return set(begun)

@@ -81,12 +81,16 @@ class WorkerReturns:
 
 @dataclass(frozen=True, slots=True)
 class WorkerGone:
-    """A worker's process has ended. evidence: stderr or a stack."""
+    """A worker's process has ended. evidence: stderr or a stack.
+
+    stage: the one that it hung in, and whose episode alone is to blame; empty if that cannot be told.
+    """
 
     worker: WorkerId
     reason: str
     detail: str
     evidence: str = ""
+    stage: str = ""
 
 
 @dataclass(frozen=True, slots=True)

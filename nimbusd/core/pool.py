@@ -83,11 +83,15 @@ class EpisodeBegan:
 
 @dataclass(frozen=True, slots=True)
 class WorkerKilled:
-    """The watchdog killed a worker; its exit is told next. stack: of its threads, as it found them."""
+    """The watchdog killed a worker; its exit is told next. stack: of its threads, as it found them.
+
+    stage: of the thread that alone is to blame; empty if that cannot be told.
+    """
 
     worker: WorkerId
     reason: str
     stack: str
+    stage: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,13 +149,14 @@ class KillWorker:
 
 @dataclass(frozen=True, slots=True)
 class ReportLost:
-    """Tell the task table that the worker is gone. failed: it should not have been. stack: if it was killed."""
+    """Tell the task table that the worker is gone. failed: it should not have been. stack, stage: if it was killed."""
 
     worker: WorkerId
     reason: str
     detail: str
     failed: bool
     stack: str = ""
+    stage: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +181,7 @@ class _Slot:
     episode_deadline: float | None = None
     killed: str | None = None
     stack: str = ""
+    stage: str = ""
     leaving: bool = False
     failed_starts: int = 0
     present: bool = True
@@ -242,9 +248,9 @@ class WorkerPool:
                 slot = self._slot(worker)
                 if slot is not None and slot.ready and slot.episode_timeout_s is not None:
                     slot.episode_deadline = now + slot.episode_timeout_s
-            case WorkerKilled(worker, reason, stack):
+            case WorkerKilled(worker, reason, stack, stage):
                 if (slot := self._slot(worker)) is not None:
-                    slot.killed, slot.stack = slot.killed or reason, stack
+                    slot.killed, slot.stack, slot.stage = slot.killed or reason, stack, stage
             case WorkerExited(worker, returncode):
                 return self._exited(worker, returncode, now)
             case TimePassed():
@@ -262,7 +268,7 @@ class WorkerPool:
         slot.generation += 1
         slot.worker = WorkerId(f"{slot.name}#{slot.generation}")
         slot.ready, slot.killed, slot.leaving, slot.present = False, None, False, True
-        slot.stack = ""
+        slot.stack = slot.stage = ""
         slot.episode_deadline = None
         slot.deadline = now + delay_s + self._start_timeout_s
         return SpawnWorker(slot.name, slot.worker, now + delay_s)
@@ -302,7 +308,7 @@ class WorkerPool:
         slot.present = False
         left = slot.leaving or (self._stopping and (not slot.ready or (returncode == 0 and slot.killed is None)))
         reason, detail = _cause(slot.killed, returncode)
-        orders: list[PoolOrder] = [ReportLost(worker, reason, detail, not left, slot.stack)]
+        orders: list[PoolOrder] = [ReportLost(worker, reason, detail, not left, slot.stack, slot.stage)]
         if self._stopping:
             return orders
         slot.failed_starts += 0 if slot.ready or slot.leaving else 1

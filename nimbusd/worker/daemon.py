@@ -393,7 +393,7 @@ class Node:
             self._group.create_task(asyncio.to_thread(_remove_pieces, pieces))
         if order.failed:
             self._watch(events.WorkerDown(order.worker, order.reason, order.detail, evidence))
-        self._fact(n.WorkerGone(order.worker, order.reason, order.detail, evidence))
+        self._fact(n.WorkerGone(order.worker, order.reason, order.detail, evidence, order.stage))
 
     def _send_home(self) -> None:
         """Ask every worker to leave once it has finished what it has begun."""

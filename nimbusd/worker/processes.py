@@ -76,7 +76,7 @@ class ComputeProcesses:
         self._last_words[worker] = process.output()
         del self._running[worker]
         if (killing := await self._watch.rise(seat, process.pid)) is not None:
-            self._tell(pool.WorkerKilled(worker, killing.reason, killing.stack))
+            self._tell(pool.WorkerKilled(worker, killing.reason, killing.stack, killing.guilty_stage))
         self._tell(pool.WorkerExited(worker, returncode))
 
     def pid(self, worker: WorkerId) -> int:
