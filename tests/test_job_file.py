@@ -105,7 +105,16 @@ def test_what_determines_the_episodes_changes_the_fingerprint(job_file: Path, ov
     assert read_job(job_file, overrides=[override]).fingerprint() != read_job(job_file).fingerprint()
 
 
-@pytest.mark.parametrize("override", ["workers=3", "output=/x", "limits.attempts=9", "pipeline.plan.args.waypoints=[]"])
+@pytest.mark.parametrize(
+    "override",
+    [
+        "workers=3",
+        "output=/x",
+        "limits.attempts=9",
+        "limits.stage_timeout_s={load: 9}",
+        "pipeline.plan.args.waypoints=[]",
+    ],
+)
 def test_what_leaves_the_episodes_alone_leaves_the_fingerprint_alone(job_file: Path, override: str) -> None:
     assert read_job(job_file, overrides=[override]).fingerprint() == read_job(job_file).fingerprint()
 
@@ -119,6 +128,29 @@ def test_the_fingerprint_changes_with_a_components_version(job_file: Path, monke
 def test_variants_of_a_scene_change_every_so_many_indexes(job_file: Path) -> None:
     assert [read_job(job_file).variant(index) for index in range(5)] == [0, 0, 1, 1, 2]
     assert read_job(job_file, overrides=["randomize_every=0"]).variant(9) == 0
+
+
+def test_a_stage_may_have_a_timeout_of_its_own(job_file: Path) -> None:
+    job_file.write_text(JOB + "limits:\n  beat_timeout_s: 60\n  stage_timeout_s: {load: 300, plan: 20}\n")
+    limits = read_job(job_file).limits
+    assert limits.stage_limits_s() == {"load": 300.0, "plan": 20.0}
+    assert limits.longest_silence_s() == 300.0
+    assert read_job(job_file, overrides=["limits.stage_timeout_s={}"]).limits.longest_silence_s() == 60.0
+
+
+def test_a_timeout_of_an_unknown_stage_names_the_nearest_one(job_file: Path) -> None:
+    text = JOB + "limits:\n  stage_timeout_s:\n    rendr: 10\n    plan: 0\n"
+    assert problems_of(job_file, text) == {
+        "23": "unknown key 'rendr'; did you mean 'render'?",
+        "24": "limits.stage_timeout_s.plan: input should be greater than 0, but it is 0",
+    }
+
+
+def test_a_job_from_before_stages_had_timeouts_is_the_same_job(job_file: Path) -> None:
+    job = read_job(job_file)
+    spec = orjson.loads(orjson.dumps(job.to_dict()))
+    del spec["limits"]["stage_timeout_s"]
+    assert Job.from_dict(spec) == job
 
 
 def test_all_mistakes_are_told_at_once_with_their_lines(job_file: Path) -> None:

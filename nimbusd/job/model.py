@@ -31,17 +31,37 @@ class Pipeline(_Section):
     store: Stage
 
 
+class StageTimeouts(_Section):
+    """How long a compute worker may be silent in a stage; None: as long as in any."""
+
+    load: float | None = Field(default=None, gt=0)
+    randomize: float | None = Field(default=None, gt=0)
+    plan: float | None = Field(default=None, gt=0)
+    render: float | None = Field(default=None, gt=0)
+    store: float | None = Field(default=None, gt=0)
+
+
 class Limits(_Section):
     """When to give up.
 
     beat_timeout_s: a compute worker that gives no sign of progress for so long is killed.
+    stage_timeout_s: the same for single stages, longer or shorter.
     episode_timeout_s: an episode that takes longer is killed; None: as long as it beats.
     attempts: so many deaths of workers on one episode set it aside (quarantine); the job goes on.
     """
 
     beat_timeout_s: float = Field(default=120.0, gt=0)
+    stage_timeout_s: StageTimeouts = Field(default_factory=StageTimeouts)
     episode_timeout_s: float | None = Field(default=None, gt=0)
     attempts: int = Field(default=3, ge=1)
+
+    def stage_limits_s(self) -> dict[str, float]:
+        """The timeouts of the stages that have their own."""
+        return self.stage_timeout_s.model_dump(exclude_none=True)
+
+    def longest_silence_s(self) -> float:
+        """No stage may be silent for longer."""
+        return max(self.beat_timeout_s, *self.stage_limits_s().values(), 0.0)
 
 
 class JobFile(_Section):

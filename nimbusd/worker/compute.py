@@ -114,7 +114,7 @@ class ComputeWorker:
             "slot": self._slot,
             "nimbusd": __version__,
         }
-        self._limits, self._deadlines = job.limits, Deadlines(job.limits.beat_timeout_s)
+        self._limits, self._deadlines = job.limits, Deadlines(job.limits.beat_timeout_s, job.limits.stage_limits_s())
         self._link.send(m.Pull(self._slot, 2))  # one to work on and one to go on with
         episodes = run_stages(
             pipeline,

@@ -334,7 +334,7 @@ class Node:
                 limits, spec = self._jobs[job].limits, self._jobs[job]
                 self._job_of[worker] = job
                 self._pool.handle(
-                    pool.JobAssigned(worker, limits.beat_timeout_s, limits.episode_timeout_s), self._clock()
+                    pool.JobAssigned(worker, limits.longest_silence_s(), limits.episode_timeout_s), self._clock()
                 )
                 await self._send(worker, m.Welcome(spec.to_dict(), str(spec.output)))
             case n.RecallWorker(worker):
