@@ -17,6 +17,7 @@ _SECTIONS = {
         "show": ("nimbusd.cli.show:show", "Summarize a dataset and draw its contact sheet."),
         "publish": ("nimbusd.cli.publish:publish", "Publish what a job has committed so far."),
         "verify": ("nimbusd.cli.publish:verify", "Check a dataset's checksums, counts and contents."),
+        "replay": ("nimbusd.cli.replay:replay", "Make one episode again, to see why it failed."),
         "simulate": ("nimbusd.cli.simulate:simulate", "How long a job would take on so many nodes."),
     },
     "Jobs of a cluster": {

@@ -1,0 +1,271 @@
+"""`nimbusctl replay EPISODE`: one episode again, here and now, to see why it failed or whether it comes out equal."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import click
+import orjson
+from click.core import ParameterSource
+from rich.console import Console
+from rich.markup import escape
+
+from nimbusd.cli.connect import INTERRUPTED, USAGE, ClusterCommand, connect
+from nimbusd.job import JobError, read_job
+from nimbusd.master.output import ledger_path
+from nimbusd.replay import (
+    Comparison,
+    Outcome,
+    Recorded,
+    ReplayRequest,
+    UnknownEpisode,
+    compare_pieces,
+    recorded_by_master,
+    recorded_in_output,
+    replay_episode,
+)
+from nimbusd.replay.attempt import STAGES
+
+AGAIN, OTHERWISE, DIFFERENT = 1, 5, 6
+_HELP = (
+    "Exit status: 0 it was made, equal to what is committed if anything is; 1 it failed again as recorded, or failed "
+    "and nothing was on record; 5 it failed, but otherwise than recorded; 6 it came out different from what is "
+    "committed; 2 wrong usage or no such episode, 3 the master cannot be reached, 4 it refuses, 130 interrupted."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a replay shows. word: `made`, `equal`, `different`, `failed_again`, `failed` or `failed_otherwise`."""
+
+    word: str
+    text: str
+    status: int
+
+
+@click.command(
+    cls=ClusterCommand,
+    epilog=f"Examples: nimbusctl replay my_job/kitchen/5; nimbusctl replay my_job.yaml kitchen/5 --stage plan. {_HELP}",
+)
+@click.argument("episode", nargs=-1, required=True, metavar="[JOB.yaml] EPISODE")
+@click.option(
+    "--output", type=click.Path(file_okay=False, path_type=Path), help="The job's output folder, for SCENE/INDEX."
+)
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a value of JOB.yaml.")
+@click.option("--stage", type=click.Choice(STAGES), default="store", show_default=True, help="Stop after this stage.")
+@click.option("--debugger", is_flag=True, help="Stop in pdb where a component raises an exception.")
+@click.option(
+    "--attempt-timeout",
+    type=click.FloatRange(0, min_open=True),
+    metavar="SECONDS",
+    help="Kill the attempt after so long [default: the job's episode_timeout_s; its beat_timeout_s holds as well].",
+)
+@click.option("--device", default="auto", show_default=True, help="What the renderer runs on: auto, cpu, cuda:0.")
+@click.option(
+    "--keep", type=click.Path(file_okay=False, path_type=Path), help="Leave what was made in this new folder."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
+def replay(
+    episode: tuple[str, ...],
+    output: Path | None,
+    overrides: tuple[str, ...],
+    stage: str,
+    debugger: bool,
+    attempt_timeout: float | None,
+    device: str,
+    keep: Path | None,
+    as_json: bool,
+) -> None:
+    """Make one EPISODE again in the foreground, from its recorded seed and configuration.
+
+    EPISODE is JOB/SCENE/INDEX, looked up in out/JOB and then at the master; or SCENE/INDEX after a JOB.yaml, or with
+    --output. Without --debugger it is killed when it hangs, as on a node. Nothing is written to the job's output or
+    its ledger.
+    """
+    console = Console(stderr=as_json, highlight=False)
+    try:
+        recorded = _find(episode, output, overrides)
+    except UnknownEpisode as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(USAGE)
+    except JobError as error:
+        click.echo("\n".join(f"error: {problem}" for problem in error.problems), err=True)
+        sys.exit(USAGE)
+    _tell_record(console, recorded)
+    with ExitStack() as stack:
+        folder = _fresh(keep) or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nimbusd-replay-")))
+        request = ReplayRequest(
+            recorded.job,
+            recorded.scene,
+            recorded.index,
+            folder,
+            attempt=recorded.attempt,
+            until=stage,
+            device=device,
+            timeout_s=attempt_timeout,
+            debugger=debugger,
+        )
+        try:
+            outcome = replay_episode(
+                request,
+                lambda name, seconds: console.print(f"  {name:<10}{seconds:>9.2f} s"),
+                sys.stderr if as_json else None,
+            )
+        except KeyboardInterrupt:
+            sys.exit(INTERRUPTED)
+        compared = _compare(recorded, outcome, folder)
+    verdict = judge(recorded, outcome, compared, stage)
+    if as_json:
+        _print_json(recorded, outcome, compared, verdict, keep)
+    else:
+        _tell_verdict(console, outcome, compared, verdict)
+        if keep is not None:
+            console.print(f"kept in {keep}", soft_wrap=True, markup=False)
+    sys.exit(verdict.status)
+
+
+# --- which episode ---
+
+
+def _find(words: tuple[str, ...], output: Path | None, overrides: tuple[str, ...]) -> Recorded:
+    """The episode that was named, and what is on record of it."""
+    if len(words) > 2:
+        raise click.UsageError("one episode at a time: [JOB.yaml] EPISODE")
+    job, scene, index = _parse(words[-1])
+    if len(words) == 2:
+        read = read_job(Path(words[0]), output=output, overrides=overrides)
+        if job not in (None, read.name):
+            raise click.UsageError(f"{words[0]} is job {read.name}, not {job}")
+        return recorded_in_output(read.output, scene, index, read)
+    if overrides:
+        raise click.UsageError("--set changes a JOB.yaml: name it before the episode")
+    if output is not None:
+        found = recorded_in_output(output.resolve(), scene, index)
+        if job not in (None, found.job.name):
+            raise click.UsageError(f"{output} belongs to job {found.job.name}, not {job}")
+        return found
+    if job is None:
+        raise click.UsageError(
+            f"of which job is {words[-1]}? Write JOB/{words[-1]}, name a JOB.yaml before it, or give --output"
+        )
+    here = Path("out").absolute() / job
+    asked_for_master = click.get_current_context().get_parameter_source("master") == ParameterSource.COMMANDLINE
+    if ledger_path(here).exists() and not asked_for_master:
+        return recorded_in_output(here, scene, index)
+    with connect() as client:
+        return recorded_by_master(client, job, scene, index)
+
+
+def _parse(text: str) -> tuple[str | None, str, int]:
+    """(job, scene, index) of `[JOB/]SCENE/INDEX`."""
+    match text.split("/"):
+        case [job, scene, index] if job and scene and index.isdecimal():
+            return job, scene, int(index)
+        case [scene, index] if scene and index.isdecimal():
+            return None, scene, int(index)
+    raise click.UsageError(f"'{text}' is not an episode: write JOB/SCENE/INDEX or SCENE/INDEX, such as kitchen/5")
+
+
+def _fresh(keep: Path | None) -> Path | None:
+    """The folder to keep the piece in, made. Raises UsageError if there is something in it."""
+    if keep is None:
+        return None
+    if keep.exists() and any(keep.iterdir()):
+        raise click.UsageError(f"--keep {keep} is not empty; name a new folder")
+    keep.mkdir(parents=True, exist_ok=True)
+    return keep.absolute()
+
+
+# --- what became of it ---
+
+
+def _compare(recorded: Recorded, outcome: Outcome, folder: Path) -> Comparison | None:
+    """How the piece differs from the committed one, where there are two."""
+    if not outcome.folder or not recorded.folder:
+        return None
+    return compare_pieces((recorded.output, recorded.folder), (folder, outcome.folder), recorded.digest)
+
+
+def judge(recorded: Recorded, outcome: Outcome, compared: Comparison | None, until: str) -> Verdict:
+    """What the replay of an episode shows, given what is on record of it."""
+    if outcome.failed:
+        return _judge_failure(recorded, outcome)
+    if compared is not None:
+        if compared.equal:
+            return Verdict("equal", "came out equal: every file that makes the episode, byte for byte", 0)
+        media = "" if compared.state_differences else "; its state columns are equal"
+        return Verdict("different", f"came out DIFFERENT from what is committed{media}", DIFFERENT)
+    through = "was made" if until == "store" else f"is through with {until}"
+    if recorded.reason and STAGES.index(until) >= _place(recorded.stage):
+        was = f"{recorded.stage}: {recorded.reason}"
+        return Verdict("made", f"{through}; what is on record ({was}) did not happen again", 0)
+    if recorded.reason:
+        return Verdict("made", f"{through}; on record is a failure in {recorded.stage}, after that", 0)
+    return Verdict("made", through, 0)
+
+
+def _judge_failure(recorded: Recorded, outcome: Outcome) -> Verdict:
+    now = f"{outcome.stage}: {outcome.reason}"
+    if (recorded.stage, recorded.reason) == (outcome.stage, outcome.reason):
+        return Verdict("failed_again", f"failed again as recorded, {now}", AGAIN)
+    if recorded.reason:
+        was = f"{recorded.stage}: {recorded.reason}"
+        return Verdict("failed_otherwise", f"failed, but otherwise than recorded: {now} instead of {was}", OTHERWISE)
+    if recorded.state == "committed":
+        return Verdict("failed_otherwise", f"failed in {now}, although it is committed", OTHERWISE)
+    return Verdict("failed", f"failed in {now}", AGAIN)
+
+
+def _place(stage: str) -> int:
+    return STAGES.index(stage) if stage in STAGES else 0
+
+
+def _tell_record(console: Console, recorded: Recorded) -> None:
+    console.print(f"[bold]{escape(recorded.episode_id)}[/], seed {recorded.job.seed}", soft_wrap=True)
+    match recorded.state:
+        case "committed":
+            text = f"committed at attempt {recorded.attempt}"
+        case "open":
+            text = "no end of it yet"
+        case state:
+            text = f"{state} at attempt {recorded.attempt}, {recorded.stage}: {recorded.reason}, {recorded.detail}"
+    console.print(f"[dim]on record: {escape(text)} ({escape(recorded.source)})[/]", soft_wrap=True)
+    if recorded.changed:
+        console.print("[yellow]the job has other scenes, seed or pipeline than when that was recorded[/]")
+
+
+def _tell_verdict(console: Console, outcome: Outcome, compared: Comparison | None, verdict: Verdict) -> None:
+    if outcome.frames is not None:
+        console.print(f"  {outcome.frames} frames")
+    if outcome.failed:
+        if outcome.evidence:
+            console.print(outcome.evidence.rstrip(), style="dim", markup=False, soft_wrap=True)
+        console.print(outcome.detail, markup=False, soft_wrap=True)
+    if compared is not None:
+        for difference in (*compared.state_differences, *compared.media_differences):
+            console.print(f"  {difference}", markup=False, soft_wrap=True)
+    color = "green" if verdict.status == 0 else "red"
+    console.print(f"[bold {color}]{escape(verdict.text)}[/]", soft_wrap=True)
+
+
+def _print_json(
+    recorded: Recorded, outcome: Outcome, compared: Comparison | None, verdict: Verdict, keep: Path | None
+) -> None:
+    record = asdict(recorded)
+    for key in ("job", "output", "scene", "index"):
+        del record[key]
+    document = {
+        "episode": recorded.episode_id,
+        "seed": recorded.job.seed,
+        "recorded": record,
+        "outcome": asdict(outcome),
+        "compared": None if compared is None else asdict(compared),
+        "verdict": verdict.word,
+        "text": verdict.text,
+        "kept": None if keep is None else str(keep),
+    }
+    sys.stdout.write(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode() + "\n")
