@@ -17,7 +17,8 @@ from nimbusd.core.facts import (
     RevokeLease,
     StoredPiece,
 )
-from nimbusd.core.node import MOST_REMEMBERED, TELL_AGAIN_S, NodeMachine
+from nimbusd.core.held import MOST_REMEMBERED, TELL_AGAIN_S, HeldLeases
+from nimbusd.core.node import NodeMachine
 from nimbusd.core.node_facts import (
     AssignJob,
     Connected,
@@ -207,10 +208,10 @@ def test_a_lease_that_comes_after_its_end_is_not_opened() -> None:
 
 
 def test_what_is_remembered_of_leases_that_are_over_is_bounded() -> None:
-    story = Story()
+    leases = HeldLeases()
     for number in range(2 * MOST_REMEMBERED):
-        story.tell(RevokeLease(NODE, LeaseId(number), (), kill=True))
-    assert len(story.machine._over) == MOST_REMEMBERED
+        leases.remember_over(LeaseId(number))
+    assert leases.remembered() == MOST_REMEMBERED
 
 
 def test_what_a_dead_worker_had_begun_failed_and_what_it_had_not_is_made_by_another() -> None:

@@ -122,6 +122,32 @@ class NodeSeen:
 
 
 @dataclass(frozen=True, slots=True)
+class PipelineSeen:
+    """How a job goes on a node: the live model of section 6.1.2 of the Nimbus paper.
+
+    mode: `fused` or `decoupled`. planners, renderers: compute workers; backlog: plans that wait. plan_s, render_s,
+    store_s: mean seconds per episode. good: share of plans that succeed. planning, rendering: mean concurrency over
+    the last minute. mu_plan, mu_render, theory (lambda) and achieved: episodes per second.
+    """
+
+    job: JobId
+    mode: str
+    planners: int
+    renderers: int
+    backlog: int
+    plan_s: float
+    render_s: float
+    store_s: float
+    good: float
+    planning: float
+    rendering: float
+    mu_plan: float
+    mu_render: float
+    theory: float
+    achieved: float
+
+
+@dataclass(frozen=True, slots=True)
 class HeartbeatSeen:
     """A node's state. seq orders the heartbeats of a session; credit is what it can take beyond `held`."""
 
@@ -131,6 +157,7 @@ class HeartbeatSeen:
     credit: int
     held: tuple[LeaseId, ...]
     running: tuple[RunningEpisode, ...]
+    pipelines: tuple[PipelineSeen, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,19 +1,18 @@
-"""A node's decisions: which worker makes which episode, what the master is told, what is kept until it answers.
+"""A node's decisions: what the master is told of its leases, and what is kept until it answers.
 
 Facts in, orders out, time as a value. What the master orders of a node (`GrantLease`, `RevokeLease`,
 `Acknowledge`) is a fact here, and what a node tells the master (`HeartbeatSeen`, `PiecesStored` …) is an order
 here, in the same words. An outcome is told again until it is acknowledged: a lost connection or a restarted
-master costs nothing that was made.
+master costs nothing that was made. Which worker makes which episode is `Staff`'s decision.
 """
 
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 
-from nimbusd.core.episodes import EpisodeKey, JobId, LeaseId, NodeId, WorkerId
+from nimbusd.core.backlog import Backlog, Held, Plan
+from nimbusd.core.episodes import JobId, LeaseId, NodeId, WorkerId
 from nimbusd.core.estimate import Mean
 from nimbusd.core.facts import (
     Acknowledge,
@@ -26,26 +25,30 @@ from nimbusd.core.facts import (
     RunningEpisode,
     StoredPiece,
 )
+from nimbusd.core.held import TELL_AGAIN_S, HeldLease, HeldLeases
 from nimbusd.core.node_facts import (
-    AssignJob,
     Connected,
     DrainSet,
     DropPiece,
+    DropPlan,
     EpisodeBegan,
     EpisodeFailed,
+    EpisodePlanned,
     EpisodeStored,
+    JobKnown,
     JobUnfit,
-    MakeEpisode,
     NodeFact,
     NodeOrder,
-    RecallWorker,
     StopWorker,
     WorkerGone,
+    WorkerMeasured,
     WorkerPulls,
     WorkerReturns,
     WorkerWaits,
 )
 from nimbusd.core.nodes import HEARTBEAT_S, LONG_S
+from nimbusd.core.split import Role
+from nimbusd.core.staff import Staff, Worker
 
 AHEAD_S = 0.5
 """Work that a node keeps queued, beside one next episode for every slot: more than a round trip to the master. Where
@@ -53,57 +56,34 @@ episodes are long, nothing is queued (LONG_S)."""
 MOST_AHEAD = 2048
 STORE = "store"
 """The stage that a worker's writer thread does."""
-TELL_AGAIN_S = 3.0
-MOST_REMEMBERED = 1024
-"""Leases that are over: a message that comes late, or twice, must not open one again."""
-
-
-@dataclass(slots=True)
-class _Held:
-    """A lease. waiting: not given to a worker; given: to whom; told: outcomes that are not acknowledged."""
-
-    lease: GrantLease
-    waiting: deque[int] = field(default_factory=deque)
-    given: dict[int, WorkerId] = field(default_factory=dict)
-    told: dict[int, StoredPiece | AttemptFailed | None] = field(default_factory=dict)
-    """None: returned."""
-    again_at: float = 0.0
-
-    def over(self) -> bool:
-        return not (self.waiting or self.given or self.told)
-
-
-@dataclass(slots=True)
-class _Worker:
-    job: JobId | None = None
-    credit: int = 0
-    given: dict[tuple[LeaseId, int], tuple[str, float] | None] = field(default_factory=dict)
-    """Episodes it has: None before they begin, then stage and when they began."""
-    loaded: tuple[JobId, str] | None = None
-    """Job and scene of the last episode it was given."""
-    recalled: bool = False
-    unwanted: bool = False
-
-    def is_wanted(self) -> bool:
-        return not (self.recalled or self.unwanted)
 
 
 class NodeMachine:
-    """Call `handle` for every fact and `settle` once for the batch, and again now and then as time passes."""
+    """Call `handle` for every fact and `settle` once for the batch, and again now and then as time passes.
 
-    def __init__(self, node: NodeId, session: str, slots: int, heartbeat_s: float = HEARTBEAT_S) -> None:
+    slots, plan_only, memory_bytes, spill_bytes: see Staff.
+    """
+
+    def __init__(
+        self,
+        node: NodeId,
+        session: str,
+        slots: int,
+        heartbeat_s: float = HEARTBEAT_S,
+        *,
+        plan_only: int = 0,
+        memory_bytes: int | None = None,
+        spill_bytes: int = 256 << 20,
+    ) -> None:
         self._node = node
         self._session = session
         self._slots = slots
         self._heartbeat_s = heartbeat_s
-        self._leases: dict[LeaseId, _Held] = {}
-        self._workers: dict[WorkerId, _Worker] = {}
+        self._leases = HeldLeases()
+        self._backlog = Backlog()
+        self._staff = Staff(self._leases, self._backlog, slots, plan_only, memory_bytes, spill_bytes)
         self._cost = Mean()
         self._stored: dict[LeaseId, list[StoredPiece]] = {}
-        self._holding = 0
-        """Episodes that wait or are given to a worker."""
-        self._waiting = 0
-        self._over: dict[LeaseId, None] = {}
         self._seq = 0
         self._told_at = -math.inf
         self._told_credit = -1
@@ -114,25 +94,32 @@ class NodeMachine:
 
     def idle(self) -> bool:
         """Whether nothing is held and nothing waits for an acknowledgement."""
-        return not self._leases
+        return not len(self._leases)
 
     def sizes(self) -> dict[str, int]:
-        """How much is remembered of leases, by kind: all zero when the node is idle."""
-        given = sum(len(worker.given) for worker in self._workers.values())
-        return {"leases": len(self._leases), "stored": len(self._stored), "given": given, "holding": self._holding}
+        """How much is remembered of leases, by kind: all zero when the node is idle, but for plans that are kept."""
+        planned, kept = self._backlog.sizes()
+        return {
+            "leases": len(self._leases),
+            "stored": len(self._stored),
+            "given": sum(len(worker.given) for worker in self._staff.workers.values()),
+            "holding": self._leases.holding(),
+            "planned": planned,
+            "kept": kept,
+        }
 
     def jobs(self) -> frozenset[JobId]:
         """The jobs of which leases are held."""
-        return frozenset(held.lease.job for held in self._leases.values())
+        return self._leases.jobs()
 
     def busy(self, worker: WorkerId) -> bool:
         """Whether a worker has episodes."""
-        known = self._workers.get(worker)
+        known = self._staff.workers.get(worker)
         return known is not None and bool(known.given)
 
     def running(self) -> Iterator[tuple[WorkerId, LeaseId, int, str, float]]:
         """(worker, lease, index, stage, when it began) of every episode that has begun."""
-        for worker, known in self._workers.items():
+        for worker, known in self._staff.workers.items():
             for (lease, index), begun in known.given.items():
                 if begun is not None:
                     yield worker, lease, index, *begun
@@ -148,26 +135,26 @@ class NodeMachine:
                 return self._revoke(fact, now)
             case Acknowledge():
                 return self._acknowledged(fact)
-            case WorkerWaits(worker):
-                self._workers[worker] = _Worker()
+            case JobKnown(job, mode):
+                self._staff.job_known(job, mode)
+            case WorkerWaits(worker, renders):
+                self._staff.workers[worker] = Worker(renders)
             case WorkerPulls(worker, credit):
-                if (known := self._workers.get(worker)) is not None:
-                    known.credit += credit
+                self._staff.pulls(worker, credit, now)
+            case WorkerMeasured(worker, memory_bytes):
+                self._staff.measured(worker, memory_bytes)
             case EpisodeBegan(worker, lease, index, stage):
                 self._began(worker, lease, index, stage, now)
-            case EpisodeStored(worker, lease, piece):
-                if self._take(worker, lease, piece.index):
-                    self._cost.add(piece.cost_s)
-                    self._note(self._leases[lease], piece.index, piece, now)
-                    self._stored.setdefault(lease, []).append(piece)
-                elif (known := self._workers.get(worker)) is not None and known.job is not None:
-                    return [DropPiece(known.job, piece.folder)]  # it was revoked meanwhile: nobody will commit it
+            case EpisodePlanned():
+                return self._episode_planned(fact)
+            case EpisodeStored():
+                return self._episode_stored(fact, now)
             case EpisodeFailed():
                 return self._failed(fact, now)
             case WorkerReturns(worker, episodes):
-                for lease, index in episodes:
-                    if self._take(worker, lease, index):
-                        self._wait(lease, index)
+                for held in episodes:
+                    if self._take(worker, held):
+                        self._wait_again(held)
             case WorkerGone():
                 return self._gone(fact, now)
             case JobUnfit(job):
@@ -175,70 +162,66 @@ class NodeMachine:
             case Connected(heartbeat_s):
                 self._heartbeat_s = self._heartbeat_s if heartbeat_s is None else heartbeat_s
                 self._told_at = -math.inf
-                for held in self._leases.values():
-                    held.again_at = now
+                for held_lease in self._leases:
+                    held_lease.again_at = now
             case DrainSet(on):
                 self._draining = on
         return []
 
+    # --- the master ---
+
     def _lease(self, fact: GrantLease) -> None:
-        if fact.lease in self._leases or fact.lease in self._over:
+        lease = self._leases.open(fact)
+        if lease is None:
             return
-        held = self._leases[fact.lease] = _Held(fact)
-        for span in fact.spans:
-            held.waiting.extend(range(span.start, span.stop))
-        self._holding += len(held.waiting)
-        self._waiting += len(held.waiting)
+        for index in list(lease.waiting):
+            if self._backlog.reuse((fact.lease, index), lease.episode(index)):
+                self._leases.drop_waiting(lease, [index])
+                lease.planned.add(index)
 
     def _revoke(self, fact: RevokeLease, now: float) -> list[NodeOrder]:
         held = self._leases.get(fact.lease)
         if held is None:
             if fact.kill and not fact.indexes:
-                self._remember_over(fact.lease)  # it has overtaken the lease
+                self._leases.remember_over(fact.lease)  # it has overtaken the lease
             return []
-        wanted = set(fact.indexes) if fact.indexes else {*held.waiting, *held.given}
+        wanted = set(fact.indexes) if fact.indexes else {*held.waiting, *held.planned, *held.given}
         if not fact.kill:
-            return self._return_waiting(held, now, wanted)
+            return self._give_back(held, now, wanted)
         # Outcomes stay until they are acknowledged: only the ledger knows whether a piece is garbage.
-        self._drop_waiting(held, wanted)
-        orders: list[NodeOrder] = []
+        self._leases.drop_waiting(held, wanted)
+        orders = self._drop_planned(held, wanted)
         for worker in sorted({held.given[index] for index in wanted & held.given.keys()}):
-            known = self._workers[worker]
+            known = self._staff.workers[worker]
             for key in [key for key in known.given if key[0] == fact.lease and key[1] in wanted]:
                 if known.given[key] is None:
                     continue  # it will be made, and refused: cheaper than a new worker
                 if not known.unwanted:
                     known.unwanted = True
                     orders.append(StopWorker(worker, "what it is making is no longer wanted"))
-                self._take(worker, *key)
+                self._take(worker, key)
+                orders += self._end_plan(key)
         self._forget_if_over(held)
         return orders
 
-    def _drop_waiting(self, held: _Held, wanted: set[int] | None = None) -> tuple[int, ...]:
-        """Take episodes from those that wait; returns them."""
-        dropped = tuple(index for index in held.waiting if wanted is None or index in wanted)
-        if dropped:
-            gone = set(dropped)
-            held.waiting = deque(index for index in held.waiting if index not in gone)
-            self._holding -= len(dropped)
-            self._waiting -= len(dropped)
-        return dropped
+    def _drop_planned(self, held: HeldLease, wanted: set[int]) -> list[NodeOrder]:
+        """Take plans that no renderer has from the backlog."""
+        orders: list[NodeOrder] = []
+        for index in sorted(wanted & held.planned):
+            held.planned.discard(index)
+            orders += self._end_plan((held.lease.lease, index))
+        return orders
 
-    def _return_waiting(self, held: _Held, now: float, wanted: set[int] | None = None) -> list[NodeOrder]:
-        """Give back what has not been given to a worker."""
-        indexes = self._drop_waiting(held, wanted)
+    def _give_back(self, held: HeldLease, now: float, wanted: set[int] | None = None) -> list[NodeOrder]:
+        """Give back what no worker has; its plans are lost."""
+        planned = held.planned if wanted is None else held.planned & wanted
+        indexes = (*self._leases.drop_waiting(held, wanted), *sorted(planned))
         if not indexes:
             return []
+        orders = self._drop_planned(held, set(planned))
         for index in indexes:
-            self._note(held, index, None, now)
-        return [EpisodesReturned(self._node, held.lease.lease, indexes)]
-
-    @staticmethod
-    def _note(held: _Held, index: int, outcome: StoredPiece | AttemptFailed | None, now: float) -> None:
-        """Keep an outcome, which is told now, until it is acknowledged."""
-        if not held.told:
-            held.again_at = now + TELL_AGAIN_S
-        held.told[index] = outcome
+            held.note(index, None, now)
+        return [*orders, EpisodesReturned(self._node, held.lease.lease, indexes)]
 
     def _acknowledged(self, fact: Acknowledge) -> list[NodeOrder]:
         held = self._leases.get(fact.lease)
@@ -252,54 +235,89 @@ class NodeMachine:
         self._forget_if_over(held)
         return orders
 
-    def _forget_if_over(self, held: _Held) -> None:
-        if held.over():
-            del self._leases[held.lease.lease]
+    def _forget_if_over(self, held: HeldLease) -> None:
+        if self._leases.close_if_over(held):
             self._stored.pop(held.lease.lease, None)
-            self._remember_over(held.lease.lease)
-
-    def _remember_over(self, lease: LeaseId) -> None:
-        self._over[lease] = None
-        if len(self._over) > MOST_REMEMBERED:
-            del self._over[next(iter(self._over))]
 
     # --- workers ---
 
     def _began(self, worker: WorkerId, lease: LeaseId, index: int, stage: str, now: float) -> None:
-        known = self._workers.get(worker)
+        known = self._staff.workers.get(worker)
         if known is not None and (lease, index) in known.given:
             begun = known.given[lease, index]
             known.given[lease, index] = (stage, now if begun is None else begun[1])
 
-    def _take(self, worker: WorkerId, lease: LeaseId, index: int) -> bool:
+    def _take(self, worker: WorkerId, held: Held) -> bool:
         """Take an episode from a worker. False if it does not have it."""
-        known = self._workers.get(worker)
-        if known is None or (lease, index) not in known.given:
+        known = self._staff.workers.get(worker)
+        if known is None or held not in known.given:
             return False
-        del known.given[lease, index]
-        del self._leases[lease].given[index]
-        self._holding -= 1
+        del known.given[held]
+        del self._leases[held[0]].given[held[1]]
         return True
 
-    def _wait(self, lease: LeaseId, index: int) -> None:
+    def _wait_again(self, held: Held) -> None:
         """Have an episode wait for another worker, first in line."""
-        self._leases[lease].waiting.appendleft(index)
-        self._holding += 1
-        self._waiting += 1
+        lease = self._leases[held[0]]
+        if self._backlog.put_back(held):
+            lease.planned.add(held[1])
+        else:
+            self._leases.wait_again(lease, held[1])
+
+    def _end_plan(self, held: Held) -> list[NodeOrder]:
+        plan = self._backlog.end(held)
+        return [DropPlan(plan.path)] if plan is not None else []
+
+    def _episode_planned(self, fact: EpisodePlanned) -> list[NodeOrder]:
+        held = (fact.lease, fact.index)
+        if not self._take(fact.worker, held):
+            return [DropPlan(fact.plan.path)]  # it was revoked meanwhile
+        lease = self._leases[fact.lease]
+        lease.planned.add(fact.index)
+        self._backlog.add(held, lease.episode(fact.index), fact.plan)
+        self._staff.pace(lease.lease.job).planned(fact.plan.cost_s, good=True)
+        return []
+
+    def _episode_stored(self, fact: EpisodeStored, now: float) -> list[NodeOrder]:
+        piece, held = fact.piece, (fact.lease, fact.piece.index)
+        plan = self._backlog.plan_of(held)
+        if not self._take(fact.worker, held):
+            known = self._staff.workers.get(fact.worker)
+            job = known.job if known is not None else None
+            return [] if job is None else [DropPiece(job, piece.folder)]  # revoked meanwhile: nobody will commit it
+        self._cost.add(piece.cost_s)
+        lease = self._leases[fact.lease]
+        pace = self._staff.pace(lease.lease.job)
+        if plan is None:
+            pace.planned(fact.plan_s, good=True)
+        plan_s = fact.plan_s if plan is None else plan.cost_s
+        pace.rendered(max(0.0, piece.cost_s - plan_s - fact.store_s), fact.store_s, now)
+        lease.note(piece.index, piece, now)
+        self._stored.setdefault(fact.lease, []).append(piece)
+        return self._end_plan(held)
 
     def _failed(self, fact: EpisodeFailed, now: float) -> list[NodeOrder]:
-        if not self._take(fact.worker, fact.lease, fact.index):
+        held = (fact.lease, fact.index)
+        if not self._take(fact.worker, held):
             return []
-        return [self._tell_failure(fact, now)]
+        if fact.planned:
+            self._staff.pace(self._leases[fact.lease].lease.job).planned(fact.cost_s, good=False)
+        return [*self._keep_plan(held, fact.final), self._tell_failure(fact, now)]
+
+    def _keep_plan(self, held: Held, final: bool = False) -> list[NodeOrder]:
+        """An attempt failed: its plan, if it had one, is kept for the next."""
+        if final:
+            return self._end_plan(held)
+        forgotten = self._backlog.keep(held)
+        return [DropPlan(forgotten.path)] if forgotten is not None else []
 
     def _tell_failure(self, fact: EpisodeFailed, now: float) -> AttemptFailed:
         held = self._leases[fact.lease]
-        lease = held.lease
         failure = AttemptFailed(
             self._node,
             fact.lease,
-            lease.attempt,
-            EpisodeKey(lease.job, lease.scene, fact.index),
+            held.lease.attempt,
+            held.episode(fact.index),
             fact.stage,
             fact.reason,
             fact.detail,
@@ -309,7 +327,7 @@ class NodeMachine:
             fact.final,
             fact.blameless,
         )
-        self._note(held, fact.index, failure, now)
+        held.note(fact.index, failure, now)
         return failure
 
     def _gone(self, fact: WorkerGone, now: float) -> list[NodeOrder]:
@@ -318,30 +336,30 @@ class NodeMachine:
         If it was not heard to begin anything, it died before it could say so: in the first episode that it had. Where
         one of its threads is known to be to blame, what the other one had begun is innocent: it goes back uncharged.
         """
-        known = self._workers.pop(fact.worker, None)
+        known = self._staff.gone(fact.worker, now)
         if known is None:
             return []
         if known.given and not (known.recalled or known.unwanted or any(known.given.values())):
-            known.given[next(iter(known.given))] = ("load", now)
+            known.given[next(iter(known.given))] = ("plan" if known.role is Role.PLAN else "load", now)
         guilty = _guilty(known, fact.stage)
         orders: list[NodeOrder] = []
-        for (lease, index), begun in known.given.items():
-            held = self._leases[lease]
-            del held.given[index]
-            self._holding -= 1
-            innocent = known.unwanted or (lease, index) not in guilty
+        for held, begun in known.given.items():
+            lease, index = self._leases[held[0]], held[1]
+            del lease.given[index]
+            innocent = known.unwanted or held not in guilty
             if known.job in self._unfit or (begun is not None and innocent):  # not made here again: files may be torn
-                held.told[index] = None
-                held.again_at = now + TELL_AGAIN_S
-                orders.append(EpisodesReturned(self._node, lease, (index,)))
+                orders += self._end_plan(held)
+                lease.told[index] = None
+                lease.again_at = now + TELL_AGAIN_S
+                orders.append(EpisodesReturned(self._node, held[0], (index,)))
             elif begun is None:
-                self._wait(lease, index)
+                self._wait_again(held)
             else:
                 stage, began = begun
                 failure = EpisodeFailed(
-                    fact.worker, lease, index, stage, fact.reason, fact.detail, fact.evidence, now - began
+                    fact.worker, *held, stage, fact.reason, fact.detail, fact.evidence, cost_s=now - began
                 )
-                orders.append(self._tell_failure(failure, now))
+                orders += [*self._keep_plan(held), self._tell_failure(failure, now)]
         return orders
 
     # --- what follows ---
@@ -349,98 +367,35 @@ class NodeMachine:
     def settle(self, now: float) -> list[NodeOrder]:
         """What follows from the facts so far and from the time: work for workers, news for the master."""
         orders: list[NodeOrder] = []
-        if self._waiting and (self._draining or self._unfit):
-            for held in list(self._leases.values()):
+        if self._draining or self._unfit:
+            for held in list(self._leases):
                 if self._draining or held.lease.job in self._unfit:
-                    orders += self._return_waiting(held, now)
-        if self._waiting:
-            orders += self._feed()
+                    orders += self._give_back(held, now)
+        orders += self._staff.settle(now)
         for lease, pieces in self._stored.items():
             orders.append(self._tell_stored(self._leases[lease], tuple(pieces)))
         self._stored.clear()
         if now - self._told_at >= self._heartbeat_s:
             orders += self._tell_again(now)
+            orders += [DropPlan(plan.path) for plan in self._forgotten()]
         if self._worth_telling(now):
             orders.append(self._heartbeat(now))
         return orders
 
-    def _feed(self) -> list[NodeOrder]:
-        """Give workers what waits, first those that have its scene loaded; change a worker's job where only other
-        jobs' work waits.
-        """
-        orders: list[NodeOrder] = []
-        idle_first = sorted(self._workers.items(), key=lambda item: len(item[1].given))
-        for worker, known in idle_first:
-            if not known.given and known.credit > 0 and known.is_wanted():
-                held = self._lease_of_loaded(known) if not self._is_overtaken(known) else None
-                if held is not None:
-                    orders.append(self._give(worker, known, held))
-        for worker, known in idle_first:
-            while self._waiting and known.is_wanted():
-                if known.given and (known.credit <= 0 or self._waiting <= len(self._workers)):
-                    break  # the last episodes go to whoever is free first, not into a queue behind another
-                held = None
-                if not self._is_overtaken(known):
-                    held = self._lease_of_loaded(known) or self._next_lease(known)
-                if held is None:
-                    if not known.given:  # others' work waits, and none of its own, or it came later
-                        known.recalled = True
-                        orders.append(RecallWorker(worker))
-                    break
-                if known.job is None:
-                    known.job = held.lease.job
-                    orders.append(AssignJob(worker, known.job))
-                if known.credit <= 0:
-                    break
-                orders.append(self._give(worker, known, held))
-        return orders
+    def _forgotten(self) -> list[Plan]:
+        """Plans of jobs of which nothing is held any more."""
+        jobs = self._leases.jobs()
+        self._staff.forget(jobs)
+        return self._backlog.forget_kept(jobs)
 
-    def _is_overtaken(self, known: _Worker) -> bool:
-        """Whether a worker shall leave its job: another's leases came first, and wait for more workers than it has.
-
-        The master leases by priority and fair share, so that what came first is to be made first.
-        """
-        job = next((held.lease.job for held in self._leases.values() if held.waiting), None)
-        if known.job in (None, job) or job is None:
-            return False
-        waiting = sum(len(held.waiting) for held in self._leases.values() if held.lease.job == job)
-        workers = self._slots - len(self._workers)  # those that are being started
-        workers += sum(other.job in (None, job) or other.recalled for other in self._workers.values())
-        return workers < waiting
-
-    def _lease_of_loaded(self, known: _Worker) -> _Held | None:
-        for held in self._leases.values():
-            if held.waiting and (held.lease.job, held.lease.scene) == known.loaded:
-                return held
-        return None
-
-    def _next_lease(self, known: _Worker) -> _Held | None:
-        """What a worker can be given: rather from a scene that no other worker has loaded."""
-        waiting = [held for held in self._leases.values() if held.waiting]
-        job = known.job or waiting[0].lease.job
-        fits = [held for held in waiting if held.lease.job == job]
-        if len(fits) <= 1:
-            return fits[0] if fits else None
-        taken = {other.loaded for other in self._workers.values()}
-        return min(fits, key=lambda held: ((held.lease.job, held.lease.scene) in taken, -len(held.waiting)))
-
-    def _give(self, worker: WorkerId, known: _Worker, held: _Held) -> MakeEpisode:
-        index, lease = held.waiting.popleft(), held.lease
-        self._waiting -= 1
-        held.given[index] = worker
-        known.loaded = lease.job, lease.scene
-        known.given[lease.lease, index] = None
-        known.credit -= 1
-        return MakeEpisode(worker, lease.lease, lease.job, lease.scene, index, lease.attempt)
-
-    def _tell_stored(self, held: _Held, pieces: tuple[StoredPiece, ...]) -> PiecesStored:
+    def _tell_stored(self, held: HeldLease, pieces: tuple[StoredPiece, ...]) -> PiecesStored:
         lease = held.lease
         return PiecesStored(self._node, lease.lease, lease.job, lease.scene, lease.attempt, pieces)
 
     def _tell_again(self, now: float) -> list[NodeOrder]:
         """Repeat what was told and not acknowledged for a while."""
         orders: list[NodeOrder] = []
-        for held in self._leases.values():
+        for held in self._leases:
             if not held.told or held.again_at > now:
                 continue
             pieces = tuple(piece for piece in held.told.values() if isinstance(piece, StoredPiece))
@@ -455,20 +410,20 @@ class NodeMachine:
 
     # --- heartbeats ---
 
-    def _ahead(self) -> int:
-        """How many episodes to hold beyond one for every slot: none while their cost is not known, or long."""
+    def _most_held(self) -> int:
+        """How many episodes to hold: one for every slot, what the backlogs may hold, and some ahead.
+
+        None are held ahead while their cost is not known, or long.
+        """
+        most = self._slots + self._staff.room()
         if not self._cost.count or self._cost.value >= LONG_S:
-            return 0
-        return min(MOST_AHEAD, self._slots + math.ceil(AHEAD_S * self._slots / max(self._cost.value, 1e-6)))
+            return most
+        return most + min(MOST_AHEAD, self._slots + math.ceil(AHEAD_S * self._slots / max(self._cost.value, 1e-6)))
 
     def _credit(self) -> int:
         if self._draining:
             return 0
-        return max(0, self._slots + self._ahead() - self._holding, self._idle_workers() - self._waiting)
-
-    def _idle_workers(self) -> int:
-        """Workers that have nothing, though others may have more than one episode, one of them long."""
-        return sum(known.is_wanted() and not known.given for known in self._workers.values())
+        return max(0, self._most_held() - self._leases.holding(), self._staff.idle() - self._leases.waiting())
 
     def _worth_telling(self, now: float) -> bool:
         """A heartbeat is due, or half of what we can hold is free and the master does not know it."""
@@ -477,16 +432,19 @@ class NodeMachine:
         credit = self._credit()
         if credit == self._told_credit:
             return False
-        return 2 * self._holding <= self._slots + self._ahead() or self._idle_workers() > self._waiting
+        return 2 * self._leases.holding() <= self._most_held() or self._staff.idle() > self._leases.waiting()
 
     def _heartbeat(self, now: float) -> HeartbeatSeen:
         self._seq += 1
         self._told_at, self._told_credit = now, self._credit()
         running = tuple(RunningEpisode(lease, index, now - began) for _, lease, index, _, began in self.running())
-        return HeartbeatSeen(self._node, self._session, self._seq, self._told_credit, tuple(self._leases), running)
+        pipelines = tuple(self._staff.pipelines(now))
+        return HeartbeatSeen(
+            self._node, self._session, self._seq, self._told_credit, self._leases.ids(), running, pipelines
+        )
 
 
-def _guilty(known: _Worker, stage: str) -> set[tuple[LeaseId, int]]:
+def _guilty(known: Worker, stage: str) -> set[Held]:
     """The episodes to blame for a worker's death in a stage: all that it had begun, where that tells nothing.
 
     The writer thread stores; the working thread does everything else, and is at what it began last.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from nimbusd.core.backlog import Plan
 from nimbusd.core.episodes import JobId, LeaseId, WorkerId
 from nimbusd.core.facts import (
     Acknowledge,
@@ -16,15 +17,33 @@ from nimbusd.core.facts import (
     RevokeLease,
     StoredPiece,
 )
+from nimbusd.core.split import Mode, Role
 
 # --- facts, beside the master's orders ---
 
 
 @dataclass(frozen=True, slots=True)
+class JobKnown:
+    """What a job asks of the nodes that it runs on."""
+
+    job: JobId
+    mode: Mode
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerWaits:
-    """A compute worker has started and has no job yet."""
+    """A compute worker has started and has no job yet. renders: whether its slot is one to render in."""
 
     worker: WorkerId
+    renders: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerMeasured:
+    """What a worker had in memory at the end of an episode."""
+
+    worker: WorkerId
+    memory_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +65,26 @@ class EpisodeBegan:
 
 
 @dataclass(frozen=True, slots=True)
+class EpisodePlanned:
+    """A worker planned an episode; its sequence lies in a file."""
+
+    worker: WorkerId
+    lease: LeaseId
+    index: int
+    plan: Plan
+
+
+@dataclass(frozen=True, slots=True)
 class EpisodeStored:
-    """A worker made an episode's piece durable."""
+    """A worker made an episode's piece durable. plan_s, store_s: the parts of its cost, planning being 0 where
+    another worker did it.
+    """
 
     worker: WorkerId
     lease: LeaseId
     piece: StoredPiece
+    plan_s: float = 0.0
+    store_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,9 +154,12 @@ NodeFact: TypeAlias = (
     GrantLease
     | RevokeLease
     | Acknowledge
+    | JobKnown
     | WorkerWaits
     | WorkerPulls
+    | WorkerMeasured
     | EpisodeBegan
+    | EpisodePlanned
     | EpisodeStored
     | EpisodeFailed
     | WorkerReturns
@@ -138,15 +174,19 @@ NodeFact: TypeAlias = (
 
 @dataclass(frozen=True, slots=True)
 class AssignJob:
-    """Make the worker's components from this job."""
+    """Make the components that the role needs from this job."""
 
     worker: WorkerId
     job: JobId
+    role: Role = Role.FUSED
 
 
 @dataclass(frozen=True, slots=True)
 class MakeEpisode:
-    """Have the worker make an episode."""
+    """Have the worker do its part of an episode. plan: the file of its sequence, which it then does not plan itself.
+
+    spill: a planned sequence shall go to disk, memory being used up.
+    """
 
     worker: WorkerId
     lease: LeaseId
@@ -154,6 +194,8 @@ class MakeEpisode:
     scene: str
     index: int
     attempt: int
+    plan: str | None = None
+    spill: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,5 +221,12 @@ class DropPiece:
     folder: str
 
 
+@dataclass(frozen=True, slots=True)
+class DropPlan:
+    """Nobody will render from this file any more."""
+
+    path: str
+
+
 Told: TypeAlias = HeartbeatSeen | PiecesStored | AttemptFailed | EpisodesReturned
-NodeOrder: TypeAlias = Told | AssignJob | MakeEpisode | RecallWorker | StopWorker | DropPiece
+NodeOrder: TypeAlias = Told | AssignJob | MakeEpisode | RecallWorker | StopWorker | DropPiece | DropPlan

@@ -1,0 +1,469 @@
+"""A node's compute workers: which job and role each takes, and which episode it gets next.
+
+Workers keep the scene that they have loaded, and jobs are served in the order in which their leases came. A job that
+runs decoupled has workers that plan and workers that render, and a backlog between them; as many plan as give the
+highest throughput by the latencies that were measured, and where there is nothing left to plan, none.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from nimbusd.core.backlog import Backlog, Held
+from nimbusd.core.episodes import EpisodeKey, JobId, WorkerId
+from nimbusd.core.estimate import Mean
+from nimbusd.core.facts import PipelineSeen
+from nimbusd.core.held import HeldLease, HeldLeases
+from nimbusd.core.node_facts import AssignJob, MakeEpisode, NodeOrder, RecallWorker
+from nimbusd.core.pace import Pace
+from nimbusd.core.split import (
+    Mode,
+    Places,
+    Role,
+    decoupled_rate,
+    fused_rate,
+    mode_to_have,
+    mu_plan,
+    mu_render,
+    planners_to_have,
+)
+
+BACKLOG_S = 30.0
+"""So much rendering may wait in the backlog, so that a planner's bad luck leaves no renderer idle …"""
+LEAST_BACKLOG = 2
+"""… but at least so many plans per renderer, and at most so many in all:"""
+MOST_BACKLOG = 64
+CHANGE_S = 2.0
+"""What it costs a slot to change its role, until that was measured."""
+
+
+@dataclass(slots=True)
+class Worker:
+    """A compute worker. renders: whether its slot can (there is a GPU, or none on the whole node)."""
+
+    renders: bool = True
+    job: JobId | None = None
+    role: Role = Role.FUSED
+    credit: int = 0
+    given: dict[Held, tuple[str, float] | None] = field(default_factory=dict)
+    """Episodes it has: None before they begin, then stage and when they began."""
+    loaded: tuple[JobId, str] | None = None
+    """Job and scene of the last episode it was given."""
+    recalled: bool = False
+    unwanted: bool = False
+    memory_bytes: int = 0
+
+    def is_wanted(self) -> bool:
+        return not (self.recalled or self.unwanted)
+
+
+@dataclass(slots=True)
+class _Pipeline:
+    """How a job runs on this node. mode: FUSED or DECOUPLED, as chosen now. planners: flexible slots that plan."""
+
+    asked: Mode = Mode.AUTO
+    mode: Mode = Mode.FUSED
+    pace: Pace = field(default_factory=Pace)
+    planners: int = 1
+    changed_at: float = -math.inf
+    memory_bytes: dict[Role, int] = field(default_factory=dict)
+    """What a worker of a role was seen to need."""
+
+
+class Staff:
+    """The workers of a node. slots: how many there are; plan_only: how many of them cannot render.
+
+    memory_bytes: what all compute workers together may use; None: no limit. spill_bytes: plans that may lie in memory.
+    """
+
+    def __init__(
+        self,
+        leases: HeldLeases,
+        backlog: Backlog,
+        slots: int,
+        plan_only: int = 0,
+        memory_bytes: int | None = None,
+        spill_bytes: int = 256 << 20,
+    ) -> None:
+        self._leases = leases
+        self._backlog = backlog
+        self._slots = slots
+        self._plan_only = plan_only
+        self._memory_bytes = memory_bytes
+        self._spill_bytes = spill_bytes
+        self._pipelines: dict[JobId, _Pipeline] = {}
+        self._change = Mean()
+        self._gone_at: dict[str, float] = {}
+        self.workers: dict[WorkerId, Worker] = {}
+
+    # --- what is told ---
+
+    def job_known(self, job: JobId, mode: Mode) -> None:
+        """What a job asks for. Jobs of which nothing was said run as AUTO."""
+        pipeline = self._pipeline(job)
+        pipeline.asked = mode
+        if mode is not Mode.AUTO:
+            pipeline.mode = mode
+
+    def pace(self, job: JobId) -> Pace:
+        """The measurements of a job."""
+        return self._pipeline(job).pace
+
+    def pulls(self, worker: WorkerId, credit: int, now: float) -> None:
+        """A worker can take more episodes."""
+        if (known := self.workers.get(worker)) is not None:
+            known.credit += credit
+            if (gone_at := self._gone_at.pop(_slot(worker), None)) is not None:
+                self._change.add(now - gone_at)
+
+    def measured(self, worker: WorkerId, memory_bytes: int) -> None:
+        """A worker's memory at the end of an episode."""
+        known = self.workers.get(worker)
+        if known is not None and known.job is not None:
+            known.memory_bytes = memory_bytes
+            needs = self._pipeline(known.job).memory_bytes
+            needs[known.role] = max(needs.get(known.role, 0), memory_bytes)
+
+    def gone(self, worker: WorkerId, now: float) -> Worker | None:
+        """A worker's process has ended: what it was."""
+        if (known := self.workers.pop(worker, None)) is not None and known.recalled:
+            self._gone_at[_slot(worker)] = now
+        return known
+
+    def forget(self, jobs: frozenset[JobId]) -> None:
+        """Only these jobs are of interest any more."""
+        at_work = {known.job for known in self.workers.values()}
+        for job in [job for job in self._pipelines if job not in jobs and job not in at_work]:
+            del self._pipelines[job]
+
+    def _pipeline(self, job: JobId) -> _Pipeline:
+        if job not in self._pipelines:
+            self._pipelines[job] = _Pipeline()
+        return self._pipelines[job]
+
+    # --- what can be asked ---
+
+    def room(self) -> int:
+        """Episodes that may be held for the backlogs of the jobs that run decoupled."""
+        jobs = self._leases.jobs() & self._pipelines.keys()
+        return sum(self._most_backlog(job) for job in jobs if self._pipelines[job].mode is Mode.DECOUPLED)
+
+    def idle(self) -> int:
+        """Workers that have nothing, though others may have more than one episode, and could begin one."""
+        return sum(k.is_wanted() and not k.given and not self._only_renders(k) for k in self.workers.values())
+
+    def pipelines(self, now: float) -> Iterator[PipelineSeen]:
+        """How each job goes that is at work here."""
+        for job, pipeline in self._pipelines.items():
+            at_work = [known for known in self.workers.values() if known.job == job and not known.unwanted]
+            if not at_work:
+                continue
+            planners = sum(known.role is Role.PLAN for known in at_work)
+            pace, latency = pipeline.pace, pipeline.pace.latency()
+            plan_s, render_s, store_s = pace.means_s()
+            flexible, others = sum(k.renders for k in at_work), sum(not k.renders for k in at_work)
+            places = Places(flexible, others)
+            theory = plan_rate = render_rate = 0.0
+            if latency is not None and pipeline.mode is Mode.FUSED:
+                theory = plan_rate = render_rate = fused_rate(places, latency)
+            elif latency is not None:
+                plan_rate, render_rate = mu_plan(planners, latency), mu_render(len(at_work) - planners, latency)
+                theory = decoupled_rate(places, planners - others, latency)
+            yield PipelineSeen(
+                job=job,
+                mode=pipeline.mode.value,
+                planners=planners,
+                renderers=len(at_work) - planners,
+                backlog=self._backlog.waiting(job),
+                plan_s=plan_s,
+                render_s=render_s,
+                store_s=store_s,
+                good=pace.good(),
+                planning=pace.planning,
+                rendering=pace.rendering,
+                mu_plan=plan_rate,
+                mu_render=render_rate,
+                theory=theory,
+                achieved=pace.achieved(now),
+            )
+
+    # --- what follows ---
+
+    def settle(self, now: float) -> list[NodeOrder]:
+        """Roles as the measurements want them, and work for everybody who can take some."""
+        orders: list[NodeOrder] = []
+        for job, pipeline in self._pipelines.items():
+            busy = [k.role for k in self.workers.values() if k.job == job and k.given]
+            planning = sum(role is Role.PLAN for role in busy)
+            pipeline.pace.observe(planning, len(busy) - planning, now)
+            orders += self._adapt(job, pipeline, now)
+        if self._leases.waiting() or len(self._backlog):
+            orders += self._feed()
+        return orders
+
+    # --- roles ---
+
+    def _adapt(self, job: JobId, pipeline: _Pipeline, now: float) -> list[NodeOrder]:
+        """Choose the mode and the number of planners anew, and recall who stands in the way."""
+        mine = {worker: known for worker, known in self.workers.items() if known.job == job}
+        places = Places(self._flexible(job, mine), self._plan_only)
+        if now - pipeline.changed_at >= self._dwell_s(pipeline):
+            self._choose_mode(pipeline, places, now)
+        if pipeline.mode is Mode.FUSED:
+            return self._recall(worker for worker, known in mine.items() if known.role is not Role.FUSED)
+        self._choose_planners(job, pipeline, places, mine, now)
+        flexible = {worker: known for worker, known in mine.items() if known.renders and known.is_wanted()}
+        planners = [worker for worker, known in flexible.items() if known.role is Role.PLAN]
+        renderers = [worker for worker, known in flexible.items() if known.role is not Role.PLAN]
+        if len(planners) > pipeline.planners:
+            return self._recall_some(planners, len(planners) - pipeline.planners)
+        coming = places.flexible - len(flexible)
+        missing = pipeline.planners - len(planners) - coming
+        return self._recall_some(renderers, missing) if missing > 0 and self._leases.waiting(job) else []
+
+    def _flexible(self, job: JobId, mine: dict[WorkerId, Worker]) -> int:
+        """Slots that a job has for any role: all of them, where no other job has work."""
+        others = any(held.lease.job != job and (held.waiting or held.planned) for held in self._leases)
+        have = sum(known.renders for known in mine.values())
+        return have if others else max(have, self._slots - self._plan_only)
+
+    def _dwell_s(self, pipeline: _Pipeline) -> float:
+        plan_s, render_s, _ = pipeline.pace.means_s()
+        return 2 * (self._change_s() + plan_s + render_s)
+
+    def _change_s(self) -> float:
+        return self._change.value if self._change.count else CHANGE_S
+
+    def _choose_mode(self, pipeline: _Pipeline, places: Places, now: float) -> None:
+        latency = pipeline.pace.latency()
+        if pipeline.asked is not Mode.AUTO or latency is None:
+            return
+        mode = mode_to_have(places, latency, pipeline.mode)
+        if mode is not pipeline.mode:
+            pipeline.mode, pipeline.changed_at = mode, now
+
+    def _choose_planners(
+        self, job: JobId, pipeline: _Pipeline, places: Places, mine: dict[WorkerId, Worker], now: float
+    ) -> None:
+        """How many flexible slots shall plan."""
+        waiting, backlog = self._leases.waiting(job), self._backlog.waiting(job)
+        latency = pipeline.pace.latency()
+        planning = sum(known.role is Role.PLAN and bool(known.given) for known in mine.values())
+        if not waiting and not planning:  # the end of the stream: planners' slots become renderers' slots
+            if backlog and pipeline.planners and self._worth_another_renderer(pipeline, places, backlog):
+                pipeline.planners, pipeline.changed_at = 0, now
+            return
+        if places.flexible + places.plan_only == 1:  # one slot for both: in turns
+            if backlog >= self._most_backlog(job) or (not waiting and not planning):
+                pipeline.planners = 0
+            elif not backlog and not any(known.given for known in mine.values()):
+                pipeline.planners = 1
+            return
+        if latency is None:
+            wanted = 0 if places.plan_only else min(1, places.flexible)
+        else:
+            wanted = planners_to_have(places, latency, pipeline.planners)
+            if not places.plan_only:
+                wanted = max(1, wanted)
+        starting = pipeline.changed_at == -math.inf
+        if wanted != pipeline.planners and (starting or now - pipeline.changed_at >= self._dwell_s(pipeline)):
+            pipeline.planners, pipeline.changed_at = wanted, now
+
+    def _worth_another_renderer(self, pipeline: _Pipeline, places: Places, backlog: int) -> bool:
+        """Whether what is left takes longer than another renderer takes to start."""
+        _, render_s, _ = pipeline.pace.means_s()
+        renderers = max(1, places.flexible - pipeline.planners)
+        return places.flexible == pipeline.planners or backlog * render_s / renderers > self._change_s()
+
+    def _recall_some(self, workers: list[WorkerId], number: int) -> list[NodeOrder]:
+        """Recall so many of these, first those with the least in hand."""
+        workers = sorted(workers, key=lambda worker: len(self.workers[worker].given))
+        return self._recall(iter(workers[:number]))
+
+    def _recall(self, workers: Iterator[WorkerId]) -> list[NodeOrder]:
+        orders: list[NodeOrder] = []
+        for worker in workers:
+            if self.workers[worker].is_wanted():
+                self.workers[worker].recalled = True
+                orders.append(RecallWorker(worker))
+        return orders
+
+    def _most_backlog(self, job: JobId) -> int:
+        """The high-water mark: planners stop when so many plans wait or are being made."""
+        pipeline = self._pipeline(job)
+        renderers = max(1, sum(k.job == job and k.role is not Role.PLAN for k in self.workers.values()))
+        _, render_s, _ = pipeline.pace.means_s()
+        steady = math.ceil(BACKLOG_S * renderers / render_s) if render_s > 0 else 0
+        return min(MOST_BACKLOG, max(LEAST_BACKLOG * renderers, steady))
+
+    # --- work ---
+
+    def _feed(self) -> list[NodeOrder]:
+        """Give workers what they can take, first those that have its scene loaded; change a worker's job where only
+        other jobs have work for it.
+        """
+        orders: list[NodeOrder] = []
+        idle_first = sorted(self.workers.items(), key=lambda item: len(item[1].given))
+        for worker, known in idle_first:
+            free = not known.given and known.credit > 0 and known.is_wanted() and not self._is_overtaken(known)
+            if free and (order := self._give(worker, known, loaded=True)) is not None:
+                orders.append(order)
+        for worker, known in idle_first:
+            while known.is_wanted():
+                if known.given and (known.credit <= 0 or self._scarce(known)):
+                    break  # the last episodes go to whoever is free first, not into a queue behind another
+                if known.job is None:
+                    if not self._assign(known):
+                        break
+                    assert known.job is not None
+                    orders.append(AssignJob(worker, known.job, known.role))
+                overtaken = self._is_overtaken(known)
+                if overtaken or not self._has_work(known):
+                    if not known.given and (overtaken or self._is_wanted_elsewhere(known)):
+                        orders += self._recall(iter([worker]))
+                    break
+                order = self._give(worker, known) if known.credit > 0 else None
+                if order is None:
+                    break
+                orders.append(order)
+        return orders
+
+    def _only_renders(self, known: Worker) -> bool:
+        """Whether a worker takes nothing but plans: also one that could plan, once its job runs decoupled."""
+        if known.job is None or known.role is Role.PLAN:
+            return False
+        return known.role is Role.RENDER or self._pipeline(known.job).mode is Mode.DECOUPLED
+
+    def _scarce(self, known: Worker) -> bool:
+        """Whether fewer episodes wait for workers like this one than there are such workers."""
+        if known.job is not None and self._only_renders(known):
+            renderers = sum(k.job == known.job and k.role is not Role.PLAN for k in self.workers.values())
+            return self._backlog.waiting(known.job) <= renderers
+        return self._leases.waiting() + len(self._backlog) <= len(self.workers)
+
+    def _assign(self, known: Worker) -> bool:
+        """Choose a job and a role for a worker that has none: of the first job that has use for it."""
+        for job in dict.fromkeys(held.lease.job for held in self._leases if held.waiting or held.planned):
+            role = self._role_for(job, known)
+            if role is not None and self._fits(job, role):
+                known.job, known.role = job, role
+                return True
+        return False
+
+    def _role_for(self, job: JobId, known: Worker) -> Role | None:
+        pipeline = self._pipeline(job)
+        waiting, backlog = self._leases.waiting(job), self._backlog.waiting(job)
+        if pipeline.mode is Mode.FUSED:
+            return Role.FUSED if known.renders and (waiting or backlog) else None
+        if not known.renders:
+            return Role.PLAN if waiting else None
+        planners = sum(
+            k.job == job and k.renders and k.role is Role.PLAN and k.is_wanted() for k in self.workers.values()
+        )
+        if waiting and planners < pipeline.planners:
+            return Role.PLAN
+        return Role.RENDER if waiting or backlog or self._is_planning(job) else None
+
+    def _is_planning(self, job: JobId) -> bool:
+        return any(k.job == job and k.role is Role.PLAN and k.given for k in self.workers.values())
+
+    def _fits(self, job: JobId, role: Role) -> bool:
+        """Whether there is memory for one more; the first worker of a job always gets its chance."""
+        at_work = [known for known in self.workers.values() if known.job is not None]
+        if self._memory_bytes is None or not any(known.job == job for known in at_work):
+            return True
+        used_bytes = sum(max(known.memory_bytes, self._need_bytes(known.job, known.role)) for known in at_work)
+        return used_bytes + self._need_bytes(job, role) <= self._memory_bytes
+
+    def _need_bytes(self, job: JobId | None, role: Role) -> int:
+        return 0 if job is None else self._pipeline(job).memory_bytes.get(role, 0)
+
+    def _is_overtaken(self, known: Worker) -> bool:
+        """Whether a worker shall leave its job: another's leases came first, and wait for more workers than it has.
+
+        The master leases by priority and fair share, so that what came first is to be made first.
+        """
+        job = next((held.lease.job for held in self._leases if held.waiting or held.planned), None)
+        if known.job in (None, job) or job is None or (not known.renders and not self._leases.waiting(job)):
+            return False
+        wanting = self._leases.waiting(job) + self._backlog.waiting(job)
+        workers = self._slots - len(self.workers)  # those that are being started
+        workers += sum(other.job in (None, job) or other.recalled for other in self.workers.values())
+        return workers < wanting
+
+    def _is_wanted_elsewhere(self, known: Worker) -> bool:
+        """Whether a worker without work could have some in another job."""
+        jobs = {held.lease.job for held in self._leases if held.waiting or held.planned}
+        if known.job in jobs:
+            return False
+        return any(self._role_for(job, known) is not None for job in jobs)
+
+    def _has_work(self, known: Worker) -> bool:
+        assert known.job is not None
+        job = known.job
+        if known.role is Role.PLAN:
+            return self._leases.waiting(job) > 0 and self._has_room(job)
+        return self._backlog.waiting(job) > 0 or (not self._only_renders(known) and self._leases.waiting(job) > 0)
+
+    def _has_room(self, job: JobId) -> bool:
+        """Whether the backlog may grow by one more than what is being planned."""
+        planning = sum(len(k.given) for k in self.workers.values() if k.job == job and k.role is Role.PLAN)
+        return self._backlog.waiting(job) + planning < self._most_backlog(job)
+
+    def _give(self, worker: WorkerId, known: Worker, *, loaded: bool = False) -> MakeEpisode | None:
+        """The next episode for a worker. loaded: only one of the scene that it has loaded."""
+        if known.job is None or not self._has_work(known):
+            return None
+        scene = known.loaded[1] if known.loaded is not None and known.loaded[0] == known.job else None
+        if loaded and scene is None:
+            return None
+        if known.role is not Role.PLAN and (found := self._backlog.next_of(known.job, scene)) is not None:
+            (lease, index), episode = found
+            if not loaded or episode.scene == scene:
+                return self._hand_out(worker, known, (lease, index), episode)
+        if self._only_renders(known):
+            return None
+        held = self._lease_of_loaded(known) or (None if loaded else self._next_lease(known))
+        if held is None:
+            return None
+        index = self._leases.begin_next(held)
+        expected_bytes = self._backlog.memory_bytes + self._backlog.largest_bytes(known.job)
+        spill = known.role is Role.PLAN and expected_bytes > self._spill_bytes
+        held.given[index] = worker
+        return self._given(worker, known, (held.lease.lease, index), held.episode(index), None, spill)
+
+    def _hand_out(self, worker: WorkerId, known: Worker, key: Held, episode: EpisodeKey) -> MakeEpisode:
+        plan = self._backlog.hand_out(key)
+        held = self._leases[key[0]]
+        held.planned.discard(key[1])
+        held.given[key[1]] = worker
+        return self._given(worker, known, key, episode, plan.path, False)
+
+    def _given(
+        self, worker: WorkerId, known: Worker, key: Held, episode: EpisodeKey, plan: str | None, spill: bool
+    ) -> MakeEpisode:
+        known.loaded = episode.job, episode.scene
+        known.given[key] = None
+        known.credit -= 1
+        attempt = self._leases[key[0]].lease.attempt
+        return MakeEpisode(worker, key[0], episode.job, episode.scene, key[1], attempt, plan, spill)
+
+    def _lease_of_loaded(self, known: Worker) -> HeldLease | None:
+        for held in self._leases:
+            if held.waiting and (held.lease.job, held.lease.scene) == known.loaded:
+                return held
+        return None
+
+    def _next_lease(self, known: Worker) -> HeldLease | None:
+        """What a worker can be given: rather from a scene that no other worker has loaded."""
+        fits = [held for held in self._leases if held.waiting and held.lease.job == known.job]
+        if len(fits) <= 1:
+            return fits[0] if fits else None
+        taken = {other.loaded for other in self.workers.values()}
+        return min(fits, key=lambda held: ((held.lease.job, held.lease.scene) in taken, -len(held.waiting)))
+
+
+def _slot(worker: WorkerId) -> str:
+    return worker.rpartition("#")[0]
