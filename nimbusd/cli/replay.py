@@ -62,7 +62,7 @@ class Verdict:
     "--attempt-timeout",
     type=click.FloatRange(0, min_open=True),
     metavar="SECONDS",
-    help="Kill the attempt after so long [default: the job's episode_timeout_s; its beat_timeout_s holds as well].",
+    help="Kill the attempt after so long [default: the job's episode_timeout_s; its timeouts of beats hold as well].",
 )
 @click.option("--device", default="auto", show_default=True, help="What the renderer runs on: auto, cpu, cuda:0.")
 @click.option(

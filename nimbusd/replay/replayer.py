@@ -111,11 +111,10 @@ class _Watcher:
         self._stacks = stacks
         self._seen = seen
         self._target = Target(process.pid, os.pidfd_open(process.pid))
-        limits = request.job.limits
+        self._limits = None if request.debugger else request.job.limits
         self._timeout_s = request.timeout_s
-        self._beat_timeout_s: float | None = None if request.debugger else limits.beat_timeout_s
-        if not request.debugger and request.timeout_s is None:
-            self._timeout_s = limits.episode_timeout_s
+        if self._limits is not None and request.timeout_s is None:
+            self._timeout_s = self._limits.episode_timeout_s
         self._heard_at = time.monotonic()
         self._silence_s: float | None = None if request.debugger else START_TIMEOUT_S
         self._ends: float | None = None
@@ -172,11 +171,13 @@ class _Watcher:
         match event["event"]:
             case "opened":
                 self._through({"open": event["seconds"]})
-                self._silence_s = self._beat_timeout_s
                 if self._timeout_s is not None:
                     self._ends = time.monotonic() + self._timeout_s
             case "stage":
                 self._stage = event["stage"]
+                if self._limits is not None:
+                    own_s = self._limits.stage_limits_s()
+                    self._silence_s = own_s.get(self._stage, self._limits.beat_timeout_s)
                 self._through(event["timings_s"])
             case "debugger":  # a person is at work
                 self._silence_s = self._ends = self._timeout_s = None
