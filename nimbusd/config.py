@@ -7,7 +7,7 @@ import platform
 import tomllib
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -15,6 +15,10 @@ from nimbusd.core.nodes import DEAD_AFTER_S, HEARTBEAT_S
 from nimbusd.stages.errors import NimbusError
 
 PORT = 7600
+SLOTS_PER_GPU = 2
+"""While one renderer loads a scene or stores an episode, another one uses the GPU."""
+SPARES = 1
+MEMORY_SHARE = 0.9
 
 M = TypeVar("M", bound="_Config")
 
@@ -53,14 +57,22 @@ class MasterConfig(_Config):
 
 
 class WorkerConfig(_Config):
-    """`nimbusd worker`. name: unique in the cluster. workers: compute workers; None: one per core, at most 8.
+    """`nimbusd worker`. name: unique in the cluster.
 
+    workers: CPU slots; None: one per core that no GPU slot needs, at most 8. gpus: which to use, as nvidia-smi counts;
+    None: those of CUDA_VISIBLE_DEVICES, or all. slots_per_gpu: compute workers on each. spares: processes kept warm to
+    take the place of a compute worker that is gone. memory_share: of the machine's memory, or of the control group's
+    limit, that compute workers may take together.
     state: folder of the node's key and of what it learned when it joined.
     """
 
     master: str | None = None
     name: str = Field(default_factory=platform.node, min_length=1, max_length=100)
-    workers: int | None = Field(default=None, ge=1, le=256)
+    workers: int | None = Field(default=None, ge=0, le=256)
+    gpus: tuple[Annotated[int, Field(ge=0)], ...] | None = None
+    slots_per_gpu: int = Field(default=SLOTS_PER_GPU, ge=1, le=16)
+    spares: int = Field(default=SPARES, ge=0, le=16)
+    memory_share: float = Field(default=MEMORY_SHARE, gt=0, le=1)
     state: Path = Field(default_factory=lambda: _state_folder("worker"))
 
 

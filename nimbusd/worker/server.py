@@ -20,7 +20,7 @@ from nimbusd.transport.keys import KeyPair, generate, read_pair, write_pair
 from nimbusd.transport.node_link import NodeLink, enrol
 from nimbusd.transport.tokens import JoinToken
 from nimbusd.worker.daemon import Node
-from nimbusd.worker.slots import cpu_slots
+from nimbusd.worker.slots import discover
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +29,9 @@ class WorkerServer:
     """A node until it is drained. Make it inside a running loop."""
 
     def __init__(self, config: WorkerConfig) -> None:
-        """Read the node's key and its master. Raises NimbusError if it has not joined one."""
+        """Read the node's key and its master, and find its slots. Raises NimbusError if it has not joined a master, or
+        would have no slot.
+        """
         self._address, master_key = _master(config)
         keys = _own_keys(config) if master_key else None
         self._refusal: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -41,8 +43,10 @@ class WorkerServer:
             keys=keys,
             master_key=master_key,
         )
-        self._node = Node(config.name, cpu_slots(config.workers), self._link, log_event)
+        slots = discover(config.workers, config.slots_per_gpu, config.gpus)
+        self._node = Node(config.name, slots, self._link, log_event)
         log.info("node %s works for the master at %s", config.name, self._address)
+        log.info("slots: %s", ", ".join(f"{slot.name} (cores {','.join(map(str, slot.cpus))})" for slot in slots))
 
     @property
     def ready(self) -> asyncio.Event:

@@ -3,17 +3,64 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+from nimbusd.config import SLOTS_PER_GPU, ConfigError
+from nimbusd.worker import gpus
+from nimbusd.worker.gpus import Gpu
+
+MOST_CPU_SLOTS = 8
+"""Unless more are asked for: every compute worker takes memory for its scene."""
 
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """A place for one compute worker. cpus: cores it runs on. device: what its renderer is told to use."""
+    """A place for one compute worker.
+
+    cpus: cores it runs on. device: what its renderer is told to use; `cuda:0` is its GPU, the only one that it sees.
+    renders: whether there is a device for that; where it is not, workers only plan. gpu: as nvidia-smi counts.
+    """
 
     name: str
     cpus: tuple[int, ...]
     device: str = "auto"
+    renders: bool = True
+    gpu: int | None = None
+    gpu_uuid: str = ""
+
+
+def discover(
+    workers: int | None = None,
+    slots_per_gpu: int = SLOTS_PER_GPU,
+    chosen: Sequence[int] | None = None,
+    *,
+    library: Any = None,
+) -> tuple[Slot, ...]:
+    """The slots of this machine: so many for each NVIDIA GPU, named `gpu:<index>.<number>`, then CPU slots.
+
+    Beside GPU slots, CPU slots are for planning. Without GPUs they are all there is, and do everything.
+    workers: CPU slots; by default one for every core that no GPU slot needs, at most 8. chosen: GPUs as nvidia-smi
+    counts; none for an empty sequence; by default those of CUDA_VISIBLE_DEVICES, or all. library: NVML, to be used
+    instead of the machine's. Raises ConfigError for a GPU that is not there, or if no slot is left.
+    """
+    found = () if chosen is not None and not chosen else _choose(gpus.present(library), chosen)
+    places = [(gpu, number) for gpu in found for number in range(slots_per_gpu)]
+    cores = sorted(os.sched_getaffinity(0))
+    number = min(max(len(cores) - len(places), 1), MOST_CPU_SLOTS) if workers is None else workers
+    if not places and not number:
+        raise ConfigError("this node would have no slot: it has no GPU to use, and `workers` is 0. Set `workers`.")
+    near = [[core for core in cores if core in gpu.cores] or cores for gpu, _ in places]
+    shares = _dealt([*near, *[cores] * number])
+    on_gpus = [
+        Slot(f"gpu:{gpu.index}.{number}", cpus, "cuda:0", gpu=gpu.index, gpu_uuid=gpu.uuid)
+        for (gpu, number), cpus in zip(places, shares, strict=False)
+    ]
+    device = "cpu" if places or chosen is not None else "auto"
+    rest = shares[len(places) :]
+    on_cpus = [Slot(f"cpu:{index}", cpus, device, renders=not places) for index, cpus in enumerate(rest)]
+    return (*on_gpus, *on_cpus)
 
 
 def cpu_slots(workers: int | None = None) -> tuple[Slot, ...]:
@@ -23,17 +70,65 @@ def cpu_slots(workers: int | None = None) -> tuple[Slot, ...]:
     than cores, cores are shared.
     """
     cores = sorted(os.sched_getaffinity(0))
-    number = workers or min(len(cores), 8)
-    shares = [tuple(cores[slot::number]) or (cores[slot % len(cores)],) for slot in range(number)]
+    shares = _dealt([cores] * (workers or min(len(cores), MOST_CPU_SLOTS)))
     return tuple(Slot(f"cpu:{index}", cpus) for index, cpus in enumerate(shares))
 
 
 def environment(slot: Slot) -> Mapping[str, str]:
-    """The environment of a worker in `slot`.
+    """The environment of a worker in `slot`: ours, and what the slot changes in it.
 
-    Numeric libraries start as many threads as it has cores; the AV1 encoder, which otherwise writes a page per
-    video to standard error, keeps to errors.
+    The AV1 encoder, which otherwise writes a page per video to standard error, keeps to errors.
     """
+    return {**os.environ, **environment_of_place(slot), "PYTHONUNBUFFERED": "1", "SVT_LOG": "1"}
+
+
+def environment_of_place(slot: Slot) -> Mapping[str, str]:
+    """What depends on the slot: its GPU, and as many threads of numeric libraries as it has cores."""
     threads = str(len(slot.cpus))
     own = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), threads)
-    return {**os.environ, **own, "PYTHONUNBUFFERED": "1", "SVT_LOG": "1"}
+    if slot.gpu_uuid:
+        own["CUDA_VISIBLE_DEVICES"] = slot.gpu_uuid
+    elif slot.device == "cpu":
+        own["CUDA_VISIBLE_DEVICES"] = "-1"  # an empty one is taken for unset by some libraries
+    return own
+
+
+def _dealt(wants: Sequence[Sequence[int]]) -> list[tuple[int, ...]]:
+    """Cores for each slot, out of those that it could use: each core goes to the slot that has fewest so far.
+
+    Who gets none because there are more slots than cores shares one.
+    """
+    dealt: list[list[int]] = [[] for _ in wants]
+    for core in sorted({core for cores in wants for core in cores}):
+        takers = [mine for mine, cores in zip(dealt, wants, strict=True) if core in cores]
+        min(takers, key=len).append(core)
+    return [
+        tuple(mine) or (cores[place % len(cores)],)
+        for place, (mine, cores) in enumerate(zip(dealt, wants, strict=True))
+    ]
+
+
+def _choose(found: Iterable[Gpu], chosen: Sequence[int] | None) -> list[Gpu]:
+    """The GPUs to use, in the order of their indexes."""
+    by_index = {gpu.index: gpu for gpu in found}
+    if chosen is None:
+        return _visible(by_index)
+    for index in chosen:
+        if index not in by_index:
+            there = ", ".join(map(str, by_index)) or "none"
+            raise ConfigError(f"`gpus` names GPU {index}, but of this node NVML knows {there} (see `nvidia-smi -L`)")
+    return [by_index[index] for index in sorted(set(chosen))]
+
+
+def _visible(by_index: Mapping[int, Gpu]) -> list[Gpu]:
+    """Those that CUDA_VISIBLE_DEVICES names, by index or by the beginning of a UUID; all where it is not set."""
+    text = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if text is None:
+        return list(by_index.values())
+    visible = []
+    for word in filter(None, (word.strip() for word in text.split(","))):
+        named = [gpu for gpu in by_index.values() if str(gpu.index) == word or gpu.uuid.startswith(word)]
+        if len(named) != 1:
+            break  # as CUDA has it: what comes after one that is not there does not count
+        visible += named
+    return sorted(visible, key=lambda gpu: gpu.index)
