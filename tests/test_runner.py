@@ -147,6 +147,11 @@ class FullWriter(toy.ToyWriter):
         raise OSError(errno.ENOSPC, "No space left on device", "/data/x")
 
 
+class ReadOnlyWriter(toy.ToyWriter):
+    def save_data(self, seq: Sequence, obs: Observation, episode: Episode) -> Piece:
+        raise OSError(errno.EROFS, "Read-only file system", "/data/x")
+
+
 class BuggyRenderer(toy.ToyRenderer):
     def gen_obs(self, seq: Sequence) -> Observation:
         raise ZeroDivisionError("division by zero")
@@ -157,6 +162,7 @@ class BuggyRenderer(toy.ToyRenderer):
     [
         ({"loader": BrokenLoader(ComponentArgs())}, "load", "asset_error"),
         ({"writer": FullWriter(ComponentArgs())}, "store", "disk_full"),
+        ({"writer": ReadOnlyWriter(ComponentArgs())}, "store", "storage_error"),
         ({"renderer": BuggyRenderer(ComponentArgs())}, "render", "zero_division_error"),
     ],
 )

@@ -49,7 +49,7 @@ from nimbusd.core.facts import (
     StoredPiece,
 )
 from nimbusd.core.scheduler import Scheduler
-from nimbusd.core.tasks import PAUSE_S
+from nimbusd.core.tasks import FIRST_PAUSE_S, PAUSE_S
 
 A, B, C = NodeId("a"), NodeId("b"), NodeId("c")
 JOB, OTHER = JobId("job"), JobId("other")
@@ -533,11 +533,29 @@ def test_a_full_disk_pauses_the_job_which_goes_on_by_itself() -> None:
     (record,) = records(orders)
     assert (record.state, record.losses) == (State.PENDING, 0)
     assert not grants(story.beat(A, credit=1))
-    for _ in range(int(PAUSE_S)):
-        story.now += 1.0
-        orders = story.beat(A, credit=1)
+    story.now += FIRST_PAUSE_S
+    orders = story.beat(A, credit=1)
     assert ended(orders) == [JobState.RUNNING]
     assert grants(orders)
+
+
+def test_a_job_whose_disk_stays_full_tries_ever_more_rarely_until_it_stores_something() -> None:
+    story = Story(plan(scene("s", 3)))
+    story.join(A)
+
+    def pause_s() -> float:
+        (lease,) = grants(story.beat(A, credit=1))
+        assert ended(story.tell(failed(lease, lease.spans[0].start, blameless=True))) == [JobState.PAUSED]
+        began = story.now
+        while True:
+            story.now += 1.0
+            if JobState.RUNNING in ended(story.beat(A, credit=0)):
+                return story.now - began
+
+    assert [pause_s() for _ in range(6)] == [2.0, 4.0, 8.0, 16.0, PAUSE_S, PAUSE_S]
+    (lease,) = grants(story.beat(A, credit=1))
+    story.store(lease, lease.spans[0].start)
+    assert pause_s() == FIRST_PAUSE_S
 
 
 # --- nodes ---

@@ -45,6 +45,8 @@ from nimbusd.core.scenes import Pending, SceneEpisodes
 
 NODE_LOSSES_PER_ATTEMPT = 3
 """A lost node may be the network's doing: an episode may be at so many of them for each worker that it may cost."""
+FIRST_PAUSE_S = 2.0
+"""How long a job waits for storage that takes nothing; twice as long each time it waits in vain, up to PAUSE_S."""
 PAUSE_S = 30.0
 
 
@@ -103,6 +105,8 @@ class Job:
     unfit: dict[NodeId, str] = field(default_factory=dict)
     """Nodes that cannot run it, and why."""
     resume_at: float = 0.0
+    pause_s: float = FIRST_PAUSE_S
+    """How long the next pause is."""
 
     def cost_s(self, scene: str) -> float:
         """Expected seconds per episode."""
@@ -289,6 +293,7 @@ class TaskManager:
             job.is_bound = True
             orders.append(JobRecorded(job.plan.job, job.state, environment=job.environment))
         if job is not None and settled:
+            job.pause_s = FIRST_PAUSE_S
             orders += self._close_if_empty(job, lease) if lease is not None else []
             orders += self.finish_if_done(job)
         return orders
@@ -444,9 +449,11 @@ class TaskManager:
     # --- pauses ---
 
     def _pause(self, job: Job, why: str, now: float) -> list[Order]:
-        job.resume_at = now + PAUSE_S
         if job.state is JobState.PAUSED:
+            job.resume_at = max(job.resume_at, now + FIRST_PAUSE_S)  # its other slots find out, one by one
             return []
+        job.resume_at = now + job.pause_s
+        job.pause_s = min(2 * job.pause_s, PAUSE_S)
         job.state = JobState.PAUSED
         return [JobRecorded(job.plan.job, JobState.PAUSED, why)]
 

@@ -46,7 +46,7 @@ BACKSTOP_S = 5.0
 """How much later than the watchdog the daemon itself kills the silent: the time to replace a watchdog, and a kill."""
 _FINAL = frozenset({"asset_error"})
 """Reasons that trying again cannot change."""
-_BLAMELESS = frozenset({"disk_full"})
+_BLAMELESS = frozenset({"disk_full", "storage_error"})
 
 _Order: TypeAlias = n.NodeOrder | pool.PoolOrder | events.WorkerUp | events.StageBegan
 
