@@ -26,6 +26,13 @@ from nimbusd.stages.types import Episode, EpisodeRequest, Failure, Observation, 
 T = TypeVar("T")
 StageSeen = Callable[[str, Episode], None]
 
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_BROKEN = frozenset(
+    {errno.EROFS, errno.EIO, errno.ESTALE, errno.ENODEV, errno.ENXIO, errno.ENOTCONN, errno.ETIMEDOUT}
+    | {errno.EACCES, errno.EPERM}
+)
+"""What the storage says where it takes nothing from anybody: no episode's own doing."""
+
 
 def _nothing(stage: str, episode: Episode) -> None:
     """The default observer of stages."""
@@ -111,8 +118,10 @@ def failure_of(stage: str, error: Exception) -> Failure:
     evidence = "".join(traceback.format_exception(error))
     if isinstance(error, AssetError):
         return Failure(stage, "asset_error", str(error), evidence=evidence)
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if isinstance(error, OSError) and error.errno in _FULL:
         return Failure(stage, "disk_full", str(error), evidence=evidence)
+    if isinstance(error, OSError) and stage == "store" and error.errno in _BROKEN:
+        return Failure(stage, "storage_error", str(error), evidence=evidence)
     return Failure(stage, _snake(type(error).__name__), str(error), evidence=evidence)
 
 
