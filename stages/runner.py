@@ -1,9 +1,12 @@
-"""The stage runner: five lazy iterators that chain load → randomize → plan → render → store.
+"""The stage runner: lazy iterators that chain load → randomize → plan → render → store.
 
 Each iterator pulls one `Episode` from the one before it, lets its component fill the episode's field, and
 hands the episode on. A failure is written into the episode, which then passes the later stages untouched,
 so that every request that goes in comes out exactly once, made or with a reason. Nothing runs ahead: an
 episode's memory is bounded by the stage that holds it, plus `pending` episodes in the writer thread.
+
+The chain may be cut in two after planning: `plan_stages` in one process, `run_stages` in another, where the sequences
+come from files (`nimbusd.stages.planned`) and everything else follows from the same seeds again.
 """
 
 from __future__ import annotations
@@ -19,12 +22,15 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from nimbusd.stages.base import BaseLoader, BasePlanner, BaseRandomizer, BaseRenderer, BaseWriter, SceneConfig
-from nimbusd.stages.errors import AssetError, BackendUnavailable, ComponentError, PlanningFailed
+from nimbusd.stages.errors import AssetError, BackendUnavailable, ComponentError, NimbusError, PlanningFailed
+from nimbusd.stages.planned import read_planned
 from nimbusd.stages.seeds import stream
 from nimbusd.stages.types import Episode, EpisodeRequest, Failure, Observation, Piece, Scene, Sequence
 
 T = TypeVar("T")
 StageSeen = Callable[[str, Episode], None]
+PlanOf = Callable[[Episode], Path | None]
+"""Where an episode's planned sequence lies; None: it is to be planned here."""
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _BROKEN = frozenset(
@@ -38,19 +44,28 @@ def _nothing(stage: str, episode: Episode) -> None:
     """The default observer of stages."""
 
 
+def _no_plan(_: Episode) -> Path | None:
+    """Every episode is planned where it is rendered."""
+    return None
+
+
 def _no_matter() -> None:
     """The default observer of waits."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pipeline:
-    """The five components of a job, made and ready. `randomizer` is None where the job names none."""
+    """The components of a job, made and ready.
+
+    `randomizer` is None where the job names none; `planner` in a process that only renders, `renderer` and `writer` in
+    one that only plans.
+    """
 
     loader: BaseLoader[Any, Any]
     randomizer: BaseRandomizer[Any] | None
-    planner: BasePlanner[Any]
-    renderer: BaseRenderer[Any]
-    writer: BaseWriter[Any]
+    planner: BasePlanner[Any] | None
+    renderer: BaseRenderer[Any] | None
+    writer: BaseWriter[Any] | None
 
     def components(self) -> dict[str, Any]:
         """Stage name → component, in the order of the stages."""
@@ -62,17 +77,6 @@ class Pipeline:
             "store": self.writer,
         }
         return {stage: component for stage, component in named.items() if component is not None}
-
-    def describe(self) -> dict[str, dict[str, Any]]:
-        """Stage → name, version and arguments of its component, for the metadata of every episode."""
-        return {
-            stage: {
-                "name": type(component).__name__,
-                "version": component.version,
-                "args": component.args.model_dump(mode="json"),
-            }
-            for stage, component in self.components().items()
-        }
 
     def close(self) -> None:
         """Close every component, last stage first."""
@@ -198,19 +202,44 @@ class RandomizeIterator(_StageIterator):
 
 
 class PlanIterator(_StageIterator):
-    """Plans each episode from its own random stream."""
+    """Plans each episode from its own random stream, or takes the sequence that another process planned.
+
+    planner: None where every episode has been planned elsewhere. plan_of: where an episode's sequence lies, if it was.
+    """
 
     stage = "plan"
 
     def __init__(
-        self, source: Iterator[Episode], planner: BasePlanner[Any], job_seed: int, seen: StageSeen = _nothing
+        self,
+        source: Iterator[Episode],
+        planner: BasePlanner[Any] | None,
+        job_seed: int,
+        seen: StageSeen = _nothing,
+        plan_of: PlanOf = _no_plan,
     ) -> None:
         super().__init__(source, seen)
         self._planner = planner
         self._job_seed = job_seed
+        self._plan_of = plan_of
+
+    def _attempt(self, episode: Episode) -> None:
+        path = self._plan_of(episode)
+        if path is None:
+            super()._attempt(episode)
+            return
+        try:
+            planned = read_planned(path)
+        except (NimbusError, OSError) as error:
+            episode.failure = failure_of(self.stage, error)
+            return
+        episode.sequence = planned.sequence
+        episode.context = {**episode.context, "started_unix_s": planned.began_unix_s}
+        for stage, spent_s in planned.timings_s.items():
+            episode.timings_s[stage] = episode.timings_s.get(stage, 0.0) + spent_s
 
     def _apply(self, episode: Episode) -> None:
         assert episode.scene is not None
+        assert self._planner is not None, "an episode without a plan came to a process that does not plan"
         rng = stream(self._job_seed, episode.request.scene, episode.request.index, "plan")
         sequence = _require(self._planner, "gen_sequence", self._planner.gen_sequence(episode.scene, rng), Sequence)
         if len(sequence) == 0:
@@ -304,6 +333,26 @@ class StoreIterator(_StageIterator):
         episode.observation = None  # by far the largest part; nobody needs it once the piece is durable
 
 
+def plan_stages(
+    pipeline: Pipeline,
+    requests: Iterable[EpisodeRequest],
+    *,
+    job_seed: int,
+    scene_config: Callable[[str], SceneConfig],
+    output: Path,
+    context: Mapping[str, Any],
+    seen: StageSeen = _nothing,
+    plan_of: PlanOf = _no_plan,
+) -> PlanIterator:
+    """Chain the iterators up to planning. Every request comes out once; `seen(stage, episode)` is called at each start.
+
+    plan_of: see PlanIterator.
+    """
+    loaded = LoadIterator(requests, pipeline.loader, scene_config, output, context, seen)
+    randomized = RandomizeIterator(loaded, pipeline.randomizer, job_seed, seen)
+    return PlanIterator(randomized, pipeline.planner, job_seed, seen, plan_of)
+
+
 def run_stages(
     pipeline: Pipeline,
     requests: Iterable[EpisodeRequest],
@@ -316,13 +365,23 @@ def run_stages(
     stored: Callable[[Episode], None] | None = None,
     seen: StageSeen = _nothing,
     waits: Callable[[], None] = _no_matter,
+    plan_of: PlanOf = _no_plan,
 ) -> StoreIterator:
-    """Chain the five iterators. Every request comes out once; `seen(stage, episode)` is called at each start.
+    """Chain all iterators. Every request comes out once; `seen(stage, episode)` is called at each start.
 
-    pending, stored, waits: see StoreIterator.
+    pending, stored, waits: see StoreIterator. plan_of: see PlanIterator.
     """
-    loaded = LoadIterator(requests, pipeline.loader, scene_config, output, context, seen)
-    randomized = RandomizeIterator(loaded, pipeline.randomizer, job_seed, seen)
-    planned = PlanIterator(randomized, pipeline.planner, job_seed, seen)
+    assert pipeline.renderer is not None
+    assert pipeline.writer is not None
+    planned = plan_stages(
+        pipeline,
+        requests,
+        job_seed=job_seed,
+        scene_config=scene_config,
+        output=output,
+        context=context,
+        seen=seen,
+        plan_of=plan_of,
+    )
     rendered = RenderIterator(planned, pipeline.renderer, seen)
     return StoreIterator(rendered, pipeline.writer, pending, stored, seen, waits)

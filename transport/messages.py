@@ -40,10 +40,15 @@ class Hello:
 
 @dataclass(frozen=True, slots=True)
 class Welcome:
-    """Daemon → worker: the job to work on. job: `Job.to_dict()`, whose scenes come with the leases."""
+    """Daemon → worker: the job to work on. job: `Job.to_dict()`, whose scenes come with the leases.
+
+    role: `fused`, `plan` or `render`. plans: folders for planned sequences, the first in memory, the second on disk.
+    """
 
     job: dict[str, Any]
     output: str
+    role: str = "fused"
+    plans: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +69,15 @@ class Pull:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """Daemon → worker: make this episode. entry: its scene's entry in the job."""
+    """Daemon → worker: do your part of this episode. entry: its scene's entry in the job.
+
+    plan: the file of its sequence; empty: it is to be planned. spill: a sequence that is planned goes to disk.
+    """
 
     episode: EpisodeRef
     entry: dict[str, Any]
+    plan: str = ""
+    spill: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +87,27 @@ class Beat:
     slot: str
     episode: EpisodeRef
     stage: str
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """Worker → daemon: the episode is planned; its sequence lies in the file `path`. timings_s: stage → seconds."""
+
+    slot: str
+    episode: EpisodeRef
+    path: str
+    size_bytes: int
+    spilled: bool
+    timings_s: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Worker → daemon: what I have in memory at the end of an episode. rss_bytes: resident; gpu_bytes: on its GPU."""
+
+    slot: str
+    rss_bytes: int
+    gpu_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +166,9 @@ class Drain:
     """Daemon → worker: finish what you have started, give back the rest, and leave."""
 
 
-Message: TypeAlias = Hello | Welcome | Ready | Pull | Lease | Beat | Commit | Fail | GiveBack | Fatal | Bye | Drain
+Message: TypeAlias = (
+    Hello | Welcome | Ready | Pull | Lease | Beat | Planned | Measured | Commit | Fail | GiveBack | Fatal | Bye | Drain
+)
 
 CODEC: Codec[Message] = Codec(typing.get_args(Message), version=PROTOCOL_VERSION, limits={Welcome: MAX_JOB_BYTES})
 

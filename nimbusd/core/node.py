@@ -112,6 +112,10 @@ class NodeMachine:
         """The jobs of which leases are held."""
         return self._leases.jobs()
 
+    def leases(self) -> frozenset[LeaseId]:
+        """The leases that are held."""
+        return frozenset(self._leases.ids())
+
     def busy(self, worker: WorkerId) -> bool:
         """Whether a worker has episodes."""
         known = self._staff.workers.get(worker)
@@ -141,8 +145,8 @@ class NodeMachine:
                 self._staff.workers[worker] = Worker(renders)
             case WorkerPulls(worker, credit):
                 self._staff.pulls(worker, credit, now)
-            case WorkerMeasured(worker, memory_bytes):
-                self._staff.measured(worker, memory_bytes)
+            case WorkerMeasured(worker, rss_bytes):
+                self._staff.measured(worker, rss_bytes)
             case EpisodeBegan(worker, lease, index, stage):
                 self._began(worker, lease, index, stage, now)
             case EpisodePlanned():

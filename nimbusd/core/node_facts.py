@@ -40,10 +40,11 @@ class WorkerWaits:
 
 @dataclass(frozen=True, slots=True)
 class WorkerMeasured:
-    """What a worker had in memory at the end of an episode."""
+    """What a worker had in memory at the end of an episode: of the node's, and of its GPU's."""
 
     worker: WorkerId
-    memory_bytes: int
+    rss_bytes: int
+    gpu_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

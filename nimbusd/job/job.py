@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeVar, overload
 
 import orjson
 
+from nimbusd.core.split import Mode
 from nimbusd.job.model import Limits
 from nimbusd.stages.base import (
     BaseLoader,
@@ -22,7 +23,8 @@ from nimbusd.stages.base import (
     ComponentArgs,
     SceneConfig,
 )
-from nimbusd.stages.registry import Kind, resolve
+from nimbusd.stages.registry import KINDS, Kind, resolve
+from nimbusd.stages.runner import Pipeline
 
 M = TypeVar("M", bound=ComponentArgs)
 
@@ -56,6 +58,7 @@ class Job:
     randomize_every: int
     workers: int | None
     stages: Mapping[Kind, StageSpec]
+    mode: Mode = Mode.AUTO
     limits: Limits = field(default_factory=Limits)
 
     @cached_property
@@ -99,6 +102,33 @@ class Job:
         component = resolve(spec.component, kind)
         return component(with_root(component.args_model.model_validate(dict(spec.args)), self.scenes_root))
 
+    def describe(self) -> dict[str, dict[str, Any]]:
+        """Stage → name, version and arguments of its component, in the order of the stages: for episodes' metadata."""
+        described: dict[str, dict[str, Any]] = {}
+        for kind in (kind for kind in KINDS if kind in self.stages):
+            spec = self.stages[kind]
+            component = resolve(spec.component, kind)
+            args = with_root(component.args_model.model_validate(dict(spec.args)), self.scenes_root)
+            described[kind] = {
+                "name": component.__name__,
+                "version": component.version,
+                "args": args.model_dump(mode="json"),
+            }
+        return described
+
+    def make_pipeline(self, *, plans: bool = True, renders: bool = True) -> Pipeline:
+        """New components of all stages, or of those that a process which only plans, or only renders, needs.
+
+        Raises ComponentError.
+        """
+        return Pipeline(
+            loader=self.make("load"),
+            randomizer=self.make("randomize") if "randomize" in self.stages else None,
+            planner=self.make("plan") if plans else None,
+            renderer=self.make("render") if renders else None,
+            writer=self.make("store") if renders else None,
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """JSON values that `from_dict` makes an equal job of."""
         return {
@@ -113,6 +143,7 @@ class Job:
             "max_tries_per_episode": self.max_tries_per_episode,
             "randomize_every": self.randomize_every,
             "workers": self.workers,
+            "mode": self.mode.value,
             "stages": {kind: asdict(spec) for kind, spec in self.stages.items()},
             "limits": self.limits.model_dump(mode="json"),
         }
@@ -127,6 +158,7 @@ class Job:
             scene_entries=dict(values.pop("scenes")),
             stages={kind: StageSpec(**spec) for kind, spec in values.pop("stages").items()},
             limits=Limits(**values.pop("limits")),
+            mode=Mode(values.pop("mode", Mode.AUTO)),
             **values,
         )
 
@@ -136,7 +168,7 @@ class Job:
         Where files lie (output, scenes_root), how much is run at once and when to give up are not part of it.
         """
         values = self.to_dict()
-        for key in ("output", "scenes_root", "workers", "limits", "max_tries_per_episode"):
+        for key in ("output", "scenes_root", "workers", "mode", "limits", "max_tries_per_episode"):
             del values[key]
         return hashlib.sha256(orjson.dumps(values, option=orjson.OPT_SORT_KEYS)).hexdigest()
 

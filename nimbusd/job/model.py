@@ -7,6 +7,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from nimbusd.core.split import Mode
+
 
 class _Section(BaseModel):
     """Unknown keys are errors; values do not change."""
@@ -48,12 +50,15 @@ class Limits(_Section):
     stage_timeout_s: the same for single stages, longer or shorter.
     episode_timeout_s: an episode that takes longer is killed; None: as long as it beats.
     attempts: so many deaths of workers on one episode set it aside (quarantine); the job goes on.
+    recycle_growth_mb: a compute worker whose memory has grown by more, between episodes, makes room for a new one;
+    None: half of what it took in its first episodes, and at least 512.
     """
 
     beat_timeout_s: float = Field(default=120.0, gt=0)
     stage_timeout_s: StageTimeouts = Field(default_factory=StageTimeouts)
     episode_timeout_s: float | None = Field(default=None, gt=0)
     attempts: int = Field(default=3, ge=1)
+    recycle_growth_mb: float | None = Field(default=None, gt=0)
 
     def stage_limits_s(self) -> dict[str, float]:
         """The timeouts of the stages that have their own."""
@@ -69,9 +74,11 @@ class JobFile(_Section):
 
     output: relative to the current directory; default `out/<name>`. scenes_root: relative to the job
     file's folder, which is also the default. scenes: entries of the loader's scene_model, each may have
-    `count`. workers: compute processes; None lets the node decide. exact: plans that fail are replaced
-    by the next episode indexes until `episodes_per_scene` succeed, at most `max_tries_per_episode`
-    times as many. randomize_every: 0 randomizes each scene once; N makes a new variant every N indexes.
+    `count`. workers: compute processes; None lets the node decide. mode: whether one process
+    plans and renders an episode (fused) or two do (decoupled); auto: what is measured to be faster. exact: plans
+    that fail are replaced by the next episode indexes until `episodes_per_scene` succeed, at most
+    `max_tries_per_episode` times as many. randomize_every: 0 randomizes each scene once; N makes a new variant every
+    N indexes.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)
@@ -84,5 +91,6 @@ class JobFile(_Section):
     max_tries_per_episode: int = Field(default=5, ge=1)
     randomize_every: int = Field(default=0, ge=0)
     workers: int | None = Field(default=None, ge=1)
+    mode: Mode = Mode.AUTO
     pipeline: Pipeline
     limits: Limits = Field(default_factory=Limits)

@@ -71,6 +71,7 @@ def load_job(path: Path, *, output: Path | None = None, overrides: Iterable[str]
         max_tries_per_episode=file.max_tries_per_episode,
         randomize_every=file.randomize_every,
         workers=file.workers,
+        mode=file.mode,
         stages=stages,
         limits=file.limits,
     )

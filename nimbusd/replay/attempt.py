@@ -76,7 +76,7 @@ class Attempt:
             output=self._output,
             context={
                 "job": {"name": self._job.name, "seed": self._job.seed, "fingerprint": self._job.fingerprint()},
-                "components": pipeline.describe(),
+                "components": self._job.describe(),
                 "node": platform.node(),
                 "slot": "replay",
                 "nimbusd": __version__,
@@ -98,19 +98,14 @@ class Attempt:
 
     def _open(self) -> Pipeline:
         job = self._job
-        pipeline = Pipeline(
-            loader=job.make("load"),
-            randomizer=job.make("randomize") if "randomize" in job.stages else None,
-            planner=job.make("plan"),
-            renderer=job.make("render"),
-            writer=job.make("store"),
-        )
+        pipeline = job.make_pipeline()
         for stage, component in pipeline.components().items():
             component.beat = self._beat
             if self._debugger:
                 for method in METHODS[stage]:
                     setattr(component, method, self._debugged(getattr(component, method)))
         if STAGES.index(self._until) >= STAGES.index("render"):
+            assert pipeline.renderer is not None
             pipeline.renderer.open(self._device)
         return pipeline
 

@@ -1,7 +1,8 @@
-"""A compute worker: one process that loads, plans, renders and stores the episodes it is leased.
+"""A compute worker: one process that does its part of the episodes it is leased, as its role says.
 
 Started by the daemon as `python -m nimbusd.worker.compute`. It keeps its components, the loaded scene and the
-renderer from one episode to the next, and stores each episode while it works on the next one.
+renderer from one episode to the next. One that is `fused` does all stages, one in the role `plan` hands what it has
+planned to the backlog, one in the role `render` takes it from there. Storing goes on while the next episode is made.
 """
 
 from __future__ import annotations
@@ -14,22 +15,27 @@ import platform
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from nimbusd import __version__
 from nimbusd.core.deadlines import Deadlines
+from nimbusd.core.split import Role
 from nimbusd.job import Job
 from nimbusd.master.manifest import manifest_digest
+from nimbusd.stages.base import SceneConfig
 from nimbusd.stages.errors import NimbusError
-from nimbusd.stages.runner import Pipeline, run_stages
+from nimbusd.stages.planned import PlanFileError, Planned, write_planned
+from nimbusd.stages.runner import Pipeline, failure_of, plan_stages, run_stages
 from nimbusd.stages.types import Episode, EpisodeRequest
 from nimbusd.supervisor.page import FIRST_WORKER, Line, own_line
 from nimbusd.supervisor.prctl import die_with_parent
 from nimbusd.supervisor.target import dump_stacks_when_asked
 from nimbusd.transport import messages as m
+from nimbusd.worker import faults
 from nimbusd.worker.link import DaemonLink
+from nimbusd.worker.memory import own_gpu_bytes, own_rss_bytes
 from nimbusd.worker.progress import Progress
 
 log = logging.getLogger(__name__)
@@ -58,9 +64,8 @@ class ComputeWorker:
         self._slot = slot
         self._device = device
         self._leases: deque[m.Lease] = deque()
-        self._current: m.EpisodeRef | None = None
-        self._entry: Mapping[str, Any] = {}
-        self._lease_of: dict[tuple[str, int, int], m.EpisodeRef] = {}
+        self._current: m.Lease | None = None
+        self._lease_of: dict[tuple[str, int, int], m.Lease] = {}
         self._stage = ""
         self._stored: m.EpisodeRef | None = None
         self._last_beat = 0.0
@@ -76,7 +81,8 @@ class ComputeWorker:
             raise NimbusError(f"the daemon said {type(welcome).__name__} instead of Welcome")
         self._working.promise("open", self._start_timeout_s)
         job = Job.from_dict(welcome.job)
-        output = Path(welcome.output)
+        self._role = Role(welcome.role)
+        self._plans = tuple(Path(folder) for folder in welcome.plans)
         self._wait_s = min(WAIT_S, job.limits.beat_timeout_s)
         try:
             pipeline = self._open(job)
@@ -84,7 +90,7 @@ class ComputeWorker:
             self._link.send(m.Fatal(self._slot, job.name, str(error)))
             return
         try:
-            self._work(job, output, pipeline)
+            self._work(job, Path(welcome.output), pipeline)
         except NimbusError as error:
             self._link.send(m.Fatal(self._slot, job.name, str(error)))
         finally:
@@ -92,40 +98,57 @@ class ComputeWorker:
             pipeline.close()
 
     def _open(self, job: Job) -> Pipeline:
-        pipeline = Pipeline(
-            loader=job.make("load"),
-            randomizer=job.make("randomize") if "randomize" in job.stages else None,
-            planner=job.make("plan"),
-            renderer=job.make("render"),
-            writer=job.make("store"),
-        )
+        pipeline = job.make_pipeline(plans=self._role is not Role.RENDER, renders=self._role is not Role.PLAN)
         for stage, component in pipeline.components().items():
             component.beat = self._store_beat if stage == "store" else self._beat
-        pipeline.renderer.open(self._device)
-        device = str(getattr(pipeline.renderer, "device_name", self._device))
+        faults.arm(pipeline.components(), self._slot)
+        device = "none, it plans"
+        if pipeline.renderer is not None:
+            pipeline.renderer.open(self._device)
+            device = str(getattr(pipeline.renderer, "device_name", self._device))
         self._link.send(m.Ready(self._slot, device))
         return pipeline
 
     def _work(self, job: Job, output: Path, pipeline: Pipeline) -> None:
         context: dict[str, Any] = {
             "job": {"name": job.name, "seed": job.seed, "fingerprint": job.fingerprint()},
-            "components": pipeline.describe(),
+            "components": job.describe(),
             "node": platform.node(),
             "slot": self._slot,
             "nimbusd": __version__,
         }
         self._limits, self._deadlines = job.limits, Deadlines(job.limits.beat_timeout_s, job.limits.stage_limits_s())
         self._link.send(m.Pull(self._slot, 2))  # one to work on and one to go on with
+        requests = self._requests(job)
+
+        def scene_config(scene: str) -> SceneConfig:
+            assert self._current is not None
+            return job.scene_config(scene, self._current.entry)
+
+        if self._role is Role.PLAN:
+            planned = plan_stages(
+                pipeline,
+                requests,
+                job_seed=job.seed,
+                scene_config=scene_config,
+                output=output,
+                context=context,
+                seen=self._stage_began,
+            )
+            for episode in planned:
+                self._hand_over(episode)
+            return
         episodes = run_stages(
             pipeline,
-            self._requests(job),
+            requests,
             job_seed=job.seed,
-            scene_config=lambda scene: job.scene_config(scene, self._entry),
+            scene_config=scene_config,
             output=output,
             context=context,
             stored=self._report,
             seen=self._stage_began,
             waits=self._wait_for_writer,
+            plan_of=self._plan_of,
         )
         try:
             for episode in episodes:
@@ -133,13 +156,37 @@ class ComputeWorker:
         finally:
             episodes.close()
 
+    def _plan_of(self, episode: Episode) -> Path | None:
+        path = self._lease(episode).plan
+        return Path(path) if path else None
+
+    def _hand_over(self, episode: Episode) -> None:
+        """Put a planned episode into the backlog, or tell why there is none."""
+        if episode.failure is None:
+            assert episode.sequence is not None
+            lease = self._lease(episode)
+            ref = lease.episode
+            folder = self._plans[lease.spill]
+            path = folder / f"{ref.lease}.{ref.index}.{ref.attempt}"
+            planned = Planned(episode.sequence, dict(episode.timings_s), episode.context["started_unix_s"])
+            try:
+                size_bytes = write_planned(path, planned)
+            except (PlanFileError, OSError) as error:
+                episode.failure = failure_of("plan", error)
+            else:
+                self._forget(episode)
+                self._measure()
+                timings_s = dict(episode.timings_s)
+                self._link.send(m.Planned(self._slot, ref, str(path), size_bytes, lease.spill, timings_s))
+                return
+        self._tell_end(episode)
+
     def _requests(self, job: Job) -> Iterator[EpisodeRequest]:
         """Leases as they come, until the daemon drains us; then unstarted ones go back."""
         while (lease := self._next_lease()) is not None:
             self._link.send(m.Pull(self._slot, 1))
             ref = lease.episode
-            self._current, self._entry = ref, lease.entry
-            self._lease_of[ref.scene, ref.index, ref.attempt] = ref
+            self._current = self._lease_of[ref.scene, ref.index, ref.attempt] = lease
             yield EpisodeRequest(job.name, ref.scene, ref.index, job.variant(ref.index), ref.attempt)
             self._current = None
             self._line.limit_episode(0)
@@ -183,7 +230,8 @@ class ComputeWorker:
             episode.context = {**episode.context, "started_unix_s": time.time()}
             if (limit_s := self._limits.episode_timeout_s) is not None:
                 self._line.limit_episode(time.monotonic_ns() + int(limit_s * 1e9))
-        if stage == "render":  # once through, and all that a new scene costs has been paid
+        if stage == ("plan" if self._role is Role.PLAN else "render"):
+            # Once through, and all that a new scene costs has been paid.
             self._familiar = (request.scene, request.variant)
         self._link.send(m.Beat(self._slot, self._ref(episode), stage))
 
@@ -193,7 +241,7 @@ class ComputeWorker:
 
     def _beat(self) -> None:
         self._working.beat()
-        self._tell_beat(self._current, self._stage)
+        self._tell_beat(None if self._current is None else self._current.episode, self._stage)
 
     def _store_beat(self) -> None:
         self._storing.beat()
@@ -206,9 +254,16 @@ class ComputeWorker:
         self._last_beat = now
         self._link.send(m.Beat(self._slot, ref, stage))
 
-    def _ref(self, episode: Episode) -> m.EpisodeRef:
+    def _lease(self, episode: Episode) -> m.Lease:
         request = episode.request
         return self._lease_of[request.scene, request.index, request.attempt]
+
+    def _ref(self, episode: Episode) -> m.EpisodeRef:
+        return self._lease(episode).episode
+
+    def _forget(self, episode: Episode) -> None:
+        request = episode.request
+        del self._lease_of[request.scene, request.index, request.attempt]
 
     def _report(self, episode: Episode) -> None:
         """Tell the daemon how an episode ended. Called from the writer thread, or ours if it failed before."""
@@ -217,9 +272,13 @@ class ComputeWorker:
             self._stored = None
             self._storing.rest()
 
+    def _measure(self) -> None:
+        self._link.send(m.Measured(self._slot, own_rss_bytes(), own_gpu_bytes()))
+
     def _tell_end(self, episode: Episode) -> None:
         ref = self._ref(episode)
-        del self._lease_of[ref.scene, ref.index, ref.attempt]
+        self._forget(episode)
+        self._measure()
         if (failure := episode.failure) is not None:
             self._link.send(
                 m.Fail(

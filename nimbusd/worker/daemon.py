@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import shutil
-import tempfile
 import time
 import uuid
 from collections import deque
@@ -24,6 +22,7 @@ import zmq.asyncio
 from nimbusd import __version__, events, wire
 from nimbusd.core import node_facts as n
 from nimbusd.core import pool
+from nimbusd.core.backlog import Plan
 from nimbusd.core.episodes import JobId, LeaseId, NodeId, WorkerId
 from nimbusd.core.facts import Acknowledge, HeartbeatSeen, StoredPiece
 from nimbusd.core.node import NodeMachine
@@ -34,6 +33,7 @@ from nimbusd.stages.types import EpisodeRequest
 from nimbusd.transport import control as c
 from nimbusd.transport import messages as m
 from nimbusd.worker.environment import LoadMeter, environment_hash, packages
+from nimbusd.worker.folders import NodeFolders
 from nimbusd.worker.processes import START_TIMEOUT_S, ComputeProcesses
 from nimbusd.worker.slots import Slot
 
@@ -46,6 +46,7 @@ BACKSTOP_S = 5.0
 """How much later than the watchdog the daemon itself kills the silent: the time to replace a watchdog, and a kill."""
 _FINAL = frozenset({"asset_error"})
 """Reasons that trying again cannot change."""
+_PLANNING = ("load", "randomize", "plan")
 _BLAMELESS = frozenset({"disk_full", "storage_error"})
 
 _Order: TypeAlias = n.NodeOrder | pool.PoolOrder | events.WorkerUp | events.StageBegan
@@ -60,7 +61,8 @@ class Link(Protocol):
 class Node:
     """A node from its start until it is drained or killed.
 
-    name: unique in the cluster. slots: where compute workers run. watch: is told what happens here.
+    name: unique in the cluster. slots: where compute workers run. watch: is told what happens here. memory_bytes: that
+    all compute workers together may use; None: no limit.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class Node:
         link: Link,
         watch: events.Watcher,
         *,
+        memory_bytes: int | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._name = NodeId(name)
@@ -78,7 +81,15 @@ class Node:
         self._link = link
         self._watch = watch
         self._clock = clock
-        self._machine = NodeMachine(self._name, self._session, len(slots))
+        self._folders = NodeFolders.create()
+        self._machine = NodeMachine(
+            self._name,
+            self._session,
+            len(slots),
+            plan_only=sum(not slot.renders for slot in slots),
+            memory_bytes=memory_bytes,
+            spill_bytes=self._folders.memory_bytes,
+        )
         self._pool = pool.WorkerPool(self._slots, START_TIMEOUT_S, grace_s=BACKSTOP_S)
         self._jobs: dict[JobId, Job] = {}
         self._entries: dict[LeaseId, dict[str, Any]] = {}
@@ -106,8 +117,7 @@ class Node:
 
     async def run(self) -> None:
         """Work until drained. Raises NimbusError if no compute worker can run here."""
-        runtime = os.environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]  # a service's own, in memory
-        folder = Path(tempfile.mkdtemp(prefix="nimbusd-", dir=runtime or None))
+        folder = self._folders.sockets
         endpoint = f"ipc://{folder}/node"
         self._processes.open(folder, endpoint, len(self._slots))
         context = zmq.asyncio.Context()
@@ -131,7 +141,7 @@ class Node:
             self.kill()
             self._socket.close()
             context.term()
-            shutil.rmtree(folder, ignore_errors=True)
+            self._folders.remove()
 
     def status(self) -> str:
         """What it does, in a line."""
@@ -182,6 +192,7 @@ class Node:
                     self._link.send(c.NeedJob(self._name, job))
                     return
                 self._entries[LeaseId(lease)] = message.entry
+                self._fact(n.JobKnown(JobId(job), self._jobs[JobId(job)].mode))
                 self._fact(wire.fact_from_master(message, self._name))
             case c.Revoke() | c.Ack():
                 fact = wire.fact_from_master(message, self._name)
@@ -220,7 +231,7 @@ class Node:
                 if self._leaving:
                     self._order([n.RecallWorker(WorkerId(slot))])
                 else:
-                    self._fact(n.WorkerWaits(WorkerId(slot)))
+                    self._fact(n.WorkerWaits(WorkerId(slot), self._slot_of(WorkerId(slot)).renders))
             case m.Ready(slot, device):
                 self._order([events.WorkerUp(slot, self._processes.pid(WorkerId(slot)), device)])
                 self._devices.add(device)
@@ -238,6 +249,10 @@ class Node:
                 if self._stages.get(worker) != began:  # a beat tells of the stage again
                     self._stages[worker] = began
                     self._order([began])
+            case m.Planned(slot, ref):
+                self._planned(WorkerId(slot), ref, message)
+            case m.Measured(slot, rss_bytes, gpu_bytes):
+                self._fact(n.WorkerMeasured(WorkerId(slot), rss_bytes, gpu_bytes))
             case m.Commit(slot, ref):
                 self._stored(WorkerId(slot), ref, message)
             case m.Fail(slot, ref):
@@ -265,6 +280,16 @@ class Node:
     def _forget_piece(self, worker: WorkerId, ref: m.EpisodeRef) -> None:
         self._at_work.get(worker, {}).pop((LeaseId(ref.lease), ref.index), None)
 
+    def _slot_of(self, worker: WorkerId) -> Slot:
+        return self._slots[worker.rpartition("#")[0]]
+
+    def _planned(self, worker: WorkerId, ref: m.EpisodeRef, message: m.Planned) -> None:
+        self._forget_piece(worker, ref)
+        cost_s = sum(message.timings_s.values())
+        plan = Plan(message.path, message.size_bytes, message.spilled, cost_s)
+        self._fact(n.EpisodePlanned(worker, LeaseId(ref.lease), ref.index, plan))
+        self._settle_beat(worker)
+
     def _stored(self, worker: WorkerId, ref: m.EpisodeRef, message: m.Commit) -> None:
         log.debug("%s/%d is stored in %s", ref.scene, ref.index, message.folder)
         lease = LeaseId(ref.lease)
@@ -272,7 +297,9 @@ class Node:
         self._timings[lease, ref.index] = message.timings_s
         cost_s = sum(message.timings_s.values())
         piece = StoredPiece(ref.index, message.folder, message.frames, message.size_bytes, message.digest, cost_s)
-        self._fact(n.EpisodeStored(worker, lease, piece))
+        timings_s = message.timings_s
+        plan_s = sum(timings_s.get(stage, 0.0) for stage in _PLANNING)
+        self._fact(n.EpisodeStored(worker, lease, piece, plan_s, timings_s.get("store", 0.0)))
         self._settle_beat(worker)
 
     def _failed(self, worker: WorkerId, ref: m.EpisodeRef, message: m.Fail) -> None:
@@ -326,17 +353,18 @@ class Node:
 
     async def _perform(self, order: _Order) -> None:
         match order:
-            case n.MakeEpisode(worker, lease, _, scene, index, attempt):
+            case n.MakeEpisode(worker, lease, _, scene, index, attempt, plan, spill):
                 ref = m.EpisodeRef(scene, index, attempt, lease)
                 self._pool.handle(pool.LeaseSent(worker), self._clock())
-                await self._send(worker, m.Lease(ref, self._entries[lease]))
-            case n.AssignJob(worker, job):
+                await self._send(worker, m.Lease(ref, self._entries[lease], plan or "", spill))
+            case n.AssignJob(worker, job, role):
                 limits, spec = self._jobs[job].limits, self._jobs[job]
                 self._job_of[worker] = job
                 self._pool.handle(
                     pool.JobAssigned(worker, limits.longest_silence_s(), limits.episode_timeout_s), self._clock()
                 )
-                await self._send(worker, m.Welcome(spec.to_dict(), str(spec.output)))
+                plans = (str(self._folders.memory), str(self._folders.disk))
+                await self._send(worker, m.Welcome(spec.to_dict(), str(spec.output), role.value, plans))
             case n.RecallWorker(worker):
                 self._pool.handle(pool.LeaveAsked(worker), self._clock())
                 await self._send(worker, m.Drain())
@@ -346,6 +374,8 @@ class Node:
                 path = self._jobs[job].output / PIECES / folder
                 log.warning("piece %s belongs to an attempt that was given up: removed", path)
                 await asyncio.to_thread(shutil.rmtree, path, True)
+            case n.DropPlan(path):
+                await asyncio.to_thread(_remove_file, Path(path))
             case pool.SpawnWorker(slot, worker, not_before):
                 self._group.create_task(self._processes.look_after(self._slots[slot], worker, not_before))
             case pool.KillWorker(worker, reason):
@@ -366,10 +396,10 @@ class Node:
         if isinstance(told, HeartbeatSeen):
             stages = {(lease, index): stage for _, lease, index, stage, _ in self._machine.running()}
             now_load = self._meter.load()
-            self._forget_leases(set(told.held))
+            self._forget_leases(self._machine.leases())  # as of now, not of when it was told
         self._link.send(wire.message_to_master(told, stages, now_load, self._timings))
 
-    def _forget_leases(self, held: set[LeaseId]) -> None:
+    def _forget_leases(self, held: frozenset[LeaseId]) -> None:
         for lease in self._entries.keys() - held:
             del self._entries[lease]
         for key in [key for key in self._timings if key[0] not in held]:
@@ -411,6 +441,10 @@ class Node:
         elif self._clock() - self._worked_until > ACKNOWLEDGED_WITHIN_S:
             log.warning("leaving without an answer from the master: what it has not acknowledged is made again")
             self._over.set()
+
+
+def _remove_file(path: Path) -> None:
+    path.unlink(missing_ok=True)
 
 
 def _remove_pieces(pieces: Iterable[Path]) -> None:

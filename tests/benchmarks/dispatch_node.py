@@ -67,7 +67,7 @@ class InlineNode:
                 self._waiting.append(order)
             elif isinstance(order, n.RecallWorker):  # for another job: this worker needs no new process for it
                 self._facts(n.WorkerGone(WORKER, "exit", ""), n.WorkerWaits(WORKER), n.WorkerPulls(WORKER, CREDIT))
-            elif not isinstance(order, n.AssignJob | n.StopWorker | n.DropPiece):
+            elif not isinstance(order, n.AssignJob | n.StopWorker | n.DropPiece | n.DropPlan):
                 timings = _NoTimings()
                 self._link.send(wire.message_to_master(order, {}, None, timings))
 

@@ -1,0 +1,72 @@
+"""A node's own folders: for sockets and stacks, and for planned sequences, in memory and on disk.
+
+None of them outlives its process: what a killed one left, the next one removes.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+log = logging.getLogger(__name__)
+
+_PREFIX = "nimbusd-node-"
+_SHARED_MEMORY = Path("/dev/shm")
+MOST_IN_MEMORY_BYTES = 256 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFolders:
+    """sockets: short enough a path for them. memory, disk: for plans. memory_bytes: how much `memory` may hold."""
+
+    sockets: Path
+    memory: Path
+    disk: Path
+    memory_bytes: int
+
+    @classmethod
+    def create(cls) -> NodeFolders:
+        """New folders.
+
+        A service has RUNTIME_DIRECTORY in memory and CACHE_DIRECTORY on disk; otherwise plans go to shared memory and
+        to the folder for temporary files, where the sockets are.
+        """
+        temporary = Path(tempfile.gettempdir())
+        runtime = os.environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]
+        sockets = Path(runtime) if runtime else temporary
+        memory = Path(runtime) if runtime else _SHARED_MEMORY
+        if not os.access(memory, os.W_OK):
+            memory = temporary
+        disk = Path(os.environ.get("CACHE_DIRECTORY", "").partition(":")[0] or temporary)
+        for parent in {sockets, memory, disk}:
+            _sweep(parent)
+        memory_bytes = min(MOST_IN_MEMORY_BYTES, shutil.disk_usage(memory).free // 2)
+        return cls(_own_folder(sockets), _own_folder(memory), _own_folder(disk), memory_bytes)
+
+    def remove(self) -> None:
+        """Remove the folders and all that is in them."""
+        for folder in (self.sockets, self.memory, self.disk):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _own_folder(parent: Path) -> Path:
+    return Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=parent))
+
+
+def _sweep(parent: Path) -> None:
+    """Remove the folders of processes that are no more."""
+    for folder in parent.glob(f"{_PREFIX}*-*"):
+        pid = folder.name.removeprefix(_PREFIX).partition("-")[0]
+        try:
+            ours = folder.stat().st_uid == os.geteuid()
+        except FileNotFoundError:
+            continue  # somebody else sweeps, too
+        if ours and pid.isdigit() and not psutil.pid_exists(int(pid)):
+            log.info("removing %s, which a killed process left", folder)
+            shutil.rmtree(folder, ignore_errors=True)
