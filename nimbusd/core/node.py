@@ -139,8 +139,8 @@ class NodeMachine:
                 return self._revoke(fact, now)
             case Acknowledge():
                 return self._acknowledged(fact)
-            case JobKnown(job, mode):
-                self._staff.job_known(job, mode)
+            case JobKnown(job, mode, planners):
+                self._staff.job_known(job, mode, planners)
             case WorkerWaits(worker, renders):
                 self._staff.workers[worker] = Worker(renders)
             case WorkerPulls(worker, credit):

@@ -61,9 +61,13 @@ class Worker:
 
 @dataclass(slots=True)
 class _Pipeline:
-    """How a job runs on this node. mode: FUSED or DECOUPLED, as chosen now. planners: flexible slots that plan."""
+    """How a job runs on this node. mode: FUSED or DECOUPLED, as chosen now. planners: flexible slots that plan.
+
+    asked, fixed: what the job says of the two.
+    """
 
     asked: Mode = Mode.AUTO
+    fixed: int | None = None
     mode: Mode = Mode.FUSED
     pace: Pace = field(default_factory=Pace)
     planners: int = 1
@@ -100,10 +104,10 @@ class Staff:
 
     # --- what is told ---
 
-    def job_known(self, job: JobId, mode: Mode) -> None:
-        """What a job asks for. Jobs of which nothing was said run as AUTO."""
+    def job_known(self, job: JobId, mode: Mode, planners: int | None = None) -> None:
+        """What a job asks for. Jobs of which nothing was said run as AUTO. planners: a fixed number of them."""
         pipeline = self._pipeline(job)
-        pipeline.asked = mode
+        pipeline.asked, pipeline.fixed = mode, planners
         if mode is not Mode.AUTO:
             pipeline.mode = mode
 
@@ -248,6 +252,9 @@ class Staff:
         self, job: JobId, pipeline: _Pipeline, places: Places, mine: dict[WorkerId, Worker], now: float
     ) -> None:
         """How many flexible slots shall plan."""
+        if pipeline.fixed is not None:
+            pipeline.planners = min(max(0, pipeline.fixed - places.plan_only), places.flexible)
+            return
         waiting, backlog = self._leases.waiting(job), self._backlog.waiting(job)
         latency = pipeline.pace.latency()
         planning = sum(known.role is Role.PLAN and bool(known.given) for known in mine.values())

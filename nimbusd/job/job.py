@@ -59,6 +59,7 @@ class Job:
     workers: int | None
     stages: Mapping[Kind, StageSpec]
     mode: Mode = Mode.AUTO
+    planners: int | None = None
     limits: Limits = field(default_factory=Limits)
 
     @cached_property
@@ -144,6 +145,7 @@ class Job:
             "randomize_every": self.randomize_every,
             "workers": self.workers,
             "mode": self.mode.value,
+            "planners": self.planners,
             "stages": {kind: asdict(spec) for kind, spec in self.stages.items()},
             "limits": self.limits.model_dump(mode="json"),
         }
@@ -168,7 +170,7 @@ class Job:
         Where files lie (output, scenes_root), how much is run at once and when to give up are not part of it.
         """
         values = self.to_dict()
-        for key in ("output", "scenes_root", "workers", "mode", "limits", "max_tries_per_episode"):
+        for key in ("output", "scenes_root", "workers", "mode", "planners", "limits", "max_tries_per_episode"):
             del values[key]
         return hashlib.sha256(orjson.dumps(values, option=orjson.OPT_SORT_KEYS)).hexdigest()
 

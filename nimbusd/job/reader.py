@@ -72,6 +72,7 @@ def load_job(path: Path, *, output: Path | None = None, overrides: Iterable[str]
         randomize_every=file.randomize_every,
         workers=file.workers,
         mode=file.mode,
+        planners=file.planners,
         stages=stages,
         limits=file.limits,
     )

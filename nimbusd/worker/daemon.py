@@ -192,7 +192,8 @@ class Node:
                     self._link.send(c.NeedJob(self._name, job))
                     return
                 self._entries[LeaseId(lease)] = message.entry
-                self._fact(n.JobKnown(JobId(job), self._jobs[JobId(job)].mode))
+                spec = self._jobs[JobId(job)]
+                self._fact(n.JobKnown(JobId(job), spec.mode, spec.planners))
                 self._fact(wire.fact_from_master(message, self._name))
             case c.Revoke() | c.Ack():
                 fact = wire.fact_from_master(message, self._name)
