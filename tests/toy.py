@@ -8,7 +8,7 @@ import os
 import signal
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -71,7 +71,7 @@ class ToyPlannerArgs(ComponentArgs):
 class ToyPlanner(BasePlanner[ToyPlannerArgs]):
     """A random walk seen by one camera."""
 
-    args_model = ToyPlannerArgs
+    args_model: ClassVar[type[ComponentArgs]] = ToyPlannerArgs
 
     def gen_sequence(self, scene: Scene, rng: np.random.Generator) -> Sequence:
         if rng.random() < self.args.fail_share:

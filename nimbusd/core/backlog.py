@@ -53,9 +53,13 @@ class Backlog:
         """Plans of a job that no renderer has."""
         return self._waiting.get(job, 0)
 
-    def sizes(self) -> tuple[int, int]:
-        """How many plans of leases, and how many plans for another attempt, are remembered."""
-        return len(self._planned), len(self._kept)
+    def planned(self) -> int:
+        """Plans of episodes that are leased, whether a renderer has them or not."""
+        return len(self._planned)
+
+    def kept(self) -> int:
+        """Plans that are kept for another attempt: at most MOST_KEPT."""
+        return len(self._kept)
 
     def largest_bytes(self, job: JobId) -> int:
         """The largest plan of a job so far; 0 before the first."""

@@ -97,15 +97,13 @@ class NodeMachine:
         return not len(self._leases)
 
     def sizes(self) -> dict[str, int]:
-        """How much is remembered of leases, by kind: all zero when the node is idle, but for plans that are kept."""
-        planned, kept = self._backlog.sizes()
+        """How much is remembered of leases, by kind: all zero when the node is idle."""
         return {
             "leases": len(self._leases),
             "stored": len(self._stored),
             "given": sum(len(worker.given) for worker in self._staff.workers.values()),
             "holding": self._leases.holding(),
-            "planned": planned,
-            "kept": kept,
+            "planned": self._backlog.planned(),
         }
 
     def jobs(self) -> frozenset[JobId]:

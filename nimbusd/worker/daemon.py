@@ -192,8 +192,8 @@ class Node:
                     self._link.send(c.NeedJob(self._name, job))
                     return
                 self._entries[LeaseId(lease)] = message.entry
-                spec = self._jobs[JobId(job)]
-                self._fact(n.JobKnown(JobId(job), spec.mode, spec.planners))
+                known = self._jobs[JobId(job)]
+                self._fact(n.JobKnown(JobId(job), known.mode, known.planners))
                 self._fact(wire.fact_from_master(message, self._name))
             case c.Revoke() | c.Ack():
                 fact = wire.fact_from_master(message, self._name)

@@ -35,7 +35,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,7 @@ from nimbusd import events
 from nimbusd.core.split import Latency, Places, best_planners, decoupled_rate, fused_rate
 from nimbusd.embedded import JobRun
 from nimbusd.job import read_job
-from nimbusd.stages import Observation, PlanningFailed, Scene, Sequence
+from nimbusd.stages import Observation, Scene, Sequence
 from nimbusd.stages.base import ComponentArgs
 from nimbusd.worker.slots import Slot
 from tests.toy import ToyPlanner, ToyRenderer
@@ -79,12 +79,7 @@ class CostPlanner(ToyPlanner):
     def gen_sequence(self, scene: Scene, rng: np.random.Generator) -> Sequence:
         factors = rng.lognormal(-(SPREAD**2) / 2, SPREAD, 2)
         _spend(self, self.args.seconds * float(factors[0]))
-        if rng.random() < self.args.fail_share:
-            raise PlanningFailed("unreachable", "drawn by lot")
-        self.args = self.args.model_copy(update={"fail_share": 0.0})
-        sequence = super().gen_sequence(scene, rng)
-        sequence.notes["render_factor"] = float(factors[1])  # type: ignore[index]
-        return sequence
+        return replace(super().gen_sequence(scene, rng), notes={"render_factor": float(factors[1])})
 
 
 class CostRenderer(ToyRenderer):
