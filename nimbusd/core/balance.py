@@ -19,6 +19,10 @@ from nimbusd.core.tasks import Job, Lease, TaskManager
 
 REVOKE_AGAIN_S = 3.0
 """A revoke that was not answered for so long is sent again."""
+FREE_ATTEMPTS = 4
+LONGEST_REST_S = 600.0
+"""What has changed hands so often stays with its node for a while, ever longer up to this. Otherwise two nodes that must
+both start a worker for it first could take it from each other for ever."""
 LATE = 1.5
 """An episode is a straggler when it has taken so many times what was expected on its node."""
 
@@ -83,7 +87,7 @@ class Balance:
             idle_there = victim in thieves
             queued_s = 0.0
             for lease in leases:
-                if lease.id not in victim.held or idle_there:
+                if lease.id not in victim.held or idle_there or now - lease.granted_at < _rest_s(lease):
                     continue
                 waiting = sorted(i for i in lease.open if (lease.id, i) not in begun and i not in lease.revoking)
                 queued_s += len(waiting) * job.cost_s(lease.scene) / (max(1, victim.slots) * victim.speed)
@@ -138,3 +142,9 @@ class Balance:
                 is_late = running.elapsed_s > LATE * expected_s or node.speed < thief.speed / LATE
                 found.append(_Running(lease, running.index, is_late, left_s, measured / thief.speed))
         return found
+
+
+def _rest_s(lease: Lease) -> float:
+    """How long a lease is left alone after it was granted."""
+    often = lease.attempt - FREE_ATTEMPTS
+    return min(0.5 * 2.0 ** min(often, 20), LONGEST_REST_S) if often > 0 else 0.0

@@ -106,6 +106,10 @@ class NodeMachine:
             "planned": self._backlog.planned(),
         }
 
+    def plans(self) -> int:
+        """Files of planned sequences that are still wanted."""
+        return self._backlog.planned() + self._backlog.kept()
+
     def jobs(self) -> frozenset[JobId]:
         """The jobs of which leases are held."""
         return self._leases.jobs()

@@ -22,6 +22,7 @@ from nimbusd.core.split import (
     Mode,
     Places,
     Role,
+    best_planners,
     decoupled_rate,
     fused_rate,
     mode_to_have,
@@ -231,7 +232,7 @@ class Staff:
         """Slots that a job has for any role: all of them, where no other job has work."""
         others = any(held.lease.job != job and (held.waiting or held.planned) for held in self._leases)
         have = sum(known.renders for known in mine.values())
-        return have if others else max(have, self._slots - self._plan_only)
+        return max(have, 1) if others else max(have, self._slots - self._plan_only)
 
     def _dwell_s(self, pipeline: _Pipeline) -> float:
         plan_s, render_s, _ = pipeline.pace.means_s()
@@ -246,7 +247,7 @@ class Staff:
             return
         mode = mode_to_have(places, latency, pipeline.mode)
         if mode is not pipeline.mode:
-            pipeline.mode, pipeline.changed_at = mode, now
+            pipeline.mode, pipeline.planners, pipeline.changed_at = mode, best_planners(places, latency), now
 
     def _choose_planners(
         self, job: JobId, pipeline: _Pipeline, places: Places, mine: dict[WorkerId, Worker], now: float
@@ -274,8 +275,8 @@ class Staff:
             wanted = planners_to_have(places, latency, pipeline.planners)
             if not places.plan_only:
                 wanted = max(1, wanted)
-        starting = pipeline.changed_at == -math.inf
-        if wanted != pipeline.planners and (starting or now - pipeline.changed_at >= self._dwell_s(pipeline)):
+        at_once = pipeline.changed_at == -math.inf or not any(known.given for known in mine.values())
+        if wanted != pipeline.planners and (at_once or now - pipeline.changed_at >= self._dwell_s(pipeline)):
             pipeline.planners, pipeline.changed_at = wanted, now
 
     def _worth_another_renderer(self, pipeline: _Pipeline, places: Places, backlog: int) -> bool:
@@ -369,7 +370,8 @@ class Staff:
         planners = sum(
             k.job == job and k.renders and k.role is Role.PLAN and k.is_wanted() for k in self.workers.values()
         )
-        if waiting and planners < pipeline.planners:
+        lacking = not planners and not backlog and not self._is_planning(job)
+        if waiting and (planners < pipeline.planners or lacking):
             return Role.PLAN
         return Role.RENDER if waiting or backlog or self._is_planning(job) else None
 

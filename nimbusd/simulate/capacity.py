@@ -89,7 +89,7 @@ def answer(
     speeds = [lognormal(1.0, question.speed_spread, seed, "speed", number) for number in range(nodes)]
     machines: list[list[str]] = []
     for number, speed in enumerate(speeds):
-        model = NodeModel(question.slots, speed, crashes=question.crashes, stalls=question.stalls)
+        model = NodeModel(question.slots, speed=speed, crashes=question.crashes, stalls=question.stalls)
         machines.append(_add_machine(cluster, f"n{number:04}", model, one_slot_nodes=question.one_slot_nodes))
     cluster.run(1.0)  # everybody has said hello
     cluster.submit(workload)

@@ -121,7 +121,9 @@ class Invariants:
         if max(cluster.network.weather.jitter_s, cluster.network.lag_s()) > MOST_LAG_S:
             self._hungry_since, self._calm_since = {}, now
             return
-        patience_s = PATIENCE_S + (cluster.dead_after_s if now - self._calm_since < 4 * cluster.dead_after_s else 0.0)
+        # A lease that is lost on its way is missed after dead_after_s, and the next one may be lost as well.
+        rough = now - self._calm_since < 4 * cluster.dead_after_s
+        patience_s = PATIENCE_S + (2 * cluster.dead_after_s if rough else 0.0)
         hungry: dict[str, float] = {}
         for name, virtual in cluster.nodes.items():
             node = scheduler.nodes.get(NodeId(name))
@@ -160,6 +162,8 @@ class Invariants:
         if sizes := {name: size for name, size in scheduler.sizes().items() if size}:
             raise Violation("I8", f"the scheduler still remembers {sizes}")
         for name, node in cluster.nodes.items():
+            if not node.plans_are_accounted_for():
+                raise Violation("I8", f"{name} keeps other plans than it knows of")
             if node.machine is not None and (sizes := {n: size for n, size in node.machine.sizes().items() if size}):
                 raise Violation("I8", f"{name} still remembers {sizes}")
 

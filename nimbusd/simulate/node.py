@@ -7,6 +7,7 @@ from collections import deque
 from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeAlias
 
+from nimbusd.core.backlog import Held, Plan
 from nimbusd.core.episodes import JobId, NodeId, WorkerId
 from nimbusd.core.facts import (
     Acknowledge,
@@ -29,9 +30,12 @@ from nimbusd.core.node_facts import (
     Connected,
     DrainSet,
     DropPiece,
+    DropPlan,
     EpisodeBegan,
     EpisodeFailed,
+    EpisodePlanned,
     EpisodeStored,
+    JobKnown,
     JobUnfit,
     MakeEpisode,
     NodeFact,
@@ -43,12 +47,13 @@ from nimbusd.core.node_facts import (
     WorkerReturns,
     WorkerWaits,
 )
+from nimbusd.core.split import Mode, Role
 from nimbusd.simulate.clock import Clock
 from nimbusd.simulate.workload import Fate, Workload
 
 HELLO_AGAIN_S = 1.0
 PLAN_SHARE = 0.2
-"""The part of an episode's time after which it is known that it cannot be planned."""
+"""The part of an episode's time that is planning, after which it is known whether it can be planned."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +70,16 @@ ToNode: TypeAlias = Welcome | AskHello | GrantLease | RevokeLease | Acknowledge 
 class NodeModel:
     """What a node is like.
 
-    speed: of its slots. prefetch: episodes that a worker has at a time, the running one included. start_s: from a
-    worker's spawn until it waits for a job; open_s: from then on until it can begin. crashes, hangs: shares of
-    attempts that kill their worker; a hang is killed hang_s after the episode should have ended. stalls: share of
-    attempts that take stall_factor times as long, for no reason that lies in the episode.
+    plan_only: of its slots, how many cannot render. mode: of every job here. speed: of its slots. prefetch:
+    episodes that a worker has at a time, the running one included. start_s: from a worker's spawn until it waits
+    for a job; open_s: from then on until it can begin. crashes, hangs: shares of attempts that kill their worker; a
+    hang is killed hang_s after the episode should have ended. stalls: share of attempts that take stall_factor
+    times as long, for no reason that lies in the episode.
     """
 
     slots: int = 1
+    plan_only: int = 0
+    mode: Mode = Mode.AUTO
     speed: float = 1.0
     environment: str = "e"
     prefetch: int = 1
@@ -90,7 +98,11 @@ class NodeModel:
 
     def of_one_slot(self) -> NodeModel:
         """The same node, with one slot only."""
-        return replace(self, slots=1)
+        return replace(self, slots=1, plan_only=0)
+
+    def fused(self) -> NodeModel:
+        """The same node, every slot of which makes episodes whole."""
+        return replace(self, mode=Mode.FUSED, plan_only=0)
 
 
 class World(Protocol):
@@ -122,7 +134,9 @@ class World(Protocol):
 @dataclass(slots=True, eq=False)
 class _Worker:
     id: WorkerId
+    renders: bool = True
     job: JobId | None = None
+    role: Role = Role.FUSED
     loaded: tuple[JobId, str] | None = None
     queue: deque[MakeEpisode] = field(default_factory=deque)
     current: MakeEpisode | None = None
@@ -156,6 +170,9 @@ class VirtualNode:
         self._clock = world.clock
         self._slots: dict[str, _Worker] = {}
         self._spawned = itertools.count()
+        self._plans: set[str] = set()
+        """Files of planned sequences."""
+        self._rendered: set[Held] = set()
 
     # --- life and death ---
 
@@ -166,9 +183,12 @@ class VirtualNode:
         self.session += 1
         self.down_since = None
         session = f"{self.name}.{self.session}"
-        self.machine = NodeMachine(NodeId(self.name), session, self.model.slots, self._world.heartbeat_s)
-        for number in range(self.model.slots):
-            self._spawn(f"gpu:{number}", self.session)
+        model = self.model
+        self.machine = NodeMachine(
+            NodeId(self.name), session, model.slots, self._world.heartbeat_s, plan_only=model.plan_only
+        )
+        for number in range(model.slots):
+            self._spawn(f"{'gpu' if number >= model.plan_only else 'cpu'}:{number}", self.session)
         self.hello()
         self._clock.after(self._world.node_tick_s * self._world.random(), self._tick, self.session)
 
@@ -179,6 +199,7 @@ class VirtualNode:
                 self._account(worker)
             self.machine, self.down_since, self.welcomed = None, self._clock.now, False
             self._slots.clear()
+            self._plans.clear()
 
     def leave(self) -> None:
         """Say goodbye and stop. The shell does so when the machine is idle."""
@@ -207,8 +228,18 @@ class VirtualNode:
     # --- what can be seen from outside ---
 
     def idle_workers(self) -> list[WorkerId]:
-        """Workers that are ready, and have nothing to do."""
-        return [worker.id for worker in self._slots.values() if worker.ready and worker.current is None]
+        """Workers that are ready, could begin an episode, and have nothing to do.
+
+        Who only renders waits for plans, and who only plans for room in the backlog: they count where nobody works.
+        """
+        idle = [worker for worker in self._slots.values() if worker.ready and worker.current is None]
+        nobody_works = all(worker.ready and worker.current is None for worker in self._slots.values())
+        split = any(worker.role is not Role.FUSED for worker in self._slots.values())
+        return [w.id for w in idle if nobody_works or not (split or w.role is not Role.FUSED or not w.renders)]
+
+    def plans_are_accounted_for(self) -> bool:
+        """Whether every plan that lies here is one that somebody may still want, and the other way round."""
+        return self.machine is None or len(self._plans) == self.machine.plans()
 
     def busy_s(self) -> float:
         """Seconds that slots have been at work so far."""
@@ -230,7 +261,7 @@ class VirtualNode:
             case GrantLease(job=job):
                 if job in self.model.unfit:  # a restarted master does not know any more
                     self._tell_unfit(job)
-                self._feed(message)
+                self._feed(JobKnown(job, self.model.mode), message)
             case _:
                 self._feed(message)
 
@@ -256,13 +287,16 @@ class VirtualNode:
                 assert worker is not None
                 assert not worker.leaving
                 assert worker.job == order.job
+                assert order.plan in (self._plans if order.plan or worker.role is Role.RENDER else {None})
+                assert order.plan is None or worker.role is not Role.PLAN
                 worker.queue.append(order)
                 self._begin_next(worker)
-            case AssignJob(id, job):
+            case AssignJob(id, job, role):
                 worker = self._worker(id)
                 assert worker is not None
                 assert worker.job is None
-                worker.job, worker.ready = job, False
+                assert worker.renders or role is Role.PLAN
+                worker.job, worker.role, worker.ready = job, role, False
                 self._clock.after(self.model.open_s, self._opened, worker, self.session)
             case RecallWorker(id):
                 if (worker := self._worker(id)) is not None:
@@ -273,6 +307,8 @@ class VirtualNode:
                     self._clock.after(0.0, self._kill, worker, self.session, "stopped")
             case DropPiece(job, folder):
                 self._world.dropped(job, folder)
+            case DropPlan(path):
+                self._plans.remove(path)
 
     def _tell_unfit(self, job: JobId) -> None:
         self._world.tell_master(self.name, NodeUnfit(NodeId(self.name), job, "its backend is missing here"))
@@ -289,13 +325,14 @@ class VirtualNode:
     def _spawn(self, slot: str, session: int) -> None:
         if self.machine is None or self.session != session:
             return
-        worker = self._slots[slot] = _Worker(WorkerId(f"{slot}#{next(self._spawned)}"))
+        worker = _Worker(WorkerId(f"{slot}#{next(self._spawned)}"), slot.startswith("gpu"))
+        self._slots[slot] = worker
         self._clock.after(self.model.start_s, self._started, worker, session)
 
     def _started(self, worker: _Worker, session: int) -> None:
         if self._is_alive(worker, session):
             worker.ready = True
-            self._feed(WorkerWaits(worker.id))
+            self._feed(WorkerWaits(worker.id, worker.renders))
 
     def _opened(self, worker: _Worker, session: int) -> None:
         if not self._is_alive(worker, session):
@@ -342,7 +379,11 @@ class VirtualNode:
             return
         assert self.machine is not None
         order = worker.current = worker.queue.popleft()
-        self._world.began(self.name, order)
+        if order.plan is None or not order.plan.endswith(f".{order.lease}"):  # else it was begun when it was planned
+            self._world.began(self.name, order)
+        if worker.role is not Role.PLAN:
+            assert (order.lease, order.index) not in self._rendered, "an attempt is rendered twice"
+            self._rendered.add((order.lease, order.index))
         orders = self.machine.handle(EpisodeBegan(worker.id, order.lease, order.index, "render"), self._clock.now)
         assert not orders
         workload, model = self._world.workload(order.job), self.model
@@ -350,7 +391,7 @@ class VirtualNode:
         loading_s = 0.0 if worker.loaded == place else workload.load_s(order.scene) / model.speed
         worker.loaded = place
         worker.began_at, worker.loads_until = self._clock.now, self._clock.now + loading_s
-        making_s = workload.cost_s(order.scene, order.index) / model.speed
+        making_s = workload.cost_s(order.scene, order.index) / model.speed * _share(worker, order)
         if model.stalls and self._world.random() < model.stalls:
             making_s *= model.stall_factor
         chance = self._world.random() if model.crashes or model.hangs else 1.0
@@ -360,7 +401,7 @@ class VirtualNode:
         elif chance < model.crashes + model.hangs:
             self._clock.after(loading_s + making_s + model.hang_s, self._died, worker, self.session, order, "hung")
         else:
-            share = PLAN_SHARE if fate is Fate.UNPLANNABLE else 1.0
+            share = PLAN_SHARE if fate is Fate.UNPLANNABLE and worker.role is Role.FUSED else 1.0
             self._clock.after(
                 loading_s + share * making_s, self._done, worker, self.session, order, fate, loading_s, share * making_s
             )
@@ -379,7 +420,7 @@ class VirtualNode:
         worker.current = None
         took_s = loading_s + making_s
         lease, index = order.lease, order.index
-        outcome: EpisodeStored | EpisodeFailed
+        outcome: EpisodeStored | EpisodeFailed | EpisodePlanned
         if fate is Fate.UNPLANNABLE:
             outcome = EpisodeFailed(
                 worker.id, lease, index, "plan", "no_path", "there is no way to the goal", "", took_s, planned=True
@@ -388,6 +429,11 @@ class VirtualNode:
             outcome = EpisodeFailed(
                 worker.id, lease, index, "load", "asset", "a mesh file is missing", "", took_s, final=True
             )
+        elif worker.role is Role.PLAN:
+            plan = Plan(f"{order.scene}_{index}.{order.attempt}.{lease}", 1000, order.spill, took_s)
+            assert plan.path not in self._plans
+            self._plans.add(plan.path)
+            outcome = EpisodePlanned(worker.id, lease, index, plan)
         elif self.disk_full:
             outcome = EpisodeFailed(
                 worker.id, lease, index, "store", "disk_full", "no space is left", "", took_s, blameless=True
@@ -402,3 +448,10 @@ class VirtualNode:
         else:
             self._begin_next(worker)
             self._feed(outcome, WorkerPulls(worker.id, 1))
+
+
+def _share(worker: _Worker, order: MakeEpisode) -> float:
+    """The part of an episode's work that a worker does."""
+    if order.plan is not None:
+        return 1.0 - PLAN_SHARE
+    return PLAN_SHARE if worker.role is Role.PLAN else 1.0

@@ -9,6 +9,7 @@ from typing import TypeAlias
 
 from nimbusd.core.episodes import JobId
 from nimbusd.core.facts import JobPlan
+from nimbusd.core.split import Mode
 from nimbusd.simulate.cluster import Cluster, Timing
 from nimbusd.simulate.master import Moment
 from nimbusd.simulate.network import FAIR, Weather
@@ -250,8 +251,11 @@ def draw_scenario(seed: int) -> Scenario:
 
 
 def _draw_member(rng: Random, number: int) -> Member:
+    slots = rng.randint(1, 4)
     model = NodeModel(
-        slots=rng.randint(1, 4),
+        slots=slots,
+        plan_only=rng.choice((0, 0, 0, slots // 2)),
+        mode=rng.choice((Mode.AUTO, Mode.AUTO, Mode.FUSED, Mode.DECOUPLED)),
         speed=rng.choice((0.2, 1.0, 1.0, 1.5)),
         environment=rng.choice("aaab") if number else "a",
         prefetch=rng.choice((1, 1, 2)),
