@@ -213,7 +213,7 @@ class Staff:
     def _adapt(self, job: JobId, pipeline: _Pipeline, now: float) -> list[NodeOrder]:
         """Choose the mode and the number of planners anew, and recall who stands in the way."""
         mine = {worker: known for worker, known in self.workers.items() if known.job == job}
-        places = Places(self._flexible(job, mine), self._plan_only)
+        places = Places(self._flexible(job), self._plan_only)
         if now - pipeline.changed_at >= self._dwell_s(pipeline):
             self._choose_mode(pipeline, places, now)
         if pipeline.mode is Mode.FUSED:
@@ -228,11 +228,10 @@ class Staff:
         missing = pipeline.planners - len(planners) - coming
         return self._recall_some(renderers, missing) if missing > 0 and self._leases.waiting(job) else []
 
-    def _flexible(self, job: JobId, mine: dict[WorkerId, Worker]) -> int:
-        """Slots that a job has for any role: all of them, where no other job has work."""
-        others = any(held.lease.job != job and (held.waiting or held.planned) for held in self._leases)
-        have = sum(known.renders for known in mine.values())
-        return max(have, 1) if others else max(have, self._slots - self._plan_only)
+    def _flexible(self, job: JobId) -> int:
+        """Slots that a job has for any role: those that no other job has."""
+        others = sum(known.renders and known.job not in (None, job) for known in self.workers.values())
+        return max(1, self._slots - self._plan_only - others)
 
     def _dwell_s(self, pipeline: _Pipeline) -> float:
         plan_s, render_s, _ = pipeline.pace.means_s()
@@ -395,12 +394,18 @@ class Staff:
         The master leases by priority and fair share, so that what came first is to be made first.
         """
         job = next((held.lease.job for held in self._leases if held.waiting or held.planned), None)
-        if known.job in (None, job) or job is None or (not known.renders and not self._leases.waiting(job)):
+        if known.job in (None, job) or job is None or not self._can_serve(job, known.renders):
             return False
         wanting = self._leases.waiting(job) + self._backlog.waiting(job)
-        workers = self._slots - len(self.workers)  # those that are being started
-        workers += sum(other.job in (None, job) or other.recalled for other in self.workers.values())
+        serving = [other for other in self.workers.values() if self._can_serve(job, other.renders)]
+        slots = self._slots if self._can_serve(job, renders=False) else self._slots - self._plan_only
+        workers = slots - len(serving)  # those that are being started
+        workers += sum(other.job in (None, job) or other.recalled for other in serving)
         return workers < wanting
+
+    def _can_serve(self, job: JobId, renders: bool) -> bool:
+        """Whether a worker in a slot that can or cannot render has any use for a job."""
+        return renders or (self._pipeline(job).mode is Mode.DECOUPLED and self._leases.waiting(job) > 0)
 
     def _is_wanted_elsewhere(self, known: Worker) -> bool:
         """Whether a worker without work could have some in another job."""
