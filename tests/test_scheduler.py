@@ -513,6 +513,15 @@ def test_an_episode_that_takes_node_after_node_with_it_is_set_aside() -> None:
     assert [record.state for record in records(orders)] == [State.QUARANTINED]
 
 
+def test_an_episode_that_cost_an_attempt_is_leased_with_care() -> None:
+    story = Story(plan(scene("s", 3)))
+    story.join(A)
+    (lease,) = grants(story.beat(A, credit=1))
+    assert not lease.careful
+    again = grants([*story.tell(failed(lease, 0)), *story.beat(A, credit=2)])
+    assert [other.careful for other in again] == [True, False, False]
+
+
 def test_quarantined_episodes_get_another_chance() -> None:
     story = Story(plan(scene("s", 2)))
     story.join(A)

@@ -242,9 +242,10 @@ class TaskManager:
 
     def _lease(self, job: Job, lease: Lease, spans: tuple[Span, ...]) -> list[Order]:
         self._open(job, lease)
+        careful = job.scenes[lease.scene].any_lost(spans)
         return [
             LeaseOpened(lease.id, lease.job, lease.scene, lease.attempt, lease.node, spans),
-            GrantLease(lease.node, lease.id, lease.job, lease.scene, lease.attempt, spans),
+            GrantLease(lease.node, lease.id, lease.job, lease.scene, lease.attempt, spans, careful),
         ]
 
     def _open(self, job: Job, lease: Lease) -> None:
