@@ -51,17 +51,16 @@ def place_order(folder: Path, order: Order) -> None:
     (stage / f"{order.number}.{order.kind}.{order.after}").touch()
 
 
-def withdraw_orders(folder: Path) -> int:
-    """Take back what nobody has taken; how many."""
-    withdrawn = 0
+def orders_waiting(folder: Path) -> int:
+    """Faults that no worker has met yet."""
+    return sum(1 for stage in METHODS for _ in (folder / stage).glob("*"))
+
+
+def withdraw_orders(folder: Path) -> None:
+    """Take back the faults that no worker has met yet."""
     for stage in METHODS:
         for token in (folder / stage).glob("*"):
-            try:
-                token.unlink()
-            except FileNotFoundError:
-                continue  # taken just now
-            withdrawn += 1
-    return withdrawn
+            token.unlink(missing_ok=True)  # it may be taken just now
 
 
 def arm(components: Mapping[str, Any], worker: str) -> None:
