@@ -418,7 +418,7 @@ class Master:
         elif order.state is JobState.PAUSED:
             log.error("job %s is paused: %s", order.job, order.why)
             self.tell(order.job, events.JobPaused(order.why))
-        else:
+        elif not order.environment:
             self.tell(order.job, events.JobResumed())
 
     async def _end(self, order: JobRecorded) -> None:
