@@ -548,6 +548,15 @@ def test_a_full_disk_pauses_the_job_which_goes_on_by_itself() -> None:
     assert grants(orders)
 
 
+def test_a_paused_job_that_is_bound_to_an_environment_keeps_why_it_is_paused() -> None:
+    story = Story(plan(scene("s", 3)))
+    story.join(A)
+    lease, other = grants(story.beat(A, credit=2))
+    story.tell(failed(lease, 0, blameless=True))
+    (bound,) = (order for order in story.store(other, 1) if isinstance(order, JobRecorded))
+    assert (bound.state, bound.why, bound.environment) == (JobState.PAUSED, "SIGSEGV", "e")
+
+
 def test_a_job_whose_disk_stays_full_tries_ever_more_rarely_until_it_stores_something() -> None:
     story = Story(plan(scene("s", 3)))
     story.join(A)

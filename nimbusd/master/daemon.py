@@ -410,7 +410,7 @@ class Master:
 
     def _job_recorded(self, order: JobRecorded) -> None:
         job = self.open.get(order.job)
-        if job is None:
+        if job is None or order.environment:  # which changes neither the state nor why it is so
             return
         job.why = order.why
         if order.state in _ENDED:
@@ -418,7 +418,7 @@ class Master:
         elif order.state is JobState.PAUSED:
             log.error("job %s is paused: %s", order.job, order.why)
             self.tell(order.job, events.JobPaused(order.why))
-        elif not order.environment:
+        else:
             self.tell(order.job, events.JobResumed())
 
     async def _end(self, order: JobRecorded) -> None:
