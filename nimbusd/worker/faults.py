@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 
 import orjson
 
+from nimbusd.stages.store.durable import naming
 from nimbusd.stages.types import Episode
 
 ENVIRON = "NIMBUSD_FAULTS"
@@ -29,6 +30,7 @@ METHODS = {"load": "load_asset", "plan": "gen_sequence", "render": "gen_obs", "s
 """Stages that faults can be ordered for, and the method of the component that does the work."""
 KINDS = ("hang", "spin", "crash", "exit", "oom", "disk_full")
 _TAKEN = "taken"
+_FULL = Path("/dev/full")
 _SPARE_BYTES = 64 << 20
 _CHUNK_BYTES = 8 << 20
 
@@ -96,7 +98,8 @@ class _Armed:
             try:
                 result = method(*args)
                 if order is not None:  # it was over sooner than expected
-                    _ACTS[order.kind]()
+                    with naming(_FULL):
+                        _ACTS[order.kind]()
             finally:
                 self._under_order.moment = None
             if stage == self.stages[-1]:
@@ -197,13 +200,13 @@ def _oom() -> NoReturn:
 
 
 def _disk_full() -> NoReturn:
-    """The kernel's own ENOSPC, from the device that is always full."""
-    descriptor = os.open("/dev/full", os.O_WRONLY | os.O_CLOEXEC)
+    """The kernel's own ENOSPC, from the device that is always full; whoever writes gives it the path of the file."""
+    descriptor = os.open(_FULL, os.O_WRONLY | os.O_CLOEXEC)
     try:
         os.pwrite(descriptor, b"x", 0)
     finally:
         os.close(descriptor)
-    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/dev/full")
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 _ACTS: Mapping[str, Callable[[], NoReturn]] = {
