@@ -114,6 +114,19 @@ def test_a_full_disk_pauses_the_job_which_goes_on_by_itself_when_there_is_room(t
         ends_whole(cluster, client, job)
 
 
+def test_a_dataset_that_cannot_be_written_is_told_and_costs_no_episode(tmp_path: Path) -> None:
+    job = toy_job(tmp_path, pipeline=TOYS)
+    (job.output / "dataset.txt").mkdir(parents=True)  # in the way of the dataset
+    with Cluster(tmp_path) as cluster:
+        cluster.start_node("w1", workers=1)
+        client = cluster.client()
+        client.submit(job)
+        summary = paused(client, job)
+        assert summary.committed == EPISODES
+        assert f"cannot publish the dataset in {job.output}" in summary.why
+        assert "Is a directory" in summary.why
+
+
 def test_an_output_that_becomes_read_only_pauses_the_job_until_it_is_writable_again(tmp_path: Path) -> None:
     job = toy_job(tmp_path)
     with Cluster(tmp_path) as cluster:

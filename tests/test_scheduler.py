@@ -551,9 +551,9 @@ def test_a_full_disk_pauses_the_job_which_goes_on_by_itself() -> None:
 def test_a_paused_job_that_is_bound_to_an_environment_keeps_why_it_is_paused() -> None:
     story = Story(plan(scene("s", 3)))
     story.join(A)
-    lease, other = grants(story.beat(A, credit=2))
+    (lease,) = grants(story.beat(A, credit=2))
     story.tell(failed(lease, 0, blameless=True))
-    (bound,) = (order for order in story.store(other, 1) if isinstance(order, JobRecorded))
+    (bound,) = (order for order in story.store(lease, 1) if isinstance(order, JobRecorded))
     assert (bound.state, bound.why, bound.environment) == (JobState.PAUSED, "SIGSEGV", "e")
 
 

@@ -65,6 +65,8 @@ class OpenJob:
     row: JobRow
     began: float
     why: str = ""
+    unpublished: str = ""
+    """Why it cannot be published, which is tried again."""
     commits: deque[float] = field(default_factory=lambda: deque(maxlen=64))
     reasons: dict[str, int] = field(default_factory=dict)
 
@@ -430,7 +432,7 @@ class Master:
                 dataset = await self._publisher.publish(order.job, job.job, final=True)
                 break
             except NimbusError as error:
-                job.why = str(error)
+                job.unpublished = str(error)
                 log.error("job %s: %s", order.job, error)
                 self.tell(order.job, events.JobPaused(str(error)))
                 await asyncio.sleep(TRY_AGAIN_S)
