@@ -62,7 +62,7 @@ def message_to_node(order: f.GrantLease | f.RevokeLease | f.Acknowledge, entry: 
     match order:
         case f.GrantLease():
             spans = tuple((span.start, len(span)) for span in order.spans)
-            return c.Lease(order.lease, order.job, order.scene, order.attempt, spans, dict(entry))
+            return c.Lease(order.lease, order.job, order.scene, order.attempt, spans, dict(entry), order.careful)
         case f.RevokeLease():
             return c.Revoke(order.lease, order.indexes, order.kill)
         case f.Acknowledge():
@@ -75,7 +75,7 @@ def fact_from_master(message: c.Lease | c.Revoke | c.Ack, node: NodeId) -> NodeF
     match message:
         case c.Lease():
             spans = tuple(Span(start, start + count) for start, count in message.spans)
-            return f.GrantLease(node, lease, JobId(message.job), message.scene, message.attempt, spans)
+            return f.GrantLease(node, lease, JobId(message.job), message.scene, message.attempt, spans, message.careful)
         case c.Revoke():
             return f.RevokeLease(node, lease, message.indexes, message.kill)
         case c.Ack():

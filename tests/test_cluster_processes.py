@@ -14,13 +14,13 @@ from pathlib import Path
 import psutil
 import pytest
 
+from nimbusd.chaos.proxy import DroppingProxy
 from nimbusd.client import Client, Event, JobSummary, RequestRefused
 from nimbusd.core.episodes import EpisodeKey, JobId
 from nimbusd.job import Job
 from nimbusd.master.output import claim_output
 from nimbusd.transport.keys import generate, write_pair
 from tests.cluster import PATIENCE_S, REPOSITORY, Cluster, comes_to, gate_of, pieces_of, toy_job
-from tests.dropping_proxy import DroppingProxy
 
 pytestmark = pytest.mark.processes
 

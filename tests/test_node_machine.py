@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -258,6 +259,17 @@ def test_where_nobody_can_tell_which_thread_hung_all_that_had_begun_is_charged(s
     orders = told(story.tell(WorkerGone(W1, "hang", "killed", "stack", stage)))
     assert [order.key.index for order in orders if isinstance(order, AttemptFailed)] == ([0] if stage else [0, 1])
     assert not [order for order in orders if isinstance(order, EpisodesReturned)]
+
+
+def test_an_episode_that_cost_a_worker_before_is_made_alone() -> None:
+    for careful in (False, True):
+        story = Story(W1)
+        story.tell(lease(1, "s", 1))
+        orders = story.tell(replace(lease(2, "t", 4, attempt=2), careful=careful), WorkerPulls(W1, 9))
+        assert made(orders) == ([] if careful else [(W1, "t", index) for index in range(3)])
+    assert made(story.store(W1, 1, 0)) == [(W1, "t", 0)]
+    assert made(story.tell(WorkerPulls(W1, 9))) == []
+    assert made(story.store(W1, 2, 0, "t")) == [(W1, "t", 1)]
 
 
 def test_of_two_episodes_that_are_not_stored_yet_a_hang_is_the_later_ones_fault() -> None:

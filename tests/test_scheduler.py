@@ -513,6 +513,15 @@ def test_an_episode_that_takes_node_after_node_with_it_is_set_aside() -> None:
     assert [record.state for record in records(orders)] == [State.QUARANTINED]
 
 
+def test_an_episode_that_cost_an_attempt_is_leased_with_care() -> None:
+    story = Story(plan(scene("s", 3)))
+    story.join(A)
+    (lease,) = grants(story.beat(A, credit=1))
+    assert not lease.careful
+    again = grants([*story.tell(failed(lease, 0)), *story.beat(A, credit=2)])
+    assert [other.careful for other in again] == [True, False, False]
+
+
 def test_quarantined_episodes_get_another_chance() -> None:
     story = Story(plan(scene("s", 2)))
     story.join(A)
@@ -537,6 +546,15 @@ def test_a_full_disk_pauses_the_job_which_goes_on_by_itself() -> None:
     orders = story.beat(A, credit=1)
     assert ended(orders) == [JobState.RUNNING]
     assert grants(orders)
+
+
+def test_a_paused_job_that_is_bound_to_an_environment_keeps_why_it_is_paused() -> None:
+    story = Story(plan(scene("s", 3)))
+    story.join(A)
+    (lease,) = grants(story.beat(A, credit=2))
+    story.tell(failed(lease, 0, blameless=True))
+    (bound,) = (order for order in story.store(lease, 1) if isinstance(order, JobRecorded))
+    assert (bound.state, bound.why, bound.environment) == (JobState.PAUSED, "SIGSEGV", "e")
 
 
 def test_a_job_whose_disk_stays_full_tries_ever_more_rarely_until_it_stores_something() -> None:

@@ -197,7 +197,8 @@ class JobSpec:
 class Lease:
     """Make these episodes of one scene. spans: (first index, count) pairs. entry: the scene's entry in the job.
 
-    attempt: the fencing number of all of them. At most MAX_LEASE_BYTES on the wire.
+    attempt: the fencing number of all of them. careful: make each alone, one of them has cost a worker. At most
+    MAX_LEASE_BYTES on the wire.
     """
 
     lease: int
@@ -206,6 +207,7 @@ class Lease:
     attempt: int
     spans: tuple[tuple[int, int], ...]
     entry: dict[str, Any]
+    careful: bool = False
 
 
 @dataclass(frozen=True, slots=True)

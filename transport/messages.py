@@ -52,6 +52,30 @@ class Welcome:
 
 
 @dataclass(frozen=True, slots=True)
+class Prepare:
+    """Daemon → spare: import what this job needs, and open nothing. job: as in Welcome."""
+
+    job: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Warm:
+    """Spare → daemon: I have imported what the job needs. slot: my name as a spare."""
+
+    slot: str
+
+
+@dataclass(frozen=True, slots=True)
+class TakePlace:
+    """Daemon → spare: you are this compute worker from now on, with its slot's device, cores and environment."""
+
+    worker: str
+    device: str
+    cpus: tuple[int, ...]
+    environment: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class Ready:
     """Worker → daemon: components are made, the backend is open. device: what renders, in words."""
 
@@ -167,10 +191,26 @@ class Drain:
 
 
 Message: TypeAlias = (
-    Hello | Welcome | Ready | Pull | Lease | Beat | Planned | Measured | Commit | Fail | GiveBack | Fatal | Bye | Drain
+    Hello
+    | Welcome
+    | Prepare
+    | Warm
+    | TakePlace
+    | Ready
+    | Pull
+    | Lease
+    | Beat
+    | Planned
+    | Measured
+    | Commit
+    | Fail
+    | GiveBack
+    | Fatal
+    | Bye
+    | Drain
 )
 
-CODEC: Codec[Message] = Codec(typing.get_args(Message), version=PROTOCOL_VERSION, limits={Welcome: MAX_JOB_BYTES})
+CODEC: Codec[Message] = Codec(typing.get_args(Message), version=PROTOCOL_VERSION, limits={Welcome: MAX_JOB_BYTES, Prepare: MAX_JOB_BYTES})
 
 
 def encode(message: Message) -> bytes:

@@ -18,6 +18,7 @@ _SECTIONS = {
         "publish": ("nimbusd.cli.publish:publish", "Publish what a job has committed so far."),
         "verify": ("nimbusd.cli.publish:verify", "Check a dataset's checksums, counts and contents."),
         "replay": ("nimbusd.cli.replay:replay", "Make one episode again, to see why it failed."),
+        "chaos": ("nimbusd.cli.chaos:chaos", "Run a job while everything goes wrong, and count."),
         "simulate": ("nimbusd.cli.simulate:simulate", "How long a job would take on so many nodes."),
     },
     "Jobs of a cluster": {

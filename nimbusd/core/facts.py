@@ -254,7 +254,11 @@ Fact: TypeAlias = (
 
 @dataclass(frozen=True, slots=True)
 class GrantLease:
-    """Send the lease to the node."""
+    """Send the lease to the node.
+
+    careful: a worker has died of one of these episodes, or beside it. Each is made alone, so that if it happens again
+    nobody else is blamed.
+    """
 
     node: NodeId
     lease: LeaseId
@@ -262,6 +266,7 @@ class GrantLease:
     scene: str
     attempt: int
     spans: tuple[Span, ...]
+    careful: bool = False
 
 
 @dataclass(frozen=True, slots=True)

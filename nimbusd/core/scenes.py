@@ -110,6 +110,12 @@ class SceneEpisodes:
             default=0,
         )
 
+    def any_lost(self, spans: Iterable[Span]) -> bool:
+        """Whether any of these episodes has cost an attempt before."""
+        if not self.tried:
+            return False
+        return any(self.tried[i].losses for span in spans for i in range(span.start, span.stop) if i in self.tried)
+
     def settle(self, index: int, state: State, frames: int = 0, size_bytes: int = 0) -> None:
         """Count an episode that is neither pending nor leased any more."""
         self.tried.pop(index, None)

@@ -319,7 +319,7 @@ class Staff:
                 orders.append(order)
         for worker, known in idle_first:
             while known.is_wanted():
-                if known.given and (known.credit <= 0 or self._scarce(known)):
+                if known.given and (known.credit <= 0 or self._scarce(known) or self._is_careful(known)):
                     break  # the last episodes go to whoever is free first, not into a queue behind another
                 if known.job is None:
                     if not self._assign(known):
@@ -349,6 +349,10 @@ class Staff:
             renderers = sum(k.job == known.job and k.role is not Role.PLAN for k in self.workers.values())
             return self._backlog.waiting(known.job) <= renderers
         return self._leases.waiting() + len(self._backlog) <= len(self.workers)
+
+    def _is_careful(self, known: Worker) -> bool:
+        """Whether a worker has an episode that is made alone."""
+        return any(self._leases[lease].lease.careful for lease, _ in known.given)
 
     def _assign(self, known: Worker) -> bool:
         """Choose a job and a role for a worker that has none: of the first job that has use for it."""
@@ -435,12 +439,14 @@ class Staff:
             return None
         if known.role is not Role.PLAN and (found := self._backlog.next_of(known.job, scene)) is not None:
             (lease, index), episode = found
+            if known.given and self._leases[lease].lease.careful:
+                return None
             if not loaded or episode.scene == scene:
                 return self._hand_out(worker, known, (lease, index), episode)
         if self._only_renders(known):
             return None
         held = self._lease_of_loaded(known) or (None if loaded else self._next_lease(known))
-        if held is None:
+        if held is None or (known.given and held.lease.careful):
             return None
         index = self._leases.begin_next(held)
         expected_bytes = self._backlog.memory_bytes + self._backlog.largest_bytes(known.job)

@@ -107,6 +107,8 @@ class Job:
     resume_at: float = 0.0
     pause_s: float = FIRST_PAUSE_S
     """How long the next pause is."""
+    why: str = ""
+    """Why it is paused."""
 
     def cost_s(self, scene: str) -> float:
         """Expected seconds per episode."""
@@ -242,9 +244,10 @@ class TaskManager:
 
     def _lease(self, job: Job, lease: Lease, spans: tuple[Span, ...]) -> list[Order]:
         self._open(job, lease)
+        careful = job.scenes[lease.scene].any_lost(spans)
         return [
             LeaseOpened(lease.id, lease.job, lease.scene, lease.attempt, lease.node, spans),
-            GrantLease(lease.node, lease.id, lease.job, lease.scene, lease.attempt, spans),
+            GrantLease(lease.node, lease.id, lease.job, lease.scene, lease.attempt, spans, careful),
         ]
 
     def _open(self, job: Job, lease: Lease) -> None:
@@ -291,7 +294,7 @@ class TaskManager:
             orders.append(Acknowledge(fact.node, fact.lease, tuple(settled)))
         if job is not None and settled and not job.is_bound:
             job.is_bound = True
-            orders.append(JobRecorded(job.plan.job, job.state, environment=job.environment))
+            orders.append(JobRecorded(job.plan.job, job.state, job.why, environment=job.environment))
         if job is not None and settled:
             job.pause_s = FIRST_PAUSE_S
             orders += self._close_if_empty(job, lease) if lease is not None else []
@@ -454,7 +457,7 @@ class TaskManager:
             return []
         job.resume_at = now + job.pause_s
         job.pause_s = min(2 * job.pause_s, PAUSE_S)
-        job.state = JobState.PAUSED
+        job.state, job.why = JobState.PAUSED, why
         return [JobRecorded(job.plan.job, JobState.PAUSED, why)]
 
     def resume_paused(self, now: float) -> list[Order]:
@@ -462,7 +465,7 @@ class TaskManager:
         orders: list[Order] = []
         for job in self.jobs.values():
             if job.state is JobState.PAUSED and now >= job.resume_at:
-                job.state = JobState.RUNNING
+                job.state, job.why = JobState.RUNNING, ""
                 orders.append(JobRecorded(job.plan.job, JobState.RUNNING))
         return orders
 

@@ -65,6 +65,8 @@ class OpenJob:
     row: JobRow
     began: float
     why: str = ""
+    unpublished: str = ""
+    """Why it cannot be published, which is tried again."""
     commits: deque[float] = field(default_factory=lambda: deque(maxlen=64))
     reasons: dict[str, int] = field(default_factory=dict)
 
@@ -410,7 +412,7 @@ class Master:
 
     def _job_recorded(self, order: JobRecorded) -> None:
         job = self.open.get(order.job)
-        if job is None:
+        if job is None or order.environment:  # which changes neither the state nor why it is so
             return
         job.why = order.why
         if order.state in _ENDED:
@@ -430,7 +432,7 @@ class Master:
                 dataset = await self._publisher.publish(order.job, job.job, final=True)
                 break
             except NimbusError as error:
-                job.why = str(error)
+                job.unpublished = str(error)
                 log.error("job %s: %s", order.job, error)
                 self.tell(order.job, events.JobPaused(str(error)))
                 await asyncio.sleep(TRY_AGAIN_S)

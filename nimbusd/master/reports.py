@@ -39,6 +39,8 @@ class Reports:
             return self._open_summary(row, tasks)
         if row.job in self._master.open:  # all is settled, and it is being published
             counts = await self._master.ledger.call(lambda ledger: ledger.totals(row.job))
+            if trouble := self._master.open[row.job].unpublished:
+                return self._summary(row, counts, state=JobState.PAUSED.value, why=trouble)
             return self._summary(row, counts, why="publishing")
         if (why := self._master.held_up.get(row.job)) is not None:
             counts = await self._master.ledger.call(lambda ledger: ledger.totals(row.job))
@@ -60,7 +62,7 @@ class Reports:
         counts = [scene.count for scene in tasks.scenes.values()]
         leased = sum(len(lease.open) for lease in tasks.leases.values())
         total = SceneCount(*(sum(getattr(count, name) for count in counts) for name in SceneCount.__dataclass_fields__))
-        why = self._master.open[row.job].why
+        why = tasks.why or self._master.open[row.job].why
         return self._summary(row, total, state=tasks.state.value, leased=leased, nodes=len(tasks.nodes), why=why)
 
     def _summary(

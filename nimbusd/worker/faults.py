@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 
 import orjson
 
+from nimbusd.stages.store.durable import naming
 from nimbusd.stages.types import Episode
 
 ENVIRON = "NIMBUSD_FAULTS"
@@ -29,6 +30,7 @@ METHODS = {"load": "load_asset", "plan": "gen_sequence", "render": "gen_obs", "s
 """Stages that faults can be ordered for, and the method of the component that does the work."""
 KINDS = ("hang", "spin", "crash", "exit", "oom", "disk_full")
 _TAKEN = "taken"
+_FULL = Path("/dev/full")
 _SPARE_BYTES = 64 << 20
 _CHUNK_BYTES = 8 << 20
 
@@ -51,17 +53,16 @@ def place_order(folder: Path, order: Order) -> None:
     (stage / f"{order.number}.{order.kind}.{order.after}").touch()
 
 
-def withdraw_orders(folder: Path) -> int:
-    """Take back what nobody has taken; how many."""
-    withdrawn = 0
+def orders_waiting(folder: Path) -> int:
+    """Faults that no worker has met yet."""
+    return sum(1 for stage in METHODS for _ in (folder / stage).glob("*"))
+
+
+def withdraw_orders(folder: Path) -> None:
+    """Take back the faults that no worker has met yet."""
     for stage in METHODS:
         for token in (folder / stage).glob("*"):
-            try:
-                token.unlink()
-            except FileNotFoundError:
-                continue  # taken just now
-            withdrawn += 1
-    return withdrawn
+            token.unlink(missing_ok=True)  # it may be taken just now
 
 
 def arm(components: Mapping[str, Any], worker: str) -> None:
@@ -97,7 +98,8 @@ class _Armed:
             try:
                 result = method(*args)
                 if order is not None:  # it was over sooner than expected
-                    _ACTS[order.kind]()
+                    with naming(_FULL):
+                        _ACTS[order.kind]()
             finally:
                 self._under_order.moment = None
             if stage == self.stages[-1]:
@@ -198,13 +200,13 @@ def _oom() -> NoReturn:
 
 
 def _disk_full() -> NoReturn:
-    """The kernel's own ENOSPC, from the device that is always full."""
-    descriptor = os.open("/dev/full", os.O_WRONLY | os.O_CLOEXEC)
+    """The kernel's own ENOSPC, from the device that is always full; whoever writes gives it the path of the file."""
+    descriptor = os.open(_FULL, os.O_WRONLY | os.O_CLOEXEC)
     try:
         os.pwrite(descriptor, b"x", 0)
     finally:
         os.close(descriptor)
-    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/dev/full")
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 _ACTS: Mapping[str, Callable[[], NoReturn]] = {

@@ -1,0 +1,53 @@
+"""What a master tells of its jobs, followed in a thread through its restarts."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Mapping
+
+from nimbusd.chaos.recovery import Told
+from nimbusd.client import Client, ClientClosed, Event, Gap
+
+
+class Commits(threading.Thread):
+    """Counts the commits that the master tells of, and notes when it did."""
+
+    def __init__(self, client: Client) -> None:
+        super().__init__(name="commits", daemon=True)
+        self._client = client
+        self._cursor = client.cursor()
+        self._lock = threading.Lock()
+        self._told: dict[str, Counter[tuple[str, int]]] = {}
+        self._news: list[tuple[Told, float]] = []
+        self.missed = 0
+        """Places where events were lost, which a killed master takes along."""
+
+    def run(self) -> None:
+        """Follow the master until the client is closed."""
+        try:
+            for item in self._client.watch(self._cursor):
+                with self._lock:
+                    self._take(item)
+        except ClientClosed:
+            return
+
+    def of(self, job: str) -> Mapping[tuple[str, int], int]:
+        """How often each episode of a job was said to be committed."""
+        with self._lock:
+            return Counter(self._told.get(job, {}))
+
+    def news(self) -> list[tuple[Told, float]]:
+        """The commits since the last call, with their times (CLOCK_MONOTONIC)."""
+        with self._lock:
+            news, self._news = self._news, []
+        return news
+
+    def _take(self, item: Event | Gap) -> None:
+        if isinstance(item, Gap):
+            self.missed += 1
+        elif item.name == "episode_committed":
+            scene, index = str(item.fields["scene"]), int(item.fields["index"])
+            self._told.setdefault(item.job, Counter())[scene, index] += 1
+            self._news.append(((item.job, scene, index), time.monotonic()))

@@ -1,0 +1,214 @@
+"""Carries out faults on a cluster of real processes."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import orjson
+import psutil
+
+from nimbusd.chaos.cluster import Cluster
+from nimbusd.chaos.plan import IN_WORKERS, Fault, Kind
+from nimbusd.chaos.proxy import DroppingProxy
+from nimbusd.chaos.recovery import Hit, WorkDone
+from nimbusd.worker.faults import JOURNAL, Order, orders_waiting, place_order, withdraw_orders
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class _Watched:
+    """A node whose watchdog was killed."""
+
+    number: int
+    node: str
+    pid: int
+
+
+class Injector:
+    """Hits the nodes of a cluster, each behind a proxy of its own, and its master.
+
+    faults: the folder through which compute workers are given theirs. say: is told what happens, in words.
+    """
+
+    def __init__(self, cluster: Cluster, faults: Path, nodes: int, workers: int, say: Callable[[str], None]) -> None:
+        self._cluster = cluster
+        self._faults = faults
+        self._workers = workers
+        self._say = say
+        self._proxies: dict[str, DroppingProxy] = {}
+        self._heal_at: dict[str, tuple[float, Fault]] = {}
+        self._watched: list[_Watched] = []
+        self._node_of: dict[int, str] = {}
+        self._journal_at = 0
+        self._ordered: dict[int, Fault] = {}
+        self.ended_themselves = 0
+        """Daemons that ended without being asked to."""
+        self.orphans = 0
+        """Compute workers that outlived their daemon."""
+        for number in range(nodes):
+            name = f"node{number}"
+            self._proxies[name] = DroppingProxy(cluster.address).__enter__()
+            self._start(name)
+
+    def close(self) -> None:
+        """Heal and close the networks."""
+        for proxy in self._proxies.values():
+            proxy.__exit__(None, None, None)
+
+    # --- what is done to them ---
+
+    def inject(self, fault: Fault) -> list[Hit]:
+        """Do it, or order it from the compute workers. Returns what has happened at once.
+
+        Raises LookupError if there is nobody whom it could hit now.
+        """
+        if fault.kind in IN_WORKERS:
+            self._ordered[fault.number] = fault
+            place_order(self._faults, Order(fault.number, fault.kind.value, fault.stage, fault.after))
+            return []
+        match fault.kind:
+            case Kind.MASTER:
+                return [self._kill_master(fault)]
+            case Kind.DAEMON:
+                return [self._kill_daemon(fault)]
+            case Kind.WATCHDOG:
+                return [self._kill_watchdog(fault)]
+            case Kind.STOP:
+                return [self._stop_worker(fault)]
+            case _:
+                self._part(fault)
+                return []
+
+    def _kill_master(self, fault: Fault) -> Hit:
+        self._cluster.master.kill()
+        hit = Hit(fault.number, fault.kind, time.monotonic())
+        self._cluster.start_master()
+        self._say("master: SIGKILL, started again")
+        return hit
+
+    def _kill_daemon(self, fault: Fault) -> Hit:
+        name = _chosen(sorted(self._cluster.nodes), fault.choice)
+        self.orphans += len(self._cluster.nodes[name].kill())
+        hit = Hit(fault.number, fault.kind, time.monotonic(), name)
+        self._start(name)
+        self._say(f"daemon of {name}: SIGKILL, started again")
+        return hit
+
+    def _kill_watchdog(self, fault: Fault) -> Hit:
+        there = [(name, dog) for name, node in self._cluster.nodes.items() for dog in node.watchdogs()]
+        name, watchdog = _chosen(there, fault.choice)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            watchdog.kill()
+        self._watched.append(_Watched(fault.number, name, watchdog.pid))
+        self._say(f"watchdog of {name}: SIGKILL")
+        return Hit(fault.number, fault.kind, time.monotonic(), name)
+
+    def _stop_worker(self, fault: Fault) -> Hit:
+        there = [(name, worker) for name, node in self._cluster.nodes.items() for worker in node.compute_workers()]
+        name, worker = _chosen(there, fault.choice)
+        try:
+            slot = _slot_of(worker.cmdline())
+            worker.suspend()
+        except psutil.NoSuchProcess as error:
+            raise LookupError("the worker died just now") from error
+        self._say(f"worker {slot} of {name}: SIGSTOP")
+        return Hit(fault.number, fault.kind, time.monotonic(), name, slot, worker.pid)
+
+    def _part(self, fault: Fault) -> None:
+        name = _chosen([name for name in sorted(self._proxies) if name not in self._heal_at], fault.choice)
+        proxy = self._proxies[name]
+        (proxy.cut if fault.cut else proxy.hold)()
+        self._heal_at[name] = (time.monotonic() + fault.length_s, fault)
+        how = "cut off" if fault.cut else "messages are swallowed"
+        self._say(f"network of {name}: {how} for {fault.length_s:.1f} s")
+
+    def _start(self, name: str) -> None:
+        node = self._cluster.start_node(name, workers=self._workers, master=self._proxies[name].address)
+        self._node_of[node.pid] = name
+
+    # --- what comes of it ---
+
+    def look(self) -> tuple[list[Hit], list[WorkDone], list[tuple[int, float]]]:
+        """What has happened since the last call: faults that hit, work done, and faults that are over by themselves.
+
+        Heals networks whose time has come, and starts daemons that have ended by themselves.
+        """
+        now = time.monotonic()
+        hits = [self._heal(name) for name, (at, _) in list(self._heal_at.items()) if at <= now]
+        done: list[WorkDone] = []
+        for line in self._journal():
+            name, slot = self._node_of.get(line["parent"], ""), line["worker"].rpartition("#")[0]
+            if "fault" in line:
+                hits += self._met(line, name, slot)
+            else:
+                episode = (line["job"], line["scene"], line["index"]) if "job" in line else None
+                done.append(WorkDone(name, slot, line["pid"], line["at_s"], episode))
+        for name, node in list(self._cluster.nodes.items()):
+            if not node.alive:
+                self.ended_themselves += 1
+                self._say(f"daemon of {name} ended by itself:\n{node.tail()}")
+                self._start(name)
+        return hits, done, self._returned(now)
+
+    def heal_all(self) -> list[Hit]:
+        """End all partitions now."""
+        return [self._heal(name) for name in list(self._heal_at)]
+
+    def waiting(self) -> int:
+        """Faults that no compute worker has met yet."""
+        return orders_waiting(self._faults)
+
+    def withdraw(self) -> None:
+        """Take back the faults that no compute worker has met yet."""
+        withdraw_orders(self._faults)
+
+    def _heal(self, name: str) -> Hit:
+        _, fault = self._heal_at.pop(name)
+        self._proxies[name].heal()
+        return Hit(fault.number, fault.kind, time.monotonic(), name)
+
+    def _met(self, line: dict[str, Any], node: str, slot: str) -> list[Hit]:
+        if (fault := self._ordered.pop(line["fault"], None)) is None:
+            return []
+        self._say(f"worker {slot} of {node}: {fault.kind.value} in {fault.stage}")
+        pid = 0 if fault.kind is Kind.DISK_FULL else line["pid"]
+        return [Hit(fault.number, fault.kind, line["at_s"], node, slot, pid)]
+
+    def _journal(self) -> Iterator[dict[str, Any]]:
+        """The lines that are new."""
+        try:
+            with (self._faults / JOURNAL).open("rb") as journal:
+                journal.seek(self._journal_at)
+                content = journal.read()
+        except FileNotFoundError:
+            return
+        whole = content[: content.rfind(b"\n") + 1]
+        self._journal_at += len(whole)
+        yield from map(orjson.loads, whole.splitlines())
+
+    def _returned(self, now: float) -> list[tuple[int, float]]:
+        back = []
+        for watched in list(self._watched):
+            if any(dog.pid != watched.pid for dog in self._cluster.nodes[watched.node].watchdogs()):
+                self._watched.remove(watched)
+                back.append((watched.number, now))
+        return back
+
+
+def _chosen(among: Sequence[T], choice: float) -> T:
+    if not among:
+        raise LookupError("there is nobody to hit")
+    return among[int(choice * len(among))]
+
+
+def _slot_of(cmdline: list[str]) -> str:
+    """The slot that a compute worker was started in; empty if that is not known yet."""
+    with contextlib.suppress(ValueError, IndexError):
+        return cmdline[cmdline.index("--slot") + 1].rpartition("#")[0]
+    return ""

@@ -1,0 +1,106 @@
+"""The plan of faults: a pure function from a seed to an endless sequence."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from enum import Enum
+
+from nimbusd.stages.errors import NimbusError
+
+
+class Kind(Enum):
+    """A kind of fault, and what happens to whom."""
+
+    HANG = "hang"
+    """A compute worker waits in C for ever, holding the interpreter's lock."""
+    SPIN = "spin"
+    """A compute worker runs round an endless loop."""
+    CRASH = "crash"
+    """A compute worker dies of SIGSEGV."""
+    EXIT = "exit"
+    """A compute worker ends in the middle of its work, with status 0."""
+    OOM = "oom"
+    """A compute worker takes memory until there is none, and is killed for it."""
+    DISK_FULL = "disk_full"
+    """A compute worker's writer finds the disk full."""
+    STOP = "stop"
+    """SIGSTOP of a compute worker."""
+    PARTITION = "partition"
+    """The network between a node and the master is cut, or swallows everything, and heals later."""
+    WATCHDOG = "watchdog"
+    """SIGKILL of a node's watchdog."""
+    DAEMON = "daemon"
+    """SIGKILL of a node's daemon, which is started again as systemd would."""
+    MASTER = "master"
+    """SIGKILL of the master, which is started again."""
+
+
+IN_WORKERS = frozenset({Kind.HANG, Kind.SPIN, Kind.CRASH, Kind.EXIT, Kind.OOM, Kind.DISK_FULL})
+"""Acted out by a compute worker itself, in the middle of a stage."""
+STAGES = ("load", "plan", "render", "store")
+_MOST_AFTER = 4
+
+
+class FaultsUnknown(NimbusError):
+    """A kind of fault that does not exist."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A fault and when it comes.
+
+    delay_s: after the one before. choice: 0…1, which of the possible victims it hits. stage, after: of faults in
+    workers, where in the pipeline, and how many beats or writes into the stage. cut: a partition breaks connections;
+    otherwise it swallows what is sent, and delivers it late. length_s: of a partition.
+    """
+
+    number: int
+    kind: Kind
+    delay_s: float
+    choice: float
+    stage: str
+    after: int
+    cut: bool
+    length_s: float
+
+
+def parse_kinds(text: str) -> tuple[Kind, ...]:
+    """The kinds of a list such as `hang,crash`; `all` names all. Raises FaultsUnknown."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    known = [kind.value for kind in Kind]
+    if names == ["all"]:
+        return tuple(Kind)
+    for name in names:
+        if name not in known:
+            near = get_close_matches(name, known, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise FaultsUnknown(f"there is no fault {name!r}{hint} There are: {', '.join(known)}, and all.")
+    if not names:
+        raise FaultsUnknown(f"name at least one fault of: {', '.join(known)}, or all")
+    return tuple(Kind(name) for name in dict.fromkeys(names))
+
+
+def plan_faults(seed: int, kinds: Sequence[Kind], *, pause_s: float, dead_after_s: float) -> Iterator[Fault]:
+    """Faults without end, every kind as often as the others: each round has all of them in a new order.
+
+    pause_s: the longest time between two. dead_after_s: when a node is given up that is not heard of; partitions last
+    from a fifth of that to twice as long.
+    """
+    rng = random.Random(seed)
+    number = 0
+    while True:
+        for kind in rng.sample(list(kinds), len(kinds)):
+            yield Fault(
+                number,
+                kind,
+                delay_s=rng.uniform(0.0, pause_s),
+                choice=rng.random(),
+                stage="store" if kind is Kind.DISK_FULL else rng.choice(STAGES),
+                after=rng.randrange(_MOST_AFTER),
+                cut=rng.random() < 0.5,
+                length_s=dead_after_s * rng.uniform(0.2, 2.0),
+            )
+            number += 1

@@ -1,0 +1,270 @@
+"""A chaos run: one job after another on a cluster of its own, with faults from a plan, until there were enough."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import shutil
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from nimbusd.chaos.cluster import Cluster
+from nimbusd.chaos.commits import Commits
+from nimbusd.chaos.injector import Injector
+from nimbusd.chaos.inspection import Columns, inspect_job, pieces_of, published_columns, torn_pieces, unreadable
+from nimbusd.chaos.plan import IN_WORKERS, Fault, Kind, plan_faults
+from nimbusd.chaos.recovery import Hit, Recoveries
+from nimbusd.chaos.verdict import JobFigures, Verdict, rows_of
+from nimbusd.client import ENDED, ClientError
+from nimbusd.job import Job
+from nimbusd.job.model import StageTimeouts
+from nimbusd.stages.errors import NimbusError
+from nimbusd.stages.store.publish import DATASET
+from nimbusd.worker.faults import ENVIRON
+
+T = TypeVar("T")
+
+HEARTBEAT_S = 0.5
+MOST_ATTEMPTS = 100_000
+"""An episode that is hit again and again is not to blame: none shall be set aside."""
+_LOOK_S = 0.05
+_ASK_S = 0.5
+_QUIET_S = 30.0
+_STUCK_S = 600.0
+"""A job that has committed nothing for so long, and met no fault, never will."""
+
+
+class ChaosFailed(NimbusError):
+    """The run itself could not go on."""
+
+
+@dataclass(frozen=True, slots=True)
+class StormSettings:
+    """count: faults in all. pause_s: the longest time between two. beat_timeout_s: for every job; None: its own.
+
+    compare: run the job undisturbed first, to compare state columns. keep: leave outputs of clean jobs, too.
+    """
+
+    kinds: tuple[Kind, ...]
+    count: int
+    seed: int = 0
+    nodes: int = 3
+    workers: int = 1
+    pause_s: float = 2.0
+    dead_after_s: float = 3.0
+    beat_timeout_s: float | None = 3.0
+    compare: bool = False
+    keep: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a run stands. what: has just happened, in words; empty if nothing worth a line."""
+
+    what: str
+    injected: int
+    recoveries: Recoveries
+    figures: JobFigures
+    job: str
+    committed: int
+    wanted: int
+
+
+class Storm:
+    """One run of chaos in `folder`, which takes the cluster's state, its logs and the jobs' outputs.
+
+    see: is told how it goes on.
+    """
+
+    def __init__(self, job: Job, settings: StormSettings, folder: Path, see: Callable[[Progress], None]) -> None:
+        limits = job.limits.model_copy(update={"attempts": MOST_ATTEMPTS, "episode_timeout_s": None})
+        if settings.beat_timeout_s is not None:
+            own = {"beat_timeout_s": settings.beat_timeout_s, "stage_timeout_s": StageTimeouts()}
+            limits = limits.model_copy(update=own)
+        self._template = dataclasses.replace(job, limits=limits)
+        self._settings = settings
+        self._folder = folder
+        self._see = see
+        self._faults = folder / "faults"
+        self._plan = plan_faults(
+            settings.seed, settings.kinds, pause_s=settings.pause_s, dead_after_s=settings.dead_after_s
+        )
+        self._recoveries = Recoveries()
+        self._figures = JobFigures()
+        self._began = time.monotonic()
+        self._injected = 0
+        self._looks = self._datasets = 0
+        self._unreadable: list[str] = []
+        self._expected: Columns | None = None
+        self._job = self._template
+        self._last_hit_at = self._began
+
+    def run(self) -> Verdict:
+        """Run jobs until there were enough faults. Raises ChaosFailed, or ProcessFailed if a daemon does not start."""
+        settings = self._settings
+        self._faults.mkdir(parents=True)
+        environ = {ENVIRON: str(self._faults), "TMPDIR": str(self._folder)}
+        with Cluster(self._folder, heartbeat_s=HEARTBEAT_S, dead_after_s=settings.dead_after_s, env=environ) as cluster:
+            self._ledger = cluster.state / "ledger.sqlite"
+            self._client = cluster.client()
+            self._commits = Commits(cluster.client())
+            self._commits.start()
+            self._injector = Injector(cluster, self._faults, settings.nodes, settings.workers, self._say)
+            try:
+                if settings.compare:
+                    self._run_calm()
+                self._next_at = time.monotonic()
+                self._fault = next(self._plan)
+                while self._injected < settings.count:
+                    self._run_stormy(f"{self._template.name}-{self._figures.jobs}")
+            finally:
+                self._injector.close()
+        return self._verdict()
+
+    # --- jobs ---
+
+    def _run_calm(self) -> None:
+        """Run the job undisturbed, and remember what it publishes."""
+        job = self._submit(f"{self._template.name}-calm")
+        self._say(f"{job.name}: undisturbed, to compare with")
+        if (state := self._follow(job, stormy=False)) != "complete":
+            raise ChaosFailed(f"the job is {state} although nothing disturbs it; see {self._folder}")
+        self._expected = published_columns(job.output)
+        self._remove(job)
+
+    def _run_stormy(self, name: str) -> None:
+        job = self._submit(name)
+        state = self._follow(job, stormy=True)
+        self._note(self._injector.heal_all())
+        self._wait_until_quiet(job)
+        self._take_in()
+        found = inspect_job(job, self._ledger, self._commits.of(name), self._expected)
+        self._figures.add(found, state == "complete")
+        self._recoveries.forget(name)
+        self._say(f"{name} is {state}: " + ("all is well" if found.clean else "; ".join(found.faults) or str(found)))
+        if found.clean and not self._settings.keep:
+            self._remove(job)
+
+    def _submit(self, name: str) -> Job:
+        output = self._folder / "outputs" / name
+        self._job = dataclasses.replace(self._template, name=name, output=output)
+        self._again(lambda: self._client.submit(self._job))
+        return self._job
+
+    def _remove(self, job: Job) -> None:
+        shutil.rmtree(job.output)
+
+    def _follow(self, job: Job, *, stormy: bool) -> str:
+        """Until the job has ended, and how: injects what is due meanwhile."""
+        self._last_hit_at = asked_at = time.monotonic()
+        committed = 0
+        while True:
+            time.sleep(_LOOK_S)
+            self._take_in()
+            if stormy:
+                self._inject_if_due()
+            now = time.monotonic()
+            if (number := len(self._commits.of(job.name))) != committed:
+                committed, self._last_hit_at = number, now
+            if now - asked_at < _ASK_S:
+                continue
+            asked_at = now
+            with contextlib.suppress(ClientError):
+                summary = self._client.job(job.name).summary
+                self._tell("", summary.committed, summary.wanted)
+                if summary.state in ENDED:
+                    return summary.state
+            if now - self._last_hit_at > _STUCK_S:
+                return "stuck"
+
+    def _wait_until_quiet(self, job: Job) -> None:
+        """What is in a node's hands at the end of a job is put away; until then it may lie about."""
+        ends = time.monotonic() + _QUIET_S
+        while time.monotonic() < ends:
+            self._take_in()
+            nodes = self._again(self._client.nodes)
+            at_work = any(node.episodes or node.running for node in nodes)
+            if not at_work and len(pieces_of(job.output)) <= self._committed(job):
+                return
+            time.sleep(_ASK_S)
+
+    def _committed(self, job: Job) -> int:
+        return self._again(lambda: self._client.job(job.name)).summary.committed
+
+    def _again(self, ask: Callable[[], T]) -> T:
+        """Ask the master, which may be starting."""
+        ends = time.monotonic() + _QUIET_S
+        while True:
+            try:
+                return ask()
+            except ClientError:
+                if time.monotonic() > ends:
+                    raise
+                time.sleep(_ASK_S)
+
+    # --- faults ---
+
+    def _inject_if_due(self) -> None:
+        """The next fault, if it is time for it and there is not too much of the same kind under way."""
+        if time.monotonic() < self._next_at or self._injected + self._injector.waiting() >= self._settings.count:
+            return
+        fault: Fault = self._fault
+        if fault.kind in IN_WORKERS and self._injector.waiting() >= self._settings.nodes * self._settings.workers:
+            return
+        try:
+            self._note(self._injector.inject(fault))
+        except LookupError:
+            return  # everybody whom it could hit is down; they come back
+        self._fault = next(self._plan)
+        self._next_at = time.monotonic() + self._fault.delay_s
+
+    def _take_in(self) -> None:
+        """What has happened since the last look."""
+        hits, done, back = self._injector.look()
+        self._note(hits)
+        for told, at_s in self._commits.news():
+            self._recoveries.told(told, at_s)
+        for work in done:
+            self._recoveries.done(work)
+        for number, at_s in back:
+            self._recoveries.back(number, at_s)
+
+    def _note(self, hits: Iterable[Hit]) -> None:
+        for hit in hits:
+            self._injected += 1
+            self._last_hit_at = time.monotonic()
+            self._recoveries.hit(hit)
+            self._look()
+
+    def _look(self) -> None:
+        """After every fault: what is published can be read, and what is committed is whole."""
+        self._looks += 1
+        self._datasets += (self._job.output / DATASET).exists()
+        for fault in (*unreadable(self._job.output), *torn_pieces(self._job, self._ledger)):
+            self._unreadable.append(fault)
+            self._say(f"AFTER A FAULT: {fault}")
+
+    # --- telling ---
+
+    def _say(self, what: str) -> None:
+        self._tell(what, len(self._commits.of(self._job.name)), self._job.total_episodes)
+
+    def _tell(self, what: str, committed: int, wanted: int) -> None:
+        self._see(Progress(what, self._injected, self._recoveries, self._figures, self._job.name, committed, wanted))
+
+    def _verdict(self) -> Verdict:
+        return Verdict(
+            seed=self._settings.seed,
+            rows=rows_of(self._recoveries, self._settings.kinds),
+            figures=self._figures,
+            looks=self._looks,
+            datasets=self._datasets,
+            unreadable=tuple(self._unreadable),
+            compared=self._settings.compare,
+            ended_themselves=self._injector.ended_themselves,
+            orphans=self._injector.orphans,
+            elapsed_s=time.monotonic() - self._began,
+        )

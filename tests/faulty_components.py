@@ -1,0 +1,112 @@
+"""Toy components that fail as machines and libraries do; `tests.toy.FaultyRenderer` has the simplest ways."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import resource
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from nimbusd.stages import ComponentArgs, Episode, Observation, Piece, Scene, SceneConfig, Sequence
+from nimbusd.stages.store.piece import draft_piece
+from tests.toy import FaultyRenderer, ToyLoader, ToyWriter
+
+_ROOM_BYTES = 64 << 20
+
+
+class WorseRenderer(FaultyRenderer):
+    """kind: `stop` (SIGSTOP), `spin`, `import` (a deadlock), `memory` (no more of it), `oom_kill` or `children`."""
+
+    def _fail(self) -> None:
+        match self.args.kind:
+            case "stop":
+                os.kill(os.getpid(), signal.SIGSTOP)
+            case "spin":
+                while True:
+                    pass
+            case "import":
+                importlib.import_module("tests.deadlocked_import")
+            case "memory":
+                _use_up_memory()
+            case "oom_kill":
+                os.kill(os.getpid(), signal.SIGKILL)
+            case "children":
+                group = subprocess.Popen(["sleep", "1000"])
+                session = subprocess.Popen(["sleep", "1000"], start_new_session=True)
+                (self.args.marks / "children").write_text(f"{group.pid} {session.pid}")
+                os._exit(0)
+
+
+def _use_up_memory() -> None:
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (psutil.Process().memory_info().vms + _ROOM_BYTES, limits[1]))
+    hoard = []
+    try:
+        while True:
+            hoard.append(bytearray(_ROOM_BYTES // 4))
+    finally:
+        hoard.clear()
+        resource.setrlimit(resource.RLIMIT_AS, limits)
+
+
+class PoisonArgs(ComponentArgs):
+    """scene: the one that kills whoever loads it."""
+
+    scene: str
+
+
+class PoisonedLoader(ToyLoader):
+    """One scene kills its worker whenever it is loaded."""
+
+    args_model = PoisonArgs
+    args: Any
+
+    def load_asset(self, config: SceneConfig) -> Scene:
+        if config.name == self.args.scene:
+            os.kill(os.getpid(), signal.SIGSEGV)
+        return super().load_asset(config)
+
+
+class BulkyArgs(ComponentArgs):
+    """size_bytes: of every piece, beside what the toy writer stores."""
+
+    size_bytes: int
+
+
+class BulkyWriter(ToyWriter):
+    """Pieces that fill a disk."""
+
+    args_model = BulkyArgs
+    args: Any
+
+    def save_data(self, seq: Sequence, obs: Observation, episode: Episode) -> Piece:
+        with draft_piece(episode.output, episode.request) as draft:
+            draft.add("state.txt", "\n".join(map(str, seq.states["observation.state"].values.tolist())).encode())
+            draft.add("bulk.bin", bytes(self.args.size_bytes))
+            return draft.commit(len(seq))
+
+
+class StalledArgs(ComponentArgs):
+    """fifo: what stands in place of a file of one episode: opening it waits for a reader, who never comes."""
+
+    fifo: Path
+    scene: str
+    index: int
+
+
+class StalledWriter(ToyWriter):
+    """Storage that answers no more, for one episode."""
+
+    args_model = StalledArgs
+    args: Any
+
+    def save_data(self, seq: Sequence, obs: Observation, episode: Episode) -> Piece:
+        if (episode.request.scene, episode.request.index) == (self.args.scene, self.args.index):
+            with self.args.fifo.open("wb"):
+                pass
+        return super().save_data(seq, obs, episode)
