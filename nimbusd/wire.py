@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
@@ -92,7 +93,8 @@ def message_to_master(
                 c.Running(r.lease, r.index, running_stages.get((r.lease, r.index), ""), r.elapsed_s)
                 for r in told.running
             )
-            return c.Heartbeat(told.node, told.session, told.seq, told.credit, told.held, running, load)
+            pipelines = tuple(c.Pipeline(**dataclasses.asdict(seen)) for seen in told.pipelines)
+            return c.Heartbeat(told.node, told.session, told.seq, told.credit, told.held, running, load, pipelines)
         case f.PiecesStored():
             stored = tuple(
                 c.Stored(

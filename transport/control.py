@@ -69,11 +69,37 @@ class Running:
 
 
 @dataclass(frozen=True, slots=True)
+class Pipeline:
+    """How a job goes on a node: the live model of section 6.1.2 of the Nimbus paper.
+
+    mode: `fused` or `decoupled`. planners, renderers: compute workers. backlog: plans that wait. plan_s, render_s,
+    store_s: mean seconds per episode. good: share of plans that succeed. planning, rendering: processes at it, mean
+    over the last minute. mu_plan, mu_render, theory (lambda) and achieved: episodes per second.
+    """
+
+    job: str
+    mode: str
+    planners: int
+    renderers: int
+    backlog: int
+    plan_s: float
+    render_s: float
+    store_s: float
+    good: float
+    planning: float
+    rendering: float
+    mu_plan: float
+    mu_render: float
+    theory: float
+    achieved: float
+
+
+@dataclass(frozen=True, slots=True)
 class Heartbeat:
     """Node → master, every interval and whenever something changes. seq grows by one within a session.
 
     credit: episodes that the node can take beyond those it holds; the latest seq counts. held: the leases it
-    holds. running: the episodes that have begun.
+    holds. running: the episodes that have begun. pipelines: the jobs at work.
     """
 
     node: str
@@ -83,6 +109,7 @@ class Heartbeat:
     held: tuple[int, ...]
     running: tuple[Running, ...]
     load: Load | None = None
+    pipelines: tuple[Pipeline, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -414,7 +441,8 @@ class SceneReport:
 @dataclass(frozen=True, slots=True)
 class JobReport:
     """Answer to JobDetail. reasons: failed, quarantined or retried attempts by reason. waiting: why nodes that
-    are connected get none of it, node → reason. scenes: the unfinished ones first, at most 200.
+    are connected get none of it, node → reason. scenes: the unfinished ones first, at most 200. pipelines: node → how
+    it goes there.
     """
 
     request: int
@@ -423,6 +451,7 @@ class JobReport:
     scene_count: int
     reasons: dict[str, int]
     waiting: dict[str, str]
+    pipelines: dict[str, Pipeline] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

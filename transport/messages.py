@@ -210,7 +210,9 @@ Message: TypeAlias = (
     | Drain
 )
 
-CODEC: Codec[Message] = Codec(typing.get_args(Message), version=PROTOCOL_VERSION, limits={Welcome: MAX_JOB_BYTES, Prepare: MAX_JOB_BYTES})
+CODEC: Codec[Message] = Codec(
+    typing.get_args(Message), version=PROTOCOL_VERSION, limits={Welcome: MAX_JOB_BYTES, Prepare: MAX_JOB_BYTES}
+)
 
 
 def encode(message: Message) -> bytes:

@@ -47,6 +47,15 @@ def duration(seconds: float | None) -> str:
     return f"{whole}s"
 
 
+def seconds(taken_s: float) -> str:
+    """`45 ms`, `4.5 s`, `1m35s`; a dash for what is not known."""
+    if taken_s <= 0:
+        return "–"
+    if taken_s < 0.1:
+        return f"{1000 * taken_s:.0f} ms"
+    return f"{taken_s:.1f} s" if taken_s < 10 else duration(taken_s)
+
+
 def size(count_bytes: float) -> str:
     """`812 B`, `1.4 MB`, `23 GB`."""
     for unit in ("B", "kB", "MB", "GB"):
@@ -158,6 +167,8 @@ def job_report(report: JobReport, width: int) -> RenderableType:
     for node, why in sorted(report.waiting.items()):
         facts.add_row("waiting", Text.assemble((node, "yellow"), f": {why}"))
     parts: list[RenderableType] = [facts]
+    if report.pipelines:
+        parts += [Text(), _pipelines_table(report, width)]
     if report.scenes:
         parts += [Text(), _scenes_table(report, width)]
         if (hidden := report.scene_count - min(len(report.scenes), _SHOWN_SCENES)) > 0:
@@ -172,6 +183,45 @@ def _how_many(job: JobSummary) -> str:
     if job.quarantined:
         parts.append(f"{job.quarantined:,} set aside")
     return ", ".join(parts)
+
+
+def _pipelines_table(report: JobReport, width: int) -> Table:
+    """How a job goes on each node: who does what, what a stage takes, what that could give and what it gives."""
+    table = _Wide(
+        width,
+        _Column("NODE", least=8, fold=True),
+        _Column("MODE"),
+        _Column("PLAN", right=True),
+        _Column("RENDER", right=True),
+        _Column("BACKLOG", right=True),
+        _Column("STORE", WIDE, right=True),
+        _Column("PLANS MADE", WIDE, right=True),
+        _Column("μ PLAN", WIDE, right=True),
+        _Column("μ RENDER", WIDE, right=True),
+        _Column("λ", right=True),
+        _Column("ACHIEVED", right=True),
+    )
+    for node, pipeline in sorted(report.pipelines.items()):
+        fused = pipeline.mode == "fused"
+        table.add(
+            Text(node, "bold"),
+            pipeline.mode,
+            _stage(pipeline.planners, pipeline.planning, pipeline.plan_s, shown=not fused),
+            _stage(pipeline.renderers, pipeline.rendering, pipeline.render_s, shown=True),
+            "" if fused else count(pipeline.backlog),
+            seconds(pipeline.store_s),
+            percent(pipeline.good),
+            rate(pipeline.mu_plan),
+            rate(pipeline.mu_render),
+            rate(pipeline.theory),
+            rate(pipeline.achieved),
+        )
+    return table.table
+
+
+def _stage(workers: int, busy: float, taken_s: float, *, shown: bool) -> str:
+    """`2.0/3 × 4.5 s`: of three workers two are at it, on the average, and an episode takes them so long."""
+    return f"{busy:.1f}/{workers} × {seconds(taken_s)}" if shown else seconds(taken_s)
 
 
 def _scenes_table(report: JobReport, width: int) -> Table:
@@ -193,7 +243,7 @@ def _scenes_table(report: JobReport, width: int) -> Table:
             count(scene.leased),
             count(scene.failed),
             Text(count(scene.quarantined), "red"),
-            "–" if scene.cost_s is None else f"{scene.cost_s:.1f} s" if scene.cost_s < 10 else duration(scene.cost_s),
+            "–" if scene.cost_s is None else seconds(scene.cost_s),
         )
     return table.table
 

@@ -79,6 +79,7 @@ class KnownNode:
     load: c.Load | None = None
     heard_at: float = 0.0
     running: tuple[c.Running, ...] = ()
+    pipelines: tuple[c.Pipeline, ...] = ()
     done: int = 0
     lost: str = ""
     specs: set[str] = field(default_factory=set)
@@ -250,6 +251,7 @@ class Master:
             case c.Heartbeat():
                 if (known := self.nodes.get(node)) is not None:
                     known.load, known.heard_at, known.running = message.load, now, message.running
+                    known.pipelines = message.pipelines
             case c.Commit():
                 for stored in message.stored:
                     key = EpisodeKey(JobId(message.job), message.scene, stored.index)

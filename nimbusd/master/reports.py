@@ -114,8 +114,24 @@ class Reports:
             if tasks is not None and (why := why_not(tasks, node)) is not None:
                 waiting[str(node.name)] = why
         return c.JobReport(
-            request, summary, tuple(scenes[:MOST_SCENES]), len(row.spec["scenes"]), dict(reasons), waiting
+            request,
+            summary,
+            tuple(scenes[:MOST_SCENES]),
+            len(row.spec["scenes"]),
+            dict(reasons),
+            waiting,
+            self._pipelines(row.job) if tasks is not None else {},
         )
+
+    def _pipelines(self, job: JobId) -> dict[str, c.Pipeline]:
+        """How a job goes on each node that is at it."""
+        here = {node.name for node in self._master.scheduler.nodes}
+        return {
+            str(name): pipeline
+            for name, known in sorted(self._master.nodes.items())
+            for pipeline in known.pipelines
+            if pipeline.job == job and name in here
+        }
 
     def nodes(self) -> tuple[c.NodeSummary, ...]:
         """All nodes that have been seen, by name."""
