@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import os
 import resource
@@ -10,11 +11,12 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 
 from nimbusd.stages import ComponentArgs, Episode, Observation, Piece, Scene, SceneConfig, Sequence
 from nimbusd.stages.store.piece import draft_piece
-from tests.toy import FaultyRenderer, ToyLoader, ToyWriter
+from tests.toy import FaultyRenderer, ToyLoader, ToyPlanner, ToyPlannerArgs, ToyWriter
 
 _ROOM_BYTES = 64 << 20
 
@@ -110,3 +112,34 @@ class StalledWriter(ToyWriter):
             with self.args.fifo.open("wb"):
                 pass
         return super().save_data(seq, obs, episode)
+
+
+class PlanLogArgs(ToyPlannerArgs):
+    """log: a line is added to it for every sequence that is planned."""
+
+    log: Path
+
+
+class CountingPlanner(ToyPlanner):
+    """Notes what it plans, by the state of its random stream."""
+
+    args_model = PlanLogArgs
+    args: Any
+
+    def gen_sequence(self, scene: Scene, rng: np.random.Generator) -> Sequence:
+        place = f"{scene.name}-{rng.bit_generator.state['state']['state']}"
+        sequence = super().gen_sequence(scene, rng)
+        with self.args.log.open("a") as file:
+            file.write(f"{place}\n")
+        return sequence
+
+
+class HangingPlanner(CountingPlanner):
+    """Hangs in C, with the GIL held, the first time that anybody plans after two sequences were planned."""
+
+    def gen_sequence(self, scene: Scene, rng: np.random.Generator) -> Sequence:
+        log, mark = self.args.log, self.args.log.with_suffix(".hung")
+        if log.exists() and len(log.read_text().split()) >= 2 and not mark.exists():
+            mark.touch()
+            ctypes.PyDLL(None).pause()
+        return super().gen_sequence(scene, rng)
