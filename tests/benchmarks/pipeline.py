@@ -10,11 +10,12 @@ are replayed: their processes hold a slot for the time that a stage takes, drawn
   reports; with 2 renderers it reports 2.1x for the one, and for the other 2.7x (3 renderers here). The paper's figures
   show no more digits than that.
 - `balanced`: planning takes as long as rendering: here a split has to be found.
+- `beside`: the same on a node with two GPU slots and two CPU slots, which only plan.
 
 Ways of running: `sequential` (one process plans, renders, stores), `static k` (k of the slots plan from the beginning
-to the end) and `dynamic` (mode `decoupled`: roles follow what is measured). lambda_theory is min(mu_plan, mu_render) of
-the best split by the latencies that were really measured; steady is the rate between the first sixth and the last
-third of all commits, as a share of it.
+to the end), `dynamic` (mode `decoupled`: roles follow what is measured), `fused` and `auto`. lambda_theory is
+min(mu_plan, mu_render) of the best split by the latencies that were really measured; steady is the rate between the
+first sixth and the last third of all commits, as a share of it.
 
 Dynamic may exceed lambda_theory, which is that of one split: where planning is ahead, its slots render, too. `fused`
 (every slot plans and renders) is what no split can beat while slots are all alike; planners and renderers of their own
@@ -95,19 +96,29 @@ class CostRenderer(ToyRenderer):
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A pipeline to replay. claim: how many times as fast as sequential the paper says it becomes; 0: it does not."""
+    """A pipeline to replay. flexible, plan_only: slots, the latter without a GPU.
+
+    claim: how many times as fast as sequential the paper says it becomes; 0: it says nothing.
+    """
 
     name: str
     plan_s: float
     render_s: float
-    slots: int
+    flexible: int
+    plan_only: int
     claim: float
+
+    def slots(self) -> tuple[Slot, ...]:
+        """As many as the case has."""
+        cpus = tuple(Slot(f"cpu:{number}", (0, 1), "cpu", renders=False) for number in range(self.plan_only))
+        return (*cpus, *(Slot(f"gpu:{number}", (0, 1)) for number in range(self.flexible)))
 
 
 CASES = (
-    Case("GenManip", 0.02, 0.20, 3, 2.1),
-    Case("SimBox", 0.02, 0.20, 4, 2.7),
-    Case("balanced", 0.10, 0.10, 4, 0.0),
+    Case("GenManip", 0.02, 0.20, 3, 0, 2.1),
+    Case("SimBox", 0.02, 0.20, 4, 0, 2.7),
+    Case("balanced", 0.20, 0.20, 4, 0, 0.0),
+    Case("beside", 0.20, 0.20, 2, 2, 0.0),
 )
 
 
@@ -152,7 +163,7 @@ async def run(case: Case, fail: float, way: str, episodes: int, scale: float, fo
         "output": str(folder / f"{case.name}-{fail}-{way.replace(' ', '-')}"),
         "scenes": [{"name": "scene"}],
         "episodes_per_scene": episodes,
-        "mode": "fused" if fused else "decoupled",
+        "mode": "fused" if fused else "auto" if way == "auto" else "decoupled",
         "pipeline": {
             "load": {"component": "tests.toy:ToyLoader"},
             "plan": {
@@ -170,23 +181,22 @@ async def run(case: Case, fail: float, way: str, episodes: int, scale: float, fo
         job["planners"] = int(way.split()[1])
     path = folder / "job.yaml"
     path.write_text(yaml.safe_dump(job))
-    slots = tuple(Slot(f"gpu:{number}", (0, 1)) for number in range(1 if sequential else case.slots))
+    slots = (Slot("gpu:0", (0, 1)),) if sequential else case.slots()
     commits = Commits()
     ended = await JobRun(read_job(path), slots, commits).run()
     assert ended.committed == episodes, ended
     # From the moment when something was made: how long processes take to start is not the question here.
     seconds = commits.at[-1] - commits.at[0]
     latency = Latency(statistics.mean(commits.plan_s), statistics.mean(commits.render_s), 1.0 - fail)
-    places = Places(len(slots))
+    places = Places(sum(slot.renders for slot in slots), sum(not slot.renders for slot in slots))
     theory = fused_rate(places, latency) if fused else decoupled_rate(places, best_planners(places, latency), latency)
     return Result(case.name, fail, way, seconds, (episodes - 1) / seconds, theory, commits.steady_per_s() / theory)
 
 
 def ways(case: Case) -> Iterator[str]:
     yield "sequential"
-    yield from (f"static {planners}" for planners in range(1, case.slots))
-    yield "dynamic"
-    yield "fused"
+    yield from (f"static {planners}" for planners in range(max(1, case.plan_only), case.flexible + case.plan_only))
+    yield from ("dynamic", "fused", "auto")
 
 
 def verdicts(case: Case, results: list[Result]) -> list[str]:
