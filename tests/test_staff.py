@@ -38,6 +38,7 @@ from nimbusd.core.node_facts import (
     WorkerGone,
     WorkerMeasured,
     WorkerPulls,
+    WorkerReturns,
     WorkerWaits,
 )
 from nimbusd.core.nodes import HEARTBEAT_S
@@ -124,6 +125,9 @@ class Story:
                     self.begin(worker)
                 case RecallWorker(worker):
                     self.leaving.add(worker)
+                    unbegun = [work.order for work in self.at[worker][1:]]
+                    del self.at[worker][1:]
+                    self.tell(WorkerReturns(worker, tuple((order.lease, order.index) for order in unbegun)))
                     self.leave(worker)
                 case DropPlan(path):
                     self.files.remove(path)
@@ -215,7 +219,7 @@ def test_what_one_process_plans_another_renders_and_a_failed_plan_reaches_no_ren
 
 
 def test_where_rendering_takes_three_times_as_long_three_of_four_slots_render() -> None:
-    story = Story(slots=4, render_s=3.0)
+    story = Story(slots=4, plan_s=1.1, render_s=3.0)
     story.lease(200)
     story.run(60.0)
     assert story.roles() == {Role.FUSED: 0, Role.PLAN: 1, Role.RENDER: 3}
@@ -236,6 +240,17 @@ def test_when_nothing_is_left_to_plan_the_planners_slot_renders() -> None:
     assert story.roles() == {Role.FUSED: 0, Role.PLAN: 0, Role.RENDER: 2}
     story.run(60.0)
     assert sorted(story.stored) == list(range(8))
+
+
+def test_planners_render_while_the_backlog_is_full_and_plan_again_before_it_is_empty() -> None:
+    story = Story(slots=3, plan_s=0.1, render_s=1.0)
+    story.lease(300)
+    story.run(95.0)
+    backlogs = [seen.backlog for seen in story.seen[20:]]
+    assert max(backlogs) > 50
+    assert min(backlogs) > 0, "no renderer was left without a plan"
+    assert {seen.planners for seen in story.seen} == {0, 1}
+    assert len(story.stored) > 2.4 * 95, "two slots that render all the time make 2 a second"
 
 
 def test_a_slot_does_not_change_for_a_backlog_that_is_done_before_it_could_help() -> None:
@@ -398,14 +413,14 @@ def test_no_worker_more_is_started_on_a_job_than_memory_allows() -> None:
 
 
 def test_the_live_model_says_what_the_stages_could_give_and_what_they_give() -> None:
-    story = Story(slots=4, plan_s=1.0, render_s=3.0)
+    story = Story(slots=4, plan_s=1.01, render_s=3.0)
     story.lease(400)
     story.run(120.0)
     seen = story.seen[-1]
     assert (seen.mode, seen.planners, seen.renderers) == ("decoupled", 1, 3)
-    assert seen.plan_s == pytest.approx(1.0)
+    assert seen.plan_s == pytest.approx(1.01)
     assert seen.render_s == pytest.approx(3.0)
     assert seen.mu_render == pytest.approx(1.0)
-    assert seen.theory == pytest.approx(1.0)
+    assert seen.theory == pytest.approx(0.99, rel=0.01)
     assert seen.achieved == pytest.approx(1.0, rel=0.05)
-    assert seen.rendering == pytest.approx(3.0, rel=0.25)
+    assert seen.rendering == pytest.approx(3.0, rel=0.1)

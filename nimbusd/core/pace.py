@@ -23,9 +23,9 @@ class Pace:
         self._render = Mean()
         self._store = Mean()
         self._stored_at: deque[float] = deque(maxlen=_MOST_TIMES)
-        self.planning = 0.0
-        """Processes that plan, mean over the last minute."""
-        self.rendering = 0.0
+        self._at_it = 0, 0
+        self._means: tuple[float, ...] = (0.0, 0.0, 0.0)
+        """Of processes that plan, of those that render, and of 1: the weight of all observations so far."""
         self._observed_at: float | None = None
 
     def planned(self, cost_s: float, good: bool) -> None:
@@ -40,14 +40,17 @@ class Pace:
         self._stored_at.append(now)
 
     def observe(self, planning: int, rendering: int, now: float) -> None:
-        """So many processes plan and render from the last observation until now."""
+        """So many processes plan and render from now on."""
         if self._observed_at is not None:
             weight = 1.0 - math.exp(-max(0.0, now - self._observed_at) / WINDOW_S)
-            self.planning += (planning - self.planning) * weight
-            self.rendering += (rendering - self.rendering) * weight
-        else:
-            self.planning, self.rendering = float(planning), float(rendering)
-        self._observed_at = now
+            at_it = (*self._at_it, 1.0)
+            self._means = tuple(mean + (n - mean) * weight for mean, n in zip(self._means, at_it, strict=True))
+        self._at_it, self._observed_at = (planning, rendering), now
+
+    def concurrency(self) -> tuple[float, float]:
+        """Processes that plan and that render, means over the last minute, or since the first observation."""
+        planning, rendering, observed = self._means
+        return planning / max(observed, 1e-9), rendering / max(observed, 1e-9)
 
     def latency(self) -> Latency | None:
         """What is known; None before both stages were seen a few times.

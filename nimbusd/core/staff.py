@@ -38,6 +38,8 @@ LEAST_BACKLOG = 2
 MOST_BACKLOG = 64
 CHANGE_S = 2.0
 """What it costs a slot to change its role, until that was measured."""
+WORTH_CHANGES = 4
+"""A slot that plans renders for a while if that is so many times as long as a change takes: it must change back."""
 
 
 @dataclass(slots=True)
@@ -72,6 +74,7 @@ class _Pipeline:
     mode: Mode = Mode.FUSED
     pace: Pace = field(default_factory=Pace)
     planners: int = 1
+    catching_up: bool = False
     changed_at: float = -math.inf
     memory_bytes: dict[Role, int] = field(default_factory=dict)
     """What a worker of a role was seen to need."""
@@ -168,6 +171,7 @@ class Staff:
             planners = sum(known.role is Role.PLAN for known in at_work)
             pace, latency = pipeline.pace, pipeline.pace.latency()
             plan_s, render_s, store_s = pace.means_s()
+            planning, rendering = pace.concurrency()
             flexible, others = sum(k.renders for k in at_work), sum(not k.renders for k in at_work)
             places = Places(flexible, others)
             theory = plan_rate = render_rate = 0.0
@@ -186,8 +190,8 @@ class Staff:
                 render_s=render_s,
                 store_s=store_s,
                 good=pace.good(),
-                planning=pace.planning,
-                rendering=pace.rendering,
+                planning=planning,
+                rendering=rendering,
                 mu_plan=plan_rate,
                 mu_render=render_rate,
                 theory=theory,
@@ -262,6 +266,8 @@ class Staff:
             if backlog and pipeline.planners and self._worth_another_renderer(pipeline, places, backlog):
                 pipeline.planners, pipeline.changed_at = 0, now
             return
+        if latency is not None and self._is_catching_up(job, pipeline, places, planning, now):
+            return
         if places.flexible + places.plan_only == 1:  # one slot for both: in turns
             if backlog >= self._most_backlog(job) or (not waiting and not planning):
                 pipeline.planners = 0
@@ -274,9 +280,25 @@ class Staff:
             wanted = planners_to_have(places, latency, pipeline.planners)
             if not places.plan_only:
                 wanted = max(1, wanted)
-        at_once = pipeline.changed_at == -math.inf or not any(known.given for known in mine.values())
+        nobody_works = not any(known.given for known in mine.values())
+        at_once = nobody_works or not pipeline.planners or pipeline.changed_at == -math.inf
         if wanted != pipeline.planners and (at_once or now - pipeline.changed_at >= self._dwell_s(pipeline)):
             pipeline.planners, pipeline.changed_at = wanted, now
+
+    def _is_catching_up(self, job: JobId, pipeline: _Pipeline, places: Places, planning: int, now: float) -> bool:
+        """Whether all flexible slots render, because the backlog was full and planners idle, and it is not yet low."""
+        backlog, most = self._backlog.waiting(job), self._most_backlog(job)
+        _, render_s, _ = pipeline.pace.means_s()
+        # A renderer first finishes what it has, and then it takes a while until there is a planner in its slot.
+        low = math.ceil(places.flexible * (self._change_s() / max(render_s, 1e-9) + 2))
+        if pipeline.catching_up:
+            pipeline.catching_up = backlog > low
+        elif backlog >= most and pipeline.planners and not planning:
+            lasts_s = (most - low) * render_s / places.flexible
+            pipeline.catching_up = lasts_s > WORTH_CHANGES * self._change_s()
+            if pipeline.catching_up:
+                pipeline.planners, pipeline.changed_at = 0, now
+        return pipeline.catching_up
 
     def _worth_another_renderer(self, pipeline: _Pipeline, places: Places, backlog: int) -> bool:
         """Whether what is left takes longer than another renderer takes to start."""
