@@ -31,10 +31,16 @@ class _HasJob(Protocol):
 
 
 class Publisher:
-    """The output folders of a master's jobs. One publish at a time; commits go on meanwhile."""
+    """The output folders of a master's jobs. One publish at a time; commits go on meanwhile.
 
-    def __init__(self, ledger: LedgerThread, tell: Callable[[str, events.Event], None]) -> None:
+    every_s: at least so long between two rounds of publishing.
+    """
+
+    def __init__(
+        self, ledger: LedgerThread, tell: Callable[[str, events.Event], None], every_s: float = PUBLISH_EVERY_S
+    ) -> None:
         self._ledger = ledger
+        self._every_s = every_s
         self._tell = tell
         self._news: dict[JobId, int] = {}
         self._one = asyncio.Lock()
@@ -76,7 +82,7 @@ class Publisher:
 
     async def run(self, jobs: Mapping[JobId, _HasJob]) -> None:
         """Publish now and then, until cancelled."""
-        pause_s = PUBLISH_EVERY_S
+        pause_s = self._every_s
         while True:
             await asyncio.sleep(pause_s)
             began = time.monotonic()
@@ -85,7 +91,7 @@ class Publisher:
                     await self.publish(name, jobs[name].job, final=False)
                 except NimbusError as error:
                     log.error("%s: %s", name, error)
-            pause_s = max(PUBLISH_EVERY_S, PUBLISH_SHARE * (time.monotonic() - began))
+            pause_s = max(self._every_s, PUBLISH_SHARE * (time.monotonic() - began))
 
     async def publish(self, name: JobId, job: Job, *, final: bool) -> Path | None:
         """Publish what is committed. Returns the dataset's path, None while nothing is committed."""

@@ -74,6 +74,7 @@ class MasterServer:
                 self._send,
                 heartbeat_s=self._config.heartbeat_s,
                 dead_after_s=self._config.dead_after_s,
+                publish_every_s=self._config.publish_every_s,
             )
             self._reports = Reports(self._master)
             tokens = self._make_token if self._keys is not None else None
