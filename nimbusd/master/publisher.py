@@ -15,6 +15,7 @@ from nimbusd.core.episodes import JobId
 from nimbusd.job import Job
 from nimbusd.master.ledger_thread import LedgerThread
 from nimbusd.master.output import claim_output, publish_job, remember_job, sweep_pieces
+from nimbusd.master.publish_apart import publish_apart
 from nimbusd.stages.errors import NimbusError, StoreError
 from nimbusd.stages.store.piece import PIECES
 
@@ -23,6 +24,10 @@ log = logging.getLogger(__name__)
 PUBLISH_EVERY_S = 30.0
 PUBLISH_SHARE = 20
 """Publishing takes at most one part in so many of the time: a slow publish is followed by a longer pause."""
+
+
+MOST_HERE = 500
+"""Episodes that are published in this process. More of them take memory that grows with all that was ever made."""
 
 
 class _HasJob(Protocol):
@@ -96,9 +101,13 @@ class Publisher:
     async def publish(self, name: JobId, job: Job, *, final: bool) -> Path | None:
         """Publish what is committed. Returns the dataset's path, None while nothing is committed."""
         async with self._one:
-            dataset, episodes = await self._ledger.call_apart(
-                lambda ledger: publish_job(job, job.output, ledger, final=final)
-            )
+            count = await self._ledger.call(lambda ledger: ledger.totals(name))
+            if count.committed > MOST_HERE:
+                dataset, episodes = await publish_apart(job, self._ledger.path, final=final)
+            else:
+                dataset, episodes = await self._ledger.call_apart(
+                    lambda ledger: publish_job(job, job.output, ledger, final=final)
+                )
         if dataset is not None:
             self._tell(name, events.Published(str(dataset), episodes, final))
         return dataset
