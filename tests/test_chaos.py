@@ -287,6 +287,7 @@ def test_episodes_that_are_missing_are_lost(job: Job) -> None:
         )
     found = inspect(job)
     assert (found.lost, found.leftover_pieces, found.clean) == (1, 1, False)
+    assert "is not committed" in found.faults[0]  # the dataset has it still
     figures = JobFigures()
     figures.add(found, complete=False)
     assert figures.wrong() == {"lost": 1, "leftover_pieces": 1, "not_complete": 1}
