@@ -46,7 +46,7 @@ class MasterConfig(_Config):
     """`nimbusd master`. bind: ZeroMQ addresses. state: folder of the ledger, the keys and the allow-list.
 
     advertise: the address that join tokens name; None: this host's name. A node that has been silent for
-    dead_after_s is given up.
+    dead_after_s is given up. publish_every_s: at least so long between two publishings of a running job.
     """
 
     bind: tuple[str, ...] = (f"tcp://127.0.0.1:{PORT}",)
@@ -54,6 +54,7 @@ class MasterConfig(_Config):
     advertise: str | None = None
     heartbeat_s: float = Field(default=HEARTBEAT_S, gt=0)
     dead_after_s: float = Field(default=DEAD_AFTER_S, gt=0)
+    publish_every_s: float = Field(default=30.0, gt=0)
 
 
 class WorkerConfig(_Config):

@@ -21,7 +21,7 @@ from nimbusd.master.daemon import Master
 from nimbusd.master.ledger import Ledger, LedgerError
 from nimbusd.master.ledger_thread import LedgerThread
 from nimbusd.master.output import claim_output, ledger_path
-from nimbusd.stages.errors import NimbusError
+from nimbusd.stages.errors import NimbusError, first_of
 from nimbusd.transport import control as c
 from nimbusd.worker.daemon import Node
 from nimbusd.worker.slots import Slot
@@ -76,7 +76,7 @@ class JobRun:
                     await self._work(group)
                     serving.cancel()
             except* NimbusError as errors:
-                raise errors.exceptions[0] from None
+                raise first_of(errors) from None
             ended = self._ended or await self._cut_short(self._clock() - began)
         self._tell(dataclasses.replace(ended, elapsed_s=self._clock() - began))
         return ended

@@ -38,3 +38,9 @@ class PlanningFailed(NimbusError):
         super().__init__(f"{reason}: {detail}" if detail else reason)
         self.reason = reason
         self.detail = detail
+
+
+def first_of(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+    """One error of a group of groups: the one to tell of."""
+    error = errors.exceptions[0]
+    return first_of(error) if isinstance(error, BaseExceptionGroup) else error

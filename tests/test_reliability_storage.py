@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -19,7 +21,7 @@ from click.testing import CliRunner
 from nimbusd.cli.publish import verify
 from nimbusd.client import Client, JobSummary
 from nimbusd.job import Job
-from tests.cluster import PATIENCE_S, Cluster, comes_to, gate_of, pieces_of, toy_job
+from tests.cluster import PATIENCE_S, REPOSITORY, Cluster, comes_to, gate_of, pieces_of, toy_job
 from tests.store_makers import JOB, make_writer, store_episodes
 
 pytestmark = pytest.mark.processes
@@ -112,6 +114,33 @@ def test_a_full_disk_pauses_the_job_which_goes_on_by_itself_when_there_is_room(t
         assert all((job.output / ".pieces" / piece / "bulk.bin").stat().st_size == PIECE_BYTES for piece in whole)
         ballast.unlink()
         ends_whole(cluster, client, job)
+
+
+def test_a_run_whose_disk_is_full_ends_and_says_so_and_goes_on_when_it_is_started_again(tmp_path: Path) -> None:
+    """A run by itself keeps its ledger on the same disk."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    writer = {"component": "tests.faulty_components:BulkyWriter", "args": {"size_bytes": PIECE_BYTES}}
+    toy_job(tmp_path, output=str(disk / "out"), pipeline={**TOYS, "store": writer})
+
+    def run() -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "nimbusd.cli", "run", str(tmp_path / "toy.yaml"), "--workers", "1"]
+        env = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+        return subprocess.run(command, capture_output=True, text=True, env=env, timeout=PATIENCE_S)
+
+    with mounted(disk, "-t", "tmpfs", "-o", "size=4m,mode=755", "tmpfs"):
+        ballast = disk / "ballast"
+        ballast.write_bytes(bytes(4 * 2**20 - 5 * PIECE_BYTES))
+        ended = run()
+        assert ended.returncode == 1, ended.stdout + ended.stderr
+        said = ended.stdout + ended.stderr
+        assert "Traceback" not in said
+        assert re.search("No space left|disk is full|database or disk is full", said), said
+        ballast.unlink()
+        again = run()
+        assert again.returncode == 0, again.stdout + again.stderr
+        assert f"{EPISODES} of {EPISODES} episodes" in again.stdout
+        assert len(pieces_of(disk / "out")) == EPISODES, "garbage was left behind"
 
 
 def test_a_dataset_that_cannot_be_written_is_told_and_costs_no_episode(tmp_path: Path) -> None:

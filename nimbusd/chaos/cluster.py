@@ -27,6 +27,7 @@ class Cluster(AbstractContextManager["Cluster"]):
         bind: str = "tcp://127.0.0.1:*",
         heartbeat_s: float = 0.25,
         dead_after_s: float = 2.0,
+        publish_every_s: float = 30.0,
         env: Mapping[str, str] | None = None,
     ) -> None:
         self.folder = folder
@@ -37,7 +38,8 @@ class Cluster(AbstractContextManager["Cluster"]):
         self._all: list[Daemon] = []
         self._clients: list[Client] = []
         self._config = folder / "master.toml"
-        self._config.write_text(f"[master]\nheartbeat_s = {heartbeat_s}\ndead_after_s = {dead_after_s}\n")
+        settings = {"heartbeat_s": heartbeat_s, "dead_after_s": dead_after_s, "publish_every_s": publish_every_s}
+        self._config.write_text("[master]\n" + "".join(f"{key} = {value}\n" for key, value in settings.items()))
 
     def __enter__(self) -> Self:
         self.start_master()

@@ -45,6 +45,7 @@ class Injector:
         self._heal_at: dict[str, tuple[float, Fault]] = {}
         self._watched: list[_Watched] = []
         self._node_of: dict[int, str] = {}
+        self._slot_of: dict[int, str] = {}
         self._journal_at = 0
         self._ordered: dict[int, Fault] = {}
         self.ended_themselves = 0
@@ -110,10 +111,16 @@ class Injector:
         return Hit(fault.number, fault.kind, time.monotonic(), name)
 
     def _stop_worker(self, fault: Fault) -> Hit:
-        there = [(name, worker) for name, node in self._cluster.nodes.items() for worker in node.compute_workers()]
+        """Only those that have begun an episode: one that starts may be silent for as long as a simulator takes."""
+        there = [
+            (name, worker)
+            for name, node in self._cluster.nodes.items()
+            for worker in node.compute_workers()
+            if worker.pid in self._slot_of
+        ]
         name, worker = _chosen(there, fault.choice)
+        slot = self._slot_of[worker.pid]
         try:
-            slot = _slot_of(worker.cmdline())
             worker.suspend()
         except psutil.NoSuchProcess as error:
             raise LookupError("the worker died just now") from error
@@ -144,7 +151,9 @@ class Injector:
         done: list[WorkDone] = []
         for line in self._journal():
             name, slot = self._node_of.get(line["parent"], ""), line["worker"].rpartition("#")[0]
-            if "fault" in line:
+            if "begun" in line:
+                self._slot_of[line["pid"]] = slot
+            elif "fault" in line:
                 hits += self._met(line, name, slot)
             else:
                 episode = (line["job"], line["scene"], line["index"]) if "job" in line else None
@@ -205,10 +214,3 @@ def _chosen(among: Sequence[T], choice: float) -> T:
     if not among:
         raise LookupError("there is nobody to hit")
     return among[int(choice * len(among))]
-
-
-def _slot_of(cmdline: list[str]) -> str:
-    """The slot that a compute worker was started in; empty if that is not known yet."""
-    with contextlib.suppress(ValueError, IndexError):
-        return cmdline[cmdline.index("--slot") + 1].rpartition("#")[0]
-    return ""

@@ -67,6 +67,7 @@ def inspect_job(
         episodes = Counter((piece.key.scene, piece.key.index) for piece in reader.committed(JobId(job.name)))
         history = reader.history(JobId(job.name))
         torn = _torn(job, reader)
+        wrong = [] if torn else _wrong_with_dataset(job, reader)
     lost = 0
     for scene in job.scenes:
         count = history[scene].count if scene in history else None
@@ -76,7 +77,7 @@ def inspect_job(
         lost += 0 if made + failed >= tries else max(0, job.episodes_per_scene - made)
     pieces = pieces_of(job.output)
     on_disk = Counter(name.rpartition(".")[0] for name in pieces if not name.endswith(_DRAFT))
-    faults = [*torn, *unreadable(job.output)]
+    faults = [*torn, *wrong]
     same = expected is None or _equal(published_columns(job.output), expected)
     return Inspection(
         wanted=job.total_episodes,
@@ -133,6 +134,13 @@ def _torn(job: Job, ledger: Ledger) -> list[str]:
     except StoreError as error:
         return [str(error)]
     return [fault for piece in pieces for fault in piece_faults(job.output, piece, deep=True)]
+
+
+def _wrong_with_dataset(job: Job, ledger: Ledger) -> list[str]:
+    """What `nimbusctl verify` finds: also whether the dataset holds just what is committed."""
+    if not (job.output / DATASET).exists():
+        return []  # a writer with a format of its own
+    return verify_dataset(job.output, committed_pieces(job, job.output, ledger))
 
 
 def _equal(one: Columns, other: Columns) -> bool:

@@ -28,6 +28,8 @@ from nimbusd.worker.faults import ENVIRON
 T = TypeVar("T")
 
 HEARTBEAT_S = 0.5
+PUBLISH_EVERY_S = 3.0
+"""Often, so that there is a dataset to read after most faults, and one that is being replaced."""
 MOST_ATTEMPTS = 100_000
 """An episode that is hit again and again is not to blame: none shall be set aside."""
 _LOOK_S = 0.05
@@ -107,7 +109,13 @@ class Storm:
         settings = self._settings
         self._faults.mkdir(parents=True)
         environ = {ENVIRON: str(self._faults), "TMPDIR": str(self._folder)}
-        with Cluster(self._folder, heartbeat_s=HEARTBEAT_S, dead_after_s=settings.dead_after_s, env=environ) as cluster:
+        with Cluster(
+            self._folder,
+            heartbeat_s=HEARTBEAT_S,
+            dead_after_s=settings.dead_after_s,
+            publish_every_s=PUBLISH_EVERY_S,
+            env=environ,
+        ) as cluster:
             self._ledger = cluster.state / "ledger.sqlite"
             self._client = cluster.client()
             self._commits = Commits(cluster.client())

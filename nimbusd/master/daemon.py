@@ -41,7 +41,7 @@ from nimbusd.master.feed import Feed
 from nimbusd.master.ledger import Ledger, LedgerError
 from nimbusd.master.ledger_thread import LedgerThread
 from nimbusd.master.plan import plan_of
-from nimbusd.master.publisher import Publisher
+from nimbusd.master.publisher import PUBLISH_EVERY_S, Publisher
 from nimbusd.stages.errors import NimbusError
 from nimbusd.transport import control as c
 
@@ -98,6 +98,7 @@ class Master:
         clock: Callable[[], float] = time.monotonic,
         heartbeat_s: float = HEARTBEAT_S,
         dead_after_s: float = DEAD_AFTER_S,
+        publish_every_s: float = PUBLISH_EVERY_S,
     ) -> None:
         self.ledger = ledger
         self._send = send
@@ -112,7 +113,7 @@ class Master:
         """Open jobs of the ledger that could not be taken on, and why."""
         self.nodes: dict[NodeId, KnownNode] = {}
         self.news = asyncio.Event()
-        self._publisher = Publisher(ledger, self.tell)
+        self._publisher = Publisher(ledger, self.tell, publish_every_s)
         self._timings: dict[EpisodeKey, dict[str, float]] = {}
         self._orders: list[f.Order] = []
         self._batches: deque[_Batch] = deque()

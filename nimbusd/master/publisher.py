@@ -15,6 +15,7 @@ from nimbusd.core.episodes import JobId
 from nimbusd.job import Job
 from nimbusd.master.ledger_thread import LedgerThread
 from nimbusd.master.output import claim_output, publish_job, remember_job, sweep_pieces
+from nimbusd.master.publish_apart import publish_apart
 from nimbusd.stages.errors import NimbusError, StoreError
 from nimbusd.stages.store.piece import PIECES
 
@@ -25,16 +26,26 @@ PUBLISH_SHARE = 20
 """Publishing takes at most one part in so many of the time: a slow publish is followed by a longer pause."""
 
 
+MOST_HERE = 500
+"""Episodes that are published in this process. More of them take memory that grows with all that was ever made."""
+
+
 class _HasJob(Protocol):
     @property
     def job(self) -> Job: ...
 
 
 class Publisher:
-    """The output folders of a master's jobs. One publish at a time; commits go on meanwhile."""
+    """The output folders of a master's jobs. One publish at a time; commits go on meanwhile.
 
-    def __init__(self, ledger: LedgerThread, tell: Callable[[str, events.Event], None]) -> None:
+    every_s: at least so long between two rounds of publishing.
+    """
+
+    def __init__(
+        self, ledger: LedgerThread, tell: Callable[[str, events.Event], None], every_s: float = PUBLISH_EVERY_S
+    ) -> None:
         self._ledger = ledger
+        self._every_s = every_s
         self._tell = tell
         self._news: dict[JobId, int] = {}
         self._one = asyncio.Lock()
@@ -76,7 +87,7 @@ class Publisher:
 
     async def run(self, jobs: Mapping[JobId, _HasJob]) -> None:
         """Publish now and then, until cancelled."""
-        pause_s = PUBLISH_EVERY_S
+        pause_s = self._every_s
         while True:
             await asyncio.sleep(pause_s)
             began = time.monotonic()
@@ -85,14 +96,18 @@ class Publisher:
                     await self.publish(name, jobs[name].job, final=False)
                 except NimbusError as error:
                     log.error("%s: %s", name, error)
-            pause_s = max(PUBLISH_EVERY_S, PUBLISH_SHARE * (time.monotonic() - began))
+            pause_s = max(self._every_s, PUBLISH_SHARE * (time.monotonic() - began))
 
     async def publish(self, name: JobId, job: Job, *, final: bool) -> Path | None:
         """Publish what is committed. Returns the dataset's path, None while nothing is committed."""
         async with self._one:
-            dataset, episodes = await self._ledger.call_apart(
-                lambda ledger: publish_job(job, job.output, ledger, final=final)
-            )
+            count = await self._ledger.call(lambda ledger: ledger.totals(name))
+            if count.committed > MOST_HERE:
+                dataset, episodes = await publish_apart(job, self._ledger.path, final=final)
+            else:
+                dataset, episodes = await self._ledger.call_apart(
+                    lambda ledger: publish_job(job, job.output, ledger, final=final)
+                )
         if dataset is not None:
             self._tell(name, events.Published(str(dataset), episodes, final))
         return dataset

@@ -16,7 +16,7 @@ from nimbusd.master.ledger_errors import LedgerError
 from nimbusd.master.ledger_thread import LedgerThread
 from nimbusd.master.reports import Reports
 from nimbusd.master.requests import Requests
-from nimbusd.stages.errors import NimbusError
+from nimbusd.stages.errors import NimbusError, first_of
 from nimbusd.transport import control as c
 from nimbusd.transport.addresses import is_private
 from nimbusd.transport.auth import Entry, Peer, Role
@@ -74,6 +74,7 @@ class MasterServer:
                 self._send,
                 heartbeat_s=self._config.heartbeat_s,
                 dead_after_s=self._config.dead_after_s,
+                publish_every_s=self._config.publish_every_s,
             )
             self._reports = Reports(self._master)
             tokens = self._make_token if self._keys is not None else None
@@ -100,7 +101,7 @@ class MasterServer:
                 except* _Left:
                     log.info("stopped; nodes go on with what they hold and come back")
                 except* (NimbusError, TransportError) as errors:
-                    raise _first(errors) from None
+                    raise first_of(errors) from None
 
     async def _until_left(self) -> None:
         """Raise _Left once we were asked to leave. Nothing is heard from then on; who is not answered asks again."""
@@ -174,12 +175,6 @@ class MasterServer:
             return self._config.advertise
         address = next((address for address in self.addresses if not is_private(address)), self.addresses[0])
         return address.replace("0.0.0.0", platform.node()).replace("[::]", platform.node())
-
-
-def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
-    """One error of a group of groups: the one to tell of."""
-    error = errors.exceptions[0]
-    return _first(error) if isinstance(error, BaseExceptionGroup) else error
 
 
 def _keys_and_gate(config: MasterConfig) -> tuple[KeyPair | None, Gate | None]:

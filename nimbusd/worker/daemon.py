@@ -27,7 +27,7 @@ from nimbusd.core.episodes import JobId, LeaseId, NodeId, WorkerId
 from nimbusd.core.facts import Acknowledge, HeartbeatSeen, StoredPiece
 from nimbusd.core.node import NodeMachine
 from nimbusd.job import Job
-from nimbusd.stages.errors import NimbusError
+from nimbusd.stages.errors import NimbusError, first_of
 from nimbusd.stages.store.piece import PIECES, draft_of, piece_folder
 from nimbusd.stages.types import EpisodeRequest
 from nimbusd.transport import control as c
@@ -136,7 +136,7 @@ class Node:
                     helper.cancel()
             self._link.send(c.Bye(self._name, self._session, self._leaving))
         except* NimbusError as errors:
-            raise errors.exceptions[0] from None
+            raise first_of(errors) from None
         finally:
             self.kill()
             self._socket.close()

@@ -85,15 +85,19 @@ class _Armed:
         self._worker = worker
         self.stages = stages
         self._under_order = threading.local()
+        self._has_begun = False
 
     def wrap(self, component: Any, stage: str) -> None:
         """Look for an order at each call of the component, and count its beats."""
         method, beat = getattr(component, METHODS[stage]), component.beat
 
         def call(*args: Any) -> Any:
+            if not self._has_begun:
+                self._has_begun = True
+                self.note({"begun": self.stages})
             order = self._take(stage)
             if order is not None:
-                self._note({"fault": order.number, "kind": order.kind, "stage": stage})
+                self.note({"fault": order.number, "kind": order.kind, "stage": stage})
                 self._under_order.moment = _Moment(order)
             try:
                 result = method(*args)
@@ -103,7 +107,7 @@ class _Armed:
             finally:
                 self._under_order.moment = None
             if stage == self.stages[-1]:
-                self._note({"done": stage, **_episode(args)})
+                self.note({"done": stage, **_episode(args)})
             return result
 
         def counted() -> None:
@@ -143,7 +147,7 @@ class _Armed:
             return Order(int(number), kind, stage, int(after))
         return None
 
-    def _note(self, line: dict[str, Any]) -> None:
+    def note(self, line: dict[str, Any]) -> None:
         """One line in the journal, in one write, so that lines of several processes do not mix."""
         line |= {"worker": self._worker, "pid": os.getpid(), "parent": os.getppid(), "at_s": time.monotonic()}
         with open(self._folder / JOURNAL, "ab", buffering=0) as journal:

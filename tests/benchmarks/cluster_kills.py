@@ -8,6 +8,8 @@ each, all of them processes of this machine. Master, nodes and compute workers a
 after the last kill, and restarted at once, as systemd would. Each job has its own name and output; when one has ended
 the cluster is left as it is, its output is inspected, and the next one is submitted, until there were enough kills.
 
+`nimbusctl chaos` injects more kinds of faults than kills; this one kills at a pace, of whole processes only.
+
 Episodes are counted in the ledger, in the master's events, and as pieces on disk. `--keep` leaves the last output in
 FOLDER, for a reader of the dataset.
 """
@@ -21,13 +23,13 @@ import shutil
 import statistics
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from nimbusd.client import ENDED, Client, ClientClosed, Event, WaitTimeout
+from nimbusd.chaos.commits import Commits
+from nimbusd.client import ENDED, Client, WaitTimeout
 from nimbusd.job import Job
 from tests.benchmarks.kills import CHECKS, inspect, options, overrides_of, report, undisturbed
 from tests.cluster import Cluster, Daemon
@@ -39,32 +41,6 @@ QUIET_S = 30.0
 MOST_LISTEN_S = 5.0
 MOST_ATTEMPTS = 100
 """An episode that is hit again and again is not to blame: none shall be quarantined."""
-
-
-class Commits(threading.Thread):
-    """Counts the commits that the master tells of, in a thread, through its restarts."""
-
-    def __init__(self, client: Client) -> None:
-        super().__init__(daemon=True)
-        self._client = client
-        self._cursor = client.cursor()
-        self._lock = threading.Lock()
-        self._told: dict[str, Counter[tuple[str, int]]] = {}
-
-    def run(self) -> None:
-        try:
-            for event in self._client.watch(self._cursor):
-                if isinstance(event, Event) and event.name == "episode_committed":
-                    with self._lock:
-                        told = self._told.setdefault(event.job, Counter())
-                        told[str(event.fields["scene"]), int(event.fields["index"])] += 1
-        except ClientClosed:
-            return
-
-    def of(self, job: str) -> Counter[tuple[str, int]]:
-        """How often each episode of a job was said to be committed."""
-        with self._lock:
-            return Counter(self._told.get(job, {}))
 
 
 class Storm:

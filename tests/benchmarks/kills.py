@@ -25,12 +25,9 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from nimbusd.core.episodes import EpisodeKey, JobId
+from nimbusd.chaos.inspection import Columns, inspect_job, published_columns
 from nimbusd.job import Job, read_job
-from nimbusd.master.ledger import Ledger
 from nimbusd.master.output import ledger_path
 
 DEMO = Path("examples/nav_mesh.yaml")
@@ -92,48 +89,25 @@ def commits_told(output: Path) -> Counter[tuple[str, int]]:
     return told
 
 
-def committed(ledger: Path, job: str) -> list[EpisodeKey]:
-    """Committed episodes of a job as a ledger has them."""
-    with Ledger.read(ledger) as reader:
-        return [piece.key for piece in reader.committed(JobId(job))]
-
-
-def state_columns(output: Path) -> pa.Table | str:
-    """Every column of the published frames that is not an image, in the order of the files; a toy job's text."""
-    if (text := output / "dataset.txt").exists():
-        return text.read_text()
-    tables = [pq.read_table(path) for path in sorted((output / "dataset").glob("data/*/*.parquet"))]
-    table = pa.concat_tables(tables)
-    return table.select([field.name for field in table.schema if not pa.types.is_struct(field.type)])
-
-
-def undisturbed(job: Path, overrides: list[str], output: Path) -> tuple[Job, pa.Table | str, float]:
+def undisturbed(job: Path, overrides: list[str], output: Path) -> tuple[Job, Columns, float]:
     """Run a job by itself: the job, its state columns, and how many seconds it took."""
     began = time.monotonic()
     if start(job, output, 1, overrides).wait() != 0:
         raise RuntimeError("the undisturbed run failed")
     took_s = time.monotonic() - began
-    return read_job(job, output=output, overrides=overrides), state_columns(output), took_s
+    return read_job(job, output=output, overrides=overrides), published_columns(output), took_s
 
 
-def inspect(job: Job, ledger: Path, told: Mapping[tuple[str, int], int], expected: pa.Table | str) -> Counter[str]:
+def inspect(job: Job, ledger: Path, told: Mapping[tuple[str, int], int], expected: Columns) -> Counter[str]:
     """CHECKS of a job that has ended. told: how often each episode was said to be committed."""
-    episodes = committed(ledger, job.name)
-    pieces = [path.name for path in (job.output / ".pieces").iterdir()]
-    made = Counter(name.rpartition(".")[0] for name in pieces if not name.endswith(".tmp"))
-    found: Counter[str] = Counter()
-    found["lost"] = job.total_episodes - len(set(episodes))
-    found["duplicated"] = len(episodes) - len(set(episodes))
-    found["duplicated"] += sum(number - 1 for number in told.values())
-    found["duplicated"] += sum(number - 1 for number in made.values())
-    found["leftover_pieces"] = len(pieces) - len(episodes)
-    columns = state_columns(job.output)
-    same = columns == expected if isinstance(columns, str) else columns.equals(expected)
-    found["other_state_columns"] = int(not same)
-    if not isinstance(columns, str):
-        check = [sys.executable, "-m", "nimbusd.cli", "verify", str(job.output)]
-        found["verify_failed"] = int(subprocess.run(check, stdout=subprocess.PIPE).returncode != 0)
-    return found
+    found = inspect_job(job, ledger, told, expected)
+    return Counter(
+        lost=found.lost,
+        duplicated=found.duplicated,
+        leftover_pieces=found.leftover_pieces,
+        other_state_columns=found.other_state_columns,
+        verify_failed=int(bool(found.faults)),
+    )
 
 
 def measure(job: Path, overrides: list[str], kills: int, seed: int, folder: Path) -> dict[str, Any]:

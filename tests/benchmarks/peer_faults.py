@@ -89,7 +89,7 @@ class HangingRenderer(ToyRenderer):
 class HangingPlanner(ToyPlanner):
     """The same for planning."""
 
-    args_model = PlannerHangArgs  # type: ignore[assignment]  # one that has all of a ToyPlanner's
+    args_model = PlannerHangArgs
     args: Any
 
     def gen_sequence(self, scene: Scene, rng: np.random.Generator) -> Sequence:
