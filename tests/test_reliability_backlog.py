@@ -22,8 +22,8 @@ from nimbusd.core.node_facts import (
     WorkerPulls,
     WorkerWaits,
 )
+from nimbusd.core.roles import MOST_BACKLOG
 from nimbusd.core.split import Mode
-from nimbusd.core.staff import MOST_BACKLOG
 
 NODE, JOB, LEASE = NodeId("n"), JobId("job"), LeaseId(1)
 PLANNER, RENDERER = WorkerId("cpu:0#1"), WorkerId("gpu:0.0#1")

@@ -42,6 +42,7 @@ from nimbusd.core.node_facts import (
     WorkerWaits,
 )
 from nimbusd.core.nodes import HEARTBEAT_S
+from nimbusd.core.roles import MOST_BACKLOG
 from nimbusd.core.split import (
     Latency,
     Mode,
@@ -53,7 +54,6 @@ from nimbusd.core.split import (
     mode_to_have,
     planners_to_have,
 )
-from nimbusd.core.staff import MOST_BACKLOG
 
 NODE, JOB = NodeId("n"), JobId("job")
 

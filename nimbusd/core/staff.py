@@ -7,7 +7,6 @@ highest throughput by the latencies that were measured, and where there is nothi
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -18,28 +17,19 @@ from nimbusd.core.facts import PipelineSeen
 from nimbusd.core.held import HeldLease, HeldLeases
 from nimbusd.core.node_facts import AssignJob, MakeEpisode, NodeOrder, RecallWorker
 from nimbusd.core.pace import Pace
+from nimbusd.core.roles import Pipeline, Situation
 from nimbusd.core.split import (
     Mode,
     Places,
     Role,
-    best_planners,
     decoupled_rate,
     fused_rate,
-    mode_to_have,
     mu_plan,
     mu_render,
-    planners_to_have,
 )
 
-BACKLOG_S = 30.0
-"""So much rendering may wait in the backlog, so that a planner's bad luck leaves no renderer idle …"""
-LEAST_BACKLOG = 2
-"""… but at least so many plans per renderer, and at most so many in all:"""
-MOST_BACKLOG = 64
 CHANGE_S = 2.0
 """What it costs a slot to change its role, until that was measured."""
-WORTH_CHANGES = 4
-"""A slot that plans renders for a while if that is so many times as long as a change takes: it must change back."""
 
 
 @dataclass(slots=True)
@@ -60,24 +50,6 @@ class Worker:
 
     def is_wanted(self) -> bool:
         return not (self.recalled or self.unwanted)
-
-
-@dataclass(slots=True)
-class _Pipeline:
-    """How a job runs on this node. mode: FUSED or DECOUPLED, as chosen now. planners: flexible slots that plan.
-
-    asked, fixed: what the job says of the two.
-    """
-
-    asked: Mode = Mode.AUTO
-    fixed: int | None = None
-    mode: Mode = Mode.FUSED
-    pace: Pace = field(default_factory=Pace)
-    planners: int = 1
-    catching_up: bool = False
-    changed_at: float = -math.inf
-    memory_bytes: dict[Role, int] = field(default_factory=dict)
-    """What a worker of a role was seen to need."""
 
 
 class Staff:
@@ -101,7 +73,7 @@ class Staff:
         self._plan_only = plan_only
         self._memory_bytes = memory_bytes
         self._spill_bytes = spill_bytes
-        self._pipelines: dict[JobId, _Pipeline] = {}
+        self._pipelines: dict[JobId, Pipeline] = {}
         self._change = Mean()
         self._gone_at: dict[str, float] = {}
         self.workers: dict[WorkerId, Worker] = {}
@@ -110,10 +82,7 @@ class Staff:
 
     def job_known(self, job: JobId, mode: Mode, planners: int | None = None) -> None:
         """What a job asks for. Jobs of which nothing was said run as AUTO. planners: a fixed number of them."""
-        pipeline = self._pipeline(job)
-        pipeline.asked, pipeline.fixed = mode, planners
-        if mode is not Mode.AUTO:
-            pipeline.mode = mode
+        self._pipeline(job).ask(mode, planners)
 
     def pace(self, job: JobId) -> Pace:
         """The measurements of a job."""
@@ -146,9 +115,9 @@ class Staff:
         for job in [job for job in self._pipelines if job not in jobs and job not in at_work]:
             del self._pipelines[job]
 
-    def _pipeline(self, job: JobId) -> _Pipeline:
+    def _pipeline(self, job: JobId) -> Pipeline:
         if job not in self._pipelines:
-            self._pipelines[job] = _Pipeline()
+            self._pipelines[job] = Pipeline()
         return self._pipelines[job]
 
     # --- what can be asked ---
@@ -214,97 +183,39 @@ class Staff:
 
     # --- roles ---
 
-    def _adapt(self, job: JobId, pipeline: _Pipeline, now: float) -> list[NodeOrder]:
+    def _adapt(self, job: JobId, pipeline: Pipeline, now: float) -> list[NodeOrder]:
         """Choose the mode and the number of planners anew, and recall who stands in the way."""
         mine = {worker: known for worker, known in self.workers.items() if known.job == job}
-        places = Places(self._flexible(job), self._plan_only)
-        if now - pipeline.changed_at >= self._dwell_s(pipeline):
-            self._choose_mode(pipeline, places, now)
+        situation = Situation(
+            places=Places(self._flexible(job), self._plan_only),
+            waiting=self._leases.waiting(job),
+            backlog=self._backlog.waiting(job),
+            most_backlog=self._most_backlog(job),
+            planning=sum(known.role is Role.PLAN and bool(known.given) for known in mine.values()),
+            at_work=sum(bool(known.given) for known in mine.values()),
+            change_s=self._change.value if self._change.count else CHANGE_S,
+        )
+        pipeline.choose(situation, now)
         if pipeline.mode is Mode.FUSED:
             return self._recall(worker for worker, known in mine.items() if known.role is not Role.FUSED)
-        self._choose_planners(job, pipeline, places, mine, now)
         flexible = {worker: known for worker, known in mine.items() if known.renders and known.is_wanted()}
         planners = [worker for worker, known in flexible.items() if known.role is Role.PLAN]
         renderers = [worker for worker, known in flexible.items() if known.role is not Role.PLAN]
         if len(planners) > pipeline.planners:
             return self._recall_some(planners, len(planners) - pipeline.planners)
-        coming = places.flexible - len(flexible)
+        coming = situation.places.flexible - len(flexible)
         missing = pipeline.planners - len(planners) - coming
-        return self._recall_some(renderers, missing) if missing > 0 and self._leases.waiting(job) else []
+        return self._recall_some(renderers, missing) if missing > 0 and situation.waiting else []
 
     def _flexible(self, job: JobId) -> int:
         """Slots that a job has for any role: those that no other job has."""
         others = sum(known.renders and known.job not in (None, job) for known in self.workers.values())
         return max(1, self._slots - self._plan_only - others)
 
-    def _dwell_s(self, pipeline: _Pipeline) -> float:
-        plan_s, render_s, _ = pipeline.pace.means_s()
-        return 2 * (self._change_s() + plan_s + render_s)
-
-    def _change_s(self) -> float:
-        return self._change.value if self._change.count else CHANGE_S
-
-    def _choose_mode(self, pipeline: _Pipeline, places: Places, now: float) -> None:
-        latency = pipeline.pace.latency()
-        if pipeline.asked is not Mode.AUTO or latency is None:
-            return
-        mode = mode_to_have(places, latency, pipeline.mode)
-        if mode is not pipeline.mode:
-            pipeline.mode, pipeline.planners, pipeline.changed_at = mode, best_planners(places, latency), now
-
-    def _choose_planners(
-        self, job: JobId, pipeline: _Pipeline, places: Places, mine: dict[WorkerId, Worker], now: float
-    ) -> None:
-        """How many flexible slots shall plan."""
-        if pipeline.fixed is not None:
-            pipeline.planners = min(max(0, pipeline.fixed - places.plan_only), places.flexible)
-            return
-        waiting, backlog = self._leases.waiting(job), self._backlog.waiting(job)
-        latency = pipeline.pace.latency()
-        planning = sum(known.role is Role.PLAN and bool(known.given) for known in mine.values())
-        if not waiting and not planning:  # the end of the stream: planners' slots become renderers' slots
-            if backlog and pipeline.planners and self._worth_another_renderer(pipeline, places, backlog):
-                pipeline.planners, pipeline.changed_at = 0, now
-            return
-        if latency is not None and self._is_catching_up(job, pipeline, places, planning, now):
-            return
-        if places.flexible + places.plan_only == 1:  # one slot for both: in turns
-            if backlog >= self._most_backlog(job) or (not waiting and not planning):
-                pipeline.planners = 0
-            elif not backlog and not any(known.given for known in mine.values()):
-                pipeline.planners = 1
-            return
-        if latency is None:
-            wanted = 0 if places.plan_only else min(1, places.flexible)
-        else:
-            wanted = planners_to_have(places, latency, pipeline.planners)
-            if not places.plan_only:
-                wanted = max(1, wanted)
-        nobody_works = not any(known.given for known in mine.values())
-        at_once = nobody_works or not pipeline.planners or pipeline.changed_at == -math.inf
-        if wanted != pipeline.planners and (at_once or now - pipeline.changed_at >= self._dwell_s(pipeline)):
-            pipeline.planners, pipeline.changed_at = wanted, now
-
-    def _is_catching_up(self, job: JobId, pipeline: _Pipeline, places: Places, planning: int, now: float) -> bool:
-        """Whether all flexible slots render, because the backlog was full and planners idle, and it is not yet low."""
-        backlog, most = self._backlog.waiting(job), self._most_backlog(job)
-        _, render_s, _ = pipeline.pace.means_s()
-        # A renderer first finishes what it has, and then it takes a while until there is a planner in its slot.
-        low = math.ceil(places.flexible * (self._change_s() / max(render_s, 1e-9) + 2))
-        if pipeline.catching_up:
-            pipeline.catching_up = backlog > low
-        elif backlog >= most and pipeline.planners and not planning:
-            lasts_s = (most - low) * render_s / places.flexible
-            pipeline.catching_up = lasts_s > WORTH_CHANGES * self._change_s()
-            if pipeline.catching_up:
-                pipeline.planners, pipeline.changed_at = 0, now
-        return pipeline.catching_up
-
-    def _worth_another_renderer(self, pipeline: _Pipeline, places: Places, backlog: int) -> bool:
-        """Whether what is left takes longer than another renderer takes to start."""
-        _, render_s, _ = pipeline.pace.means_s()
-        renderers = max(1, places.flexible - pipeline.planners)
-        return places.flexible == pipeline.planners or backlog * render_s / renderers > self._change_s()
+    def _most_backlog(self, job: JobId) -> int:
+        """The high-water mark of a job."""
+        renderers = sum(k.job == job and k.role is not Role.PLAN for k in self.workers.values())
+        return self._pipeline(job).most_backlog(max(1, renderers))
 
     def _recall_some(self, workers: list[WorkerId], number: int) -> list[NodeOrder]:
         """Recall so many of these, first those with the least in hand."""
@@ -318,14 +229,6 @@ class Staff:
                 self.workers[worker].recalled = True
                 orders.append(RecallWorker(worker))
         return orders
-
-    def _most_backlog(self, job: JobId) -> int:
-        """The high-water mark: planners stop when so many plans wait or are being made."""
-        pipeline = self._pipeline(job)
-        renderers = max(1, sum(k.job == job and k.role is not Role.PLAN for k in self.workers.values()))
-        _, render_s, _ = pipeline.pace.means_s()
-        steady = math.ceil(BACKLOG_S * renderers / render_s) if render_s > 0 else 0
-        return min(MOST_BACKLOG, max(LEAST_BACKLOG * renderers, steady))
 
     # --- work ---
 
