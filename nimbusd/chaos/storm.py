@@ -103,9 +103,13 @@ class Storm:
         self._expected: Columns | None = None
         self._job = self._template
         self._last_hit_at = self._began
+        self._interrupted = False
 
     def run(self) -> Verdict:
-        """Run jobs until there were enough faults. Raises ChaosFailed, or ProcessFailed if a daemon does not start."""
+        """Run jobs until there were enough faults, or until KeyboardInterrupt, which gives up the job that runs.
+
+        Raises ChaosFailed, or ProcessFailed if a daemon does not start.
+        """
         settings = self._settings
         self._faults.mkdir(parents=True)
         environ = {ENVIRON: str(self._faults), "TMPDIR": str(self._folder)}
@@ -128,6 +132,8 @@ class Storm:
                 self._fault = next(self._plan)
                 while self._injected < settings.count:
                     self._run_stormy(f"{self._template.name}-{self._figures.jobs}")
+            except KeyboardInterrupt:
+                self._interrupted = True
             finally:
                 self._injector.close()
         return self._verdict()
@@ -275,4 +281,5 @@ class Storm:
             ended_themselves=self._injector.ended_themselves,
             orphans=self._injector.orphans,
             elapsed_s=time.monotonic() - self._began,
+            interrupted=self._interrupted,
         )

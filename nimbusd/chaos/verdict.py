@@ -68,7 +68,7 @@ class Verdict:
 
     looks: at what was published and committed, one after every fault; datasets: how many of them found a published
     dataset. unreadable: what was wrong in any of them. compared: state columns were compared with those of an
-    undisturbed run. ended_themselves, orphans: see Injector.
+    undisturbed run. ended_themselves, orphans: see Injector. interrupted: the last job was given up.
     """
 
     seed: int
@@ -81,6 +81,7 @@ class Verdict:
     ended_themselves: int
     orphans: int
     elapsed_s: float
+    interrupted: bool = False
 
     @property
     def injected(self) -> int:
@@ -120,6 +121,7 @@ class Verdict:
             "daemons_that_ended_themselves": self.ended_themselves,
             "orphaned_compute_workers": self.orphans,
             "elapsed_s": round(self.elapsed_s, 1),
+            "interrupted": self.interrupted,
             "ok": self.ok,
         }
 

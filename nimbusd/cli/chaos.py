@@ -93,8 +93,7 @@ def chaos(
     try:
         with display:
             verdict = Storm(checked, settings, folder, display.see).run()
-    except KeyboardInterrupt:
-        click.echo(f"interrupted; what there is lies in {folder}", err=True)
+    except KeyboardInterrupt:  # before there was a cluster, or while it was taken down
         sys.exit(INTERRUPTED)
     kept = keep or not verdict.ok
     if not kept:
@@ -104,7 +103,7 @@ def chaos(
         sys.stdout.write(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode() + "\n")
     else:
         _print_verdict(Console(highlight=False), verdict, folder if kept else None)
-    sys.exit(0 if verdict.ok else NOT_OK)
+    sys.exit(NOT_OK if not verdict.ok else INTERRUPTED if verdict.interrupted else 0)
 
 
 def _checked_job(path: Path, overrides: tuple[str, ...]) -> Job:
@@ -216,6 +215,8 @@ def _print_verdict(console: Console, verdict: Verdict, kept: Path | None) -> Non
     if kept is not None:
         console.print(f"kept in {kept}", markup=False, soft_wrap=True)
     text = "nothing was lost, nothing was made twice" if verdict.ok else "NOT as it must be: see above"
+    if verdict.interrupted:
+        text += " (interrupted: the last job is not counted)"
     head = f"{verdict.injected:,} faults, {verdict.recovered:,} seen to be over, {tables.duration(verdict.elapsed_s)}"
     console.print(f"[bold {'green' if verdict.ok else 'red'}]{head}: {text}[/]", soft_wrap=True)
 

@@ -1,6 +1,6 @@
 """What small faults cost a run of 12 episodes: none, one hang of a renderer, one of a planner, four of renderers.
 
-    python -m tests.benchmarks.peer_faults [--workers 2] [--set KEY=VALUE] [--json]
+    python -m tests.benchmarks.peer_faults [--workers 2] [--mode fused|decoupled] [--set KEY=VALUE] [--json]
 
 The open-source peer of nimbusd, run unmodified with toy components on 12 episodes, loses 1 episode to one hang of a
 renderer and 8 to four of them, makes 6 twice after one hang of a planner, and exits with 0 each time. These are the
@@ -30,6 +30,7 @@ import numpy as np
 import yaml
 
 from nimbusd.core.episodes import JobId
+from nimbusd.core.split import Mode
 from nimbusd.master.ledger import Ledger
 from nimbusd.master.output import ledger_path
 from nimbusd.stages.base import ComponentArgs
@@ -171,11 +172,13 @@ def run_case(case: Case, folder: Path, workers: int, overrides: list[str]) -> di
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--mode", choices=[mode.value for mode in Mode], default=Mode.AUTO.value)
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="peer-faults-") as folder:
-        rows = [run_case(case, Path(folder) / str(n), args.workers, args.overrides) for n, case in enumerate(CASES)]
+        overrides = [f"mode={args.mode}", *args.overrides]
+        rows = [run_case(case, Path(folder) / str(n), args.workers, overrides) for n, case in enumerate(CASES)]
     ok = all(row["ok"] for row in rows)
     if args.json:
         print(json.dumps({"cases": rows, "peer": PEER, "ok": ok}))
