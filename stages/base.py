@@ -114,7 +114,8 @@ class BaseWriter(Component[A]):
         """Write, fsync and rename the episode's piece into `<episode.output>/.pieces/`.
 
         When it returns, the piece is durable. Raises StoreError, or OSError with errno and path.
-        Called from a writer thread: it must not touch the renderer.
+        Called from a writer thread, or from several at once where the job has `writers` above 1: it must not touch
+        the renderer.
         """
 
     @abstractmethod

@@ -3,7 +3,7 @@
 Each iterator pulls one `Episode` from the one before it, lets its component fill the episode's field, and
 hands the episode on. A failure is written into the episode, which then passes the later stages untouched,
 so that every request that goes in comes out exactly once, made or with a reason. Nothing runs ahead: an
-episode's memory is bounded by the stage that holds it, plus `pending` episodes in the writer thread.
+episode's memory is bounded by the stage that holds it, plus those that are with the writer threads.
 
 The chain may be cut in two after planning: `plan_stages` in one process, `run_stages` in another, where the sequences
 come from files (`nimbusd.stages.planned`) and everything else follows from the same seeds again.
@@ -264,12 +264,12 @@ class RenderIterator(_StageIterator):
 
 
 class StoreIterator(_StageIterator):
-    """Stores episodes in a writer thread while the stages before it make the next ones.
+    """Stores episodes in writer threads while the stages before it make the next ones.
 
-    pending: how many episodes may wait for the writer; 0 stores in the caller's thread, in lockstep.
-    stored: called with each episode as soon as its piece is durable or its storing failed (from the writer
-    thread), so that a commit does not wait for the next render. waits: called in the caller's thread before it
-    waits for the writer thread, until which nothing can be expected of it.
+    writers: how many threads; so many episodes may be with them or wait for them beside the one that is being made.
+    0 stores in the caller's thread, in lockstep. stored: called with each episode as soon as its piece is durable or
+    its storing failed (from a writer thread), so that a commit does not wait for the next render. waits: called in
+    the caller's thread before it waits for a writer thread, until which nothing can be expected of it.
     """
 
     stage = "store"
@@ -278,7 +278,7 @@ class StoreIterator(_StageIterator):
         self,
         source: Iterator[Episode],
         writer: BaseWriter[Any],
-        pending: int = 1,
+        writers: int = 1,
         stored: Callable[[Episode], None] | None = None,
         seen: StageSeen = _nothing,
         waits: Callable[[], None] = _no_matter,
@@ -286,9 +286,9 @@ class StoreIterator(_StageIterator):
         super().__init__(source, seen)
         self._writer = writer
         self._waits = waits
-        self._limit = pending
+        self._limit = writers
         self._stored = stored
-        self._pool = ThreadPoolExecutor(1, "writer") if pending else None
+        self._pool = ThreadPoolExecutor(writers, "writer") if writers else None
         self._waiting: deque[Future[Episode]] = deque()
 
     def __next__(self) -> Episode:
@@ -307,7 +307,7 @@ class StoreIterator(_StageIterator):
             self._waiting.append(self._pool.submit(self._finish, episode))
 
     def close(self) -> None:
-        """Wait for what is being stored and end the writer thread."""
+        """Wait for what is being stored and end the writer threads."""
         if self._pool is not None:
             self._waits()
             self._pool.shutdown(wait=True)
@@ -361,7 +361,7 @@ def run_stages(
     scene_config: Callable[[str], SceneConfig],
     output: Path,
     context: Mapping[str, Any],
-    pending: int = 1,
+    writers: int = 1,
     stored: Callable[[Episode], None] | None = None,
     seen: StageSeen = _nothing,
     waits: Callable[[], None] = _no_matter,
@@ -369,7 +369,7 @@ def run_stages(
 ) -> StoreIterator:
     """Chain all iterators. Every request comes out once; `seen(stage, episode)` is called at each start.
 
-    pending, stored, waits: see StoreIterator. plan_of: see PlanIterator.
+    writers, stored, waits: see StoreIterator. plan_of: see PlanIterator.
     """
     assert pipeline.renderer is not None
     assert pipeline.writer is not None
@@ -384,4 +384,4 @@ def run_stages(
         plan_of=plan_of,
     )
     rendered = RenderIterator(planned, pipeline.renderer, seen)
-    return StoreIterator(rendered, pipeline.writer, pending, stored, seen, waits)
+    return StoreIterator(rendered, pipeline.writer, writers, stored, seen, waits)

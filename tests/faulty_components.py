@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import importlib
+import itertools
 import os
 import resource
 import signal
 import subprocess
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -143,3 +145,39 @@ class HangingPlanner(CountingPlanner):
             mark.touch()
             ctypes.PyDLL(None).pause()
         return super().gen_sequence(scene, rng)
+
+
+class CrowdArgs(ComponentArgs):
+    """folder: where what happened is marked."""
+
+    folder: Path
+
+
+class CrowdedWriter(ToyWriter):
+    """The first thread of all to store waits until another thread of its process stores, and then hangs for ever."""
+
+    args_model = CrowdArgs
+    args: Any
+
+    def __init__(self, args: CrowdArgs) -> None:
+        super().__init__(args)
+        self._second = threading.Event()
+        self._count = itertools.count()
+
+    def save_data(self, seq: Sequence, obs: Observation, episode: Episode) -> Piece:
+        self.args.folder.mkdir(exist_ok=True)
+        if next(self._count):
+            self._second.set()
+        elif self._is_first():
+            while not self._second.wait(0.05):
+                self.beat()
+            (self.args.folder / "met").touch()
+            threading.Event().wait()
+        return super().save_data(seq, obs, episode)
+
+    def _is_first(self) -> bool:
+        try:
+            (self.args.folder / "first").touch(exist_ok=False)
+        except FileExistsError:
+            return False
+        return True

@@ -7,7 +7,7 @@ from hypothesis import given
 
 from nimbusd.core.deadlines import Deadlines, Quantiles
 from nimbusd.supervisor.page import FIRST_WORKER, HeartbeatPage
-from nimbusd.worker.progress import Progress
+from nimbusd.worker.progress import Progress, SharedPulse
 
 durations = st.lists(st.floats(1e-6, 1e4), min_size=1, max_size=300)
 
@@ -113,3 +113,21 @@ def test_a_beat_does_not_put_off_a_promise_or_end_a_rest() -> None:
     progress.rest()
     progress.beat()
     assert line.working().deadline_ns == 0
+
+
+def test_of_several_writer_threads_the_one_that_must_beat_first_is_shown() -> None:
+    line, clock = HeartbeatPage.create(1).line(FIRST_WORKER), Clock()
+    shared, deadlines = SharedPulse(line.store), Deadlines(10.0)
+    first, second = Progress(shared.part(), clock), Progress(shared.part(), clock)
+    first.begin("store", deadlines, familiar=False)
+    firsts = line.storing().deadline_ns
+    clock.pass_s(4.0)
+    second.begin("store", deadlines, familiar=False)
+    assert line.storing().deadline_ns == firsts, "the second one's beats do not hide a first one that hangs"
+    first.beat()
+    second.beat()
+    assert line.storing().deadline_ns == clock.ns + 10 * 10**9
+    first.rest()
+    assert line.storing().deadline_ns == clock.ns + 10 * 10**9
+    second.rest()
+    assert line.storing().deadline_ns == 0

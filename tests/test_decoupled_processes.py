@@ -33,6 +33,20 @@ def test_every_mode_publishes_the_same(tmp_path: Path, fused: str, mode: str, wo
     assert all({"load", "plan", "render", "store"} <= set(spent) for spent in timings)
 
 
+@pytest.mark.parametrize("mode", ["fused", "decoupled"])
+def test_several_writer_threads_store_at_once_and_one_that_hangs_is_seen_beside_the_others(
+    tmp_path: Path, fused: str, mode: str
+) -> None:
+    job = write_job(tmp_path, mode=mode, writers=3)
+    changes = ["pipeline.store.component=tests.faulty_components:CrowdedWriter"]
+    changes += [f"pipeline.store.args.folder={tmp_path / 'crowd'}"]
+    status, events = run(job, "--workers", "2", *[part for change in changes for part in ("--set", change)])
+    assert status == 0
+    assert {event["reason"] for event in events if event["event"] == "attempt_lost"} == {"hang"}
+    assert dataset(tmp_path) == fused
+    assert (tmp_path / "crowd" / "met").exists(), "two threads of a process stored at the same time"
+
+
 @pytest.mark.parametrize("kind", ["hang", "segfault", "exit", "raise"])
 def test_a_renderer_that_fails_loses_nothing_and_plans_nothing_twice(tmp_path: Path, fused: str, kind: str) -> None:
     faulty = {"component": "tests.toy:FaultyRenderer", "args": {"kind": kind, "marks": str(tmp_path / "marks")}}

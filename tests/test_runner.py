@@ -57,9 +57,9 @@ def request(index: int, scene: str = "a") -> EpisodeRequest:
     return EpisodeRequest("j", scene, index)
 
 
-@pytest.mark.parametrize("pending", [0, 1, 3])
-def test_every_request_comes_out_once_with_its_piece(tmp_path: Path, pending: int) -> None:
-    episodes = list(chain(pipeline(), [request(i) for i in range(5)], tmp_path, pending=pending))
+@pytest.mark.parametrize("writers", [0, 1, 3])
+def test_every_request_comes_out_once_with_its_piece(tmp_path: Path, writers: int) -> None:
+    episodes = list(chain(pipeline(), [request(i) for i in range(5)], tmp_path, writers=writers))
     assert [episode.request.index for episode in episodes] == list(range(5))
     assert all(episode.piece is not None and episode.observation is None for episode in episodes)
     assert set(episodes[0].timings_s) == {"load", "randomize", "plan", "render", "store"}
@@ -73,7 +73,7 @@ def test_nothing_is_pulled_before_it_is_asked_for(tmp_path: Path) -> None:
             pulled.append(index)
             yield request(index)
 
-    episodes = chain(pipeline(), requests(), tmp_path, pending=0)
+    episodes = chain(pipeline(), requests(), tmp_path, writers=0)
     assert pulled == []
     next(episodes)
     assert pulled == [0]
@@ -206,6 +206,6 @@ def test_storing_overlaps_the_next_render_and_is_reported_when_durable(tmp_path:
         stored.append(episode.request.index)
 
     made = pipeline(writer=SlowWriter(ComponentArgs()))
-    episodes = list(chain(made, [request(0), request(1)], tmp_path, pending=1, seen=seen, stored=report))
+    episodes = list(chain(made, [request(0), request(1)], tmp_path, writers=1, seen=seen, stored=report))
     assert stored == [0, 1]
     assert all(episode.failure is None for episode in episodes)

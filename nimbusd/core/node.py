@@ -141,8 +141,8 @@ class NodeMachine:
                 return self._revoke(fact, now)
             case Acknowledge():
                 return self._acknowledged(fact)
-            case JobKnown(job, mode, planners):
-                self._staff.job_known(job, mode, planners)
+            case JobKnown(job, mode, planners, writers):
+                self._staff.job_known(job, mode, planners, writers)
             case WorkerWaits(worker, renders):
                 self._staff.workers[worker] = Worker(renders)
             case WorkerPulls(worker, credit):

@@ -25,12 +25,13 @@ from nimbusd.core.split import Mode, Role
 @dataclass(frozen=True, slots=True)
 class JobKnown:
     """What a job asks of the nodes that it runs on. planners: that many slots plan in decoupled mode, whatever is
-    measured; None: as many as give the highest throughput.
+    measured; None: as many as give the highest throughput. writers: threads of each renderer that store.
     """
 
     job: JobId
     mode: Mode
     planners: int | None = None
+    writers: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,8 @@ class Pace:
         self._good = Mean()
         self._render = Mean()
         self._store = Mean()
+        self.writers = 1
+        """Threads of a renderer that store."""
         self._stored_at: deque[float] = deque(maxlen=_MOST_TIMES)
         self._at_it = 0, 0
         self._means: tuple[float, ...] = (0.0, 0.0, 0.0)
@@ -59,7 +61,7 @@ class Pace:
         """
         if self._plan.count < ENOUGH or self._render.count < ENOUGH:
             return None
-        return Latency(self._plan.value, max(self._render.value, self._store.value), self._good.value)
+        return Latency(self._plan.value, max(self._render.value, self._store.value / self.writers), self._good.value)
 
     def means_s(self) -> tuple[float, float, float]:
         """Seconds to plan, to render and to store an episode; 0 where nothing is known."""

@@ -51,9 +51,9 @@ class Pipeline:
     _catching_up: bool = False
     _changed_at: float = -math.inf
 
-    def ask(self, mode: Mode, planners: int | None) -> None:
+    def ask(self, mode: Mode, planners: int | None, writers: int) -> None:
         """What the job wants."""
-        self.asked, self.fixed = mode, planners
+        self.asked, self.fixed, self.pace.writers = mode, planners, writers
         if mode is not Mode.AUTO:
             self.mode = mode
 

@@ -80,9 +80,9 @@ class Staff:
 
     # --- what is told ---
 
-    def job_known(self, job: JobId, mode: Mode, planners: int | None = None) -> None:
+    def job_known(self, job: JobId, mode: Mode, planners: int | None, writers: int) -> None:
         """What a job asks for. Jobs of which nothing was said run as AUTO. planners: a fixed number of them."""
-        self._pipeline(job).ask(mode, planners)
+        self._pipeline(job).ask(mode, planners, writers)
 
     def pace(self, job: JobId) -> Pace:
         """The measurements of a job."""

@@ -28,6 +28,12 @@ from nimbusd.stages.runner import Pipeline
 
 M = TypeVar("M", bound=ComponentArgs)
 
+_NOT_WHAT = (
+    *("output", "scenes_root", "workers", "mode", "planners", "writers"),
+    *("limits", "max_tries_per_episode"),
+)
+"""What says where, how and how long episodes are made, not which."""
+
 
 @dataclass(frozen=True, slots=True)
 class StageSpec:
@@ -60,6 +66,7 @@ class Job:
     stages: Mapping[Kind, StageSpec]
     mode: Mode = Mode.AUTO
     planners: int | None = None
+    writers: int = 1
     limits: Limits = field(default_factory=Limits)
 
     @cached_property
@@ -146,6 +153,7 @@ class Job:
             "workers": self.workers,
             "mode": self.mode.value,
             "planners": self.planners,
+            "writers": self.writers,
             "stages": {kind: asdict(spec) for kind, spec in self.stages.items()},
             "limits": self.limits.model_dump(mode="json"),
         }
@@ -170,7 +178,7 @@ class Job:
         Where files lie (output, scenes_root), how much is run at once and when to give up are not part of it.
         """
         values = self.to_dict()
-        for key in ("output", "scenes_root", "workers", "mode", "planners", "limits", "max_tries_per_episode"):
+        for key in _NOT_WHAT:
             del values[key]
         return hashlib.sha256(orjson.dumps(values, option=orjson.OPT_SORT_KEYS)).hexdigest()
 

@@ -76,7 +76,8 @@ class JobFile(_Section):
     file's folder, which is also the default. scenes: entries of the loader's scene_model, each may have
     `count`. workers: compute processes; None lets the node decide. mode: whether one process
     plans and renders an episode (fused) or two do (decoupled); auto: what is measured to be faster.
-    planners: of a node's compute workers so many plan in decoupled mode; None: as is measured to be best. exact: plans
+    planners: of a node's compute workers so many plan in decoupled mode; None: as is measured to be best.
+    writers: threads of each renderer that store. exact: plans
     that fail are replaced by the next episode indexes until `episodes_per_scene` succeed, at most
     `max_tries_per_episode` times as many. randomize_every: 0 randomizes each scene once; N makes a new variant every
     N indexes.
@@ -94,5 +95,6 @@ class JobFile(_Section):
     workers: int | None = Field(default=None, ge=1)
     mode: Mode = Mode.AUTO
     planners: int | None = Field(default=None, ge=1)
+    writers: int = Field(default=1, ge=1, le=16)
     pipeline: Pipeline
     limits: Limits = Field(default_factory=Limits)

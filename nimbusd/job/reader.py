@@ -73,6 +73,7 @@ def load_job(path: Path, *, output: Path | None = None, overrides: Iterable[str]
         workers=file.workers,
         mode=file.mode,
         planners=file.planners,
+        writers=file.writers,
         stages=stages,
         limits=file.limits,
     )

@@ -82,7 +82,7 @@ class Attempt:
                 "nimbusd": __version__,
                 "started_unix_s": time.time(),
             },
-            pending=0,
+            writers=0,
             seen=self._stage_began,
         )
         try:

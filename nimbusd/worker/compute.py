@@ -13,6 +13,7 @@ import logging
 import os
 import platform
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -36,7 +37,7 @@ from nimbusd.transport import messages as m
 from nimbusd.worker import faults
 from nimbusd.worker.link import DaemonLink
 from nimbusd.worker.memory import own_gpu_bytes, own_rss_bytes
-from nimbusd.worker.progress import Progress
+from nimbusd.worker.progress import Progress, SharedPulse
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +59,8 @@ class ComputeWorker:
         self._link = link
         self._line = line
         self._working = Progress(line.work)
-        self._storing = Progress(line.store)
+        self._stores = SharedPulse(line.store)
+        self._storing: dict[int, Progress] = {}
         self._start_timeout_s = start_timeout_s
         self._wait_s = WAIT_S
         self._slot = slot
@@ -67,7 +69,8 @@ class ComputeWorker:
         self._current: m.Lease | None = None
         self._lease_of: dict[tuple[str, int, int], m.Lease] = {}
         self._stage = ""
-        self._stored: m.EpisodeRef | None = None
+        self._stored: dict[int, m.EpisodeRef] = {}
+        """What each writer thread is at."""
         self._last_beat = 0.0
         self._familiar: tuple[str, int] | None = None
 
@@ -145,6 +148,7 @@ class ComputeWorker:
             scene_config=scene_config,
             output=output,
             context=context,
+            writers=job.writers,
             stored=self._report,
             seen=self._stage_began,
             waits=self._wait_for_writer,
@@ -220,9 +224,12 @@ class ComputeWorker:
     def _stage_began(self, stage: str, episode: Episode) -> None:
         request = episode.request
         first = request.attempt == 1  # what was perhaps killed too soon has all its time at the next attempt
-        if stage == "store":  # in the writer thread: it overlaps the next episode, whose stage is the one to show
-            self._stored = self._ref(episode)
-            self._storing.begin(stage, self._deadlines, first)
+        if stage == "store":  # in a writer thread: it overlaps the next episode, whose stage is the one to show
+            thread = threading.get_ident()
+            self._stored[thread] = self._ref(episode)
+            if thread not in self._storing:
+                self._storing[thread] = Progress(self._stores.part())
+            self._storing[thread].begin(stage, self._deadlines, first)
         else:
             self._stage = stage
             self._working.begin(stage, self._deadlines, first and self._familiar == (request.scene, request.variant))
@@ -244,8 +251,9 @@ class ComputeWorker:
         self._tell_beat(None if self._current is None else self._current.episode, self._stage)
 
     def _store_beat(self) -> None:
-        self._storing.beat()
-        self._tell_beat(self._stored, "store")
+        thread = threading.get_ident()
+        self._storing[thread].beat()
+        self._tell_beat(self._stored.get(thread), "store")
 
     def _tell_beat(self, ref: m.EpisodeRef | None, stage: str) -> None:
         now = time.monotonic()
@@ -266,11 +274,12 @@ class ComputeWorker:
         del self._lease_of[request.scene, request.index, request.attempt]
 
     def _report(self, episode: Episode) -> None:
-        """Tell the daemon how an episode ended. Called from the writer thread, or ours if it failed before."""
+        """Tell the daemon how an episode ended. Called from a writer thread, or ours if it failed before."""
         self._tell_end(episode)
         if "store" in episode.timings_s:
-            self._stored = None
-            self._storing.rest()
+            thread = threading.get_ident()
+            del self._stored[thread]
+            self._storing[thread].rest()
 
     def _measure(self) -> None:
         self._link.send(m.Measured(self._slot, own_rss_bytes(), own_gpu_bytes()))

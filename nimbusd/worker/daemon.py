@@ -193,7 +193,7 @@ class Node:
                     return
                 self._entries[LeaseId(lease)] = message.entry
                 known = self._jobs[JobId(job)]
-                self._fact(n.JobKnown(JobId(job), known.mode, known.planners))
+                self._fact(n.JobKnown(JobId(job), known.mode, known.planners, known.writers))
                 self._fact(wire.fact_from_master(message, self._name))
             case c.Revoke() | c.Ack():
                 fact = wire.fact_from_master(message, self._name)

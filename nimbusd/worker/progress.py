@@ -1,12 +1,63 @@
-"""How a compute worker shows its progress on the heartbeat page: each working thread for itself."""
+"""How a compute worker shows its progress on the heartbeat page: the working thread, and the writer threads."""
 
 from __future__ import annotations
 
+import itertools
+import threading
 import time
 from collections.abc import Callable
+from typing import Protocol
 
 from nimbusd.core.deadlines import Deadlines
-from nimbusd.supervisor.page import Pulse
+
+
+class Owes(Protocol):
+    """Where promises are made known: a `Pulse`, or a part of one."""
+
+    def owe(self, stage: str, allowance_s: float, now_ns: int) -> None:
+        """I am in `stage`, and beat again within `allowance_s` from `now_ns`."""
+
+    def rest(self) -> None:
+        """I owe nothing."""
+
+
+class SharedPulse:
+    """One pulse for several threads: it shows the promise that must be kept first."""
+
+    def __init__(self, pulse: Owes) -> None:
+        self._pulse = pulse
+        self._lock = threading.Lock()
+        self._owed: dict[int, tuple[float, str, float, int]] = {}
+        self._parts = itertools.count()
+
+    def part(self) -> Owes:
+        """A new thread's part of it."""
+        return _Part(self, next(self._parts))
+
+    def set(self, part: int, owed: tuple[str, float, int] | None) -> None:
+        """What a part owes from now on: (stage, allowance_s, now_ns); None: nothing."""
+        with self._lock:
+            if owed is None:
+                self._owed.pop(part, None)
+            else:
+                self._owed[part] = (owed[2] + owed[1] * 1e9, *owed)
+            if self._owed:
+                _, stage, allowance_s, since_ns = min(self._owed.values())
+                self._pulse.owe(stage, allowance_s, since_ns)
+            else:
+                self._pulse.rest()
+
+
+class _Part:
+    def __init__(self, whole: SharedPulse, number: int) -> None:
+        self._whole = whole
+        self._number = number
+
+    def owe(self, stage: str, allowance_s: float, now_ns: int) -> None:
+        self._whole.set(self._number, (stage, allowance_s, now_ns))
+
+    def rest(self) -> None:
+        self._whole.set(self._number, None)
 
 
 class Progress:
@@ -15,7 +66,7 @@ class Progress:
     What a thread waits for is no silence of its own: `rest` when another thread must act first.
     """
 
-    def __init__(self, pulse: Pulse, clock_ns: Callable[[], int] = time.monotonic_ns) -> None:
+    def __init__(self, pulse: Owes, clock_ns: Callable[[], int] = time.monotonic_ns) -> None:
         self._pulse = pulse
         self._clock_ns = clock_ns
         self._stage = ""
