@@ -184,13 +184,6 @@ def test_an_order_is_met_once_however_many_come_for_it(tmp_path: Path) -> None:
     assert sorted(taken) == list(range(20))
 
 
-def test_orders_can_be_taken_back(tmp_path: Path) -> None:
-    faults.place_order(tmp_path, faults.Order(1, "exit", "plan", 0))
-    assert faults.orders_waiting(tmp_path) == 1
-    faults.withdraw_orders(tmp_path)
-    assert faults.orders_waiting(tmp_path) == 0
-
-
 def test_nothing_is_armed_where_no_chaos_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(faults.ENVIRON, raising=False)
     write = os.write

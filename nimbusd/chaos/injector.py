@@ -16,7 +16,7 @@ from nimbusd.chaos.cluster import Cluster
 from nimbusd.chaos.plan import IN_WORKERS, Fault, Kind
 from nimbusd.chaos.proxy import DroppingProxy
 from nimbusd.chaos.recovery import Hit, WorkDone
-from nimbusd.worker.faults import JOURNAL, Order, orders_waiting, place_order, withdraw_orders
+from nimbusd.worker.faults import JOURNAL, Order, orders_waiting, place_order
 
 T = TypeVar("T")
 
@@ -172,10 +172,6 @@ class Injector:
     def waiting(self) -> int:
         """Faults that no compute worker has met yet."""
         return orders_waiting(self._faults)
-
-    def withdraw(self) -> None:
-        """Take back the faults that no compute worker has met yet."""
-        withdraw_orders(self._faults)
 
     def _heal(self, name: str) -> Hit:
         _, fault = self._heal_at.pop(name)

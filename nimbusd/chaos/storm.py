@@ -35,8 +35,8 @@ MOST_ATTEMPTS = 100_000
 _LOOK_S = 0.05
 _ASK_S = 0.5
 _QUIET_S = 30.0
-_STUCK_S = 600.0
-"""A job that has committed nothing for so long, and met no fault, never will."""
+_STUCK_S = 400.0
+"""A job that has committed nothing for so long, and met no fault, never will: longer than a worker may start."""
 
 
 class ChaosFailed(NimbusError):
@@ -82,7 +82,7 @@ class Storm:
     """
 
     def __init__(self, job: Job, settings: StormSettings, folder: Path, see: Callable[[Progress], None]) -> None:
-        limits = job.limits.model_copy(update={"attempts": MOST_ATTEMPTS, "episode_timeout_s": None})
+        limits = job.limits.model_copy(update={"attempts": MOST_ATTEMPTS})
         if settings.beat_timeout_s is not None:
             own = {"beat_timeout_s": settings.beat_timeout_s, "stage_timeout_s": StageTimeouts()}
             limits = limits.model_copy(update=own)
@@ -103,7 +103,7 @@ class Storm:
         self._expected: Columns | None = None
         self._job = self._template
         self._last_hit_at = self._began
-        self._interrupted = False
+        self._interrupted = self._stuck = False
 
     def run(self) -> Verdict:
         """Run jobs until there were enough faults, or until KeyboardInterrupt, which gives up the job that runs.
@@ -130,7 +130,7 @@ class Storm:
                     self._run_calm()
                 self._next_at = time.monotonic()
                 self._fault = next(self._plan)
-                while self._injected < settings.count:
+                while self._injected < settings.count and not self._stuck:
                     self._run_stormy(f"{self._template.name}-{self._figures.jobs}")
             except KeyboardInterrupt:
                 self._interrupted = True
@@ -192,7 +192,8 @@ class Storm:
                 if summary.state in ENDED:
                     return summary.state
             if now - self._last_hit_at > _STUCK_S:
-                return "stuck"
+                self._stuck = True
+                return f"stuck: nothing was committed for {_STUCK_S:g} s"
 
     def _wait_until_quiet(self, job: Job) -> None:
         """What is in a node's hands at the end of a job is put away; until then it may lie about."""

@@ -22,6 +22,7 @@ from nimbusd.chaos.storm import Progress, Storm, StormSettings
 from nimbusd.chaos.verdict import Verdict
 from nimbusd.cli import tables
 from nimbusd.job import Job, JobError, check_job, load_job
+from nimbusd.stages.errors import NimbusError
 
 NOT_OK, USAGE, INTERRUPTED = 1, 2, 130
 _BEAT_TIMEOUT = "limits.beat_timeout_s"
@@ -93,6 +94,9 @@ def chaos(
     try:
         with display:
             verdict = Storm(checked, settings, folder, display.see).run()
+    except NimbusError:
+        click.echo(f"what there is lies in {folder}", err=True)
+        raise
     except KeyboardInterrupt:  # before there was a cluster, or while it was taken down
         sys.exit(INTERRUPTED)
     kept = keep or not verdict.ok

@@ -58,13 +58,6 @@ def orders_waiting(folder: Path) -> int:
     return sum(1 for stage in METHODS for _ in (folder / stage).glob("*"))
 
 
-def withdraw_orders(folder: Path) -> None:
-    """Take back the faults that no worker has met yet."""
-    for stage in METHODS:
-        for token in (folder / stage).glob("*"):
-            token.unlink(missing_ok=True)  # it may be taken just now
-
-
 def arm(components: Mapping[str, Any], worker: str) -> None:
     """Have a worker's components act out what is ordered. Does nothing where no chaos is.
 
