@@ -173,19 +173,21 @@ class Staff:
         """Roles as the measurements want them, and work for everybody who can take some."""
         orders: list[NodeOrder] = []
         for job, pipeline in self._pipelines.items():
-            busy = [k.role for k in self.workers.values() if k.job == job and k.given]
-            planning = sum(role is Role.PLAN for role in busy)
+            mine = {worker: known for worker, known in self.workers.items() if known.job == job}
+            busy = [known.role for known in mine.values() if known.given]
+            planning = busy.count(Role.PLAN)
             pipeline.pace.observe(planning, len(busy) - planning, now)
-            orders += self._adapt(job, pipeline, now)
+            alike = not self._plan_only and pipeline.mode is Mode.FUSED  # where all slots are, no mode is better
+            if not alike or any(known.role is not Role.FUSED for known in mine.values()):
+                orders += self._adapt(job, pipeline, mine, now)
         if self._leases.waiting() or len(self._backlog):
             orders += self._feed()
         return orders
 
     # --- roles ---
 
-    def _adapt(self, job: JobId, pipeline: Pipeline, now: float) -> list[NodeOrder]:
+    def _adapt(self, job: JobId, pipeline: Pipeline, mine: dict[WorkerId, Worker], now: float) -> list[NodeOrder]:
         """Choose the mode and the number of planners anew, and recall who stands in the way."""
-        mine = {worker: known for worker, known in self.workers.items() if known.job == job}
         situation = Situation(
             places=Places(self._flexible(job), self._plan_only),
             waiting=self._leases.waiting(job),
