@@ -25,12 +25,13 @@ from nimbusd.core.split import Mode, Role
 @dataclass(frozen=True, slots=True)
 class JobKnown:
     """What a job asks of the nodes that it runs on. planners: that many slots plan in decoupled mode, whatever is
-    measured; None: as many as give the highest throughput.
+    measured; None: as many as give the highest throughput. recycle_growth_bytes: see RecycleLimits.growth_bytes.
     """
 
     job: JobId
     mode: Mode
     planners: int | None = None
+    recycle_growth_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,9 +205,12 @@ class MakeEpisode:
 
 @dataclass(frozen=True, slots=True)
 class RecallWorker:
-    """Have the worker finish what it has begun and leave: its slot is wanted for another job."""
+    """Have the worker finish what it has begun and leave: its slot is wanted for another job or role, or it has grown
+    too large. why: in words, where it is the worker's own fault.
+    """
 
     worker: WorkerId
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from nimbusd.core.backlog import Plan
 from nimbusd.core.episodes import JobId, LeaseId, NodeId, WorkerId
 from nimbusd.core.facts import Acknowledge, HeartbeatSeen, StoredPiece
 from nimbusd.core.node import NodeMachine
+from nimbusd.core.recycle import MB
 from nimbusd.core.spares import KillSpare, StartSpare, is_spare
 from nimbusd.job import Job
 from nimbusd.stages.errors import NimbusError, first_of
@@ -199,7 +200,9 @@ class Node:
                     return
                 self._entries[LeaseId(lease)] = message.entry
                 known = self._jobs[JobId(job)]
-                self._fact(n.JobKnown(JobId(job), known.mode, known.planners))
+                growth_mb = known.limits.recycle_growth_mb
+                growth_bytes = None if growth_mb is None else int(growth_mb * MB)
+                self._fact(n.JobKnown(JobId(job), known.mode, known.planners, growth_bytes))
                 self._fact(wire.fact_from_master(message, self._name))
             case c.Revoke() | c.Ack():
                 fact = wire.fact_from_master(message, self._name)
@@ -382,7 +385,9 @@ class Node:
                     return
                 plans = (str(self._folders.memory), str(self._folders.disk))
                 await self._send(worker, m.Welcome(spec.to_dict(), str(spec.output), role.value, plans))
-            case n.RecallWorker(worker):
+            case n.RecallWorker(worker, why):
+                if why:
+                    log.info("worker %s makes room for a new one: %s", worker, why)
                 self._pool.handle(pool.LeaveAsked(worker), self._clock())
                 await self._send(worker, m.Drain())
             case n.StopWorker(worker, why):
