@@ -17,6 +17,7 @@ import uvloop
 from nimbusd import __version__
 from nimbusd.config import ConfigError, MasterConfig, WorkerConfig, read_config
 from nimbusd.notify import Notifier
+from nimbusd.slot_options import slot_options
 from nimbusd.stages.errors import NimbusError
 from nimbusd.transport.errors import TransportError
 
@@ -61,7 +62,7 @@ def master(
 @_STATE
 @click.option("--master", metavar="ADDRESS", help="The master [default: the one that was joined].")
 @click.option("--name", help="Name of this node, unique in the cluster [default: the host's].")
-@click.option("--workers", type=click.IntRange(1, 256), help="Compute workers [default: one per core, at most 8].")
+@slot_options
 @click.option(
     "--join",
     "token",
@@ -77,6 +78,9 @@ def worker(
     master: str | None,
     name: str | None,
     workers: int | None,
+    gpus: tuple[int, ...] | None,
+    slots_per_gpu: int | None,
+    spares: int | None,
     token: str | None,
     verbose: bool,
 ) -> None:
@@ -87,7 +91,8 @@ def worker(
     Examples: nimbusd worker --join nimbus1.hKdhZGRy…   |   nimbusd worker --master tcp://127.0.0.1:7600
     """
     _log(verbose)
-    settings = read_config(WorkerConfig, config, "worker", state=state, master=master, name=name, workers=workers)
+    slots = {"workers": workers, "gpus": gpus, "slots_per_gpu": slots_per_gpu, "spares": spares}
+    settings = read_config(WorkerConfig, config, "worker", state=state, master=master, name=name, **slots)
     uvloop.run(_worker(settings, token))
 
 

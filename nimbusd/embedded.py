@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 
 from nimbusd import events
+from nimbusd.config import MEMORY_SHARE
 from nimbusd.core.episodes import JobId, JobRow, NodeId
 from nimbusd.core.facts import DrainAsked, NodeLeft
 from nimbusd.core.nodes import EXPECTED
@@ -24,6 +25,7 @@ from nimbusd.master.output import claim_output, ledger_path
 from nimbusd.stages.errors import NimbusError, first_of
 from nimbusd.transport import control as c
 from nimbusd.worker.daemon import Node
+from nimbusd.worker.memory import node_memory
 from nimbusd.worker.slots import Slot
 
 NODE = "local"
@@ -32,8 +34,9 @@ NODE = "local"
 class JobRun:
     """One run of a job on this machine, from the ledger as it stands to the published dataset.
 
-    slots: where compute workers run. watch: is told what happens. retry_quarantined: give episodes that were
-    set aside another chance. `drain()` and `kill()` may be called from the event loop's thread at any time.
+    slots: where compute workers run. watch: is told what happens. spares: processes to keep warm for slots that lose
+    their worker. retry_quarantined: give episodes that were set aside another chance. `drain()` and `kill()` may be
+    called from the event loop's thread at any time.
     """
 
     def __init__(
@@ -42,12 +45,14 @@ class JobRun:
         slots: tuple[Slot, ...],
         watch: events.Watcher,
         *,
+        spares: int = 0,
         retry_quarantined: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._job = job
         self._name = JobId(job.name)
         self._slots = slots
+        self._spares = spares
         self._tell = watch
         self._retry_quarantined = retry_quarantined
         self._clock = clock
@@ -101,7 +106,16 @@ class JobRun:
         if self._name not in self._master.scheduler.tasks.jobs:
             await self._over.wait()
             return
-        self._node = Node(NODE, self._slots, _Wire(self._to_master), self._tell, clock=self._clock)
+        memory_bytes = int(MEMORY_SHARE * node_memory().limit_bytes)
+        self._node = Node(
+            NODE,
+            self._slots,
+            _Wire(self._to_master),
+            self._tell,
+            memory_bytes=memory_bytes,
+            spares=self._spares,
+            clock=self._clock,
+        )
         self._node.say_hello()
         working = group.create_task(self._node.run())
         await self._over.wait()

@@ -151,6 +151,18 @@ Watcher: TypeAlias = Callable[[Event], None]
 
 
 def to_json(event: Event) -> dict[str, Any]:
-    """An event as JSON values: its fields, its type in snake_case as `event`, and the time in Unix seconds."""
+    """An event as JSON values: its fields, its type in snake_case as `event`, and the time in Unix seconds.
+
+    Seconds are rounded to microseconds.
+    """
     name = "".join(f"_{c.lower()}" if c.isupper() and i else c.lower() for i, c in enumerate(type(event).__name__))
-    return {"event": name, "time": time.time(), **dataclasses.asdict(event)}
+    told = {"event": name, "time": time.time(), **dataclasses.asdict(event)}
+    return {key: _rounded(value) for key, value in told.items()}
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return round(value, 6)
+    if isinstance(value, Mapping):
+        return {key: _rounded(inner) for key, inner in value.items()}
+    return value

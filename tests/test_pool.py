@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nimbusd.core.episodes import WorkerId
+from nimbusd.core.episodes import JobId, WorkerId
 from nimbusd.core.pool import (
     BeatSeen,
     EpisodeBegan,
@@ -24,14 +24,14 @@ from nimbusd.core.pool import (
     WorkerReady,
 )
 
-W = WorkerId("cpu:0#1")
+W, JOB = WorkerId("cpu:0#1"), JobId("j")
 
 
 def ready_pool(episode_timeout_s: float | None = None) -> WorkerPool:
     pool = WorkerPool(["cpu:0"], start_timeout_s=60.0)
     assert pool.start(0.0) == [SpawnWorker("cpu:0", W, 0.0)]
     pool.handle(WorkerIntroduced(W), 0.5)
-    pool.handle(JobAssigned(W, beat_timeout_s=10.0, episode_timeout_s=episode_timeout_s), 0.5)
+    pool.handle(JobAssigned(W, JOB, beat_timeout_s=10.0, episode_timeout_s=episode_timeout_s), 0.5)
     pool.handle(WorkerReady(W), 1.0)
     return pool
 
@@ -73,7 +73,7 @@ def test_a_worker_that_waits_for_a_job_owes_nothing() -> None:
     pool.start(0.0)
     pool.handle(WorkerIntroduced(W), 5.0)
     assert killed(pool.handle(TimePassed(), 1e6)) == []
-    pool.handle(JobAssigned(W, beat_timeout_s=10.0, episode_timeout_s=None), 1e6)
+    pool.handle(JobAssigned(W, JOB, beat_timeout_s=10.0, episode_timeout_s=None), 1e6)
     assert killed(pool.handle(TimePassed(), 1e6 + 61.0)) == [W]
 
 

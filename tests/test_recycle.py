@@ -5,7 +5,12 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nimbusd.core import node_facts as n
+from nimbusd.core.episodes import JobId, LeaseId, NodeId, Span, WorkerId
+from nimbusd.core.facts import GrantLease
+from nimbusd.core.node import NodeMachine
 from nimbusd.core.recycle import LASTING, LEAST_GROWTH_BYTES, MB, WARM_UP, WORTH_IT, RecycleLimits, WorkerMemory
+from nimbusd.core.split import Mode
 
 GB = 1 << 30
 
@@ -91,3 +96,20 @@ def test_beyond_its_share_a_worker_goes_exactly_if_it_was_once_so_much_smaller(t
     for number, now in enumerate(taken):
         smallest = min(taken[: number + 1])
         assert (memory.measured(now) is not None) == (now > share and now - smallest > WORTH_IT * smallest)
+
+
+def test_a_worker_that_has_grown_too_large_is_recalled_once_and_gets_nothing_more() -> None:
+    worker = WorkerId("cpu:0#1")
+    node = NodeMachine(NodeId("n"), "s", 1)
+    node.handle(n.JobKnown(JobId("j"), Mode.FUSED, recycle_growth_bytes=10 * MB), 0.0)
+    node.handle(n.WorkerWaits(worker), 0.0)
+    node.handle(GrantLease(NodeId("n"), LeaseId(1), JobId("j"), "a", 1, (Span(0, 40),)), 0.0)
+    node.settle(0.0)
+    orders: list[n.NodeOrder] = []
+    for index in range(WARM_UP + LASTING + 2):
+        node.handle(n.WorkerPulls(worker, 1), 1.0)
+        given = [order for order in node.settle(1.0) if isinstance(order, n.MakeEpisode)]
+        assert bool(given) == (not orders)
+        taken = GB if index < WARM_UP else GB + 11 * MB
+        orders += node.handle(n.WorkerMeasured(worker, taken), 1.0)
+    assert orders == [n.RecallWorker(worker, "memory: grown by 11 MB to 1035 MB")]

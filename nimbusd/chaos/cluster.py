@@ -60,10 +60,17 @@ class Cluster(AbstractContextManager["Cluster"]):
         return self.master
 
     def start_node(
-        self, name: str, *, workers: int = 1, master: str | None = None, env: Mapping[str, str] | None = None
+        self,
+        name: str,
+        *,
+        workers: int = 1,
+        spares: int = 0,
+        master: str | None = None,
+        env: Mapping[str, str] | None = None,
     ) -> Daemon:
         """Start a node; it connects by itself. master: another address than the master's own."""
-        options = ["--state", str(self.folder / name), "--name", name, "--workers", str(workers)]
+        options = ["--state", str(self.folder / name), "--name", name]
+        options += ["--workers", str(workers), "--spares", str(spares)]
         self.nodes[name] = self._start("worker", [*options, "--master", master or self.address], env or {}, name)
         return self.nodes[name]
 

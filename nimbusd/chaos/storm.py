@@ -201,7 +201,7 @@ class Storm:
         while time.monotonic() < ends:
             self._take_in()
             nodes = self._again(self._client.nodes)
-            at_work = any(node.episodes or node.running for node in nodes)
+            at_work = any(node.state != "lost" and (node.episodes or node.running) for node in nodes)
             if not at_work and len(pieces_of(job.output)) <= self._committed(job):
                 return
             time.sleep(_ASK_S)

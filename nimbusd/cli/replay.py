@@ -31,6 +31,7 @@ from nimbusd.replay import (
 from nimbusd.replay.attempt import STAGES
 
 AGAIN, OTHERWISE, DIFFERENT = 1, 5, 6
+_DEATHS = frozenset({"crash", "exit"})
 _HELP = (
     "Exit status: 0 it was made, equal to what is committed if anything is; 1 it failed again as recorded, or failed "
     "and nothing was on record; 5 it failed, but otherwise than recorded; 6 it came out different from what is "
@@ -212,6 +213,13 @@ def _judge_failure(recorded: Recorded, outcome: Outcome) -> Verdict:
     now = f"{outcome.stage}: {outcome.reason}"
     if (recorded.stage, recorded.reason) == (outcome.stage, outcome.reason):
         return Verdict("failed_again", f"failed again as recorded, {now}", AGAIN)
+    if (
+        recorded.reason == outcome.reason
+        and outcome.reason in _DEATHS
+        and _place(recorded.stage) < _place(outcome.stage)
+    ):
+        note = f"on record is {recorded.stage}, the last stage that its node had heard of"
+        return Verdict("failed_again", f"failed again as recorded, {now} ({note})", AGAIN)
     if recorded.reason:
         was = f"{recorded.stage}: {recorded.reason}"
         return Verdict("failed_otherwise", f"failed, but otherwise than recorded: {now} instead of {was}", OTHERWISE)

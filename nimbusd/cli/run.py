@@ -12,10 +12,12 @@ import click
 import uvloop
 
 from nimbusd.cli.progress import LiveProgress, Progress, make_progress
+from nimbusd.config import SLOTS_PER_GPU, SPARES, ConfigError
 from nimbusd.embedded import JobRun
 from nimbusd.events import JobEnded
 from nimbusd.job import Job, JobError, check_job, load_job
-from nimbusd.worker.slots import cpu_slots
+from nimbusd.slot_options import slot_options
+from nimbusd.worker.slots import Slot, discover
 
 EXIT_STATUS = {"complete": 0, "incomplete": 1, "stopped": 1, "interrupted": 130}
 
@@ -23,7 +25,7 @@ EXIT_STATUS = {"complete": 0, "incomplete": 1, "stopped": 1, "interrupted": 130}
 @click.command()
 @click.argument("job", type=click.Path(path_type=Path))
 @click.option("--output", type=click.Path(path_type=Path), help="Use this output folder instead of the job's.")
-@click.option("--workers", type=click.IntRange(1, 256), help="Compute workers [default: the job's, else one per core].")
+@slot_options
 @click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a value, e.g. scenes.0.path=a.glb."
 )
@@ -34,6 +36,9 @@ def run(
     job: Path,
     output: Path | None,
     workers: int | None,
+    gpus: tuple[int, ...] | None,
+    slots_per_gpu: int | None,
+    spares: int | None,
     overrides: tuple[str, ...],
     retry_quarantined: bool,
     as_json: bool,
@@ -48,9 +53,12 @@ def run(
     """
     logging.basicConfig(level=logging.INFO if verbose else logging.ERROR, format="%(levelname)s %(name)s: %(message)s")
     checked = _checked_job(job, output, overrides)
+    wanted = checked.workers if workers is None else workers
+    slots = _slots(wanted, SLOTS_PER_GPU if slots_per_gpu is None else slots_per_gpu, gpus)
     progress = make_progress(as_json)
+    kept = SPARES if spares is None else spares
     with progress:
-        ended = uvloop.run(_run(checked, workers or checked.workers, progress, retry_quarantined))
+        ended = uvloop.run(_run(checked, slots, kept, progress, retry_quarantined))
     progress.summarize(ended)
     sys.exit(EXIT_STATUS[ended.status])
 
@@ -70,8 +78,18 @@ def _checked_job(path: Path, output: Path | None, overrides: tuple[str, ...]) ->
     return loaded.job
 
 
-async def _run(job: Job, workers: int | None, progress: Progress | LiveProgress, retry_quarantined: bool) -> JobEnded:
-    job_run = JobRun(job, cpu_slots(workers), progress.see, retry_quarantined=retry_quarantined)
+def _slots(workers: int | None, slots_per_gpu: int, gpus: tuple[int, ...] | None) -> tuple[Slot, ...]:
+    try:
+        return discover(workers, slots_per_gpu, gpus)
+    except ConfigError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(2)
+
+
+async def _run(
+    job: Job, slots: tuple[Slot, ...], spares: int, progress: Progress | LiveProgress, retry_quarantined: bool
+) -> JobEnded:
+    job_run = JobRun(job, slots, progress.see, spares=spares, retry_quarantined=retry_quarantined)
     loop = asyncio.get_running_loop()
     asked = 0
 

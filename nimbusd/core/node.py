@@ -141,14 +141,14 @@ class NodeMachine:
                 return self._revoke(fact, now)
             case Acknowledge():
                 return self._acknowledged(fact)
-            case JobKnown(job, mode, planners, writers):
-                self._staff.job_known(job, mode, planners, writers)
+            case JobKnown():
+                self._staff.job_known(fact)
             case WorkerWaits(worker, renders):
                 self._staff.workers[worker] = Worker(renders)
             case WorkerPulls(worker, credit):
                 self._staff.pulls(worker, credit, now)
-            case WorkerMeasured(worker, rss_bytes):
-                self._staff.measured(worker, rss_bytes)
+            case WorkerMeasured(worker, rss_bytes, gpu_bytes):
+                return self._staff.measured(worker, rss_bytes, gpu_bytes)
             case EpisodeBegan(worker, lease, index, stage):
                 self._began(worker, lease, index, stage, now)
             case EpisodePlanned():

@@ -26,12 +26,14 @@ from nimbusd.core.split import Mode, Role
 class JobKnown:
     """What a job asks of the nodes that it runs on. planners: that many slots plan in decoupled mode, whatever is
     measured; None: as many as give the highest throughput. writers: threads of each renderer that store.
+    recycle_growth_bytes: see RecycleLimits.growth_bytes.
     """
 
     job: JobId
     mode: Mode
     planners: int | None = None
     writers: int = 1
+    recycle_growth_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,9 +207,12 @@ class MakeEpisode:
 
 @dataclass(frozen=True, slots=True)
 class RecallWorker:
-    """Have the worker finish what it has begun and leave: its slot is wanted for another job."""
+    """Have the worker finish what it has begun and leave: its slot is wanted for another job or role, or it has grown
+    too large. why: in words, where it is the worker's own fault.
+    """
 
     worker: WorkerId
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)

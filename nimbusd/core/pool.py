@@ -8,15 +8,20 @@ A worker owes a sign of life within a deadline: `start_timeout_s` from its spawn
 again from the job it is assigned until it is ready, `beat_timeout_s` of that job between beats while it has an
 episode, and the end of each episode within `episode_timeout_s`, where that is given. A worker that waits for a
 job or for work owes nothing.
+
+A slot that loses its worker gets a warm spare (core/spares.py) where there is one, which then is its next worker: it
+introduces itself by its new name, and owes what any other owes.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from nimbusd.core.episodes import WorkerId
+from nimbusd.core.episodes import JobId, WorkerId
+from nimbusd.core.spares import SpareOrder, Spares
 
 # --- facts ---
 
@@ -30,9 +35,10 @@ class WorkerIntroduced:
 
 @dataclass(frozen=True, slots=True)
 class JobAssigned:
-    """A worker was told its job, whose limits count from now on."""
+    """A worker is to be told its job, whose limits count from now on."""
 
     worker: WorkerId
+    job: JobId
     beat_timeout_s: float
     episode_timeout_s: float | None
 
@@ -108,6 +114,34 @@ class TimePassed:
 
 
 @dataclass(frozen=True, slots=True)
+class SpareIntroduced:
+    """A spare's process runs, and waits to be told what to prepare for."""
+
+    spare: WorkerId
+
+
+@dataclass(frozen=True, slots=True)
+class SpareWarm:
+    """A spare has imported what its job needs, and waits for a slot."""
+
+    spare: WorkerId
+
+
+@dataclass(frozen=True, slots=True)
+class SpareGone:
+    """A spare's process is gone."""
+
+    spare: WorkerId
+
+
+@dataclass(frozen=True, slots=True)
+class MemorySeen:
+    """So much of the node's memory is in use, by whomever."""
+
+    used_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class StopAsked:
     """Spawn nothing more. Workers leave by themselves; those that are still starting are killed."""
 
@@ -124,6 +158,10 @@ PoolFact: TypeAlias = (
     | WorkerKilled
     | WorkerExited
     | TimePassed
+    | SpareIntroduced
+    | SpareWarm
+    | SpareGone
+    | MemorySeen
     | StopAsked
 )
 
@@ -137,6 +175,30 @@ class SpawnWorker:
     slot: str
     worker: WorkerId
     not_before: float
+
+
+@dataclass(frozen=True, slots=True)
+class TakeSpare:
+    """A warm spare is the slot's worker from now on, by that name. If it has just died, one is started."""
+
+    slot: str
+    worker: WorkerId
+    spare: WorkerId
+
+
+@dataclass(frozen=True, slots=True)
+class PrepareSpare:
+    """Tell a spare what to prepare for."""
+
+    spare: WorkerId
+    job: JobId
+
+
+@dataclass(frozen=True, slots=True)
+class DismissWorker:
+    """Have a worker leave instead of telling it its job: what it was prepared for may not go along with that."""
+
+    worker: WorkerId
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +228,9 @@ class GiveUp:
     detail: str
 
 
-PoolOrder: TypeAlias = SpawnWorker | KillWorker | ReportLost | GiveUp
+PoolOrder: TypeAlias = (
+    SpawnWorker | TakeSpare | PrepareSpare | DismissWorker | KillWorker | ReportLost | GiveUp | SpareOrder
+)
 
 
 @dataclass(slots=True)
@@ -174,7 +238,13 @@ class _Slot:
     name: str
     worker: WorkerId
     generation: int = 0
+    starting: bool = True
+    """It has no worker that works, or that waits for a job."""
     ready: bool = False
+    job: JobId | None = None
+    """Of its worker, and of the one before until it has one."""
+    prepared: JobId | None = None
+    """What its worker was prepared for as a spare."""
     beat_timeout_s: float = 0.0
     episode_timeout_s: float | None = None
     deadline: float | None = None
@@ -192,6 +262,7 @@ class WorkerPool:
 
     A worker that dies before it was ever ready counts as a failed start; `most_failed_starts` of them in a
     row in one slot mean that something is wrong with the node, not with an episode.
+    spares, memory_bytes: how many warm spares to keep, and how much memory the node may use with them.
     """
 
     def __init__(
@@ -201,6 +272,8 @@ class WorkerPool:
         most_failed_starts: int = 3,
         backoff_s: float = 0.5,
         grace_s: float = 0.0,
+        spares: int = 0,
+        memory_bytes: int | None = None,
     ) -> None:
         self._slots = {name: _Slot(name, WorkerId(f"{name}#0")) for name in slots}
         self._start_timeout_s = start_timeout_s
@@ -208,6 +281,8 @@ class WorkerPool:
         self._backoff_s = backoff_s
         self._grace_s = grace_s
         self._stopping = False
+        # Its start and what it imports take as long as a worker's.
+        self._spares = Spares(spares, memory_bytes, 2 * start_timeout_s + grace_s)
 
     def start(self, now: float) -> list[PoolOrder]:
         """Spawn a worker in every slot."""
@@ -222,11 +297,9 @@ class WorkerPool:
         match fact:
             case WorkerIntroduced(worker):
                 if (slot := self._slot(worker)) is not None:
-                    slot.deadline = None
-            case JobAssigned(worker, beat_timeout_s, episode_timeout_s):
-                if (slot := self._slot(worker)) is not None:
-                    slot.beat_timeout_s, slot.episode_timeout_s = beat_timeout_s, episode_timeout_s
-                    slot.deadline = now + self._start_timeout_s
+                    slot.deadline, slot.starting = None, False
+            case JobAssigned(worker):
+                return self._assigned(fact, now)
             case LeaveAsked(worker):
                 if (slot := self._slot(worker)) is not None:
                     slot.leaving = True
@@ -236,7 +309,7 @@ class WorkerPool:
                     return [KillWorker(worker, why)]
             case WorkerReady(worker):
                 if (slot := self._slot(worker)) is not None:
-                    slot.ready, slot.deadline, slot.failed_starts = True, None, 0
+                    slot.ready, slot.deadline, slot.failed_starts, slot.starting = True, None, 0, False
             case LeaseSent(worker):
                 if (slot := self._slot(worker)) is not None and slot.deadline is None:
                     slot.deadline = now + slot.beat_timeout_s
@@ -254,20 +327,58 @@ class WorkerPool:
             case WorkerExited(worker, returncode):
                 return self._exited(worker, returncode, now)
             case TimePassed():
-                return self._overdue(now)
+                all_work = not any(slot.starting for slot in self._slots.values())
+                return [*self._overdue(now), *self._spares.settle(all_work, now)]
+            case SpareIntroduced(spare):
+                if (job := self._spares.job_of(spare)) is not None:
+                    return [PrepareSpare(spare, job)]
+            case SpareWarm(spare):
+                self._spares.is_warm(spare)
+            case SpareGone(spare):
+                self._spares.is_gone(spare, now)
+            case MemorySeen(used_bytes):
+                self._spares.memory_used(used_bytes)
             case StopAsked():
                 self._stopping = True
-                return self._kill_unready()
+                return [*self._kill_unready(), *self._spares.stop()]
         return []
 
     def _slot(self, worker: WorkerId) -> _Slot | None:
         slot = self._slots.get(worker.rpartition("#")[0])
         return slot if slot is not None and slot.worker == worker and slot.present else None
 
+    def _assigned(self, fact: JobAssigned, now: float) -> list[PoolOrder]:
+        slot = self._slot(fact.worker)
+        if slot is None:
+            return []
+        slot.job = fact.job
+        self._spares.want(self._main_job())
+        if slot.prepared not in (None, fact.job):
+            slot.leaving = slot.starting = True
+            return [DismissWorker(fact.worker)]
+        slot.beat_timeout_s, slot.episode_timeout_s = fact.beat_timeout_s, fact.episode_timeout_s
+        slot.deadline, slot.starting = now + self._start_timeout_s, True
+        return []
+
+    def _main_job(self) -> JobId | None:
+        """The job of most slots; of those that are equal, rather the one that spares are prepared for."""
+        counted = Counter(slot.job for slot in self._slots.values() if slot.job is not None)
+        return max(counted, key=lambda job: (counted[job], job == self._spares.job), default=None)
+
+    def _fill(self, slot: _Slot, now: float, delay_s: float) -> SpawnWorker | TakeSpare:
+        """The next worker of a slot: a warm spare, unless there is something wrong with starts."""
+        spawn = self._spawn(slot, now, delay_s)
+        spare = None if delay_s else self._spares.take(slot.job)
+        if spare is None:
+            return spawn
+        slot.prepared = slot.job
+        return TakeSpare(slot.name, slot.worker, spare)
+
     def _spawn(self, slot: _Slot, now: float, delay_s: float = 0.0) -> SpawnWorker:
         slot.generation += 1
         slot.worker = WorkerId(f"{slot.name}#{slot.generation}")
         slot.ready, slot.killed, slot.leaving, slot.present = False, None, False, True
+        slot.starting, slot.prepared = True, None
         slot.stack = slot.stage = ""
         slot.episode_deadline = None
         slot.deadline = now + delay_s + self._start_timeout_s
@@ -318,7 +429,7 @@ class WorkerPool:
             )
             return orders
         delay_s = self._backoff_s * 2 ** (slot.failed_starts - 1) if slot.failed_starts else 0.0
-        orders.append(self._spawn(slot, now, delay_s))
+        orders.append(self._fill(slot, now, delay_s))
         return orders
 
 

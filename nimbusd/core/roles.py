@@ -40,6 +40,7 @@ class Pipeline:
     """How a job runs on this node. mode: FUSED or DECOUPLED, as chosen now. planners: flexible slots that plan.
 
     asked, fixed: what the job says of the two. memory_bytes: what a worker of a role was seen to need.
+    recycle_growth_bytes: by how much it may grow, if the job says.
     """
 
     asked: Mode = Mode.AUTO
@@ -48,6 +49,7 @@ class Pipeline:
     planners: int = 1
     pace: Pace = field(default_factory=Pace)
     memory_bytes: dict[Role, int] = field(default_factory=dict)
+    recycle_growth_bytes: int | None = None
     _catching_up: bool = False
     _changed_at: float = -math.inf
 

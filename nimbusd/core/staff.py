@@ -15,8 +15,9 @@ from nimbusd.core.episodes import EpisodeKey, JobId, WorkerId
 from nimbusd.core.estimate import Mean
 from nimbusd.core.facts import PipelineSeen
 from nimbusd.core.held import HeldLease, HeldLeases
-from nimbusd.core.node_facts import AssignJob, MakeEpisode, NodeOrder, RecallWorker
+from nimbusd.core.node_facts import AssignJob, JobKnown, MakeEpisode, NodeOrder, RecallWorker
 from nimbusd.core.pace import Pace
+from nimbusd.core.recycle import RecycleLimits, WorkerMemory
 from nimbusd.core.roles import Pipeline, Situation
 from nimbusd.core.split import (
     Mode,
@@ -47,6 +48,7 @@ class Worker:
     recalled: bool = False
     unwanted: bool = False
     memory_bytes: int = 0
+    growth: WorkerMemory | None = None
 
     def is_wanted(self) -> bool:
         return not (self.recalled or self.unwanted)
@@ -80,9 +82,10 @@ class Staff:
 
     # --- what is told ---
 
-    def job_known(self, job: JobId, mode: Mode, planners: int | None, writers: int) -> None:
-        """What a job asks for. Jobs of which nothing was said run as AUTO. planners: a fixed number of them."""
-        self._pipeline(job).ask(mode, planners, writers)
+    def job_known(self, fact: JobKnown) -> None:
+        """What a job asks for. Jobs of which nothing was said run as AUTO."""
+        self._pipeline(fact.job).ask(fact.mode, fact.planners, fact.writers)
+        self._pipeline(fact.job).recycle_growth_bytes = fact.recycle_growth_bytes
 
     def pace(self, job: JobId) -> Pace:
         """The measurements of a job."""
@@ -95,13 +98,22 @@ class Staff:
             if (gone_at := self._gone_at.pop(_slot(worker), None)) is not None:
                 self._change.add(now - gone_at)
 
-    def measured(self, worker: WorkerId, memory_bytes: int) -> None:
-        """A worker's memory at the end of an episode."""
+    def measured(self, worker: WorkerId, memory_bytes: int, gpu_bytes: int = 0) -> list[NodeOrder]:
+        """A worker's memory at the end of an episode. One that has grown too large is recalled."""
         known = self.workers.get(worker)
-        if known is not None and known.job is not None:
-            known.memory_bytes = memory_bytes
-            needs = self._pipeline(known.job).memory_bytes
-            needs[known.role] = max(needs.get(known.role, 0), memory_bytes)
+        if known is None or known.job is None:
+            return []
+        known.memory_bytes = memory_bytes
+        pipeline = self._pipeline(known.job)
+        pipeline.memory_bytes[known.role] = max(pipeline.memory_bytes.get(known.role, 0), memory_bytes)
+        if known.growth is None:
+            share_bytes = (self._memory_bytes or 0) // self._slots
+            known.growth = WorkerMemory(RecycleLimits(pipeline.recycle_growth_bytes, share_bytes))
+        why = known.growth.measured(memory_bytes, gpu_bytes)
+        if why is None or not known.is_wanted():
+            return []
+        known.recalled = True
+        return [RecallWorker(worker, why)]
 
     def gone(self, worker: WorkerId, now: float) -> Worker | None:
         """A worker's process has ended: what it was."""

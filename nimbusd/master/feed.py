@@ -13,7 +13,7 @@ import orjson
 from nimbusd.events import Event, to_json
 
 KEPT = 20_000
-_CHUNK = 500
+_CHUNK = 250
 
 _Told: TypeAlias = dict[str, Any]
 
@@ -43,7 +43,7 @@ class Feed:
         self._next += 1
         if len(self._latest) >= 2 * self._chunk:
             chunk = [self._latest.popleft() for _ in range(self._chunk)]
-            self._old.append(zlib.compress(orjson.dumps(chunk), 1))
+            self._old.append(zlib.compress(orjson.dumps(chunk), 6))
 
     def since(self, cursor: str, job: str = "", most: int = 500) -> tuple[tuple[dict[str, Any], ...], str, int]:
         """(events, cursor to go on with, events that are gone). An empty cursor: from now on.

@@ -55,7 +55,8 @@ __all__ = [
 ]
 
 _BUSY_TIMEOUT_MS = 5_000
-_CACHE_KIB = 32_768
+_CACHE_KIB = 512
+"""Of a connection. Small: the system keeps the file's pages anyway, and a copy of our own grows with the history."""
 
 _SCENES = "INSERT INTO scene VALUES (?,?,?)"
 _EPISODES = (
@@ -102,7 +103,6 @@ class Ledger(LedgerReads):
             try:
                 db.execute("PRAGMA journal_mode = WAL")
                 db.execute("PRAGMA synchronous = FULL")
-                db.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
                 schema.bring_up_to_date(db, path)
                 query = "UPDATE about SET value = value + 1 WHERE key = 'epoch' RETURNING value"
                 ((epoch,),) = db.execute(query).fetchall()
@@ -306,6 +306,7 @@ def _connect(path: Path, mode: str) -> sqlite3.Connection:
         f"{path.absolute().as_uri()}?mode={mode}", uri=True, isolation_level=None, check_same_thread=False
     )
     db.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
+    db.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
     return db
 
 

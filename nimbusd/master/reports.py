@@ -37,9 +37,10 @@ class Reports:
         tasks = self._master.scheduler.tasks.jobs.get(row.job)
         if tasks is not None:
             return self._open_summary(row, tasks)
-        if row.job in self._master.open:  # all is settled, and it is being published
+        opened = self._master.open.get(row.job)
+        if opened is not None:  # all is settled, and it is being published; it may end while we read
             counts = await self._master.ledger.call(lambda ledger: ledger.totals(row.job))
-            if trouble := self._master.open[row.job].unpublished:
+            if trouble := opened.unpublished:
                 return self._summary(row, counts, state=JobState.PAUSED.value, why=trouble)
             return self._summary(row, counts, why="publishing")
         if (why := self._master.held_up.get(row.job)) is not None:

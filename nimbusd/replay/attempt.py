@@ -56,6 +56,7 @@ class Attempt:
             request["attempt"],
         )
         self._output = Path(request["output"])
+        self._fingerprint: str = request["fingerprint"]
         self._until: str = request["until"]
         self._device: str = request["device"]
         self._debugger: bool = request["debugger"]
@@ -75,7 +76,7 @@ class Attempt:
             scene_config=self._job.scene_config,
             output=self._output,
             context={
-                "job": {"name": self._job.name, "seed": self._job.seed, "fingerprint": self._job.fingerprint()},
+                "job": {"name": self._job.name, "seed": self._job.seed, "fingerprint": self._fingerprint},
                 "components": self._job.describe(),
                 "node": platform.node(),
                 "slot": "replay",

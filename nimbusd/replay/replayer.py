@@ -52,6 +52,7 @@ class ReplayRequest:
         """The request as the attempt's process reads it, with this scene alone."""
         spec = {**self.job.to_dict(), "scenes": [[self.scene, dict(self.job.scene_entries[self.scene])]]}
         fields: dict[str, Any] = {"job": spec, "output": str(self.output), "until": self.until, "device": self.device}
+        fields["fingerprint"] = self.job.fingerprint()  # of all scenes
         fields |= {"scene": self.scene, "index": self.index, "attempt": self.attempt, "debugger": self.debugger}
         return orjson.dumps(fields)
 
@@ -91,7 +92,13 @@ def replay_episode(request: ReplayRequest, seen: StageSeen, stdout: IO[str] | No
         argv += ["--tell", str(mouth), "--parent", str(os.getpid()), "--stacks", str(folder / "stacks")]
         try:
             # The debugger needs the terminal; without it the attempt leads a group, all of which can be killed.
-            process = subprocess.Popen(argv, pass_fds=[mouth], stdout=stdout, start_new_session=not request.debugger)
+            process = subprocess.Popen(
+                argv,
+                pass_fds=[mouth],
+                stdout=stdout,
+                env={**os.environ, "SVT_LOG": "1"},  # the AV1 encoder keeps to errors, as in a node's slots
+                start_new_session=not request.debugger,
+            )
         finally:
             os.close(mouth)
         try:

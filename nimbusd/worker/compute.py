@@ -36,8 +36,9 @@ from nimbusd.supervisor.target import dump_stacks_when_asked
 from nimbusd.transport import messages as m
 from nimbusd.worker import faults
 from nimbusd.worker.link import DaemonLink
-from nimbusd.worker.memory import own_gpu_bytes, own_rss_bytes
+from nimbusd.worker.memory import die_first, own_gpu_bytes, own_rss_bytes
 from nimbusd.worker.progress import Progress, SharedPulse
+from nimbusd.worker.spare import Spare
 
 log = logging.getLogger(__name__)
 
@@ -320,9 +321,11 @@ def main() -> int:
     parser.add_argument("--page", type=int, help="file descriptor of the heartbeat page; default: nobody watches")
     parser.add_argument("--line", type=int, default=FIRST_WORKER, help="our line on the page")
     parser.add_argument("--stacks", help="file to write our threads' stacks to, if we are asked")
+    parser.add_argument("--spare", action="store_true", help="prepare for a job, and wait for a slot")
     parser.add_argument("--start-timeout", type=float, default=300.0, help="seconds for making the components")
     args = parser.parse_args()
     die_with_parent(args.parent)
+    die_first()
     if args.stacks:
         dump_stacks_when_asked(args.stacks)
     faulthandler.enable()
@@ -332,8 +335,13 @@ def main() -> int:
         os.sched_setaffinity(0, {int(cpu) for cpu in args.cpus.split(",")})
     link = DaemonLink(args.endpoint)
     try:
-        ComputeWorker(link, args.slot, args.device, line, args.start_timeout).run()
-        link.send(m.Bye(args.slot))
+        slot, device = args.slot, args.device
+        if args.spare:
+            if (place := Spare(link, slot, line, args.start_timeout).wait()) is None:
+                return 0
+            slot, device = place.worker, place.device
+        ComputeWorker(link, slot, device, line, args.start_timeout).run()
+        link.send(m.Bye(slot))
     finally:
         link.close()
     return 0

@@ -26,6 +26,8 @@ from nimbusd.core.backlog import Plan
 from nimbusd.core.episodes import JobId, LeaseId, NodeId, WorkerId
 from nimbusd.core.facts import Acknowledge, HeartbeatSeen, StoredPiece
 from nimbusd.core.node import NodeMachine
+from nimbusd.core.recycle import MB
+from nimbusd.core.spares import KillSpare, StartSpare, is_spare
 from nimbusd.job import Job
 from nimbusd.stages.errors import NimbusError, first_of
 from nimbusd.stages.store.piece import PIECES, draft_of, piece_folder
@@ -34,8 +36,9 @@ from nimbusd.transport import control as c
 from nimbusd.transport import messages as m
 from nimbusd.worker.environment import LoadMeter, environment_hash, packages
 from nimbusd.worker.folders import NodeFolders
-from nimbusd.worker.processes import START_TIMEOUT_S, ComputeProcesses
-from nimbusd.worker.slots import Slot
+from nimbusd.worker.memory import node_memory
+from nimbusd.worker.processes import START_TIMEOUT_S, ComputeProcesses, Ended
+from nimbusd.worker.slots import Slot, environment_of_place
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +65,7 @@ class Node:
     """A node from its start until it is drained or killed.
 
     name: unique in the cluster. slots: where compute workers run. watch: is told what happens here. memory_bytes: that
-    all compute workers together may use; None: no limit.
+    all compute workers together may use; None: no limit. spares: processes to keep warm for slots that lose theirs.
     """
 
     def __init__(
@@ -73,6 +76,7 @@ class Node:
         watch: events.Watcher,
         *,
         memory_bytes: int | None = None,
+        spares: int = 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._name = NodeId(name)
@@ -90,7 +94,10 @@ class Node:
             memory_bytes=memory_bytes,
             spill_bytes=self._folders.memory_bytes,
         )
-        self._pool = pool.WorkerPool(self._slots, START_TIMEOUT_S, grace_s=BACKSTOP_S)
+        self._spares = spares
+        self._pool = pool.WorkerPool(
+            self._slots, START_TIMEOUT_S, grace_s=BACKSTOP_S, spares=spares, memory_bytes=memory_bytes
+        )
         self._jobs: dict[JobId, Job] = {}
         self._entries: dict[LeaseId, dict[str, Any]] = {}
         self._unknown: dict[JobId, list[c.Lease]] = {}
@@ -119,7 +126,7 @@ class Node:
         """Work until drained. Raises NimbusError if no compute worker can run here."""
         folder = self._folders.sockets
         endpoint = f"ipc://{folder}/node"
-        self._processes.open(folder, endpoint, len(self._slots))
+        self._processes.open(folder, endpoint, tuple(self._slots.values()), self._spares)
         context = zmq.asyncio.Context()
         self._socket = context.socket(zmq.ROUTER)
         self._socket.setsockopt(zmq.LINGER, 0)
@@ -193,7 +200,9 @@ class Node:
                     return
                 self._entries[LeaseId(lease)] = message.entry
                 known = self._jobs[JobId(job)]
-                self._fact(n.JobKnown(JobId(job), known.mode, known.planners, known.writers))
+                growth_mb = known.limits.recycle_growth_mb
+                growth_bytes = None if growth_mb is None else int(growth_mb * MB)
+                self._fact(n.JobKnown(JobId(job), known.mode, known.planners, known.writers, growth_bytes))
                 self._fact(wire.fact_from_master(message, self._name))
             case c.Revoke() | c.Ack():
                 fact = wire.fact_from_master(message, self._name)
@@ -224,6 +233,13 @@ class Node:
     def _worker_said(self, address: bytes, message: m.Message) -> None:
         now = self._clock()
         match message:
+            case m.Hello(slot, pid) if is_spare(WorkerId(slot)):
+                self._addresses[WorkerId(slot)] = address
+                log.info("%s said hello from pid %d", slot, pid)
+                self._pool_fact(pool.SpareIntroduced(WorkerId(slot)))
+            case m.Warm(slot):
+                log.info("%s is warm, pid %d", slot, self._processes.pid(WorkerId(slot)))
+                self._pool_fact(pool.SpareWarm(WorkerId(slot)))
             case m.Hello(slot, pid, version):
                 self._addresses[WorkerId(slot)] = address
                 log.info("worker %s said hello from pid %d, nimbusd %s", slot, pid, version)
@@ -269,7 +285,7 @@ class Node:
                 self._fact(n.JobUnfit(JobId(job)))
             case m.Bye(slot):
                 self._processes.said_bye(WorkerId(slot))
-            case m.Welcome() | m.Lease() | m.Drain():
+            case m.Welcome() | m.Lease() | m.Drain() | m.Prepare() | m.TakePlace():
                 log.warning("worker sent %s, which only a daemon may send", type(message).__name__)
 
     def _note_piece(self, worker: WorkerId, ref: m.EpisodeRef) -> None:
@@ -341,6 +357,8 @@ class Node:
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(TICK_S)
+            if self._spares:
+                self._pool.handle(pool.MemorySeen(node_memory().used_bytes), self._clock())
             self._pool_fact(pool.TimePassed())
 
     async def _carry_out(self) -> None:
@@ -361,12 +379,15 @@ class Node:
             case n.AssignJob(worker, job, role):
                 limits, spec = self._jobs[job].limits, self._jobs[job]
                 self._job_of[worker] = job
-                self._pool.handle(
-                    pool.JobAssigned(worker, limits.longest_silence_s(), limits.episode_timeout_s), self._clock()
-                )
+                assigned = pool.JobAssigned(worker, job, limits.longest_silence_s(), limits.episode_timeout_s)
+                if dismissed := self._pool.handle(assigned, self._clock()):
+                    self._order(dismissed)
+                    return
                 plans = (str(self._folders.memory), str(self._folders.disk))
                 await self._send(worker, m.Welcome(spec.to_dict(), str(spec.output), role.value, plans))
-            case n.RecallWorker(worker):
+            case n.RecallWorker(worker, why):
+                if why:
+                    log.info("worker %s makes room for a new one: %s", worker, why)
                 self._pool.handle(pool.LeaveAsked(worker), self._clock())
                 await self._send(worker, m.Drain())
             case n.StopWorker(worker, why):
@@ -379,6 +400,17 @@ class Node:
                 await asyncio.to_thread(_remove_file, Path(path))
             case pool.SpawnWorker(slot, worker, not_before):
                 self._group.create_task(self._processes.look_after(self._slots[slot], worker, not_before))
+            case pool.TakeSpare(slot, worker, spare):
+                await self._take_spare(self._slots[slot], worker, spare)
+            case pool.DismissWorker(worker):
+                await self._send(worker, m.Drain())
+            case StartSpare(spare):
+                self._group.create_task(self._processes.look_after_spare(spare))
+            case pool.PrepareSpare(spare, job):
+                await self._send(spare, m.Prepare(self._jobs[job].to_dict()))
+            case KillSpare(spare, reason):
+                log.info("killing %s: %s", spare, reason)
+                self._processes.kill(spare)
             case pool.KillWorker(worker, reason):
                 log.warning("killing worker %s: %s", worker, reason)
                 self._processes.kill(worker)
@@ -412,9 +444,18 @@ class Node:
 
     # --- the ends of workers ---
 
-    def _process_ended(self, fact: pool.WorkerKilled | pool.WorkerExited) -> None:
-        self._addresses.pop(fact.worker, None)
+    def _process_ended(self, fact: Ended) -> None:
+        self._addresses.pop(fact.spare if isinstance(fact, pool.SpareGone) else fact.worker, None)
         self._pool_fact(fact)
+
+    async def _take_spare(self, slot: Slot, worker: WorkerId, spare: WorkerId) -> None:
+        if self._processes.take(spare, worker):
+            log.info("%s takes the place of worker %s", spare, worker)
+            place = m.TakePlace(worker, slot.device, slot.cpus, dict(environment_of_place(slot)))
+            await self._send(spare, place)
+            self._addresses.pop(spare, None)
+        else:
+            self._group.create_task(self._processes.look_after(slot, worker, self._clock()))
 
     def _lost(self, order: pool.ReportLost) -> None:
         evidence = "\n".join(filter(None, (self._processes.last_words(order.worker), order.stack)))

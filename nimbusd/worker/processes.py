@@ -1,7 +1,7 @@
-"""The processes of a node's compute workers: started, watched over, killed, and reported when they end.
+"""The processes of a node's compute workers and spares: started, watched over, killed, and reported when they end.
 
-Each has a seat on the watchdog's heartbeat page from before it starts until it is gone. Who is to be started and
-killed is `WorkerPool`'s to decide; what became of it is told as the pool's facts.
+Each has a seat on the watchdog's heartbeat page from before it starts until it is gone; a spare that takes a slot
+keeps it. Who is to be started and killed is `WorkerPool`'s to decide; what became of it is told as the pool's facts.
 """
 
 from __future__ import annotations
@@ -12,14 +12,17 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeAlias
 
 from nimbusd.core import pool
 from nimbusd.core.episodes import WorkerId
+from nimbusd.core.spares import is_spare
 from nimbusd.supervisor.process import WorkerProcess
 from nimbusd.supervisor.watch import Seat, Watch
-from nimbusd.worker.slots import Slot, environment
+from nimbusd.worker.slots import Slot, environment, typical
 
 log = logging.getLogger(__name__)
 
@@ -27,28 +30,40 @@ START_TIMEOUT_S = 300.0
 BYE_TIMEOUT_S = 1.0
 
 
+Ended: TypeAlias = pool.WorkerKilled | pool.WorkerExited | pool.SpareGone
+
+
+@dataclass(slots=True)
+class _Running:
+    """name: of the worker or the spare that it is now."""
+
+    name: WorkerId
+    process: WorkerProcess
+
+
 class ComputeProcesses:
     """The compute workers' processes of one node. tell: is told what became of each, as it happens."""
 
     def __init__(
         self,
-        tell: Callable[[pool.WorkerKilled | pool.WorkerExited], None],
+        tell: Callable[[Ended], None],
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._tell = tell
         self._clock = clock
-        self._running: dict[WorkerId, WorkerProcess] = {}
+        self._running: dict[WorkerId, _Running] = {}
         self._byes: dict[WorkerId, asyncio.Event] = {}
         self._last_words: dict[WorkerId, str] = {}
         self._over = False
 
-    def open(self, folder: Path, endpoint: str, workers: int) -> None:
+    def open(self, folder: Path, endpoint: str, slots: Sequence[Slot], spares: int) -> None:
         """Before anything is started. folder: for sockets and stacks. endpoint: of the daemon, where workers report.
-        workers: how many there can be at a time.
+        spares: how many there can be at a time beside the slots' workers.
         """
         self._endpoint = endpoint
-        self._watch = Watch(folder, workers, self._condemned, self._watchdog_runs)
+        self._typical = typical(slots)
+        self._watch = Watch(folder, len(slots) + spares, self._condemned, self._watchdog_runs)
 
     async def watch(self) -> None:
         """Keep a watchdog over the workers, until cancelled; then it kills those that are left."""
@@ -57,32 +72,26 @@ class ComputeProcesses:
     async def look_after(self, slot: Slot, worker: WorkerId, not_before: float) -> None:
         """Start a worker, wait for its end, and tell of it."""
         await asyncio.sleep(max(0.0, not_before - self._clock()))
-        if self._over:
-            return
-        seat = self._watch.seat(START_TIMEOUT_S)
-        argv = self._argv(slot, worker, seat)
-        process = await WorkerProcess.spawn(argv, {**environment(slot), **dict([seat.env])}, [seat.fd])
-        self._watch.seated(seat, process.pid)
-        self._running[worker] = process
-        if self._over:
-            process.kill()
-        returncode = await process.wait()
-        bye = self._bye_of(worker)
-        if returncode == 0:
-            # Its last commits may still be on their way through the socket, which the exit overtakes.
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(bye.wait(), BYE_TIMEOUT_S)
-        del self._byes[worker]
-        self._last_words[worker] = process.output()
-        del self._running[worker]
-        if (killing := await self._watch.rise(seat, process.pid)) is not None:
-            self._tell(pool.WorkerKilled(worker, killing.reason, killing.stack, killing.guilty_stage))
-        self._tell(pool.WorkerExited(worker, returncode))
+        await self._run(slot, worker, environment(slot))
+
+    async def look_after_spare(self, spare: WorkerId) -> None:
+        """Start a spare, wait for its end, and tell of it; if it took a place meanwhile, as of that worker."""
+        # Which GPU it will have is not known yet. Cores and threads are those of the likeliest place.
+        slot = replace(self._typical, device="auto", gpu_uuid="")
+        await self._run(slot, spare, environment(slot), "--spare")
+
+    def take(self, spare: WorkerId, worker: WorkerId) -> bool:
+        """A spare is a slot's worker from now on, and goes by its name. False if it does not run any more."""
+        running = self._running.pop(spare, None)
+        if running is not None:
+            running.name = worker
+            self._running[worker] = running
+        return running is not None
 
     def pid(self, worker: WorkerId) -> int:
         """Of a running worker; 0 if it does not run."""
-        process = self._running.get(worker)
-        return 0 if process is None else process.pid
+        running = self._running.get(worker)
+        return 0 if running is None else running.process.pid
 
     def said_bye(self, worker: WorkerId) -> None:
         """All that the worker had to say has arrived: its exit need not be held back."""
@@ -94,14 +103,42 @@ class ComputeProcesses:
 
     def kill(self, worker: WorkerId) -> None:
         """SIGKILL a worker and its group, if it runs. Its end is told as any other."""
-        if (process := self._running.get(worker)) is not None:
-            process.kill()
+        if (running := self._running.get(worker)) is not None:
+            running.process.kill()
 
     def kill_all(self) -> None:
         """SIGKILL every worker, and start none from now on."""
         self._over = True
-        for process in self._running.values():
+        for running in self._running.values():
+            running.process.kill()
+
+    async def _run(self, slot: Slot, name: WorkerId, env: Mapping[str, str], *options: str) -> None:
+        if self._over:
+            return
+        seat = self._watch.seat(START_TIMEOUT_S)
+        argv = [*self._argv(slot, name, seat), *options]
+        process = await WorkerProcess.spawn(argv, {**env, **dict([seat.env])}, [seat.fd])
+        self._watch.seated(seat, process.pid)
+        running = self._running[name] = _Running(name, process)
+        if self._over:
             process.kill()
+        returncode = await process.wait()
+        if returncode == 0 and not is_spare(running.name):
+            # Its last commits may still be on their way through the socket, which the exit overtakes.
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._bye_of(running.name).wait(), BYE_TIMEOUT_S)
+        name = running.name
+        del self._running[name]
+        self._byes.pop(name, None)
+        killing = await self._watch.rise(seat, process.pid)
+        if is_spare(name):
+            log.info("%s is gone, status %d; its last words: %s", name, returncode, process.output()[-2000:])
+            self._tell(pool.SpareGone(name))
+            return
+        self._last_words[name] = process.output()
+        if killing is not None:
+            self._tell(pool.WorkerKilled(name, killing.reason, killing.stack, killing.guilty_stage))
+        self._tell(pool.WorkerExited(name, returncode))
 
     def _argv(self, slot: Slot, worker: WorkerId, seat: Seat) -> list[str]:
         argv = [sys.executable, "-m", "nimbusd.worker.compute", "--endpoint", self._endpoint, "--slot", worker]
@@ -112,7 +149,7 @@ class ComputeProcesses:
         return self._byes.setdefault(worker, asyncio.Event())
 
     def _condemned(self, pid: int, reason: str) -> None:
-        worker = next((worker for worker, process in self._running.items() if process.pid == pid), None)
+        worker = next((name for name, running in self._running.items() if running.process.pid == pid), None)
         log.warning("killing worker %s: %s", worker or f"with pid {pid}", reason)
 
     def _watchdog_runs(self, pid: int) -> None:

@@ -20,6 +20,7 @@ from nimbusd.transport.keys import KeyPair, generate, read_pair, write_pair
 from nimbusd.transport.node_link import NodeLink, enrol
 from nimbusd.transport.tokens import JoinToken
 from nimbusd.worker.daemon import Node
+from nimbusd.worker.memory import node_memory
 from nimbusd.worker.slots import discover
 
 log = logging.getLogger(__name__)
@@ -44,7 +45,8 @@ class WorkerServer:
             master_key=master_key,
         )
         slots = discover(config.workers, config.slots_per_gpu, config.gpus)
-        self._node = Node(config.name, slots, self._link, log_event)
+        memory_bytes = int(config.memory_share * node_memory().limit_bytes)
+        self._node = Node(config.name, slots, self._link, log_event, memory_bytes=memory_bytes, spares=config.spares)
         log.info("node %s works for the master at %s", config.name, self._address)
         log.info("slots: %s", ", ".join(f"{slot.name} (cores {','.join(map(str, slot.cpus))})" for slot in slots))
 

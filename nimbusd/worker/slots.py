@@ -74,6 +74,12 @@ def cpu_slots(workers: int | None = None) -> tuple[Slot, ...]:
     return tuple(Slot(f"cpu:{index}", cpus) for index, cpus in enumerate(shares))
 
 
+def typical(slots: Sequence[Slot]) -> Slot:
+    """A slot like most of those that render: what a process without a slot is started for."""
+    rendering = [slot for slot in slots if slot.renders] or slots
+    return max(rendering, key=lambda slot: sum(len(other.cpus) == len(slot.cpus) for other in rendering))
+
+
 def environment(slot: Slot) -> Mapping[str, str]:
     """The environment of a worker in `slot`: ours, and what the slot changes in it.
 
