@@ -16,6 +16,8 @@ from nimbusd.core.episodes import EpisodeKey, JobId, LeaseId
 Held: TypeAlias = tuple[LeaseId, int]
 """An episode as a lease names it: lease and index."""
 MOST_KEPT = 32
+KEPT_S = 30.0
+"""A plan is kept at least so long for another attempt, though nothing of its job is leased meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,8 @@ class Backlog:
 
     def __init__(self) -> None:
         self._planned: OrderedDict[Held, _Planned] = OrderedDict()
-        self._kept: OrderedDict[EpisodeKey, Plan] = OrderedDict()
+        self._kept: OrderedDict[EpisodeKey, tuple[Plan, float]] = OrderedDict()
+        """With the time since when."""
         self._waiting: dict[JobId, int] = {}
         self._sizes_bytes: dict[JobId, int] = {}
         self.memory_bytes = 0
@@ -75,10 +78,10 @@ class Backlog:
 
     def reuse(self, held: Held, episode: EpisodeKey) -> bool:
         """An episode is leased again: True if its plan is still here, and back in the backlog."""
-        plan = self._kept.pop(episode, None)
-        if plan is None:
+        kept = self._kept.pop(episode, None)
+        if kept is None:
             return False
-        self._planned[held] = _Planned(episode, plan)
+        self._planned[held] = _Planned(episode, kept[0])
         self._planned.move_to_end(held, last=False)
         self._count(episode.job, 1)
         return True
@@ -131,7 +134,7 @@ class Backlog:
         self.memory_bytes -= 0 if planned.plan.spilled else planned.plan.size_bytes
         return planned.plan
 
-    def keep(self, held: Held) -> Plan | None:
+    def keep(self, held: Held, now: float) -> Plan | None:
         """An attempt failed after planning: keep its plan for the next one. Returns one that is forgotten instead."""
         planned = self._planned.pop(held, None)
         if planned is None:
@@ -139,17 +142,18 @@ class Backlog:
         if planned.waits:
             self._count(planned.episode.job, -1)
         dropped = self._kept.pop(planned.episode, None)
-        self._kept[planned.episode] = planned.plan
+        self._kept[planned.episode] = planned.plan, now
         if dropped is None and len(self._kept) > MOST_KEPT:
             _, dropped = self._kept.popitem(last=False)
-        if dropped is not None:
-            self.memory_bytes -= 0 if dropped.spilled else dropped.size_bytes
-        return dropped
+        if dropped is None:
+            return None
+        self.memory_bytes -= 0 if dropped[0].spilled else dropped[0].size_bytes
+        return dropped[0]
 
-    def forget_kept(self, jobs: frozenset[JobId]) -> list[Plan]:
-        """Plans that were kept for jobs other than these, which are garbage from now on."""
-        gone = [episode for episode in self._kept if episode.job not in jobs]
-        plans = [self._kept.pop(episode) for episode in gone]
+    def forget_kept(self, jobs: frozenset[JobId], now: float) -> list[Plan]:
+        """Plans that were kept for jobs other than these, long enough, which are garbage from now on."""
+        gone = [e for e, (_, since) in self._kept.items() if e.job not in jobs and now - since > KEPT_S]
+        plans = [self._kept.pop(episode)[0] for episode in gone]
         self.memory_bytes -= sum(plan.size_bytes for plan in plans if not plan.spilled)
         for job in [job for job in self._sizes_bytes if job not in jobs and not self.waiting(job)]:
             del self._sizes_bytes[job]

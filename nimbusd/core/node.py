@@ -308,13 +308,13 @@ class NodeMachine:
             return []
         if fact.planned:
             self._staff.pace(self._leases[fact.lease].lease.job).planned(fact.cost_s, good=False)
-        return [*self._keep_plan(held, fact.final), self._tell_failure(fact, now)]
+        return [*self._keep_plan(held, now, fact.final), self._tell_failure(fact, now)]
 
-    def _keep_plan(self, held: Held, final: bool = False) -> list[NodeOrder]:
+    def _keep_plan(self, held: Held, now: float, final: bool = False) -> list[NodeOrder]:
         """An attempt failed: its plan, if it had one, is kept for the next."""
         if final:
             return self._end_plan(held)
-        forgotten = self._backlog.keep(held)
+        forgotten = self._backlog.keep(held, now)
         return [DropPlan(forgotten.path)] if forgotten is not None else []
 
     def _tell_failure(self, fact: EpisodeFailed, now: float) -> AttemptFailed:
@@ -365,7 +365,7 @@ class NodeMachine:
                 failure = EpisodeFailed(
                     fact.worker, *held, stage, fact.reason, fact.detail, fact.evidence, cost_s=now - began
                 )
-                orders += [*self._keep_plan(held), self._tell_failure(failure, now)]
+                orders += [*self._keep_plan(held, now), self._tell_failure(failure, now)]
         return orders
 
     # --- what follows ---
@@ -383,16 +383,16 @@ class NodeMachine:
         self._stored.clear()
         if now - self._told_at >= self._heartbeat_s:
             orders += self._tell_again(now)
-            orders += [DropPlan(plan.path) for plan in self._forgotten()]
+            orders += [DropPlan(plan.path) for plan in self._forgotten(now)]
         if self._worth_telling(now):
             orders.append(self._heartbeat(now))
         return orders
 
-    def _forgotten(self) -> list[Plan]:
+    def _forgotten(self, now: float) -> list[Plan]:
         """Plans of jobs of which nothing is held any more."""
         jobs = self._leases.jobs()
         self._staff.forget(jobs)
-        return self._backlog.forget_kept(jobs)
+        return self._backlog.forget_kept(jobs, now)
 
     def _tell_stored(self, held: HeldLease, pieces: tuple[StoredPiece, ...]) -> PiecesStored:
         lease = held.lease
