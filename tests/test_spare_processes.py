@@ -128,6 +128,23 @@ def test_a_spare_that_hangs_in_an_import_is_in_nobodys_way(tmp_path: Path) -> No
         cluster.stop_nodes()
 
 
+def test_a_spare_that_is_warm_for_one_job_never_works_on_another(tmp_path: Path) -> None:
+    with Cluster(tmp_path) as cluster, cluster.client() as client:
+        node = cluster.start_node("n", workers=1, spares=1)
+        client.submit(toy_job(tmp_path, "one"))
+        comes_to(gate_of(tmp_path, "one"))
+        spare = warm_spare(node)
+        gate_of(tmp_path, "one").touch()
+        assert client.wait("one").state == "complete"
+        gate_of(tmp_path, "two").touch()
+        client.submit(toy_job(tmp_path, "two"))  # for which the slot is cleared, and the spare is at hand
+        ended = client.wait("two")
+        assert (ended.state, ended.quarantined) == ("complete", 0)
+        assert not [line for line in node.said("WorkerUp") if f"pid={spare}," in line]
+        assert not node.said("WorkerDown")
+        cluster.stop_nodes()
+
+
 def test_a_worker_that_leaks_makes_room_between_episodes_and_nothing_is_lost(tmp_path: Path) -> None:
     changes: dict[str, Any] = {
         "pipeline": rendered_by("LeakingRenderer", tmp_path),
