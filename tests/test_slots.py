@@ -5,13 +5,18 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 
+import click
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nimbusd.cli import cli as nimbusctl
 from nimbusd.config import ConfigError, WorkerConfig, read_config
+from nimbusd.daemon import cli as daemon
+from nimbusd.slot_options import slot_options
 from nimbusd.worker import gpus
-from nimbusd.worker.slots import Slot, _dealt, cpu_slots, discover, environment
+from nimbusd.worker.slots import Slot, _dealt, cpu_slots, discover, environment, typical
 from tests.fake_nvml import FakeGpu, FakeNvml
 
 
@@ -141,3 +146,28 @@ def test_a_wrong_value_is_told_with_its_key(wrong: dict[str, object], sentence: 
     with pytest.raises(ConfigError) as error:
         read_config(WorkerConfig, None, "worker", **wrong)
     assert sentence in str(error.value)
+
+
+@pytest.mark.parametrize("command", [daemon, nimbusctl], ids=["nimbusd worker", "nimbusctl run"])
+def test_gpus_on_the_command_line_are_numbers_or_none(command: click.Command) -> None:
+    words = ["worker"] if command is daemon else ["run", "job.yaml"]
+    result = CliRunner().invoke(command, [*words, "--gpus", "0,first"])
+    assert result.exit_code == 2
+    assert "'0,first' is neither `none` nor a list of GPUs by number, such as 0,2" in result.output
+
+
+@pytest.mark.parametrize(("text", "gpus"), [("none", ()), ("0", (0,)), ("2, 0", (2, 0))])
+def test_gpus_are_read_from_the_command_line(text: str, gpus: tuple[int, ...]) -> None:
+    @click.command()
+    @slot_options
+    def show(**given: object) -> None:
+        click.echo(repr(given["gpus"]))
+
+    assert CliRunner().invoke(show, ["--gpus", text]).output.strip() == repr(gpus)
+    assert CliRunner().invoke(show, []).output.strip() == "None"
+
+
+def test_a_spare_is_started_for_what_most_rendering_slots_are_like(cores: list[int]) -> None:
+    slots = discover(2, 1, library=two_gpus())
+    assert typical(slots).renders
+    assert typical((Slot("cpu:0", (0, 1)), Slot("cpu:1", (2,)), Slot("cpu:2", (3,)))).cpus == (2,)

@@ -9,10 +9,11 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
+from nimbusd.stages.types import Observation, Sequence
 from nimbusd.worker.spare import import_components
 from tests.cluster import Cluster, Daemon, comes_to, gate_of, toy_job
 from tests.toy import GatedRenderer
@@ -30,6 +31,16 @@ class StuckRenderer(GatedRenderer):
     """Its backend never ends importing. It renders without."""
 
     requires = ("tests.deadlocked_import",)
+
+
+class LeakingRenderer(GatedRenderer):
+    """Never gives back what it has rendered."""
+
+    _leak: ClassVar[list[bytes]] = []
+
+    def gen_obs(self, seq: Sequence) -> Observation:
+        self._leak.append(os.urandom(8 << 20))
+        return super().gen_obs(seq)
 
 
 def rendered_by(component: str, folder: Path) -> dict[str, Any]:
@@ -114,6 +125,40 @@ def test_a_spare_that_hangs_in_an_import_is_in_nobodys_way(tmp_path: Path) -> No
         assert (ended.state, ended.quarantined) == ("complete", 0)
         assert spare in [process.pid for process in node.compute_workers()]
         assert not node.said("is warm")
+        cluster.stop_nodes()
+
+
+def test_a_spare_that_is_warm_for_one_job_never_works_on_another(tmp_path: Path) -> None:
+    with Cluster(tmp_path) as cluster, cluster.client() as client:
+        node = cluster.start_node("n", workers=1, spares=1)
+        client.submit(toy_job(tmp_path, "one"))
+        comes_to(gate_of(tmp_path, "one"))
+        spare = warm_spare(node)
+        gate_of(tmp_path, "one").touch()
+        assert client.wait("one").state == "complete"
+        gate_of(tmp_path, "two").touch()
+        client.submit(toy_job(tmp_path, "two"))  # for which the slot is cleared, and the spare is at hand
+        ended = client.wait("two")
+        assert (ended.state, ended.quarantined) == ("complete", 0)
+        assert not [line for line in node.said("WorkerUp") if f"pid={spare}," in line]
+        assert not node.said("WorkerDown")
+        cluster.stop_nodes()
+
+
+def test_a_worker_that_leaks_makes_room_between_episodes_and_nothing_is_lost(tmp_path: Path) -> None:
+    changes: dict[str, Any] = {
+        "pipeline": rendered_by("LeakingRenderer", tmp_path),
+        "scenes": [{"name": "a"}],
+        "episodes_per_scene": 30,
+        "limits": {"recycle_growth_mb": 24, "attempts": 1},
+    }
+    with Cluster(tmp_path) as cluster, cluster.client() as client:
+        node = cluster.start_node("n", workers=1)
+        client.submit(toy_job(tmp_path, **changes))
+        ended = client.wait("toy")
+        assert (ended.state, ended.committed, ended.quarantined) == ("complete", 30, 0)
+        assert len(node.said("makes room for a new one: memory: grown by")) >= 2
+        assert not node.said("WorkerDown")
         cluster.stop_nodes()
 
 

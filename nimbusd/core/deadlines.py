@@ -58,10 +58,10 @@ class Quantiles:
 class Deadlines:
     """The allowances of a job's stages.
 
-    limit_s: the job's beat timeout, never exceeded. stage_limits_s: of stages that have their own. Below `floor_s`
-    nothing is ever cut: a loaded machine makes anybody silent for seconds. Once `enough` silences of a stage are
-    known its allowance is `factor` times their 99th percentile, and at least twice the longest of them: what has
-    happened once and was well may happen again.
+    limit_s: the job's beat timeout. stage_limits_s: of stages that have their own. Neither is ever exceeded. Below
+    `floor_s` nothing is ever cut: a loaded machine makes anybody silent for seconds. Once `enough` silences of a
+    stage are known its allowance is `factor` times their 99th percentile, and at least twice the longest of them:
+    what has happened once and was well may happen again.
     """
 
     def __init__(

@@ -55,7 +55,7 @@ __all__ = [
 ]
 
 _BUSY_TIMEOUT_MS = 5_000
-_CACHE_KIB = 512
+_CACHE_KIB = 256
 """Of a connection. Small: the system keeps the file's pages anyway, and a copy of our own grows with the history."""
 
 _SCENES = "INSERT INTO scene VALUES (?,?,?)"

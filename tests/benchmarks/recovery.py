@@ -1,11 +1,13 @@
 """How soon a hung worker is dead, its slot at work again, and a dead watchdog back.
 
-    python -m tests.benchmarks.recovery [--trials 100] [--limit 0.5] [--json]
+    python -m tests.benchmarks.recovery [--trials 100] [--limit 0.5] [--backend toy --backend bpy] [--json]
 
 Hangs: a real node with one slot runs a job whose renderer, every second time, beats, notes the time, and then hangs
 in C code with the GIL held. "Hang to kill" is from the deadline that this beat set (its time + the job's
 beat_timeout_s) until the process is dead; "kill to work" from there until another process renders in that slot,
-which is the start of an interpreter, the imports, and the load of the scene (no spare worker is kept warm).
+which is, cold, the start of an interpreter, the imports, the opening of the renderer, and the load of the scene. With a
+warm spare (each hang waits until there is one) it is the last two. Backends: `toy` imports nothing, `bpy` is Blender,
+whose import is what a simulator's is like; it is left out where it is not installed.
 
 Watchdog: one that watches an idle page is killed; "death to return" is until another one has looked at the page.
 
@@ -17,8 +19,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 import ctypes
+import importlib
+import importlib.util
 import itertools
 import json
+import logging
 import os
 import select
 import signal
@@ -48,9 +53,13 @@ RENDER_S = 0.2
 
 
 class HangArgs(ComponentArgs):
-    """log: where each rendering and each hang is noted, with pid and CLOCK_MONOTONIC ns."""
+    """log: where each rendering and each hang is noted, with pid and CLOCK_MONOTONIC ns.
+
+    warm: a file with a line for every spare that has become warm; no hang before there is one for it. None: at once.
+    """
 
     log: Path
+    warm: Path | None = None
 
 
 class HangingRenderer(ToyRenderer):
@@ -63,6 +72,7 @@ class HangingRenderer(ToyRenderer):
         rendered = self._note("render")
         time.sleep(RENDER_S)  # with the GIL free, so that the writer thread gets the episode before this one done
         if rendered % 2:
+            self._wait_for_spare()
             self.beat()
             self._note("hang")
             ctypes.PyDLL(None).pause()
@@ -72,6 +82,39 @@ class HangingRenderer(ToyRenderer):
         with self.args.log.open("a") as file:
             file.write(f"{what} {os.getpid()} {time.monotonic_ns()}\n")
         return str(self.args.log.read_text()).count("render")
+
+    def _wait_for_spare(self) -> None:
+        hangs = self.args.log.read_text().count("hang")
+        while self.args.warm is not None and self.args.warm.read_text().count("warm") <= hangs:
+            self.beat()
+            time.sleep(0.02)
+
+
+class BlenderRenderer(HangingRenderer):
+    """The same, in a process that has Blender in it."""
+
+    requires = ("bpy",)
+
+    def open(self, device: str) -> None:
+        importlib.import_module("bpy")
+        super().open(device)
+
+
+BACKENDS = {"toy": HangingRenderer, "bpy": BlenderRenderer}
+
+
+class WarmSpares(logging.Handler):
+    """Notes in a file when the node says that a spare is warm."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._path = path
+        path.touch()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if "is warm" in record.getMessage():
+            with self._path.open("a") as file:
+                file.write("warm\n")
 
 
 class Deaths:
@@ -97,12 +140,12 @@ class Deaths:
             thread.join()
 
 
-def job_of(folder: Path, trials: int, limit_s: float) -> dict[str, Any]:
+def job_of(folder: Path, trials: int, limit_s: float, backend: str, spares: int) -> dict[str, Any]:
     stages = {"load": "ToyLoader", "plan": "ToyPlanner", "store": "ToyWriter"}
     pipeline: dict[str, Any] = {stage: {"component": f"tests.toy:{name}"} for stage, name in stages.items()}
     pipeline["render"] = {
-        "component": "tests.benchmarks.recovery:HangingRenderer",
-        "args": {"log": str(folder / "log")},
+        "component": f"tests.benchmarks.recovery:{BACKENDS[backend].__name__}",
+        "args": {"log": str(folder / "log"), "warm": str(folder / "warm") if spares else None},
     }
     return {
         "name": "recovery",
@@ -115,12 +158,19 @@ def job_of(folder: Path, trials: int, limit_s: float) -> dict[str, Any]:
     }
 
 
-async def hangs(trials: int, limit_s: float, folder: Path) -> tuple[list[float], list[float]]:
+async def hangs(
+    trials: int, limit_s: float, folder: Path, backend: str, spares: int
+) -> tuple[list[float], list[float]]:
     """Seconds from deadline to death, and from death to work, of each hang."""
     path = folder / "job.yaml"
-    path.write_text(yaml.safe_dump(job_of(folder, trials, limit_s)))
-    deaths = Deaths()
-    ended = await JobRun(read_job(path), cpu_slots(1), deaths).run()
+    path.write_text(yaml.safe_dump(job_of(folder, trials, limit_s, backend, spares)))
+    deaths, warm, log = Deaths(), WarmSpares(folder / "warm"), logging.getLogger("nimbusd.worker.daemon")
+    log.addHandler(warm)
+    log.setLevel(logging.INFO)
+    try:
+        ended = await JobRun(read_job(path), cpu_slots(1), deaths, spares=spares).run()
+    finally:
+        log.removeHandler(warm)
     assert ended.status == "complete", ended
     deaths.join()
     notes = [line.split() for line in (folder / "log").read_text().splitlines()]
@@ -172,27 +222,36 @@ def summary(values: list[float]) -> dict[str, float]:
     }
 
 
+def _is_installed(backend: str) -> bool:
+    return all(importlib.util.find_spec(module) is not None for module in BACKENDS[backend].requires)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="tests.benchmarks.recovery", description=__doc__.splitlines()[0])
     parser.add_argument("--trials", type=int, default=100)
     parser.add_argument("--limit", type=float, default=0.5, help="the job's beat_timeout_s")
+    parser.add_argument("--backend", choices=BACKENDS, action="append", help="default: all that are installed")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
+    late: list[float] = []
+    table = {}
     with tempfile.TemporaryDirectory(prefix="recovery-") as name:
-        late, idle = asyncio.run(hangs(args.trials, args.limit, Path(name)))
+        for backend in args.backend or [name for name in BACKENDS if _is_installed(name)]:
+            for spares, how in ((0, "cold"), (1, "warm spare")):
+                folder = Path(name) / f"{backend}{spares}"
+                folder.mkdir()
+                these, idle = asyncio.run(hangs(args.trials, args.limit, folder, backend, spares))
+                late += these
+                table[f"kill to work in the slot, {backend}, {how}"] = summary(idle)
         away = asyncio.run(returns(args.trials, Path(name)))
-    table = {
-        "hang to kill, beyond the deadline": summary(late),
-        "kill to work in the slot, cold": summary(idle),
-        "watchdog: death to return": summary(away),
-    }
+    table = {"hang to kill, beyond the deadline": summary(late), **table, "watchdog: death to return": summary(away)}
     ok = max(late) <= MOST_LATE_S and max(away) <= MOST_AWAY_S
     if args.json:
         print(json.dumps({**table, "ok": ok}))
     else:
-        print(f"{'':<36}{'trials':>8}{'min s':>9}{'median s':>10}{'max s':>9}")
+        print(f"{'':<44}{'trials':>8}{'min s':>9}{'median s':>10}{'max s':>9}")
         for what, row in table.items():
-            print(f"{what:<36}{row['trials']:>8}{row['min_s']:>9.3f}{row['median_s']:>10.3f}{row['max_s']:>9.3f}")
+            print(f"{what:<44}{row['trials']:>8}{row['min_s']:>9.3f}{row['median_s']:>10.3f}{row['max_s']:>9.3f}")
         print(
             "all kills and returns in time" if ok else f"NOT in time: {MOST_LATE_S} s and {MOST_AWAY_S} s are allowed"
         )
