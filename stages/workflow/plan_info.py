@@ -1,0 +1,92 @@
+"""Plan info as bytes: plain values and arrays in msgpack, for what a planning process tells a rendering one.
+
+Never pickle: what comes from another process must not be able to run anything. `unpack(pack(value))` gives an equal
+value of the same types (lists, tuples, arrays with their dtype), the same bytes on every machine of one byte order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+import msgpack
+import numpy as np
+
+from nimbusd.stages.errors import ComponentError
+
+PlanValue: TypeAlias = Any
+"""None, bool, int, float, str, bytes, numpy array or scalar of numbers, and lists, tuples, dicts (str or int keys) of these."""
+
+MAX_BYTES = 1 << 30
+_ARRAY, _TUPLE = 1, 2
+_PICKLE_PROTOCOLS = range(2, 6)
+
+
+def pack(value: PlanValue) -> bytes:
+    """`value` as bytes. Raises ComponentError that names the place of what cannot be packed."""
+    try:
+        packed: bytes = msgpack.packb(_plain(value, "value"), default=_extension, strict_types=True)
+    except (OverflowError, ValueError) as error:
+        raise ComponentError(f"plan info cannot be packed: {error}") from error
+    if len(packed) > MAX_BYTES:
+        raise ComponentError(f"plan info of {len(packed)} bytes; at most {MAX_BYTES} can cross processes")
+    return packed
+
+
+def unpack(packed: bytes) -> PlanValue:
+    """Inverse of `pack`. Raises ComponentError for anything else than its output."""
+    try:
+        return msgpack.unpackb(packed, strict_map_key=False, ext_hook=_value, max_buffer_size=MAX_BYTES)
+    except (ValueError, TypeError, msgpack.UnpackException) as error:
+        raise ComponentError(f"these {len(packed)} bytes are not packed plan info: {error}") from error
+
+
+def is_pickle(content: bytes) -> bool:
+    """Whether `content` looks like a pickle of protocol 2 to 5."""
+    return len(content) > 2 and content[0] == 0x80 and content[1] in _PICKLE_PROTOCOLS and content[-1:] == b"."
+
+
+def _plain(value: PlanValue, place: str) -> PlanValue:
+    """`value` if all in it can be packed, tuples and arrays still in place."""
+    if value is None or isinstance(value, (bool, int, float, str, bytes)):
+        return value.item() if isinstance(value, np.generic) else value
+    if isinstance(value, (np.ndarray, np.generic)):
+        if value.dtype.kind not in "biufc":
+            raise ComponentError(f"plan info: {place} is an array of {value.dtype}; only numbers can cross processes")
+        return np.asarray(value) if isinstance(value, np.ndarray) else value
+    if isinstance(value, tuple):
+        return tuple(_plain(item, f"{place}[{index}]") for index, item in enumerate(value))
+    if isinstance(value, list):
+        return [_plain(item, f"{place}[{index}]") for index, item in enumerate(value)]
+    if isinstance(value, Mapping):
+        if strange := [key for key in value if not isinstance(key, (str, int))]:
+            raise ComponentError(f"plan info: {place} has the key {strange[0]!r}; keys are words or whole numbers")
+        return {key: _plain(item, f"{place}[{key!r}]") for key, item in value.items()}
+    raise ComponentError(
+        f"plan info: {place} is a {type(value).__module__}.{type(value).__qualname__}; only numbers, text, bytes, numpy "
+        "arrays and lists, tuples and dicts of these cross processes. Turn it into these in dump_plan_info(), and back "
+        "in recover_seq_from_mem()."
+    )
+
+
+def _extension(value: PlanValue) -> msgpack.ExtType:
+    if isinstance(value, tuple):
+        return msgpack.ExtType(_TUPLE, msgpack.packb(list(value), default=_extension, strict_types=True))
+    array = np.asarray(value)
+    head = msgpack.packb([array.dtype.str, list(array.shape), isinstance(value, np.generic)])
+    return msgpack.ExtType(_ARRAY, head + np.ascontiguousarray(array).tobytes())
+
+
+def _value(code: int, content: bytes) -> PlanValue:
+    if code == _TUPLE:
+        return tuple(msgpack.unpackb(content, strict_map_key=False, ext_hook=_value, max_buffer_size=MAX_BYTES))
+    if code != _ARRAY:
+        raise ValueError(f"unknown extension type {code}")
+    unpacker = msgpack.Unpacker(max_buffer_size=MAX_BYTES)
+    unpacker.feed(content)
+    dtype_name, shape, scalar = unpacker.unpack()
+    dtype = np.dtype(dtype_name)
+    if dtype.kind not in "biufc":
+        raise ValueError(f"array of {dtype}")
+    array = np.frombuffer(content, dtype, offset=unpacker.tell()).reshape(shape).copy()
+    return array[()] if scalar else array
