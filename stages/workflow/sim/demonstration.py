@@ -64,8 +64,8 @@ class ArmTrace:
 
     joint_position, joint_velocity: (T, n) radians, measured. joint_command: (T, n) radians, the set point of row t.
     opening, opening_command: (T,) metres between the fingers, measured and commanded. openness_command: (T,) 0…1.
-    T_world_ee: flange (what the gripper is screwed to). T_world_tcp: between the finger tips; z points out of the
-    gripper, x along the fingers' closing direction… see `robots`. T_world_base: the arm's base, constant.
+    T_world_ee: flange (what the gripper is screwed to). T_world_tcp: between the finger pads; z points out of the
+    gripper, y along the closing direction. T_world_base: the arm's base, constant.
     """
 
     joint_names: tuple[str, ...]
@@ -85,7 +85,7 @@ class Demonstration:
     """A successful episode. T rows at `fps`.
 
     qpos, qvel: (T, nq), (T, nv) float64, the simulator's whole state; `qpos` is what rendering replays.
-    arms: arm name → its trace. T_world_object: every object, fixture and region, (T, 4, 4) (fixtures with joints: their base).
+    arms: arm name → its trace. T_world_object: every object and region, (T, 4, 4); of those with joints: their base.
     joints: objects' joints (drawers …) → (T,) opening. T_world_camera: camera → (T, 4, 4).
     reached: goals that the validator found true at the end, in words. timings_s: seconds per stage of planning.
     facts: other JSON values for the episode's metadata (grasp candidates tried, planner's name, …).

@@ -63,17 +63,20 @@ class Surface:
 class ObjectLayout:
     """One object. model: key of the object library (`milk`, `cube`, `bin`, `drawer` …). name: unique in the layout.
 
-    category: word of the segmentation table. instance_id: 1…65535, unique. size_m: of models made by code
-    (box edges; diameter, diameter, height of a cylinder), else the mesh is scaled by `scale`.
-    fixed: stands still (bins, drawers); what it has of joints still moves. joint: opening of its joint at the start.
+    definition: the object model itself (see `objects.ObjectModel`), so that a layout needs no library.
+    category: word of the segmentation table. instance_id: 1…65535, unique. size_m: edges of
+    its bounding box in its own frame (of meshes: after scaling by `scale`).
+    fixed: stands still (bins, drawers); what it has of joints still moves. joint: value of its joint at the start.
+    group: the slot of the task that it fills, such as `clutter`.
     """
 
     name: str
     model: str
+    definition: Mapping[str, Any]
     category: str
     instance_id: int
     pose: Pose
-    size_m: Vector | None = None
+    size_m: Vector
     scale: float = 1.0
     mass_kg: float = 0.1
     friction: float = 1.0
@@ -124,7 +127,7 @@ class CameraLayout:
 
 @dataclass(frozen=True, slots=True)
 class LightLayout:
-    """A lamp. kind `sun` shines along `direction` from everywhere, `spot` from `position`. diffuse, ambient: RGB 0…1."""
+    """A lamp. `sun` shines along `direction` from everywhere, `spot` from `position`. diffuse, ambient: RGB 0…1."""
 
     name: str
     kind: Literal["sun", "spot"]
@@ -139,10 +142,12 @@ class LightLayout:
 class RobotLayout:
     """The robot. model: key of the robot library or of the task's own `robots`. base: `T_world_robot`.
 
+    definition: the robot model itself (see `robots.RobotModel`), so that a layout needs no library.
     start: arm name → joint positions in radians. opening: arm name → finger opening at the start, metres.
     """
 
     model: str
+    definition: Mapping[str, Any]
     base: Pose
     start: Mapping[str, tuple[float, ...]]
     opening: Mapping[str, float]
@@ -152,7 +157,7 @@ class RobotLayout:
 class Physics:
     """How time passes. substeps: physics steps per control step; fps: control steps per second.
 
-    impratio and the elliptic friction cone are what makes grasps hold; see docs of `world`.
+    impratio: how much stiffer friction is than normal contact; with the elliptic cone it is what makes grasps hold.
     """
 
     fps: float = 30.0
@@ -271,6 +276,4 @@ def _typed(hint: Any, value: Any) -> Any:
         return {key: _typed(args[1], entry) for key, entry in value.items()}
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         return _built(hint, value)
-    if hint is float:
-        return float(value)
-    return value
+    return float(value) if hint is float else value

@@ -66,9 +66,8 @@ def inverse(T: F64) -> F64:
 def about(axis: npt.ArrayLike, angle_rad: float) -> F64:
     """(3, 3) rotation by `angle_rad` about `axis` (Rodrigues)."""
     x, y, z = np.asarray(axis, np.float64) / np.linalg.norm(axis)
-    K = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
-    rotation: F64 = np.eye(3) + math.sin(angle_rad) * K + (1 - math.cos(angle_rad)) * (K @ K)
-    return rotation
+    K = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]], np.float64)
+    return np.asarray(np.eye(3) + math.sin(angle_rad) * K + (1 - math.cos(angle_rad)) * (K @ K), np.float64)
 
 
 def rotation_vector(rotation: F64) -> F64:
@@ -83,9 +82,11 @@ def rotation_vector(rotation: F64) -> F64:
 
 def look_at(eye: npt.ArrayLike, target: npt.ArrayLike, up: npt.ArrayLike = (0.0, 0.0, 1.0)) -> F64:
     """(4, 4) `T_world_camera` of a camera at `eye` that looks at `target` (OpenGL axes)."""
-    eye = np.asarray(eye, np.float64)
-    back = eye - np.asarray(target, np.float64)
-    back /= np.linalg.norm(back)
-    right = np.cross(up, back)
-    right /= np.linalg.norm(right)
+    back = unit(np.asarray(eye, np.float64) - np.asarray(target, np.float64))
+    right = unit(np.cross(np.asarray(up, np.float64), back))
     return transform(np.stack([right, np.cross(back, right), back], axis=1), eye)
+
+
+def unit(vector: F64) -> F64:
+    """`vector` at length 1."""
+    return np.asarray(vector / np.linalg.norm(vector), np.float64)
