@@ -51,7 +51,7 @@ class StoredEpisode:
 
     @property
     def length(self) -> int:
-        return len(next(iter(self.T_world_camera.values())))
+        return len(next(iter((self.T_world_camera or self.states).values())))
 
 
 class Dataset:

@@ -93,7 +93,7 @@ class Workflow(ABC):
 
     @abstractmethod
     def generate_seq(self) -> list[Any]:
-        """Plan: the states that `seq_replay` will show, in order; an empty list (or PlanningFailed) if there is no plan."""
+        """Plan: the states that `seq_replay` will show, in order; an empty list if there is no plan."""
 
     @abstractmethod
     def seq_replay(self, sequence: list[Any]) -> int:
@@ -114,7 +114,7 @@ class Workflow(ABC):
 
     @classmethod
     def create_world(cls, simulator: Mapping[str, Any]) -> Any:
-        """What `__init__` gets as `world`: here the job's `simulator` settings; a simulator's handle in most workflows."""
+        """What `__init__` gets as `world`, such as a simulator's handle; here the job's `simulator` settings."""
         return dict(simulator)
 
     def use_device(self, device: str) -> None:  # noqa: B027 - a workflow without a device has nothing to do
@@ -132,7 +132,7 @@ class Workflow(ABC):
     # --- planning and rendering in one go ---
 
     def generate_seq_with_obs(self) -> int:
-        """Plan and look in the same pass, where states cannot be set (fluids). Returns frames, 0 if there is no plan."""
+        """Plan and look in the same pass, where states cannot be set (fluids). Returns frames, 0 without a plan."""
         raise NotImplementedError(f"{type(self).__name__} has no generate_seq_with_obs(); plan without `with_render`")
 
     def plan_with_render(self) -> int:
@@ -149,7 +149,7 @@ class Workflow(ABC):
         """What `dump_plan_info` wrote, for `randomization_from_mem` and `recover_seq_from_mem`."""
         return unpack(ser_obj)
 
-    def randomization_from_mem(self, data: PlanValue) -> bool:  # noqa: ARG002 - the seeds alone say the layout
+    def randomization_from_mem(self, data: PlanValue) -> bool:
         """Make the layout that was planned in, in a world that was reset; False if that is impossible.
 
         Here: `randomization()` with the planner's seed.

@@ -40,5 +40,7 @@ def _column(key: str, sequence: list[Any]) -> Feature:
             raise ValueError(f"column {key!r} is missing in element {frame} of the sequence")
         rows.append(np.asarray(element[key]))
         if rows[-1].shape != rows[0].shape:
-            raise ValueError(f"column {key!r} has shape {rows[-1].shape} in element {frame}, {rows[0].shape} in the first")
+            raise ValueError(
+                f"column {key!r} has shape {rows[-1].shape} in element {frame}, {rows[0].shape} in the first"
+            )
     return Feature(np.stack(rows))

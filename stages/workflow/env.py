@@ -71,7 +71,7 @@ class EnvSession:
         self._device: str | None = None
 
     def scene(self, name: str, place: Place) -> EnvScene:
-        """The scene at `place`, which is where the workflow is afterwards. Raises PlanningFailed if it cannot be made."""
+        """The scene at `place`, where the workflow is afterwards. Raises PlanningFailed if it cannot be made."""
         self.go(place)
         described = self.workflow.describe_scene() or Scene(name, ())
         provenance = {
@@ -120,7 +120,9 @@ class EnvSession:
         envelope = {"version": ENVELOPE_VERSION, "seed": seed, "with_render": with_render, "info": info}
         return replace(described, plan_info=pack(envelope))
 
-    def render(self, place: Place, seq: Sequence, *, beat: Callable[[], None], device: str, keep_files: bool) -> Observation:
+    def render(
+        self, place: Place, seq: Sequence, *, beat: Callable[[], None], device: str, keep_files: bool
+    ) -> Observation:
         """Show the states that `seq` recorded. keep_files: also keep what `save` writes, where `observe` has frames."""
         workflow = self.workflow
         workflow._beat = beat
@@ -167,7 +169,7 @@ class EnvSession:
         if self._seed_globals:
             first, second = (int(word) for word in sequence.spawn(1)[0].generate_state(2))
             random.seed(first)
-            np.random.seed(second)  # noqa: NPY002 - for workflows that were written with the global generator
+            np.random.seed(second)  # for workflows that were written with the global generator
 
     def _planned(self, place: Place, seed: int, with_render: bool) -> Sequence:
         workflow = self.workflow
@@ -187,7 +189,9 @@ class EnvSession:
         described = workflow.describe_seq(workflow.planned or [{} for _ in range(length)])
         result = described.notes.get(RESULT)
         if result is not None and not (isinstance(result, Mapping) and isinstance(result.get("success"), bool)):
-            raise ComponentError(f"{self._name}.describe_seq: notes['result'] must be {{'success': bool, 'reason': word}}")
+            raise ComponentError(
+                f"{self._name}.describe_seq: notes['result'] must be {{'success': bool, 'reason': word}}"
+            )
         return described
 
     def _plan_with_render(self) -> int:
@@ -226,7 +230,9 @@ class EnvSession:
                 self._reset(place)
             self._seed(0 if place.seed is None else place.seed)
             if not workflow.randomization_from_mem(data):
-                raise RenderError(f"{self._name}.randomization_from_mem() could not make the layout that was planned in")
+                raise RenderError(
+                    f"{self._name}.randomization_from_mem() could not make the layout that was planned in"
+                )
         self._fresh = None
         self._seed(envelope["seed"], 1)
         sequence = workflow.recover_seq_from_mem(data)

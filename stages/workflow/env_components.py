@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from nimbusd.stages.base import (
     BaseLoader,
@@ -44,7 +44,24 @@ class EnvLoaderArgs(ComponentArgs):
     workflow_type: str = Field(min_length=1, description="Registered name, or package.module:Class.")
     simulator: dict[str, Any] = Field(default_factory=dict, description="Settings for the workflow's create_world().")
     workflow_args: dict[str, Any] = Field(default_factory=dict, description="Further arguments of the workflow.")
-    seed_globals: bool = Field(default=True, description="Seed `random` and `numpy.random` as well as the workflow's rng.")
+    seed_globals: bool = Field(
+        default=True, description="Seed `random` and `numpy.random` as well as the workflow's rng."
+    )
+    workflow_version: str = Field(default="", description="Filled in: of the workflow's class when the job was read.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_installed_version(cls, values: Any) -> Any:
+        """Outputs of another version of the workflow are other outputs, also on a node that has another one."""
+        if not isinstance(values, dict) or not isinstance(values.get("workflow_type"), str):
+            return values  # the fields' own checks report it
+        try:
+            version = workflow_class(values["workflow_type"]).version
+        except ComponentError as error:
+            raise ValueError(str(error)) from error
+        if (wanted := values.get("workflow_version") or version) != version:
+            raise ValueError(f"workflow '{values['workflow_type']}' is version {version} here, the job wants {wanted}")
+        return {**values, "workflow_version": version}
 
 
 class EnvLoader(BaseLoader[EnvLoaderArgs, EnvSceneConfig]):
@@ -58,8 +75,6 @@ class EnvLoader(BaseLoader[EnvLoaderArgs, EnvSceneConfig]):
         self._session: tuple[Path, EnvSession] | None = None
 
     def asset_paths(self, config: EnvSceneConfig) -> list[Path]:
-        """Also raises ComponentError if there is no such workflow."""
-        workflow_class(self.args.workflow_type)
         return [path for path in (config.cfg_path, config.layout_path, config.seq_path) if path is not None]
 
     def load_asset(self, config: EnvSceneConfig) -> Scene:

@@ -15,7 +15,7 @@ import numpy as np
 from nimbusd.stages.errors import ComponentError
 
 PlanValue: TypeAlias = Any
-"""None, bool, int, float, str, bytes, numpy array or scalar of numbers, and lists, tuples, dicts (str or int keys) of these."""
+"""None, bool, int, float, str, bytes, arrays and scalars of numbers; lists, tuples, dicts (str or int keys) of these."""
 
 MAX_BYTES = 1 << 30
 _ARRAY, _TUPLE = 1, 2
@@ -63,9 +63,9 @@ def _plain(value: PlanValue, place: str) -> PlanValue:
             raise ComponentError(f"plan info: {place} has the key {strange[0]!r}; keys are words or whole numbers")
         return {key: _plain(item, f"{place}[{key!r}]") for key, item in value.items()}
     raise ComponentError(
-        f"plan info: {place} is a {type(value).__module__}.{type(value).__qualname__}; only numbers, text, bytes, numpy "
-        "arrays and lists, tuples and dicts of these cross processes. Turn it into these in dump_plan_info(), and back "
-        "in recover_seq_from_mem()."
+        f"plan info: {place} is a {type(value).__module__}.{type(value).__qualname__}; only numbers, text, bytes, "
+        "numpy arrays and lists, tuples and dicts of these cross processes. Turn it into these in dump_plan_info(), "
+        "and back in recover_seq_from_mem()."
     )
 
 

@@ -38,7 +38,9 @@ def workflow_class(name: str) -> type[Workflow]:
     """
     found = _found(name)
     if not (isinstance(found, type) and issubclass(found, Workflow)):
-        raise ComponentError(f"workflow '{name}' is {found!r}, not a class that extends nimbusd.stages.workflow.Workflow")
+        raise ComponentError(
+            f"workflow '{name}' is {found!r}, not a class that extends nimbusd.stages.workflow.Workflow"
+        )
     if missing := sorted(found.__abstractmethods__):
         raise ComponentError(f"workflow '{name}' does not implement {', '.join(missing)}()")
     return found
