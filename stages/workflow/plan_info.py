@@ -15,7 +15,7 @@ import numpy as np
 from nimbusd.stages.errors import ComponentError
 
 PlanValue: TypeAlias = Any
-"""None, bool, int, float, str, bytes, arrays and scalars of numbers; lists, tuples, dicts (str or int keys) of these."""
+"""None, bool, int, float, str, bytes, arrays and scalars of numbers; lists, tuples and dicts of these."""
 
 MAX_BYTES = 1 << 30
 _ARRAY, _TUPLE = 1, 2
