@@ -94,10 +94,10 @@ class EnvLoader(BaseLoader[EnvLoaderArgs, EnvSceneConfig]):
         """The session of a task file; the one before is closed, as worlds are large."""
         if self._session is not None and self._session[0] == cfg_path:
             return self._session[1]
-        self.close()
         args = self.args
         if not cfg_path.is_file():
             raise AssetError(f"task file {cfg_path} is missing; check the scene's cfg_path and the job's scenes_root")
+        self.close()
         world = workflow_class(args.workflow_type).create_world(args.simulator)
         workflow = create_workflow(args.workflow_type, world, str(cfg_path), args.workflow_args)
         session = EnvSession(workflow, args.workflow_type, seed_globals=args.seed_globals)

@@ -19,6 +19,7 @@ PlanValue: TypeAlias = Any
 
 MAX_BYTES = 1 << 30
 _ARRAY, _TUPLE = 1, 2
+_HEAD_BYTES = 4
 _PICKLE_PROTOCOLS = range(2, 6)
 
 
@@ -36,7 +37,7 @@ def pack(value: PlanValue) -> bytes:
 def unpack(packed: bytes) -> PlanValue:
     """Inverse of `pack`. Raises ComponentError for anything else than its output."""
     try:
-        return msgpack.unpackb(packed, strict_map_key=False, ext_hook=_value, max_buffer_size=MAX_BYTES)
+        return msgpack.unpackb(packed, strict_map_key=False, ext_hook=_value)
     except (ValueError, TypeError, msgpack.UnpackException) as error:
         raise ComponentError(f"these {len(packed)} bytes are not packed plan info: {error}") from error
 
@@ -74,19 +75,20 @@ def _extension(value: PlanValue) -> msgpack.ExtType:
         return msgpack.ExtType(_TUPLE, msgpack.packb(list(value), default=_extension, strict_types=True))
     array = np.asarray(value)
     head = msgpack.packb([array.dtype.str, list(array.shape), isinstance(value, np.generic)])
-    return msgpack.ExtType(_ARRAY, head + np.ascontiguousarray(array).tobytes())
+    return msgpack.ExtType(
+        _ARRAY, len(head).to_bytes(_HEAD_BYTES, "big") + head + np.ascontiguousarray(array).tobytes()
+    )
 
 
 def _value(code: int, content: bytes) -> PlanValue:
     if code == _TUPLE:
-        return tuple(msgpack.unpackb(content, strict_map_key=False, ext_hook=_value, max_buffer_size=MAX_BYTES))
+        return tuple(msgpack.unpackb(content, strict_map_key=False, ext_hook=_value))
     if code != _ARRAY:
         raise ValueError(f"unknown extension type {code}")
-    unpacker = msgpack.Unpacker(max_buffer_size=MAX_BYTES)
-    unpacker.feed(content)
-    dtype_name, shape, scalar = unpacker.unpack()
+    end = _HEAD_BYTES + int.from_bytes(content[:_HEAD_BYTES], "big")
+    dtype_name, shape, scalar = msgpack.unpackb(content[_HEAD_BYTES:end])
     dtype = np.dtype(dtype_name)
     if dtype.kind not in "biufc":
         raise ValueError(f"array of {dtype}")
-    array = np.frombuffer(content, dtype, offset=unpacker.tell()).reshape(shape).copy()
+    array = np.frombuffer(content, dtype, offset=end).reshape(shape).copy()
     return array[()] if scalar else array
