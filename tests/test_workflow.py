@@ -215,10 +215,10 @@ def test_states_that_are_no_mappings_still_have_a_length() -> None:
 
 
 def test_each_component_calls_the_methods_that_the_engine_documents(tmp_path: Path) -> None:
-    scene = loaded(tmp_path, "MemoryArm")
-    workflow = workflow_of(scene)
+    bare = loaded(tmp_path, "MemoryArm")
+    workflow = workflow_of(bare)
     assert workflow.calls == ["reset(True)"]
-    scene = randomized(scene)
+    scene = randomized(bare)
     assert workflow.calls[1:] == ["reset(False)", "randomization"]
     workflow.calls.clear()
     seq = planned(scene)
