@@ -14,6 +14,7 @@ _SECTIONS = {
     "On this machine": {
         "run": ("nimbusd.cli.run:run", "Run a job on this machine, or go on with it."),
         "check": ("nimbusd.cli.check:check", "Check a job file without running it."),
+        "import": ("nimbusd.cli.import_:import_", "Turn another engine's configuration into a job file."),
         "show": ("nimbusd.cli.show:show", "Summarize a dataset and draw its contact sheet."),
         "publish": ("nimbusd.cli.publish:publish", "Publish what a job has committed so far."),
         "verify": ("nimbusd.cli.publish:verify", "Check a dataset's checksums, counts and contents."),
