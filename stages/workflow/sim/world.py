@@ -23,6 +23,9 @@ FLOOR_ID, WALL_ID, TABLE_ID, ROBOT_ID = 1, 2, 3, 4
 FIRST_OBJECT_ID = 10
 """Instance ids: the room's, then one per arm from ROBOT_ID, then objects and regions."""
 
+NEAR_M, FAR_M = 0.01, 30.0
+"""Clipping planes of rendering."""
+
 ROOM_M = 3.0
 ROOM_HEIGHT_M = 2.6
 _DAMPING_RATIO = 1.0 / 30.0
@@ -152,8 +155,13 @@ def _set_options(mujoco: Any, spec: Any, layout: Layout) -> None:
     option.impratio = physics.impratio
     option.noslip_iterations = 2
     spec.compiler.degree = False
-    spec.stat.extent = 2.0
-    spec.stat.center = [0.4, 0.0, layout.table.height_m]
+    # With an extent of 1 the clipping planes and shadow sizes below are metres.
+    spec.stat.extent = 1.0
+    spec.stat.center = [*layout.table.centre, layout.table.height_m]
+    spec.visual.map.znear, spec.visual.map.zfar = NEAR_M, FAR_M
+    spec.visual.map.shadowclip = 1.6
+    spec.visual.quality.shadowsize = 2048
+    spec.visual.headlight.active = 0
 
 
 def _add_room(mujoco: Any, spec: Any, layout: Layout) -> None:
@@ -171,6 +179,13 @@ def _add_room(mujoco: Any, spec: Any, layout: Layout) -> None:
             name=f"wall/{number}", type=box, material="wall", group=VISIBLE_GROUP,
             size=[0.05 if x else ROOM_M, 0.05 if y else ROOM_M, half],
             pos=[x * (ROOM_M + 0.05), y * (ROOM_M + 0.05), half],
+        )  # fmt: skip
+    for lamp in layout.lights:
+        sun = lamp.kind == "sun"
+        world.add_light(
+            name=lamp.name, type=mujoco.mjtLightType.mjLIGHT_DIRECTIONAL if sun else mujoco.mjtLightType.mjLIGHT_SPOT,
+            pos=list(lamp.position), dir=list(lamp.direction), diffuse=list(lamp.diffuse), ambient=list(lamp.ambient),
+            specular=[0.3, 0.3, 0.3], castshadow=lamp.shadow, cutoff=70.0, exponent=2.0, attenuation=[1.0, 0.0, 0.0],
         )  # fmt: skip
     table = layout.table
     add_material(spec, "table", table.surface)
