@@ -61,8 +61,8 @@ def test_boxes_are_those_of_a_search_by_hand(ids: U16) -> None:
         wanted.append(Box(number, edges, len(u)))
     assert boxes(ids) == wanted
     for box in wanted:
-        u, v = inner_point(ids, box.instance_id)
-        assert ids[int(v), int(u)] == box.instance_id
+        column, row = inner_point(ids, box.instance_id)
+        assert ids[int(row), int(column)] == box.instance_id
 
 
 def test_the_point_of_a_ring_is_on_the_ring() -> None:
@@ -73,7 +73,7 @@ def test_the_point_of_a_ring_is_on_the_ring() -> None:
 
 
 def test_a_point_on_the_optical_axis_is_seen_at_the_principal_point() -> None:
-    pixels, depths = project(CAMERA, looking_down(0, 0, 2), [[0, 0, 0.5], [0.1, 0.2, 0], [0, 0, 3]])
+    pixels, depths = project(CAMERA, looking_down(0, 0, 2), np.array([[0, 0, 0.5], [0.1, 0.2, 0], [0, 0, 3]]))
     assert pixels[0].tolist() == [20.0, 15.0]
     assert np.allclose(pixels[1], [20 + 50 * 0.1 / 2, 15 - 60 * 0.2 / 2])
     assert depths.tolist() == [1.5, 2.0, -1.0]
@@ -81,7 +81,7 @@ def test_a_point_on_the_optical_axis_is_seen_at_the_principal_point() -> None:
 
 
 def test_points_behind_a_surface_or_the_camera_are_not_visible() -> None:
-    pixels, depths = project(CAMERA, looking_down(0, 0, 2), [[0, 0, 0.5], [0, 0, 1.0], [0, 0, 3], [9, 0, 0]])
+    pixels, depths = project(CAMERA, looking_down(0, 0, 2), np.array([[0, 0, 0.5], [0, 0, 1.0], [0, 0, 3], [9, 0, 0]]))
     surface = np.full((30, 40), 1.0, np.float32)
     assert visible(CAMERA, pixels, depths, surface) == [False, True, False, False]
     assert visible(CAMERA, pixels, depths, None) == [None, None, False, False]

@@ -243,7 +243,7 @@ class _Import:
 
     def _others(self) -> None:
         """Remarks on stages, their parts and their kinds that are not known."""
-        known = {
+        known: dict[str, dict[str, tuple[str, ...]]] = {
             "load_stage": {"scene_loader": ("env_loader",), "layout_random_generator": ("env_randomizer",)},
             "plan_stage": {"seq_planner": ("env_planner", _READER)},
             "plan_with_render_stage": {"plan_with_render": ("plan_with_render", "env_plan_with_render")},
