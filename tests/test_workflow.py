@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -363,3 +364,11 @@ def test_a_scene_that_is_loaded_again_is_randomized_again(tmp_path: Path) -> Non
     assert alone is not None
     assert again.sequence.plan_info == alone.plan_info
     assert workflow_of(first.scene) is not workflow_of(again.scene)  # the first was closed for the torn one
+
+
+def test_the_documentation_names_methods_that_are_there() -> None:
+    text = (Path(__file__).parent.parent / "docs/workflows.md").read_text()
+    rows = [line for line in text.splitlines() if line.startswith("| `") and "| Env" in line]
+    named = {name for row in rows for name in re.findall(r"`(\w+)\(", row)}
+    hooks = {name for name in vars(Workflow) if not name.startswith("_")} - {"workflows", "version", "fps", "register"}
+    assert named == hooks - {"beat"}

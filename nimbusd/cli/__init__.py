@@ -16,6 +16,7 @@ _SECTIONS = {
         "check": ("nimbusd.cli.check:check", "Check a job file without running it."),
         "import": ("nimbusd.cli.import_:import_", "Turn another engine's configuration into a job file."),
         "show": ("nimbusd.cli.show:show", "Summarize a dataset and draw its contact sheet."),
+        "export": ("nimbusd.cli.export:export", "Boxes and masks for other programs: COCO, KITTI."),
         "publish": ("nimbusd.cli.publish:publish", "Publish what a job has committed so far."),
         "verify": ("nimbusd.cli.publish:verify", "Check a dataset's checksums, counts and contents."),
         "simulate": ("nimbusd.cli.simulate:simulate", "How long a job would take on so many nodes."),
