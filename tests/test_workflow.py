@@ -370,5 +370,26 @@ def test_the_documentation_names_methods_that_are_there() -> None:
     text = (Path(__file__).parent.parent / "docs/workflows.md").read_text()
     rows = [line for line in text.splitlines() if line.startswith("| `") and "| Env" in line]
     named = {name for row in rows for name in re.findall(r"`(\w+)\(", row)}
-    hooks = {name for name in vars(Workflow) if not name.startswith("_")} - {"workflows", "version", "fps", "register"}
+    hooks = {name for name in vars(Workflow) if not name.startswith("_")} - {
+        "workflows",
+        "version",
+        "requires",
+        "fps",
+        "register",
+    }
     assert named == hooks - {"beat"}
+
+
+def test_the_modules_that_a_workflow_imports_are_known_before_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ToyArm, "requires", ("no_such_module_anywhere",))
+    assert loader().needs() == ("no_such_module_anywhere",)
+
+
+def test_a_plan_comes_from_one_place_only(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="either `plans`, or"):
+        EnvSceneConfig(name="x", cfg_path=tmp_path, plans=tmp_path, seq_path=tmp_path)
+
+
+def test_a_recorded_plan_that_is_not_there_is_an_asset_that_is_missing(tmp_path: Path) -> None:
+    config = EnvSceneConfig(name="x", cfg_path=tmp_path, plans=tmp_path, seed=4)
+    assert loader().asset_paths(config) == [tmp_path, tmp_path / "files/episode_000004"]

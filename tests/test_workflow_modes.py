@@ -109,18 +109,18 @@ def test_a_plan_that_is_not_deterministic_cannot_be_rendered_elsewhere(tmp_path:
     assert "fused" in done.stderr
 
 
-def test_plan_only_and_render_only_jobs_hand_plans_over_on_disk(tmp_path: Path) -> None:
-    tasks = task_file(tmp_path)
-    settings = {"workflow": "tests.toy_workflow:ListArm", "tasks": str(tasks), "episodes": [0, 1]}
-    run_well("fused", tmp_path / "plans", render={"render": False}, **settings)
-    saved = sorted((tmp_path / "plans" / PIECES).glob("*/files/plan_info.msgpack"))
-    assert len(saved) == 2
+@pytest.mark.parametrize("kind", ["ToyArm", "ListArm"])
+def test_plans_that_were_stored_alone_can_be_shown_later(tmp_path: Path, kind: str) -> None:
+    settings = {"workflow": f"tests.toy_workflow:{kind}", "tasks": str(task_file(tmp_path)), "episodes": [0, 1]}
     run_well("fused", tmp_path / "both", **settings)
-    run_well("fused", tmp_path / "shown", scene={"seq_path": str(saved[1])}, **{**settings, "episodes": [0]})
+    run_well("fused", tmp_path / "plans", render={"render": False}, **settings)
+    writer = pipeline_of({**settings, "seed": 5}).writer
+    writer.publish(tmp_path / "plans", pieces_of(tmp_path / "plans"), {}, True)
+    scene = {"plans": str(tmp_path / "plans"), "seed": 1}
+    run_well("fused", tmp_path / "shown", scene=scene, **{**settings, "episodes": [0]})
     wanted = contents(tmp_path / "both", pieces_of(tmp_path / "both")[1])
     shown = contents(tmp_path / "shown", pieces_of(tmp_path / "shown")[0])
-    assert shown["data.parquet"] == wanted["data.parquet"]
-    assert shown["files/cube.npy"] == wanted["files/cube.npy"]
+    assert shown == wanted
 
 
 def test_a_pickled_plan_is_refused_with_the_way_out(tmp_path: Path) -> None:

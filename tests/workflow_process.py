@@ -2,7 +2,7 @@
 
 usage: workflow_process.py plan|render|fused SETTINGS.json
 The settings name the workflow, its task file, folders and the order of episodes. What crosses between the planning and
-the rendering process are files with all fields of each Sequence, packed as plan info is.
+the rendering process are files with one packed Sequence each.
 """
 
 from __future__ import annotations
@@ -10,16 +10,15 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 from nimbusd.stages.base import SceneConfig
 from nimbusd.stages.registry import create
 from nimbusd.stages.runner import LoadIterator, Pipeline, PlanIterator, RandomizeIterator, run_stages
-from nimbusd.stages.types import Camera, Episode, EpisodeRequest, Feature, Sequence
-from nimbusd.stages.workflow import pack, unpack
+from nimbusd.stages.types import Episode, EpisodeRequest
 from nimbusd.stages.workflow.env_components import EnvSceneConfig
+from nimbusd.stages.workflow.plan_info import pack_sequence, unpack_sequence
 
 ENV = "nimbusd.stages.workflow.env_components"
 
@@ -45,22 +44,6 @@ def scene_of(settings: dict[str, Any]) -> SceneConfig:
     return EnvSceneConfig(name="lift", cfg_path=Path(settings["tasks"]), **settings.get("scene", {}))
 
 
-def sequence_bytes(seq: Sequence) -> bytes:
-    plain = {f.name: getattr(seq, f.name) for f in fields(seq)}
-    plain["cameras"] = [asdict(camera) for camera in seq.cameras]
-    for key in ("states", "actions"):
-        plain[key] = {name: [f.values, f.names] for name, f in plain[key].items()}
-    return pack(plain)
-
-
-def sequence_of(packed: bytes) -> Sequence:
-    plain = unpack(packed)
-    plain["cameras"] = tuple(Camera(**camera) for camera in plain["cameras"])
-    for key in ("states", "actions"):
-        plain[key] = {name: Feature(values, names) for name, (values, names) in plain[key].items()}
-    return Sequence(**plain)
-
-
 def episodes_until_planned(settings: dict[str, Any], pipeline: Pipeline) -> Iterator[Episode]:
     loaded = LoadIterator(requests_of(settings), pipeline.loader, lambda _: scene_of(settings), _output(settings), {})
     yield from RandomizeIterator(loaded, pipeline.randomizer, settings["seed"])
@@ -72,14 +55,14 @@ def plan(settings: dict[str, Any], pipeline: Pipeline) -> None:
     for episode in PlanIterator(episodes_until_planned(settings, pipeline), pipeline.planner, settings["seed"]):
         _check(episode)
         assert episode.sequence is not None
-        (backlog / f"{episode.request.index}").write_bytes(sequence_bytes(episode.sequence))
+        (backlog / f"{episode.request.index}").write_bytes(pack_sequence(episode.sequence))
 
 
 def render(settings: dict[str, Any], pipeline: Pipeline) -> None:
     for episode in episodes_until_planned(settings, pipeline):
         _check(episode)
         assert episode.scene is not None
-        seq = sequence_of(Path(settings["backlog"], f"{episode.request.index}").read_bytes())
+        seq = unpack_sequence(Path(settings["backlog"], f"{episode.request.index}").read_bytes())
         pipeline.renderer.load(episode.scene)
         pipeline.writer.save_data(seq, pipeline.renderer.gen_obs(seq), episode)
 

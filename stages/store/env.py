@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,6 +33,8 @@ class EnvWriter(BaseWriter[EnvWriterArgs]):
 
     def save_data(self, seq: Sequence, obs: Observation, episode: Episode) -> Piece:
         args = self.args
+        if not obs.frames and obs.files:  # a plan that nobody has looked at yet: its columns and files alone
+            seq = replace(seq, cameras=(), T_world_camera={}, T_base_camera={})
         with draft_piece(episode.output, episode.request) as draft:
             write_lerobot(draft, seq, obs, episode, args.format, args.content(args.robot_type), self.beat)
             piece = draft.commit(len(seq))

@@ -36,13 +36,14 @@ class Workflow(ABC):
     """Base of all workflows. Those that are marked must be written, the others have a meaning without.
 
     world: what `create_world` made; task_cfg_path: the task file; the rest are the job's `workflow_args`.
-    version: change it when the same seed gives other episodes.
+    version: change it when the same seed gives other episodes. requires: modules that the methods import.
     fps: frames per second of a sequence, where `describe_seq` is not written.
     planned: the sequence that `generate_seq` returned last; a workflow with `generate_seq_with_obs` sets it.
     """
 
     workflows: ClassVar[dict[str, type[Workflow]]] = {}
     version: ClassVar[str] = "1.0.0"
+    requires: ClassVar[tuple[str, ...]] = ()
     fps: float = 30.0
     rng: np.random.Generator
     planned: list[Any]
@@ -194,6 +195,13 @@ class Workflow(ABC):
 
         states, actions = columns_of(sequence)
         return Sequence(self.fps, self.get_task_name(), (), {}, {}, states, actions)
+
+    def describe_recovered(self, recorded: Sequence) -> Sequence:
+        """What is stored of a plan that was recorded earlier, as it holds in the current layout.
+
+        recorded: what `describe_seq` returned then. Here: the same, for layouts whose cameras stand where they stood.
+        """
+        return recorded
 
     def observe(self) -> Observation | None:
         """What the last replay saw. None: only `save` knows, and its files are stored as they are."""

@@ -23,9 +23,11 @@ from nimbusd.stages.errors import ComponentError, PlanningFailed, RenderError
 from nimbusd.stages.store.durable import to_json
 from nimbusd.stages.types import Observation, Scene, Sequence
 from nimbusd.stages.workflow.base import Workflow
-from nimbusd.stages.workflow.plan_info import is_pickle, pack, unpack
+from nimbusd.stages.workflow.plan_info import is_pickle, pack, pack_sequence, unpack, unpack_sequence
 
 ENVELOPE_VERSION = 1
+SEQUENCE_FILE = "sequence.msgpack"
+"""Beside what `save_seq` writes: the columns and cameras of the plan, as they were described when it was made."""
 RESULT = "result"
 """Key of a sequence's notes: {"success": bool, "reason": word or None}."""
 _OVER_AGAIN = "the plan that was made here differs from the one that was handed over"
@@ -140,11 +142,12 @@ class EnvSession:
         return replace(seen or Observation({}), files=self._files(workflow.save))
 
     def plan_files(self, place: Place, seq: Sequence) -> Observation:
-        """An observation without frames, of the files that `save_seq` writes of this plan."""
+        """An observation without frames: the files that `save_seq` writes of this plan, and its description."""
         envelope = self._opened(seq)
         workflow = self.workflow
         workflow.planned = workflow.recover_seq_from_mem(workflow.dedump_plan_info(envelope["info"]))
-        return Observation({}, files=self._files(workflow.save_seq))
+        files = self._files(workflow.save_seq)
+        return Observation({}, files={**files, SEQUENCE_FILE: pack_sequence(replace(seq, plan_info=b""))})
 
     # --- the parts ---
 
@@ -186,7 +189,11 @@ class EnvSession:
             length = len(workflow.planned)
         if length <= 0:
             raise PlanningFailed("no_sequence", f"{self._name} found no plan for {workflow.get_task_name()}")
-        described = workflow.describe_seq(workflow.planned or [{} for _ in range(length)])
+        recorded = _recorded(place)
+        if recorded is None:
+            described = workflow.describe_seq(workflow.planned or [{} for _ in range(length)])
+        else:
+            described = workflow.describe_recovered(recorded)
         result = described.notes.get(RESULT)
         if result is not None and not (isinstance(result, Mapping) and isinstance(result.get("success"), bool)):
             raise ComponentError(
@@ -264,3 +271,12 @@ class EnvSession:
             if not files:
                 raise RenderError(f"{self._name}.{write.__name__}() wrote no file into the folder that it was given")
             return {path.relative_to(root).as_posix(): path.read_bytes() for path in files}
+
+
+def _recorded(place: Place) -> Sequence | None:
+    """The description that lies beside a recorded plan, if there is one."""
+    if place.seq_path is None:
+        return None
+    path = Path(place.seq_path)
+    beside = (path if path.is_dir() else path.parent) / SEQUENCE_FILE
+    return unpack_sequence(beside.read_bytes()) if beside.is_file() else None

@@ -26,6 +26,8 @@ from nimbusd.stages.types import Observation, Scene, Sequence
 from nimbusd.stages.workflow.env import RESULT, EnvScene, EnvSession, Place
 from nimbusd.stages.workflow.registry import create_workflow, workflow_class
 
+LAYOUT_FILE = "layout.json"
+"""What a workflow's `save_seq` may write beside the plan, for `randomization(layout_path)` to read."""
 _SEEDS = 1 << 63
 
 
@@ -36,6 +38,16 @@ class EnvSceneConfig(SceneConfig):
     task: int = Field(default=0, ge=0, description="Position of the task in that file.")
     layout_path: Path | None = Field(default=None, description="A layout to hand to randomization().")
     seq_path: Path | None = Field(default=None, description="A plan to recover with recover_seq() instead of planning.")
+    plans: Path | None = Field(
+        default=None, description="A dataset of plans (EnvRenderer with `render: false`) to take both of these from."
+    )
+    seed: int = Field(default=0, ge=0, description="Episode of `plans`; `count` counts it up.")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> EnvSceneConfig:
+        if self.plans is not None and (self.layout_path is not None or self.seq_path is not None):
+            raise ValueError("give either `plans`, or `layout_path` and `seq_path`")
+        return self
 
 
 class EnvLoaderArgs(ComponentArgs):
@@ -75,7 +87,11 @@ class EnvLoader(BaseLoader[EnvLoaderArgs, EnvSceneConfig]):
         self._session: tuple[Path, EnvSession] | None = None
 
     def asset_paths(self, config: EnvSceneConfig) -> list[Path]:
-        return [path for path in (config.cfg_path, config.layout_path, config.seq_path) if path is not None]
+        recorded = [config.layout_path, config.seq_path, _recorded_in(config)]
+        return [config.cfg_path, *(path for path in recorded if path is not None)]
+
+    def needs(self) -> tuple[str, ...]:
+        return workflow_class(self.args.workflow_type).requires
 
     def load_asset(self, config: EnvSceneConfig) -> Scene:
         session = self._open(config.cfg_path)
@@ -106,8 +122,20 @@ class EnvLoader(BaseLoader[EnvLoaderArgs, EnvSceneConfig]):
 
 
 def _place(config: EnvSceneConfig) -> Place:
-    layout_path, seq_path = (None if path is None else str(path) for path in (config.layout_path, config.seq_path))
+    layout, plan = config.layout_path, config.seq_path
+    if (folder := _recorded_in(config)) is not None:
+        plan = folder
+        layout = folder / LAYOUT_FILE if (folder / LAYOUT_FILE).is_file() else None
+    layout_path, seq_path = (None if path is None else str(path) for path in (layout, plan))
     return Place(config.task, None, layout_path, seq_path)
+
+
+def _recorded_in(config: EnvSceneConfig) -> Path | None:
+    """Where an episode of `plans` lies: `plans` is a dataset, or the output folder of the job that made it."""
+    if config.plans is None:
+        return None
+    dataset = config.plans / "dataset" if (config.plans / "dataset").is_dir() else config.plans
+    return dataset / f"files/episode_{config.seed:06d}"
 
 
 class EnvRandomizerArgs(ComponentArgs):

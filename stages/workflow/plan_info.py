@@ -7,12 +7,14 @@ value of the same types (lists, tuples, arrays with their dtype), the same bytes
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict, fields
 from typing import Any, TypeAlias
 
 import msgpack
 import numpy as np
 
 from nimbusd.stages.errors import ComponentError
+from nimbusd.stages.types import Camera, Feature, Sequence
 
 PlanValue: TypeAlias = Any
 """None, bool, int, float, str, bytes, arrays and scalars of numbers; lists, tuples and dicts of these."""
@@ -92,3 +94,24 @@ def _value(code: int, content: bytes) -> PlanValue:
         raise ValueError(f"array of {dtype}")
     array = np.frombuffer(content, dtype, offset=end).reshape(shape).copy()
     return array[()] if scalar else array
+
+
+def pack_sequence(seq: Sequence) -> bytes:
+    """A sequence as bytes, arrays bit for bit. Raises ComponentError for notes that are no plain values."""
+    plain: dict[str, PlanValue] = {entry.name: getattr(seq, entry.name) for entry in fields(seq)}
+    plain["cameras"] = [asdict(camera) for camera in seq.cameras]
+    for kind in ("states", "actions"):
+        plain[kind] = {key: (np.asarray(feature.values), feature.names) for key, feature in plain[kind].items()}
+    return pack(plain)
+
+
+def unpack_sequence(packed: bytes) -> Sequence:
+    """Inverse of `pack_sequence`. Raises ComponentError for anything else than its output."""
+    plain = unpack(packed)
+    try:
+        plain["cameras"] = tuple(Camera(**camera) for camera in plain["cameras"])
+        for kind in ("states", "actions"):
+            plain[kind] = {key: Feature(values, names) for key, (values, names) in plain[kind].items()}
+        return Sequence(**plain)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ComponentError(f"these {len(packed)} bytes are not a packed sequence: {error}") from error
