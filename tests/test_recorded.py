@@ -90,7 +90,8 @@ def demonstration(arms: dict[str, ArmTrace]) -> Demonstration:
             Phase("reach", "pick", 0, 0, 4, "Pick up the milk.", name),
             Phase("grasp", "pick", 0, 4, 8, "Pick up the milk.", name),
             Phase("carry", "place", 1, 8, 16, "Put it down left of the can.", name),
-            Phase("retreat", "home", 2, 16, T, "Go home.", name),
+            Phase("retreat", "home", 2, 16, 18, "Go home.", name),
+            Phase("rest", "rest", 3, 18, T, "wait", name),
         ),
         contacts=(ContactEvent(6, "milk", f"robot/{name}", 1.5),),
         keypoints=(
@@ -159,7 +160,7 @@ def test_phases_of_one_instruction_are_one_part_of_the_episode() -> None:
         (8, 16, "Put it down left of the can."),
         (16, T, "Go home."),
     ]
-    assert [phase["name"] for phase in single().notes["phases"]] == ["reach", "grasp", "carry", "retreat"]
+    assert [phase["name"] for phase in single().notes["phases"]] == ["reach", "grasp", "carry", "retreat", "rest"]
 
 
 def test_notes_are_json_and_the_same_for_the_same_demonstration() -> None:

@@ -31,7 +31,7 @@ from nimbusd.stages.types import Episode, Feature, Observation, Piece, Sequence
 IMAGE = "images.rgb.{camera}"
 INTRINSICS = "{camera}_camera_intrinsics"
 EXTRINSICS = "{camera}_camera_to_robot_extrinsics"
-CAMERA_NAMES = {"front": "head", "wrist": "hand", "left_wrist": "hand_left", "right_wrist": "hand_right"}
+CAMERA_NAMES = {"front": "head", "wrist": "hand", "wrist_left": "hand_left", "wrist_right": "hand_right"}
 _PREFIXES = ("states.", "actions.", "master_actions.")
 
 

@@ -18,6 +18,8 @@ from nimbusd.stages.workflow.sim import ArmTrace, Demonstration, Layout, Phase
 
 QPOS = "simulation.qpos"
 QVEL = "simulation.qvel"
+REST = "rest"
+"""The skill of phases in which nothing is commanded."""
 
 
 def sequence_of(demo: Demonstration, layout: Layout) -> Sequence:
@@ -113,10 +115,16 @@ def _joined(demo: Demonstration, joints: str, gripper: str) -> Feature:
 
 
 def _sub_tasks(phases: tuple[Phase, ...]) -> list[dict[str, Any]]:
-    """Consecutive phases of one skill call with one instruction, as one part of the episode."""
-    parts = []
+    """Consecutive phases of one skill call with one instruction, as one part of the episode.
+
+    The wait at the end, in which the goal is judged, belongs to the part before it.
+    """
+    parts: list[dict[str, Any]] = []
     for (_, instruction, arm, skill), group in groupby(phases, key=lambda p: (p.call, p.instruction, p.arm, p.skill)):
         members = list(group)
+        if skill == REST and parts:
+            parts[-1]["stop"] = members[-1].stop
+            continue
         parts.append(
             {
                 "start": members[0].start,
