@@ -136,6 +136,7 @@ def test_answers_point_at_the_object_that_was_asked_for(root: Path) -> None:
     for row in asked(root):
         ids = episode.instance[row["camera"]][row["frame_index"]]
         if row["kind"] == "point":
+            assert row["question"] == "Point to the small red cube."
             u, v = row["value"]
             assert ids[int(v), int(u)] == CUBE_ID
             assert row["answer"] == f"({u:g}, {v:g})"

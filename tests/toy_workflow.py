@@ -166,6 +166,7 @@ class ToyArm(Workflow):
                 "keypoints": [
                     {"name": "grasp", "kind": "grasp", "frame": "red_cube", "position": [0, 0, 0.02], "row": half}
                 ],
+                "nouns": {"red_cube": "small red cube"},
                 "wobble": sequence[0]["wobble"],
             },
         )

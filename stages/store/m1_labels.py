@@ -42,16 +42,19 @@ class Step:
 
 @dataclass(frozen=True)
 class EpisodeMarks:
-    """What a sequence says about itself besides columns. tcp: arm (empty for the only one) → (T, 4, 4) T_world_tcp."""
+    """What a sequence says about itself besides columns.
+
+    tcp: arm (empty for the only one) → (T, 4, 4) T_world_tcp. nouns: object's name → how one speaks of it.
+    """
 
     tcp: Mapping[str, F64]
     points: tuple[Point, ...]
     steps: tuple[Step, ...]
-    goals: tuple[str, ...]
+    nouns: Mapping[str, str]
 
     @classmethod
     def of(cls, seq: Sequence) -> EpisodeMarks:
-        """From the columns of InternData-A1 and the notes `keypoints`, `sub_tasks` and `goals`.
+        """From the columns of InternData-A1 and the notes `keypoints`, `sub_tasks` and `nouns`.
 
         Raises StoreError if the tool's pose is in no column, or a note points at what is not there.
         """
@@ -64,7 +67,11 @@ class EpisodeMarks:
             Step(int(note["start"]), int(note["stop"]), str(note["instruction"]), str(note.get("arm", "")))
             for note in seq.notes.get("sub_tasks", ())
         )
-        return cls(tcp, points, steps, tuple(str(goal) for goal in seq.notes.get("goals", ())))
+        return cls(tcp, points, steps, {str(key): str(noun) for key, noun in seq.notes.get("nouns", {}).items()})
+
+    def noun(self, name: str) -> str:
+        """An object's name as one says it."""
+        return self.nouns.get(name) or name.replace("_", " ")
 
     def step_at(self, frame: int) -> Step | None:
         return next((step for step in self.steps if step.start <= frame < step.stop), None)

@@ -42,8 +42,8 @@ def questions(seq: Sequence, obs: Observation, marks: EpisodeMarks, lines: list[
     for frame in asked_frames(seq, marks):
         for position, camera in enumerate(seq.cameras):
             label = lines[frame]["cameras"][camera.name]
-            yield from _objects(seq, obs, camera, frame, label)
-            yield from _affordance(camera, frame, label)
+            yield from _objects(seq, obs, marks, camera, frame, label)
+            yield from _affordance(marks, camera, frame, label)
             step = marks.step_at(frame)
             if step is not None and step.start == frame:
                 yield from _trace(seq, marks, camera, step)
@@ -57,7 +57,7 @@ def asked_frames(seq: Sequence, marks: EpisodeMarks) -> list[int]:
 
 
 def _objects(
-    seq: Sequence, obs: Observation, camera: Camera, frame: int, label: Mapping[str, Any]
+    seq: Sequence, obs: Observation, marks: EpisodeMarks, camera: Camera, frame: int, label: Mapping[str, Any]
 ) -> Iterator[Question]:
     instance = obs.frames[camera.name].instance
     if instance is None:
@@ -65,7 +65,7 @@ def _objects(
     for row in label["boxes"]:
         if row["name"] not in seq.T_world_object or row["pixels"] < FEWEST_PIXELS:
             continue
-        word = _words(row["name"])
+        word = marks.noun(row["name"])
         u, v = inner_point(instance[frame], row["instance_id"])
         yield Question("point", camera.name, frame, f"Point to the {word}.", f"({u:g}, {v:g})", [u, v], row["name"])
         corners = row["box"]
@@ -73,7 +73,7 @@ def _objects(
         yield Question("box", camera.name, frame, f"Where is the {word}?", answer, corners, row["name"])
 
 
-def _affordance(camera: Camera, frame: int, label: Mapping[str, Any]) -> Iterator[Question]:
+def _affordance(marks: EpisodeMarks, camera: Camera, frame: int, label: Mapping[str, Any]) -> Iterator[Question]:
     """Of each object the next point at which it will be touched."""
     asked: set[str] = set()
     for row in sorted(label["points"], key=lambda point: int(point["reached_at"])):
@@ -82,7 +82,7 @@ def _affordance(camera: Camera, frame: int, label: Mapping[str, Any]) -> Iterato
         asked.add(row["object"])
         if row["visible"] is False or row["uv"] is None:
             continue
-        question = f"Where should the gripper {_VERBS[row['kind']]} the {_words(row['object'])}?"
+        question = f"Where should the gripper {_VERBS[row['kind']]} the {marks.noun(row['object'])}?"
         u, v = row["uv"]
         yield Question("affordance", camera.name, frame, question, f"({u:g}, {v:g})", [u, v], row["object"])
 
@@ -116,8 +116,3 @@ def _plan(seq: Sequence, marks: EpisodeMarks, camera: Camera, frame: int) -> Ite
     if step is not None and step.instruction:
         question = f'What is the next step of the task "{seq.task.rstrip(".")}"?'
         yield Question("plan", camera.name, frame, question, step.instruction, [step.instruction])
-
-
-def _words(name: str) -> str:
-    """An object's name as one says it."""
-    return name.replace("_", " ")

@@ -143,7 +143,7 @@ class Workflow(ABC):
     # --- plans that cross processes, in memory ---
 
     def dump_plan_info(self) -> bytes:
-        """The plan (and, if need be, the layout) of the episode that was just planned. Must not be a pickle."""
+        """The plan (and, if need be, the layout) of the episode that was just planned or recovered. Never a pickle."""
         return pack({"sequence": list(self.planned)})
 
     def dedump_plan_info(self, ser_obj: bytes) -> PlanValue:
@@ -165,7 +165,7 @@ class Workflow(ABC):
     # --- plans that lie on disk ---
 
     def save_seq(self, save_path: str) -> int:
-        """Write the plan alone into the folder `save_path`. Returns frames."""
+        """Write the plan alone into the folder `save_path`, after `recover_seq_from_mem`. Returns frames."""
         Path(save_path, PLAN_FILE).write_bytes(self.dump_plan_info())
         return len(self.planned)
 

@@ -105,8 +105,8 @@ class EnvSession:
         if self._fresh == place:
             return
         self._reset(place)
-        if place.seed is not None:
-            self._seed(place.seed)
+        if place.seed is not None or place.layout_path is not None:
+            self._seed(place.seed or 0)
             if not self._randomized(place):
                 self._fresh = None
                 raise PlanningFailed("randomization_failed", f"{self._name}.randomization() found no valid layout")
@@ -143,10 +143,8 @@ class EnvSession:
 
     def plan_files(self, place: Place, seq: Sequence) -> Observation:
         """An observation without frames: the files that `save_seq` writes of this plan, and its description."""
-        envelope = self._opened(seq)
-        workflow = self.workflow
-        workflow.planned = workflow.recover_seq_from_mem(workflow.dedump_plan_info(envelope["info"]))
-        files = self._files(workflow.save_seq)
+        self._restore(place, self._opened(seq))
+        files = self._files(self.workflow.save_seq)
         return Observation({}, files={**files, SEQUENCE_FILE: pack_sequence(replace(seq, plan_info=b""))})
 
     # --- the parts ---
@@ -228,6 +226,13 @@ class EnvSession:
         return envelope
 
     def _replay(self, place: Place, envelope: Mapping[str, Any]) -> None:
+        self._restore(place, envelope)
+        sequence = self.workflow.planned
+        if (shown := self.workflow.seq_replay(sequence)) != len(sequence):
+            raise RenderError(f"{self._name}.seq_replay() showed {shown} of {len(sequence)} states")
+
+    def _restore(self, place: Place, envelope: Mapping[str, Any]) -> None:
+        """The layout and the sequence that were planned, in a world that knows nothing else."""
         workflow = self.workflow
         data = workflow.dedump_plan_info(envelope["info"])
         if type(workflow).randomization_from_mem is Workflow.randomization_from_mem:
@@ -242,10 +247,7 @@ class EnvSession:
                 )
         self._fresh = None
         self._seed(envelope["seed"], 1)
-        sequence = workflow.recover_seq_from_mem(data)
-        workflow.planned = sequence
-        if (shown := workflow.seq_replay(sequence)) != len(sequence):
-            raise RenderError(f"{self._name}.seq_replay() showed {shown} of {len(sequence)} states")
+        workflow.planned = workflow.recover_seq_from_mem(data)
 
     def _plan_again(self, place: Place, seed: int, seq: Sequence) -> None:
         """What was seen is still here, or is made once more: then it must be the same plan."""

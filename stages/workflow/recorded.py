@@ -51,7 +51,8 @@ def sequence_of(demo: Demonstration, layout: Layout) -> Sequence:
 def notes_of(demo: Demonstration, layout: Layout) -> dict[str, Any]:
     """JSON values for the episode's metadata: its parts with their instructions, contacts, grasp and key points.
 
-    sub_tasks: stretches of one instruction. phases: what they consist of. goals: in words, all reached.
+    sub_tasks: stretches of one instruction. phases: what they consist of. goals: in words, all reached. nouns: how
+    one speaks of each object.
     """
     return {
         "result": {"success": True, "reason": None},
@@ -77,6 +78,7 @@ def notes_of(demo: Demonstration, layout: Layout) -> dict[str, Any]:
         "goals": [goal.words() for goal in layout.goals],
         "reached": list(demo.reached),
         "paraphrases": list(layout.paraphrases),
+        "nouns": dict(layout.draws.get("nouns", {})),
         "facts": dict(demo.facts),
     }
 
