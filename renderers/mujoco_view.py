@@ -85,7 +85,7 @@ class MujocoView:
         self._prepare(len(places), width, sum(heights))
         states = {shot.copy: shot.qpos for shot in shots}
         poses: dict[tuple[int, str], F64] = {}
-        self._begin()
+        self._scene.ngeom = 0
         for copy, offset in places:
             self.set_state(states[copy])
             for shot in shots:
@@ -126,6 +126,7 @@ class MujocoView:
             self._scene.flags[mujoco.mjtRndFlag.mjRND_SKYBOX] = False
             self._scene.flags[mujoco.mjtRndFlag.mjRND_HAZE] = False
             self._copies = copies
+            self._light()
         if self._plain is None or width > self._sizes[0] or height > self._sizes[1]:
             self._free()
             self._gl.make_current()
@@ -139,13 +140,13 @@ class MujocoView:
             for context in (self._plain, self._exact):
                 context.readDepthMap = mujoco.mjtDepthMap.mjDEPTH_ZEROFAR
 
-    def _begin(self) -> None:
+    def _light(self) -> None:
+        """Put the layout's lamps into the scene; none of them moves."""
         mujoco = self._mujoco
-        self._scene.ngeom = 0
+        self.set_state(self.world.start)
         camera = mujoco.MjvCamera()
         mujoco.mjv_defaultCamera(camera)
         mujoco.mjv_updateScene(self.world.model, self._data, self._option, None, camera, 0, self._scene)
-        self._scene.ngeom = 0
         self._lights = [np.array(lamp.pos, np.float64) for lamp in self._scene.lights[: self._scene.nlight]]
 
     def _add_copy(self, offset: F64) -> None:

@@ -6,7 +6,7 @@ The way of an episode (the names are the public interface; each module's docstri
     layout = randomize_layout(task, rng)            # → Layout; PlanningFailed("no_layout") where nothing fits
     demo = plan_episode(task, layout, rng, beat)    # → Demonstration, or raises PlanningFailed(reason, detail)
     scene = scene_of(layout)                        # → Scene for the stages: meshes, lights, provenance["layout"]
-    labels = frame_labels(layout, demo, row)        # boxes follow from masks; projected points and traces per camera
+    label_rows(layout)                              # → segmentation table
 
 Rendering stands in `nimbusd.renderers.mujoco` (stages do not import renderers; the component `MujocoRenderer` is found
 through the registry). It needs the layout, from `scene.provenance["layout"]` (`Layout.to_json`), and the recorded rows:
@@ -17,7 +17,10 @@ writers store them only when asked.
 task, layout and generator give byte-equal demonstrations in another process on the same kind of machine.
 """
 
+from nimbusd.stages.workflow.sim import skills_pick as _pick  # noqa: F401 - makes its skills known
 from nimbusd.stages.workflow.sim.demonstration import ArmTrace, ContactEvent, Demonstration, KeyPoint, Phase
+from nimbusd.stages.workflow.sim.episode import plan_episode
+from nimbusd.stages.workflow.sim.labels import label_rows
 from nimbusd.stages.workflow.sim.layout import (
     CameraLayout,
     Layout,
@@ -32,6 +35,10 @@ from nimbusd.stages.workflow.sim.layout import (
     Surface,
     TableLayout,
 )
+from nimbusd.stages.workflow.sim.randomize import randomize_layout
+from nimbusd.stages.workflow.sim.scene import scene_of
+from nimbusd.stages.workflow.sim.skills import SKILLS, Skill, make_skill, skill
+from nimbusd.stages.workflow.sim.task import ManipTask, parse_task
 
 REASONS = (
     "no_layout",  # no placement without overlap and within reach
@@ -49,12 +56,14 @@ REASONS = (
 
 __all__ = [
     "REASONS",
+    "SKILLS",
     "ArmTrace",
     "CameraLayout",
     "ContactEvent",
     "Demonstration",
     "KeyPoint",
     "Layout",
+    "ManipTask",
     "LightLayout",
     "ObjectLayout",
     "Phase",
@@ -63,7 +72,15 @@ __all__ = [
     "RegionLayout",
     "RelationLayout",
     "RobotLayout",
+    "Skill",
     "SkillCall",
     "Surface",
     "TableLayout",
+    "label_rows",
+    "make_skill",
+    "parse_task",
+    "plan_episode",
+    "randomize_layout",
+    "scene_of",
+    "skill",
 ]

@@ -14,6 +14,7 @@ from nimbusd.stages.workflow.sim.demonstration import ArmTrace, Demonstration
 from nimbusd.stages.workflow.sim.layout import Layout
 from nimbusd.stages.workflow.sim.relations import holds, settled
 from nimbusd.stages.workflow.sim.skills import make_skill
+from nimbusd.stages.workflow.sim.task import ManipTask
 from nimbusd.stages.workflow.sim.workcell import Workcell
 from nimbusd.stages.workflow.sim.world import ArmIndex, World, build_world, import_mujoco
 
@@ -22,15 +23,17 @@ _MOVED_M = 0.015
 _END_STEPS = 6
 
 
-def plan_layout(
-    layout: Layout, rng: np.random.Generator, beat: Callable[[], None] = lambda: None, world: World | None = None
+def plan_episode(
+    task: ManipTask, layout: Layout, rng: np.random.Generator, beat: Callable[[], None] = lambda: None
 ) -> Demonstration:
-    """Perform the skills of a layout. world: its compiled model, where the caller has it already.
+    """Perform the skills of a layout of `task` until its goals hold.
 
-    Raises PlanningFailed with one of the reasons in `sim.REASONS`.
+    Raises PlanningFailed with one of the reasons in `sim.REASONS`, ValueError for a layout of another task.
     """
+    if layout.task != task.name:
+        raise ValueError(f"the layout belongs to task {layout.task!r}, not to {task.name!r}")
     clock = _Clock()
-    world = world or build_world(layout)
+    world = build_world(layout)
     clock.lap("build")
     cell = Workcell.open(world, rng, beat)
     _settle(cell)

@@ -272,7 +272,7 @@ def _typed(hint: Any, value: Any) -> Any:
     if origin is tuple:
         items = [args[0]] * len(value) if args[-1] is Ellipsis else args
         return tuple(_typed(item, entry) for item, entry in zip(items, value, strict=True))
-    if origin is not None and issubclass(origin, Mapping):
+    if isinstance(origin, type) and issubclass(origin, Mapping):
         return {key: _typed(args[1], entry) for key, entry in value.items()}
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         return _built(hint, value)

@@ -117,7 +117,7 @@ LIBRARY: dict[str, ObjectModel] = {
         size_max_m=(0.05, 0.05, 0.09),
         colors=_COLORS,
     ),
-    "bin": ObjectModel(shape="bin", category="bin", noun="bin", size_m=(0.24, 0.20, 0.10), colors=_COLORS),
+    "bin": ObjectModel(shape="bin", category="bin", noun="bin", size_m=(0.28, 0.22, 0.11), colors=_COLORS),
     "drawer": ObjectModel(
         shape="drawer", category="drawer", noun="drawer", size_m=(0.22, 0.26, 0.14), colors=_COLORS, travel=0.14
     ),

@@ -27,6 +27,7 @@ WORDS = {"left_of": "to the left of", "right_of": "to the right of", "behind": "
 _FAR_M = 0.32
 _SIDEWAYS = 0.6
 _STANDS_M = 0.015
+_BELOW_RIM_M = 0.02
 _GAP_M = (0.04, 0.12)
 
 
@@ -85,7 +86,8 @@ def settled(cell: Workcell, name: str) -> bool:
 def resting_spots(cell: Workcell, subject: str, relation: RelationLayout, tries: int) -> Iterator[tuple[F64, set[str]]]:
     """Places for an object that make a relation true: its bounding box's lowest centre point, and what it rests on.
 
-    Yields (x, y, z of the support) drawn from the cell's generator, clear of other objects' footprints.
+    Yields (x, y, z of the support) drawn from the cell's generator, clear of other objects' footprints (in a container
+    in which there is no room left: on top of what lies there).
     Raises PlanningFailed('precondition') where the relation is none that placing can bring about.
     """
     rng, table = cell.rng, cell.layout.table
@@ -99,7 +101,7 @@ def resting_spots(cell: Workcell, subject: str, relation: RelationLayout, tries:
         if entry.name not in (subject, relation.reference if kind in ("in", "on") and region is None else "")
     ]
     reference = None if region is not None else Footprint.of(cell.vertices(cell.object(relation.reference).name))
-    for _ in range(tries):
+    for number in range(tries):
         ground, support = table.height_m, {"table"}
         if region is not None:
             room = np.maximum(np.asarray(region.size_m) / 2 - 0.6 * radius, 0.005)
@@ -123,6 +125,10 @@ def resting_spots(cell: Workcell, subject: str, relation: RelationLayout, tries:
             room = np.maximum(inner - radius - 0.008, 0.0)
             spot = T[:2, 3] + T[:2, :2] @ rng.uniform(-room, room)
             ground, support = floor, {relation.reference}
+            if number >= tries // 2:  # no free floor left: on top of what lies there already
+                below = [other for other in others if _near(spot, radius, other) and other.high > floor]
+                ground = max([floor, *(other.high for other in below)])
+                support |= {entry.name for entry in cell.layout.objects} - {subject}
         else:
             raise PlanningFailed("precondition", f"placing cannot bring about {relation.words()!r}")
         on_table = np.abs(spot - np.asarray(table.centre)) + radius < np.asarray(table.size_m) / 2
@@ -163,13 +169,13 @@ def _inner(cell: Workcell, name: str) -> tuple[F64, float]:
 
 
 def _inside(cell: Workcell, relation: RelationLayout) -> bool:
-    """The whole outline within the walls, and the lowest point below half the rim."""
-    inner, floor = _inner(cell, relation.reference)
+    """The centre within the walls, and the lowest point well below the rim."""
+    inner, _ = _inner(cell, relation.reference)
     T = cell.simulation.object_pose(relation.reference)
     vertices = cell.vertices(relation.subject)
     centre = T[:2, :2].T @ ((vertices[:, :2].max(axis=0) + vertices[:, :2].min(axis=0)) / 2 - T[:2, 3])
     rim = float(T[2, 3]) + cell.object(relation.reference).size_m[2] / 2
-    return bool((np.abs(centre) < inner).all()) and float(vertices[:, 2].min()) < (floor + rim) / 2
+    return bool((np.abs(centre) < inner).all()) and float(vertices[:, 2].min()) < rim - _BELOW_RIM_M
 
 
 def _joint_holds(cell: Workcell, name: str, kind: str) -> bool:

@@ -43,7 +43,7 @@ class GripperModel(ComponentArgs):
     pad_friction: float = 2.0
     reach_m: float = 0.012
     thickness_m: float = 0.016
-    palm_m: float = 0.04
+    palm_m: float = 0.032
 
 
 class PartModel(ComponentArgs):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import ClassVar
 
 import numpy as np
@@ -17,6 +18,7 @@ from nimbusd.stages.workflow.sim.workcell import CLEARANCE_M, Workcell
 from nimbusd.stages.workflow.sim.world import ArmIndex
 
 _CANDIDATES = 40
+_SPOTS_TRIED = 12
 _SLIP_M = 0.02
 _SPARE_M = 0.024
 
@@ -103,7 +105,7 @@ class Pick(Skill):
                 except PlanningFailed:
                     continue
                 reached = True
-                cell.allow(arm, touchable=[self.object], clearance_m=CLEARANCE_M / 2)
+                cell.allow(arm, clearance_m=CLEARANCE_M / 4)  # open fingers do not even touch the object on their way
                 cell.checker.set_opening(arm, self._opening(arm, grasp))
                 if cell.checker.first_touch(path, 0.05) is None:
                     return grasp, before, path
@@ -116,6 +118,8 @@ class Pick(Skill):
 class Place(Skill):
     """Put the held object down so that a relation holds. relation, reference: such as `left_of` `can`, `in` `bin_a`.
 
+    spots: places that are drawn; those that are free are tried, at most _SPOTS_TRIED of them.
+
     Precondition: an arm holds the object. Success: the object is at rest, out of the hand, and the relation holds.
     """
 
@@ -124,7 +128,7 @@ class Place(Skill):
     relation: str
     reference: str
     approach_m: float = 0.08
-    spots: int = 12
+    spots: int = 60
 
     def check(self, cell: Workcell) -> None:
         if cell.holder(self.object) is None:
@@ -170,7 +174,7 @@ class Place(Skill):
         yaw_now = cell.simulation.tcp(arm)[:3, :3] @ grip.T_tcp_object[:3, :3] @ grip.rest_R.T
         turned = float(np.arctan2(yaw_now[1, 0], yaw_now[0, 0]))
         found = reached = False
-        for spot, support in resting_spots(cell, self.object, relation, self.spots):
+        for spot, support in islice(resting_spots(cell, self.object, relation, self.spots), _SPOTS_TRIED):
             found = True
             for turn in (turned, turned + cell.rng.uniform(-0.6, 0.6), turned + np.pi / 2, turned - np.pi / 2):
                 rotation = about([0, 0, 1], turn) @ grip.rest_R

@@ -7,9 +7,11 @@ friction cone with a high `impratio`, and a bounded grip force. Actuators are fo
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
+import orjson
 
 from nimbusd.stages.errors import BackendUnavailable
 from nimbusd.stages.types import F64, I32, U16
@@ -125,7 +127,16 @@ def import_mujoco() -> Any:
 
 
 def build_world(layout: Layout) -> World:
-    """Compile the model of a layout. Deterministic. Raises AssetError for missing files, BackendUnavailable."""
+    """The compiled model of a layout. Deterministic. Raises AssetError for missing files, BackendUnavailable.
+
+    The last few are kept: checking, planning, and showing a layout in one process compile it once. Do not change them.
+    """
+    return _build(orjson.dumps(layout.to_json(), option=orjson.OPT_SORT_KEYS))
+
+
+@lru_cache(maxsize=2)
+def _build(text: bytes) -> World:
+    layout = Layout.from_json(orjson.loads(text))
     mujoco = import_mujoco()
     robot = RobotModel.model_validate(layout.robot.definition)
     spec = mujoco.MjSpec()
