@@ -15,10 +15,11 @@ from hypothesis.extra import numpy as hnp
 
 from nimbusd.stages.store.encode import decode_image
 from nimbusd.stages.store.frame_labels import Box, boxes, inner_point, inside, project, visible
+from nimbusd.stages.store.m1_labels import EpisodeMarks, Point, label_lines
 from nimbusd.stages.store.m1_vqa import KINDS
 from nimbusd.stages.store.read import open_dataset
 from nimbusd.stages.store.verify import verify_dataset
-from nimbusd.stages.types import U16, Camera
+from nimbusd.stages.types import U16, Camera, CameraFrames, Label, Observation, Sequence
 from tests.toy_workflow import CAMERAS, CUBE_ID, looking_down, tool
 from tests.workflow_makers import publish, store
 
@@ -112,6 +113,21 @@ def test_the_tool_and_the_grasp_point_lie_where_the_camera_sees_them(root: Path)
 def test_the_grasp_point_moves_with_its_object(root: Path) -> None:
     depths = [line["cameras"]["front"]["points"][0]["depth_m"] for line in labels(root)]
     assert np.allclose(np.diff(depths), -0.001, atol=1e-4)  # the toy's cube rises by a millimetre per step
+
+
+def test_a_point_inside_an_object_is_visible_where_the_object_is_and_hidden_where_another_is() -> None:
+    poses = np.tile(looking_down(0, 0, 2), (2, 1, 1))
+    ids = np.full((2, CAMERA.height, CAMERA.width), 3, np.uint16)
+    ids[1] = 4
+    depth = np.full(ids.shape, 1.7, np.float32)
+    frames = CameraFrames(np.zeros((*ids.shape, 3), np.uint8), depth, ids, ids)
+    things = (Label(3, 3, "ball", "ball"), Label(4, 4, "lid", "lid"))
+    obs = Observation({"cam": frames}, things)
+    centre = np.tile(looking_down(0, 0, 0.1), (2, 1, 1))
+    seq = Sequence(10.0, "look", (CAMERA,), {"cam": poses}, {"cam": np.eye(4)}, {}, {}, {"ball": centre})
+    point = Point("grasp ball", "grasp", "ball", 1, centre[:, :3, 3], 0.05)
+    lines_of = label_lines(seq, obs, EpisodeMarks({}, (point,), (), {}), lambda: None)
+    assert [line["cameras"]["cam"]["points"][0]["visible"] for line in lines_of] == [True, False]
 
 
 # --- questions ---

@@ -11,7 +11,7 @@ import numpy as np
 from nimbusd.stages.errors import StoreError
 from nimbusd.stages.store.a1_columns import arm_prefixes, tcp_poses
 from nimbusd.stages.store.frame_labels import boxes, project, rounded, visible
-from nimbusd.stages.types import F64, Camera, CameraFrames, Label, Observation, Sequence
+from nimbusd.stages.types import F64, U16, Camera, CameraFrames, Label, Observation, Sequence
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,13 +120,15 @@ def _frame(
     camera: Camera, T: F64, frames: CameraFrames, frame: int, marks: EpisodeMarks, named: Mapping[int, Label]
 ) -> dict[str, Any]:
     depth_m = None if frames.depth_m is None else frames.depth_m[frame]
-    tools = np.array([poses[frame, :3, 3] for poses in marks.tcp.values()])
+    tools = np.array([poses[frame, :3, 3] for poses in marks.tcp.values()]).reshape(-1, 3)
     wanted = np.array([point.positions[frame] for point in marks.points]).reshape(-1, 3)
     pixels, depths = project(camera, T, np.concatenate([tools, wanted]))
     places = [
         {"uv": rounded(pixel), "depth_m": round(float(depth), 4), "visible": seen}
         for pixel, depth, seen in zip(pixels, depths, visible(camera, pixels, depths, depth_m), strict=True)
     ]
+    if frames.instance is not None:
+        _show_inner_points(marks, places[len(marks.tcp) :], frames.instance[frame], named)
     return {
         "boxes": [
             {
@@ -145,3 +147,15 @@ def _frame(
             for point, place in zip(marks.points, places[len(marks.tcp) :], strict=True)
         ],
     }
+
+
+def _show_inner_points(
+    marks: EpisodeMarks, places: list[dict[str, Any]], instance: U16, named: Mapping[int, Label]
+) -> None:
+    """A point inside an object is behind the object's own surface, and yet one can point at it."""
+    ids = {label.name: number for number, label in named.items()}
+    for point, place in zip(marks.points, places, strict=True):
+        if place["visible"] is False and place["uv"] is not None and point.target in ids:
+            u, v = (int(coordinate) for coordinate in place["uv"])
+            if 0 <= v < instance.shape[0] and 0 <= u < instance.shape[1]:
+                place["visible"] = bool(instance[v, u] == ids[point.target])
