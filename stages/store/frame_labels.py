@@ -93,7 +93,7 @@ def visible(camera: Camera, pixels: F64, depths: F64, seen_m: F32 | None) -> lis
             result.append(None)
         else:
             surface = float(seen_m[int(pixel[1]), int(pixel[0])])
-            result.append(surface == 0 or surface > depth - OCCLUSION_M)
+            result.append(bool(surface == 0 or surface > depth - OCCLUSION_M))
     return result
 
 
