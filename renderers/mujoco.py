@@ -94,7 +94,9 @@ class MujocoRenderer(BaseRenderer[MujocoRendererArgs]):
             if tile.instance is not None:
                 ids[name][row] = tile.instance
         frames = {
-            name: CameraFrames(rgb[name], depth.get(name), ids.get(name), semantic_of[ids[name]] if name in ids else None)
+            name: CameraFrames(
+                rgb[name], depth.get(name), ids.get(name), semantic_of[ids[name]] if name in ids else None
+            )
             for name in shape
         }
         return Observation(frames, labels, self._facts())

@@ -17,7 +17,7 @@ writers store them only when asked.
 task, layout and generator give byte-equal demonstrations in another process on the same kind of machine.
 """
 
-from nimbusd.stages.workflow.sim import skills_pick as _pick  # noqa: F401 - makes its skills known
+from nimbusd.stages.workflow.sim import skills_basic, skills_fixture, skills_pick
 from nimbusd.stages.workflow.sim.demonstration import ArmTrace, ContactEvent, Demonstration, KeyPoint, Phase
 from nimbusd.stages.workflow.sim.episode import plan_episode
 from nimbusd.stages.workflow.sim.labels import label_rows
@@ -53,6 +53,9 @@ REASONS = (
     "skill_failed",  # a skill's own success condition does not hold (drawer not open, button not pressed …)
     "goal_not_reached",  # all skills done, but the validator disagrees
 )
+
+SKILL_MODULES = (skills_basic, skills_fixture, skills_pick)
+"""Importing them makes their skills known; a user's own module does so with the decorator `skill`."""
 
 __all__ = [
     "REASONS",

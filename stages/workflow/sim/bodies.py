@@ -16,6 +16,9 @@ from nimbusd.stages.workflow.sim.objects import ObjectModel, file_of, mesh_shape
 
 VISIBLE_GROUP = 1
 COLLISION_GROUP = 3
+HANDLE_M = (0.045, 0.036)
+"""Of a drawer: how far its handle's plate stands before the front, and the height at which to grip it."""
+
 _WALL_M = 0.006
 _TEXTURE_PX = 256
 
@@ -120,6 +123,8 @@ class _Builder:
     def _joint(self, body: Any, kind: str, axis: Vector, **more: Any) -> None:
         import mujoco
 
+        # A fixture's base is welded to the world, so that MuJoCo does not overlook what slides in it by itself.
+        self._spec.add_exclude(bodyname1=f"object/{self._entry.name}", bodyname2=body.name)
         joint_type = mujoco.mjtJoint.mjJNT_SLIDE if kind == "slide" else mujoco.mjtJoint.mjJNT_HINGE
         body.add_joint(
             name=f"object/{self._entry.name}/joint", type=joint_type, axis=list(axis), limited=True,
@@ -152,9 +157,9 @@ class _Builder:
                 (_WALL_M, inner[1] - 2 * _WALL_M, inner[2] if side < 0 else 0.7 * inner[2]), **part,
             )  # fmt: skip
         front = centre_x - inner[0] / 2
-        # The handle: an upright plate on two pegs, to be gripped along y from above or from the front.
+        # The handle: an upright plate on a peg, to be gripped from above with one finger behind it.
         self._box_geom(tray, (front - 0.02, 0, 0), (0.04, 0.016, 0.016), **part)
-        self._box_geom(tray, (front - 0.045, 0, 0), (0.012, 0.016, 0.06), **part)
+        self._box_geom(tray, (front - HANDLE_M[0], 0, 0.024), (0.018, 0.016, 0.064), **part)
 
     def _button(self, body: Any) -> None:
         import mujoco

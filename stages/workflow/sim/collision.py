@@ -67,23 +67,25 @@ class CollisionChecker:
         clearance_m: float = 0.0,
         touchable: Iterable[str] = (),
         rests_on: Iterable[str] = (),
+        palm: bool = False,
     ) -> None:
         """Say what the following questions are about.
 
-        held: moves with the tool; it may touch the hand. touchable: owners (objects, `table`) that the fingers may touch.
+        held: moves with the tool; it may touch the hand. touchable: owners (objects, `table`) that the fingers may touch,
+        with `palm` the whole hand.
         rests_on: owners that the held object may touch. clearance_m: distance to everything else, below DETECT_M.
         """
         self._arm, self._held, self._clearance = arm, held, clearance_m
         owner = np.array(self._world.owner)
         moving = self.geoms_of(arm.bodies)
-        fingers = self.geoms_of(arm.hand_bodies)
+        hand, fingers = self.geoms_of(arm.hand_bodies), self.geoms_of(arm.finger_bodies)
         relevant = moving[:, None] | moving[None, :]
         if held is not None:
             carried = self.geoms_of(self._world.objects[held.name].bodies)
             relevant |= carried[:, None] | carried[None, :]
-            _clear(relevant, carried, fingers | carried)
+            _clear(relevant, carried, hand | carried)
             _clear(relevant, carried, np.isin(owner, list(rests_on)))
-        _clear(relevant, fingers, np.isin(owner, list(touchable)))
+        _clear(relevant, hand if palm else fingers, np.isin(owner, list(touchable)))
         self._relevant = relevant & ~self._always
 
     @property

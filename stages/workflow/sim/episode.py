@@ -109,7 +109,9 @@ def _demonstration(cell: Workcell, reached: tuple[str, ...], clock: _Clock) -> D
         },
         joints={name: qpos[:, index.joint_q] for name, index in world.objects.items() if index.joint_q >= 0},
         T_world_camera={
-            camera.name: (poses.of(world.arm(camera.mount).flange) if camera.mount else np.eye(4)[None].repeat(len(rows), 0))
+            camera.name: (
+                poses.of(world.arm(camera.mount).flange) if camera.mount else np.eye(4)[None].repeat(len(rows), 0)
+            )
             @ camera.pose.matrix()
             for camera in world.layout.cameras
         },

@@ -88,7 +88,9 @@ def _depth(middle: F64, approach: F64, down: F64, gripper: GripperModel, bottom:
     """Move a pair's midpoint along the approach: finger ends off the ground, the top of the object short of the palm."""
     slope = max(float(approach @ down), 0.1)
     level = float(middle @ down)
-    lowest = bottom - (gripper.reach_m + 0.004) * slope - 0.5 * gripper.thickness_m * math.sqrt(1 - min(slope, 1.0) ** 2)
+    lowest = (
+        bottom - (gripper.reach_m + 0.004) * slope - 0.5 * gripper.thickness_m * math.sqrt(1 - min(slope, 1.0) ** 2)
+    )
     highest = top + 0.006
     deepest = top + gripper.palm_m * slope
     wanted = min(max(level, highest), lowest, deepest)
@@ -126,6 +128,10 @@ def read_grasps(path: str) -> list[Grasp]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise AssetError(f"grasp file {file} cannot be read: {type(error).__name__}: {error}") from error
     if poses.ndim != 3 or poses.shape[1:] != (4, 4) or len(widths) != len(poses) or len(scores) != len(poses):
-        raise AssetError(f"grasp file {file} must hold N poses of 4x4 and N widths, but holds {poses.shape}, {widths.shape}")
-    grasps = [Grasp(np.asarray(T, np.float64), float(w), float(s)) for T, w, s in zip(poses, widths, scores, strict=True)]
+        raise AssetError(
+            f"grasp file {file} must hold N poses of 4x4 and N widths, but holds {poses.shape}, {widths.shape}"
+        )
+    grasps = [
+        Grasp(np.asarray(T, np.float64), float(w), float(s)) for T, w, s in zip(poses, widths, scores, strict=True)
+    ]
     return sorted(grasps, key=lambda grasp: -grasp.score)

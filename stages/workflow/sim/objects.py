@@ -119,7 +119,7 @@ LIBRARY: dict[str, ObjectModel] = {
     ),
     "bin": ObjectModel(shape="bin", category="bin", noun="bin", size_m=(0.28, 0.22, 0.11), colors=_COLORS),
     "drawer": ObjectModel(
-        shape="drawer", category="drawer", noun="drawer", size_m=(0.22, 0.26, 0.14), colors=_COLORS, travel=0.14
+        shape="drawer", category="drawer", noun="drawer", size_m=(0.22, 0.26, 0.10), colors=_COLORS, travel=0.14
     ),
     "button": ObjectModel(
         shape="button", category="button", noun="button", size_m=(0.09, 0.09, 0.06), colors=_COLORS, travel=0.012

@@ -112,7 +112,13 @@ def _drawn_models(slot: SlotSpec, spent: set[str], rng: np.random.Generator) -> 
 
 
 def _draw_object(
-    task: ManipTask, slot: SlotSpec, name: str, key: str, number: int, used: set[tuple[str, str]], rng: np.random.Generator
+    task: ManipTask,
+    slot: SlotSpec,
+    name: str,
+    key: str,
+    number: int,
+    used: set[tuple[str, str]],
+    rng: np.random.Generator,
 ) -> ObjectLayout:
     model, spec = task.object_model(key), task.randomize
     fixed = _is_fixed(task, slot)

@@ -72,7 +72,11 @@ def holds(cell: Workcell, relation: RelationLayout) -> bool:
         return bool(gap < 0.1) and subject.low < table + _STANDS_M
     if kind == "on":
         over = bool((np.abs(subject.centre - reference.centre) < reference.half).all())
-        return over and abs(subject.low - reference.high) < _STANDS_M and relation.reference in cell.simulation.touches(entry.name)
+        return (
+            over
+            and abs(subject.low - reference.high) < _STANDS_M
+            and relation.reference in cell.simulation.touches(entry.name)
+        )
     if kind == "in":
         return _inside(cell, relation)
     raise PlanningFailed("precondition", f"relation {kind!r} does not exist; there are {', '.join(KINDS)}")

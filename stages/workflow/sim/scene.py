@@ -87,7 +87,8 @@ def _scene_object(
         vertices=whole.vertices.astype(np.float32),
         faces=whole.faces,
         materials=tuple(
-            Material(f"{name}/{index}", (key[0] ** 2.2, key[1] ** 2.2, key[2] ** 2.2)) for key, index in materials.items()
+            Material(f"{name}/{index}", (key[0] ** 2.2, key[1] ** 2.2, key[2] ** 2.2))
+            for key, index in materials.items()
         ),
         face_material=np.concatenate(face_material),
         T_world_object=T_world_object,

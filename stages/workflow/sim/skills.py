@@ -100,7 +100,9 @@ def empty_handed(cell: Workcell, arm: ArmIndex) -> None:
         raise PlanningFailed("precondition", f"{arm.name} already holds {cell.grips[arm.name].name}")
 
 
-def note_point(cell: Workcell, kind: str, name: str, frame: str, point: F64, arm: ArmIndex, approach: F64, width: float = 0.0) -> None:
+def note_point(
+    cell: Workcell, kind: str, name: str, frame: str, point: F64, arm: ArmIndex, approach: F64, width: float = 0.0
+) -> None:
     """Record a key point that is reached about now."""
     x, y, z = (float(value) for value in point)
     a, b, c = (float(value) for value in approach)

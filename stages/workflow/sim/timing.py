@@ -59,7 +59,10 @@ def _squared_speeds(first: F64, second: F64, velocity: F64, acceleration: F64, d
     limit = np.min((velocity / np.maximum(np.abs(first), small)) ** 2, axis=1)
     count = len(first)
     reach = np.zeros(count)
-    rows = [list(zip(a.tolist(), b.tolist(), acceleration.tolist(), strict=True)) for a, b in zip(first, second, strict=True)]
+    rows = [
+        list(zip(a.tolist(), b.tolist(), acceleration.tolist(), strict=True))
+        for a, b in zip(first, second, strict=True)
+    ]
     for i in range(count - 2, -1, -1):
         low, high = 0.0, float(limit[i])
         if _feasible(rows[i], high, reach[i + 1], ds) is None:

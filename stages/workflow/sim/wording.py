@@ -39,7 +39,9 @@ def nouns_of(objects: Sequence[ObjectLayout], regions: Sequence[RegionLayout]) -
     return nouns
 
 
-def bind_goals(task: ManipTask, objects: Sequence[ObjectLayout], chosen: Mapping[str, str]) -> tuple[RelationLayout, ...]:
+def bind_goals(
+    task: ManipTask, objects: Sequence[ObjectLayout], chosen: Mapping[str, str]
+) -> tuple[RelationLayout, ...]:
     """The goals of this layout."""
     goals = []
     for spec in task.goals:

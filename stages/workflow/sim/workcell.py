@@ -174,13 +174,18 @@ class Workcell:
         return MotionLimits(np.asarray(arm.model.velocity), np.asarray(arm.model.acceleration), step_s, scale)
 
     def allow(
-        self, arm: ArmIndex, touchable: Iterable[str] = (), rests_on: Iterable[str] = (), clearance_m: float = 0.0
+        self,
+        arm: ArmIndex,
+        touchable: Iterable[str] = (),
+        rests_on: Iterable[str] = (),
+        clearance_m: float = 0.0,
+        palm: bool = False,
     ) -> None:
-        """Set what the arm's fingers and what its load may touch in the questions and motions to come."""
+        """Set what the arm's fingers (with `palm`, its hand) and its load may touch in the questions and motions to come."""
         grip = self.grips.get(arm.name)
         held = Held(grip.name, grip.T_tcp_object) if grip else None
         self.checker.observe(self.simulation.qpos)
-        self.checker.set_query(arm, held, clearance_m, touchable, rests_on)
+        self.checker.set_query(arm, held, clearance_m, touchable, rests_on, palm)
 
     def move_joints(self, arm: ArmIndex, goal: F64, scale: float = 1.0) -> None:
         """Free motion to joint positions, with clearance. Nothing may be touched."""
