@@ -32,8 +32,11 @@ class Box:
 def boxes(instance: U16) -> list[Box]:
     """Of every instance in a frame of ids (H, W), by ascending id; background has none."""
     height, width = instance.shape
-    ids, places = np.unique(instance, return_inverse=True)
-    places = places.reshape(height, width)
+    pixels = np.bincount(instance.ravel())
+    ids = np.flatnonzero(pixels)
+    number = np.zeros(len(pixels), np.intp)
+    number[ids] = np.arange(len(ids))
+    places = number[instance]
     rows = np.bincount((np.arange(height)[:, None] * len(ids) + places).ravel(), minlength=height * len(ids))
     columns = np.bincount((np.arange(width)[None, :] * len(ids) + places).ravel(), minlength=width * len(ids))
     by_row, by_column = rows.reshape(height, len(ids)), columns.reshape(width, len(ids))
@@ -43,7 +46,7 @@ def boxes(instance: U16) -> list[Box]:
             continue
         used_v, used_u = np.flatnonzero(by_row[:, place]), np.flatnonzero(by_column[:, place])
         edges = (int(used_u[0]), int(used_v[0]), int(used_u[-1]) + 1, int(used_v[-1]) + 1)
-        found.append(Box(int(instance_id), edges, int(by_row[:, place].sum())))
+        found.append(Box(int(instance_id), edges, int(pixels[instance_id])))
     return found
 
 
