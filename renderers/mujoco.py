@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from nimbusd.renderers.mujoco_style import Style, styled
 from nimbusd.renderers.mujoco_view import MujocoView, ViewSettings
 from nimbusd.renderers.stacked import render_stacked
 from nimbusd.stages.base import BaseRenderer, ComponentArgs
@@ -15,6 +14,7 @@ from nimbusd.stages.errors import RenderError
 from nimbusd.stages.types import CameraFrames, Observation, Scene, Sequence
 from nimbusd.stages.workflow.sim.labels import label_rows, semantic_table
 from nimbusd.stages.workflow.sim.layout import Layout
+from nimbusd.stages.workflow.sim.style import Style, styled
 
 STATES = "simulation.qpos"
 """Key of the recorded states in `Sequence.states`."""
@@ -27,7 +27,8 @@ class MujocoRendererArgs(ComponentArgs):
 
     depth, segmentation: read them back besides RGB. shadows: cast them. stack: time steps per pass, each in a copy of
     the scene of its own (see `stacked`); 1 is fastest here, since MuJoCo draws every copy for every camera.
-    style: how the same states are to look instead, see `mujoco_style`.
+    style: other materials and lights for the same states. A shifted view is none of a renderer's, since a sequence says
+    where its cameras are: style the layout before planning, or the sequence (see `stages.workflow.sim.style`).
     """
 
     depth: bool = True
@@ -35,6 +36,15 @@ class MujocoRendererArgs(ComponentArgs):
     shadows: bool = True
     stack: int = Field(default=1, ge=1, le=64)
     style: Style = Style()
+
+    @field_validator("style")
+    @classmethod
+    def _no_view(cls, value: Style) -> Style:
+        if value.view_m or value.view_rad:
+            raise ValueError(
+                "a renderer shows what the sequence's cameras see; view_m and view_rad belong to the workflow"
+            )
+        return value
 
 
 class MujocoRenderer(BaseRenderer[MujocoRendererArgs]):
@@ -59,7 +69,7 @@ class MujocoRenderer(BaseRenderer[MujocoRendererArgs]):
         written = scene.provenance.get("layout")
         if written is None:
             raise RenderError(
-                f"scene {scene.name!r} has no layout in its provenance: MujocoRenderer shows scenes of manipulation tasks"
+                f"scene {scene.name!r} has no layout in its provenance: MujocoRenderer shows manipulation tasks only"
             )
         layout = styled(Layout.from_json(written), self.args.style)
         if layout == self._layout:
@@ -76,18 +86,16 @@ class MujocoRenderer(BaseRenderer[MujocoRendererArgs]):
             raise RenderError("no scene is loaded: call load(scene) before gen_obs(seq)")
         if STATES not in seq.states:
             raise RenderError(f"the sequence carries no {STATES!r}: it was not recorded by the simulator")
-        wanted = {camera.name for camera in seq.cameras}
-        cameras = [camera for camera in self._layout.cameras if camera.name in wanted]
-        if missing := sorted(wanted - {camera.name for camera in cameras}):
-            raise RenderError(f"the sequence wants camera {missing[0]!r}, which the layout does not have")
         qpos = np.asarray(seq.states[STATES].values, np.float64)
         labels = label_rows(self._layout)
         semantic_of = semantic_table(labels)
-        shape = {entry.name: (len(qpos), entry.camera.height, entry.camera.width) for entry in cameras}
+        shape = {camera.name: (len(qpos), camera.height, camera.width) for camera in seq.cameras}
         rgb = {name: np.empty((*size, 3), np.uint8) for name, size in shape.items()}
         depth = {name: np.empty(size, np.float32) for name, size in shape.items()} if self.args.depth else {}
         ids = {name: np.empty(size, np.uint16) for name, size in shape.items()} if self.args.segmentation else {}
-        for row, name, tile in render_stacked(self._view, qpos, cameras, self.args.stack, self.beat):
+        for row, name, tile in render_stacked(
+            self._view, qpos, seq.cameras, seq.T_world_camera, self.args.stack, self.beat
+        ):
             rgb[name][row] = tile.rgb
             if tile.depth_m is not None:
                 depth[name][row] = tile.depth_m

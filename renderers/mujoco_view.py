@@ -1,7 +1,8 @@
 """What the cameras of a layout see in recorded states, by MuJoCo's own rasterizer.
 
 One `MujocoView` holds the compiled world and a framebuffer. `render` draws K states per pass: each as a copy of the
-scene at a place of its own (see `stacked`), each seen by its own camera, all read back at once. K = 1 is the plain case.
+scene at a place of its own (see `stacked`), each seen by its own camera, all read back at once. K = 1 is the plain
+case.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ import numpy as np
 from nimbusd.renderers.mujoco_gl import open_context
 from nimbusd.renderers.stacked import Shot, Tile
 from nimbusd.stages.errors import RenderError
-from nimbusd.stages.types import F32, F64, U8, U16
+from nimbusd.stages.types import F32, F64, U8, U16, Camera
 from nimbusd.stages.workflow.sim.bodies import VISIBLE_GROUP
-from nimbusd.stages.workflow.sim.layout import CameraLayout, Layout
+from nimbusd.stages.workflow.sim.layout import Layout
 from nimbusd.stages.workflow.sim.world import FAR_M, NEAR_M, World, build_world, import_mujoco
 
 SAMPLES = 4
@@ -60,45 +61,32 @@ class MujocoView:
         """Place every body where a recorded state has it. qpos: (nq,)."""
         if len(qpos) != self.world.nq:
             raise RenderError(
-                f"the recorded state has {len(qpos)} coordinates, but the world of layout {self.world.layout.task!r} has "
-                f"{self.world.nq}: it was recorded in another layout"
+                f"the recorded state has {len(qpos)} coordinates, but the world of layout "
+                f"{self.world.layout.task!r} has {self.world.nq}: it was recorded in another layout"
             )
         self._data.qpos[:] = qpos
         self._mujoco.mj_kinematics(self.world.model, self._data)
         self._mujoco.mj_comPos(self.world.model, self._data)
         self._mujoco.mj_camlight(self.world.model, self._data)
 
-    def camera_pose(self, entry: CameraLayout) -> F64:
-        """(4, 4) `T_world_camera` in the state that was set last."""
-        if not entry.mount:
-            return entry.pose.matrix()
-        flange = self.world.arm(entry.mount).flange
-        T = np.eye(4)
-        T[:3, :3], T[:3, 3] = self._data.xmat[flange].reshape(3, 3), self._data.xpos[flange]
-        return np.asarray(T @ entry.pose.matrix())
-
     def render(self, shots: Sequence[Shot]) -> list[Tile]:
         """Draw every shot in one pass. The copies stand at the shots' offsets; shots may share a copy."""
         places = sorted({(shot.copy, shot.offset_m) for shot in shots})
-        width = max(shot.camera.camera.width for shot in shots)
-        heights = [shot.camera.camera.height for shot in shots]
+        width = max(shot.camera.width for shot in shots)
+        heights = [shot.camera.height for shot in shots]
         self._prepare(len(places), width, sum(heights))
         states = {shot.copy: shot.qpos for shot in shots}
-        poses: dict[tuple[int, str], F64] = {}
         self._scene.ngeom = 0
         for copy, offset in places:
             self.set_state(states[copy])
-            for shot in shots:
-                if shot.copy == copy:
-                    poses[copy, shot.camera.name] = self.camera_pose(shot.camera)
             self._add_copy(np.asarray(offset))
-        color = self._draw(shots, poses, segment=False)[0]
+        color = self._draw(shots, segment=False)[0]
         ids: U8 | None = None
         depth: F32 | None = None
         if self._settings.depth or self._settings.segmentation:
-            ids, depth = self._draw(shots, poses, segment=True)
+            ids, depth = self._draw(shots, segment=True)
         return [
-            self._tile(shot, row, poses[shot.copy, shot.camera.name], color, ids, depth)
+            self._tile(shot, row, color, ids, depth)
             for shot, row in zip(shots, np.cumsum([0, *heights[:-1]]).tolist(), strict=True)
         ]
 
@@ -160,7 +148,7 @@ class MujocoView:
             if offset.any():
                 geom.pos[:] += offset
 
-    def _draw(self, shots: Sequence[Shot], poses: dict[tuple[int, str], F64], segment: bool) -> tuple[U8, F32]:
+    def _draw(self, shots: Sequence[Shot], segment: bool) -> tuple[U8, F32]:
         mujoco, scene = self._mujoco, self._scene
         context = self._exact if segment else self._plain
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, context)
@@ -168,21 +156,21 @@ class MujocoView:
         scene.flags[mujoco.mjtRndFlag.mjRND_IDCOLOR] = segment
         row = 0
         for shot in shots:
-            intrinsics, offset = shot.camera.camera, np.asarray(shot.offset_m)
-            _aim(scene, intrinsics, poses[shot.copy, shot.camera.name], offset)
+            intrinsics, offset = shot.camera, np.asarray(shot.offset_m)
+            _aim(scene, intrinsics, shot.T_world_camera, offset)
             for lamp, position in zip(scene.lights[: scene.nlight], self._lights, strict=True):
                 lamp.pos[:] = position + offset
             rectangle = mujoco.MjrRect(0, row, intrinsics.width, intrinsics.height)
             mujoco.mjr_render(rectangle, scene, context)
             row += intrinsics.height
-        width = max(shot.camera.camera.width for shot in shots)
+        width = max(shot.camera.width for shot in shots)
         color = np.empty((row, width, 3), np.uint8)
         depth = np.empty((row, width), np.float32)
         mujoco.mjr_readPixels(color, depth if segment else None, mujoco.MjrRect(0, 0, width, row), context)
         return color, depth
 
-    def _tile(self, shot: Shot, row: int, T_world_camera: F64, color: U8, ids: U8 | None, depth: F32 | None) -> Tile:
-        height, width = shot.camera.camera.height, shot.camera.camera.width
+    def _tile(self, shot: Shot, row: int, color: U8, ids: U8 | None, depth: F32 | None) -> Tile:
+        height, width = shot.camera.height, shot.camera.width
 
         def cut(image: Any) -> Any:
             return image[row : row + height, :width][::-1]  # OpenGL's first row is the lowest
@@ -197,7 +185,6 @@ class MujocoView:
             rgb=np.ascontiguousarray(cut(color)),
             depth_m=metres if self._settings.depth else None,
             instance=instance if self._settings.segmentation else None,
-            T_world_camera=T_world_camera,
         )
 
 
@@ -207,7 +194,7 @@ def _metres(depth: F32) -> F32:
     return np.asarray(near * far / (near + depth.astype(np.float64) * (far - near)), np.float32)
 
 
-def _aim(scene: Any, camera: Any, T_world_camera: F64, offset: F64) -> None:
+def _aim(scene: Any, camera: Camera, T_world_camera: F64, offset: F64) -> None:
     """Make a pinhole camera with any principal point the scene's camera."""
     left, right = -camera.cx / camera.fx * NEAR_M, (camera.width - camera.cx) / camera.fx * NEAR_M
     bottom, top = -(camera.height - camera.cy) / camera.fy * NEAR_M, camera.cy / camera.fy * NEAR_M

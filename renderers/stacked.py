@@ -7,12 +7,11 @@ times instead of T times. Nothing here knows the backend: it places the copies, 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from nimbusd.stages.types import F32, F64, U8, U16
-from nimbusd.stages.workflow.sim.layout import CameraLayout
+from nimbusd.stages.types import F32, F64, U8, U16, Camera
 
 STRIDE_M = 8.0
 """Distance between copies: more than a room with its walls, so that no camera sees into a neighbour's."""
@@ -20,23 +19,26 @@ STRIDE_M = 8.0
 
 @dataclass(frozen=True)
 class Shot:
-    """One picture to take. row: time step. copy: which copy of the scene shows it, at `offset_m`. qpos: its state."""
+    """One picture to take. row: time step. copy: which copy of the scene shows it, at `offset_m`. qpos: its state.
+
+    T_world_camera: (4, 4), as in the one scene at the origin; the backend moves it with the copy.
+    """
 
     row: int
     copy: int
     offset_m: tuple[float, float, float]
     qpos: F64
-    camera: CameraLayout
+    camera: Camera
+    T_world_camera: F64
 
 
 @dataclass(frozen=True)
 class Tile:
-    """One picture taken. rgb: (H, W, 3). depth_m: (H, W), 0 = nothing. instance: (H, W). T_world_camera: unshifted."""
+    """One picture taken. rgb: (H, W, 3). depth_m: (H, W), 0 = nothing. instance: (H, W)."""
 
     rgb: U8
     depth_m: F32 | None
     instance: U16 | None
-    T_world_camera: F64
 
 
 class StackBackend(Protocol):
@@ -60,13 +62,15 @@ def grid_offsets(copies: int, stride_m: float = STRIDE_M) -> list[tuple[float, f
 def render_stacked(
     backend: StackBackend,
     qpos: F64,
-    cameras: Sequence[CameraLayout],
+    cameras: Sequence[Camera],
+    T_world_camera: Mapping[str, F64],
     copies: int,
     beat: Callable[[], None] = lambda: None,
 ) -> Iterator[tuple[int, str, Tile]]:
     """Render (T, nq) states from every camera, `copies` states per pass: ceil(T / copies) passes in all.
 
-    Yields (row, camera name, tile) in the order of rows. Raises ValueError for fewer than one copy.
+    T_world_camera: camera name → (T, 4, 4). Yields (row, camera name, tile) in the order of rows.
+    Raises ValueError for fewer than one copy.
     """
     if copies < 1:
         raise ValueError(f"stacked rendering needs at least one copy, not {copies}")
@@ -74,7 +78,9 @@ def render_stacked(
     for first in range(0, len(qpos), copies):
         rows = range(first, min(first + copies, len(qpos)))
         shots = [
-            Shot(row, copy, offsets[copy], qpos[row], camera) for copy, row in enumerate(rows) for camera in cameras
+            Shot(row, copy, offsets[copy], qpos[row], camera, T_world_camera[camera.name][row])
+            for copy, row in enumerate(rows)
+            for camera in cameras
         ]
         tiles = backend.render(shots)
         beat()

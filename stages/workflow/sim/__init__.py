@@ -7,6 +7,7 @@ The way of an episode (the names are the public interface; each module's docstri
     demo = plan_episode(task, layout, rng, beat)    # → Demonstration, or raises PlanningFailed(reason, detail)
     scene = scene_of(layout)                        # → Scene for the stages: meshes, lights, provenance["layout"]
     label_rows(layout)                              # → segmentation table
+    styled(layout, style), camera_poses(layout, qpos)   # the same trace in other looks and from other views
 
 Rendering stands in `nimbusd.renderers.mujoco` (stages do not import renderers; the component `MujocoRenderer` is found
 through the registry). It needs the layout, from `scene.provenance["layout"]` (`Layout.to_json`), and the recorded rows:
@@ -38,6 +39,7 @@ from nimbusd.stages.workflow.sim.layout import (
 from nimbusd.stages.workflow.sim.randomize import randomize_layout
 from nimbusd.stages.workflow.sim.scene import scene_of
 from nimbusd.stages.workflow.sim.skills import SKILLS, Skill, make_skill, skill
+from nimbusd.stages.workflow.sim.style import Style, camera_poses, styled
 from nimbusd.stages.workflow.sim.task import ManipTask, parse_task
 
 REASONS = (
@@ -66,8 +68,8 @@ __all__ = [
     "Demonstration",
     "KeyPoint",
     "Layout",
-    "ManipTask",
     "LightLayout",
+    "ManipTask",
     "ObjectLayout",
     "Phase",
     "Physics",
@@ -77,8 +79,10 @@ __all__ = [
     "RobotLayout",
     "Skill",
     "SkillCall",
+    "Style",
     "Surface",
     "TableLayout",
+    "camera_poses",
     "label_rows",
     "make_skill",
     "parse_task",
@@ -86,4 +90,5 @@ __all__ = [
     "randomize_layout",
     "scene_of",
     "skill",
+    "styled",
 ]

@@ -81,7 +81,7 @@ class _Builder:
             "solref": [0.006, 1.0],
             "solimp": [0.95, 0.995, 0.001, 0.5, 2.0],
         }
-        return body.add_geom(type=kind, size=(size + [0.0, 0.0])[:3], **{**settings, **more})
+        return body.add_geom(type=kind, size=[*size, 0.0, 0.0][:3], **{**settings, **more})
 
     def _box(self, body: Any) -> None:
         self._box_geom(body, (0, 0, 0), self._entry.size_m, mass=self._entry.mass_kg)

@@ -71,8 +71,8 @@ class CollisionChecker:
     ) -> None:
         """Say what the following questions are about.
 
-        held: moves with the tool; it may touch the hand. touchable: owners (objects, `table`) that the fingers may touch,
-        with `palm` the whole hand.
+        held: moves with the tool; it may touch the hand. touchable: owners (objects, `table`) that the fingers may
+        touch, with `palm` the whole hand.
         rests_on: owners that the held object may touch. clearance_m: distance to everything else, below DETECT_M.
         """
         self._arm, self._held, self._clearance = arm, held, clearance_m
@@ -111,7 +111,7 @@ class CollisionChecker:
         return self.touching(joints) is None
 
     def first_touch(self, path: F64, step_rad: float) -> tuple[int, tuple[str, str]] | None:
-        """First row of a (N, n) joint path at or before which, sampled at most `step_rad` apart, something is touched."""
+        """First row of a (N, n) joint path at or before which, sampled every `step_rad`, something is touched."""
         last = path[0]
         for row, joints in enumerate(path):
             pieces = max(1, int(np.ceil(np.abs(joints - last).max() / step_rad)))

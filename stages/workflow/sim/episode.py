@@ -14,13 +14,14 @@ from nimbusd.stages.workflow.sim.demonstration import ArmTrace, Demonstration
 from nimbusd.stages.workflow.sim.layout import Layout
 from nimbusd.stages.workflow.sim.relations import holds, settled
 from nimbusd.stages.workflow.sim.skills import make_skill
+from nimbusd.stages.workflow.sim.style import camera_poses
 from nimbusd.stages.workflow.sim.task import ManipTask
 from nimbusd.stages.workflow.sim.workcell import Workcell
 from nimbusd.stages.workflow.sim.world import ArmIndex, World, build_world, import_mujoco
 
 SETTLE_STEPS = 20
 _MOVED_M = 0.015
-_END_STEPS = 6
+_END_STEPS, _PATIENCE_STEPS = 6, 40
 
 
 def plan_episode(
@@ -62,7 +63,7 @@ class _Clock:
 
 
 def _settle(cell: Workcell) -> None:
-    """Let everything come to rest where the layout put it. Raises PlanningFailed('no_layout') where it does not stay."""
+    """Let everything come to rest. Raises PlanningFailed('no_layout') where it does not stay in its place."""
     cell.simulation.settle(SETTLE_STEPS)
     for entry in cell.layout.objects:
         T = cell.simulation.object_pose(entry.name)
@@ -72,11 +73,15 @@ def _settle(cell: Workcell) -> None:
 
 
 def _rest(cell: Workcell) -> None:
-    """A few control steps in which nothing is commanded, so that the goal is judged at rest and seen reached."""
+    """Nothing is commanded for some control steps, so that the goal is judged at rest and seen reached."""
     arm = next(iter(cell.world.arms.values()))
     cell.begin_call("rest", len(cell.layout.skills), "wait")
     cell.begin_phase("rest", arm, "wait")
     cell.wait(arm, _END_STEPS)
+    for _ in range(_PATIENCE_STEPS):
+        if all(settled(cell, goal.subject) for goal in cell.layout.goals):
+            break
+        cell.wait(arm, 1)
     cell.end_phase()
 
 
@@ -108,13 +113,7 @@ def _demonstration(cell: Workcell, reached: tuple[str, ...], clock: _Clock) -> D
             **{region.name: np.repeat(region.pose.matrix()[None], len(rows), 0) for region in world.layout.regions},
         },
         joints={name: qpos[:, index.joint_q] for name, index in world.objects.items() if index.joint_q >= 0},
-        T_world_camera={
-            camera.name: (
-                poses.of(world.arm(camera.mount).flange) if camera.mount else np.eye(4)[None].repeat(len(rows), 0)
-            )
-            @ camera.pose.matrix()
-            for camera in world.layout.cameras
-        },
+        T_world_camera=camera_poses(world.layout, qpos),
         T_world_robot=world.T_world_robot,
         phases=phases,
         contacts=tuple(cell.simulation.contacts),

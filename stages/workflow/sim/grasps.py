@@ -45,8 +45,9 @@ def antipodal_grasps(
 ) -> list[Grasp]:
     """Grasps on opposite surface points whose normals lie in each other's friction cone, best first.
 
-    mesh: in the object frame. down: (3,) world's downward direction in the object frame; approaches are within 45 degrees
-    of it (steep ones score best), each closing axis with both signs, so that two yaws and several tilts exist per pair.
+    mesh: in the object frame. down: (3,) world's downward direction in the object frame; approaches are within 45
+    degrees of it (steep ones score best), each closing axis with both signs, so that two yaws and several tilts exist
+    per pair.
     """
     points, normals = sample_surface(mesh, samples, rng)
     width, face = farthest_hit(mesh, points, -normals)
@@ -85,7 +86,7 @@ def antipodal_grasps(
 
 
 def _depth(middle: F64, approach: F64, down: F64, gripper: GripperModel, bottom: float, top: float) -> F64:
-    """Move a pair's midpoint along the approach: finger ends off the ground, the top of the object short of the palm."""
+    """Move a pair's midpoint along the approach: finger ends off the ground, the object's top short of the palm."""
     slope = max(float(approach @ down), 0.1)
     level = float(middle @ down)
     lowest = (

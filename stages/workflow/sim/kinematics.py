@@ -68,7 +68,7 @@ class ArmKinematics:
         return None
 
     def solve_any(self, T_world_tcp: F64, near: F64, rng: np.random.Generator, starts: int = 6) -> list[F64]:
-        """Distinct solutions, nearest to `near` first: from `near`, from home, from home turned to it, and at random."""
+        """Distinct solutions, nearest to `near` first, searched from `near`, from home and from around home."""
         home = np.asarray(self._arm.model.home)
         guesses = [near, home]
         guesses += [np.clip(home + rng.normal(0, 0.5, len(home)), self.lower, self.upper) for _ in range(starts - 2)]

@@ -1,13 +1,14 @@
 """`MotionPlanner`: what finds a way for an arm from its joint positions to a pose or to other joint positions.
 
-The default, `ConnectPlanner`, is a bidirectional rapidly-exploring tree (Kuffner & LaValle 2000) over MuJoCo's collision
-shapes with the episode's own generator and an iteration limit instead of a time limit: the same seed gives the same path
-on a slow machine and on a fast one. Whoever plans, `check_trajectory` goes over the timed result densely.
+The default, `ConnectPlanner`, is a bidirectional rapidly-exploring tree (Kuffner & LaValle 2000) over MuJoCo's
+collision shapes with the episode's own generator and an iteration limit instead of a time limit: the same seed gives
+the same path on a slow machine and on a fast one. Whoever plans, `check_trajectory` goes over the timed result densely.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
@@ -24,7 +25,10 @@ RECHECK_RAD = 0.004
 
 @dataclass(frozen=True)
 class Trajectory:
-    """Joint set points, one row per control step, at rest at both ends. positions: (M, n) radians. planner: its maker."""
+    """Joint set points, one row per control step, at rest at both ends.
+
+    positions: (M, n) radians. planner: its maker.
+    """
 
     positions: F64
     step_s: float
@@ -33,7 +37,7 @@ class Trajectory:
 
 @dataclass(frozen=True)
 class MotionLimits:
-    """Joint limits that trajectories keep, and the control step. scale: of velocity; acceleration goes with its square."""
+    """Joint limits that trajectories keep, and the control step. scale: factor of both limits."""
 
     velocity: F64
     acceleration: F64
@@ -195,7 +199,7 @@ class _Tree:
 def _refined(path: F64, spacing_rad: float) -> F64:
     """The same polyline with points at most `spacing_rad` apart."""
     rows = [path[:1]]
-    for a, b in zip(path[:-1], path[1:], strict=True):
+    for a, b in pairwise(path):
         pieces = max(1, int(np.ceil(np.abs(b - a).max() / spacing_rad)))
         rows.append(a + (b - a) * (np.arange(1, pieces + 1) / pieces)[:, None])
     return np.concatenate(rows)

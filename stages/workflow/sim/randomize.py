@@ -1,14 +1,15 @@
 """`randomize_layout`: draw one world of a task, and make sure that it can be worked in.
 
 What is drawn: objects, their number, sizes, colours, poses, masses and friction; the looks of table, floor and walls;
-lamps; cameras' places and lenses; the robot's posture. A draw is thrown away where things overlap, the arm does not reach
-an object, a goal holds from the start, or there is no free spot to bring it about.
+lamps; cameras' places and lenses; the robot's posture. A draw is thrown away where things overlap, the arm does not
+reach an object, a goal holds from the start, or there is no free spot to bring it about.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import replace
+
 import numpy as np
 
 from nimbusd.stages.errors import PlanningFailed

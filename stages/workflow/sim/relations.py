@@ -1,8 +1,8 @@
 """Spatial relations: whether they hold, and where an object would have to be for them to hold.
 
 Directions are those of the robot that looks over the table: left is +y of its base, right is -y, behind is farther
-away (+x), in front of is nearer (-x). Both halves of each relation share their numbers, so that a pose that was drawn for
-a relation fulfils it with room to spare.
+away (+x), in front of is nearer (-x). Both halves of each relation share their numbers, so that a pose that was drawn
+for a relation fulfils it with room to spare.
 """
 
 from __future__ import annotations
@@ -107,9 +107,10 @@ def resting_spots(cell: Workcell, subject: str, relation: RelationLayout, tries:
     reference = None if region is not None else Footprint.of(cell.vertices(cell.object(relation.reference).name))
     for number in range(tries):
         ground, support = table.height_m, {"table"}
+        spot: F64
         if region is not None:
             room = np.maximum(np.asarray(region.size_m) / 2 - 0.6 * radius, 0.005)
-            spot = np.asarray(region.pose.position[:2]) + region.pose.matrix()[:2, :2] @ rng.uniform(-room, room)
+            spot = np.add(region.pose.position[:2], region.pose.matrix()[:2, :2] @ rng.uniform(-room, room))
             support.add(region.name)
         elif kind in DIRECTIONS and reference is not None:
             half = reference.half[0 if DIRECTIONS[kind][0] else 1]

@@ -9,6 +9,9 @@ import numpy.typing as npt
 
 from nimbusd.stages.types import F64
 
+UP: F64 = np.array([0.0, 0.0, 1.0])
+"""The world's upward direction."""
+
 
 def matrix_of(position: npt.ArrayLike, quaternion: npt.ArrayLike) -> F64:
     """(4, 4) float64 from a position (3,) and a quaternion (4,), which is normalized."""
@@ -65,9 +68,10 @@ def inverse(T: F64) -> F64:
 
 def about(axis: npt.ArrayLike, angle_rad: float) -> F64:
     """(3, 3) rotation by `angle_rad` about `axis` (Rodrigues)."""
-    x, y, z = np.asarray(axis, np.float64) / np.linalg.norm(axis)
+    x, y, z = unit(np.asarray(axis, np.float64)).tolist()
     K = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]], np.float64)
-    return np.asarray(np.eye(3) + math.sin(angle_rad) * K + (1 - math.cos(angle_rad)) * (K @ K), np.float64)
+    rotation: F64 = np.asarray(np.eye(3) + math.sin(angle_rad) * K + (1 - math.cos(angle_rad)) * (K @ K), np.float64)
+    return rotation
 
 
 def rotation_vector(rotation: F64) -> F64:
@@ -75,9 +79,8 @@ def rotation_vector(rotation: F64) -> F64:
     w, x, y, z = quaternion_of(rotation)
     vector = np.array([x, y, z])
     length = float(np.linalg.norm(vector))
-    if length < 1e-12:
-        return 2 * vector
-    return np.asarray(vector * (2 * math.atan2(length, w) / length))
+    scale = 2.0 if length < 1e-12 else 2 * math.atan2(length, w) / length
+    return np.asarray(vector * scale)
 
 
 def look_at(eye: npt.ArrayLike, target: npt.ArrayLike, up: npt.ArrayLike = (0.0, 0.0, 1.0)) -> F64:
@@ -89,4 +92,5 @@ def look_at(eye: npt.ArrayLike, target: npt.ArrayLike, up: npt.ArrayLike = (0.0,
 
 def unit(vector: F64) -> F64:
     """`vector` at length 1."""
-    return np.asarray(vector / np.linalg.norm(vector), np.float64)
+    scaled: F64 = np.asarray(vector / np.linalg.norm(vector), np.float64)
+    return scaled

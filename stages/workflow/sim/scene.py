@@ -1,8 +1,8 @@
 """`scene_of`: a layout as a `Scene`, so that stages, writers and renderers of scenes can name and show what is in it.
 
 Objects carry their meshes in their own frames and may be moved by a Sequence's `T_world_object`. A robot arm is one
-object in its start posture: renderers that do not replay simulator states (`provenance["layout"]` and `simulation.qpos`)
-show it so, since a scene object is one rigid body.
+object in its start posture: renderers that do not replay simulator states (`provenance["layout"]` and
+`simulation.qpos`) show it so, since a scene object is one rigid body.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 A skill is a model of its arguments with three parts: `check` (the precondition, else PlanningFailed('precondition')),
 `act` (plans and runs its phases; PlanningFailed with what went wrong), and `verify` (its own success condition, else
-PlanningFailed). `perform` does the three, and tries again from the same state with other random numbers where a try failed
-in a way that another grasp or place may avoid. Tasks compose skills from configuration, by name.
+PlanningFailed). `perform` does the three, and tries again from the same state with other random numbers where a try
+failed in a way that another grasp or place may avoid. Tasks compose skills from configuration, by name.
 """
 
 from __future__ import annotations

@@ -68,7 +68,10 @@ class GotoPose(Skill):
 
 @skill
 class Gripper(Skill):
-    """Open or close the fingers. openness: 0 closed … 1 open. Precondition: nothing is held. Success: they got there."""
+    """Open or close the fingers. openness: 0 closed … 1 open.
+
+    Precondition: nothing is held. Success: they got there.
+    """
 
     name: ClassVar[str] = "gripper"
     openness: float = Field(ge=0, le=1)

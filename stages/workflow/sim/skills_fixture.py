@@ -12,7 +12,7 @@ from nimbusd.stages.types import F64
 from nimbusd.stages.workflow.sim.bodies import HANDLE_M
 from nimbusd.stages.workflow.sim.layout import RelationLayout
 from nimbusd.stages.workflow.sim.relations import DIRECTIONS, Footprint, holds
-from nimbusd.stages.workflow.sim.rotation import about, transform
+from nimbusd.stages.workflow.sim.rotation import UP, about, transform
 from nimbusd.stages.workflow.sim.skills import CLOSE_STEPS, OPEN_STEPS, Skill, downward, empty_handed, note_point, skill
 from nimbusd.stages.workflow.sim.workcell import Workcell
 from nimbusd.stages.workflow.sim.world import ArmIndex
@@ -105,7 +105,7 @@ class Push(_Touching):
         choices = []
         for turn in (yaw, yaw + np.pi, yaw + np.pi / 2, yaw - np.pi / 2):
             T_at = transform(downward(turn), point)
-            choices.append((transform(T_at[:3, :3], point + [0, 0, _STANDOFF_M]), T_at))
+            choices.append((transform(T_at[:3, :3], point + _STANDOFF_M * UP), T_at))
         self._enter(cell, arm, choices, arm.model.gripper.opening_m[0])
         cell.begin_phase("push", arm)
         note_point(cell, "push", f"push {self.object}", "", np.array([*self._start, height]), arm, along)
@@ -144,10 +144,10 @@ class _Drawer(_Touching):
         choices = []
         for turn in (yaw, yaw + np.pi):
             T_at = transform(downward(turn), handle)
-            choices.append((transform(T_at[:3, :3], handle + [0, 0, _STANDOFF_M + 0.03]), T_at))
+            choices.append((transform(T_at[:3, :3], handle + (_STANDOFF_M + 0.03) * UP), T_at))
         self._enter(cell, arm, choices, 0.035)
         cell.begin_phase("grasp", arm, "grip the handle")
-        note_point(cell, "handle", f"handle of {self.object}", "", handle, arm, np.array([0.0, 0.0, -1.0]), 0.012)
+        note_point(cell, "handle", f"handle of {self.object}", "", handle, arm, -UP, 0.012)
         cell.allow(arm, touchable=[self.object], palm=self.palm)
         cell.grip_to(arm, arm.model.gripper.opening_m[0], CLOSE_STEPS)
         if cell.simulation.finger_touches(arm, self.object) < 2:
@@ -211,17 +211,17 @@ class Press(_Touching):
     def act(self, cell: Workcell) -> None:
         arm, entry = self._arm(cell), cell.object(self.object)
         T = cell.simulation.object_pose(self.object)
-        top = T[:3, 3] + [0.0, 0.0, entry.size_m[2] / 2]
-        above = top + [0.0, 0.0, arm.model.gripper.reach_m + 0.01]
+        top = T[:3, 3] + entry.size_m[2] / 2 * UP
+        above = top + (arm.model.gripper.reach_m + 0.01) * UP
         choices = [
-            (transform(downward(yaw), above + [0, 0, _STANDOFF_M]), transform(downward(yaw), above))
+            (transform(downward(yaw), above + _STANDOFF_M * UP), transform(downward(yaw), above))
             for yaw in (0.0, 0.8, -0.8, 1.57)
         ]
         self._enter(cell, arm, choices, arm.model.gripper.opening_m[0])
         cell.begin_phase("press", arm)
-        note_point(cell, "press", f"press {self.object}", "", top, arm, np.array([0.0, 0.0, -1.0]))
+        note_point(cell, "press", f"press {self.object}", "", top, arm, -UP)
         depth = float(entry.definition["travel"]) + 0.012
-        self._shift(cell, arm, np.array([0.0, 0.0, -depth]), 0.5)
+        self._shift(cell, arm, -depth * UP, 0.5)
         self._leave(cell, arm)
 
     def verify(self, cell: Workcell) -> None:
@@ -231,7 +231,10 @@ class Press(_Touching):
 
 @skill
 class Rotate(_Touching):
-    """Turn a knob. angle_rad: by how much. Precondition: it can still turn that far. Success: it did, within a quarter."""
+    """Turn a knob. angle_rad: by how much.
+
+    Precondition: it can still turn that far. Success: it did, within a quarter of the angle.
+    """
 
     name: ClassVar[str] = "rotate"
     angle_rad: float = Field(default=1.2, gt=0.05, le=2.5)
@@ -249,16 +252,16 @@ class Rotate(_Touching):
         arm, entry = self._arm(cell), cell.object(self.object)
         T = cell.simulation.object_pose(self.object)
         self._start = cell.simulation.joint_of(self.object)
-        top = T[:3, 3] + [0.0, 0.0, entry.size_m[2] / 2 - 0.006]
+        top = T[:3, 3] + (entry.size_m[2] / 2 - 0.006) * UP
         # The grip bar lies along the knob's x: the fingers close across it.
         yaw = float(np.arctan2(T[1, 0], T[0, 0])) + self._start
         choices = []
         for turn in (yaw, yaw + np.pi):
             T_at = transform(downward(turn), top)
-            choices.append((transform(T_at[:3, :3], top + [0, 0, _STANDOFF_M]), T_at))
+            choices.append((transform(T_at[:3, :3], top + _STANDOFF_M * UP), T_at))
         self._enter(cell, arm, choices, 0.045)
         cell.begin_phase("grasp", arm)
-        note_point(cell, "handle", f"grip of {self.object}", "", top, arm, np.array([0.0, 0.0, -1.0]), 0.018)
+        note_point(cell, "handle", f"grip of {self.object}", "", top, arm, -UP, 0.018)
         cell.allow(arm, touchable=[self.object], palm=self.palm)
         cell.grip_to(arm, arm.model.gripper.opening_m[0], CLOSE_STEPS)
         cell.begin_phase("turn", arm)

@@ -12,7 +12,7 @@ from nimbusd.stages.types import F64
 from nimbusd.stages.workflow.sim.grasps import Grasp, antipodal_grasps, read_grasps
 from nimbusd.stages.workflow.sim.layout import RelationLayout
 from nimbusd.stages.workflow.sim.relations import WORDS, Footprint, holds, resting_spots, settled
-from nimbusd.stages.workflow.sim.rotation import about, inverse, transform
+from nimbusd.stages.workflow.sim.rotation import UP, about, inverse, transform
 from nimbusd.stages.workflow.sim.skills import CLOSE_STEPS, OPEN_STEPS, Skill, empty_handed, note_point, skill
 from nimbusd.stages.workflow.sim.workcell import CLEARANCE_M, Workcell
 from nimbusd.stages.workflow.sim.world import ArmIndex
@@ -65,7 +65,7 @@ class Pick(Skill):
         cell.attach(arm, self.object, pose[:3, :3], float(pose[2, 3]) - outline.low)
         cell.begin_phase("lift", arm, f"lift the {noun}")
         cell.allow(arm, touchable=[self.object], rests_on=supports)
-        up = transform(cell.commanded_tcp(arm)[:3, :3], cell.commanded_tcp(arm)[:3, 3] + [0, 0, self.lift_m])
+        up = transform(cell.commanded_tcp(arm)[:3, :3], cell.commanded_tcp(arm)[:3, 3] + self.lift_m * UP)
         cell.move_straight(arm, up)
 
     def verify(self, cell: Workcell) -> None:
@@ -87,7 +87,7 @@ class Pick(Skill):
         if file:
             grasps = read_grasps(file)
         else:
-            down = T_world_object[:3, :3].T @ np.array([0.0, 0.0, -1.0])
+            down = T_world_object[:3, :3].T @ -UP
             grasps = antipodal_grasps(cell.mesh(self.object), arm.model.gripper, down, cell.rng)
         if not grasps:
             raise PlanningFailed("no_grasp", f"no pair of opposite sides of {self.object} fits the gripper")
@@ -100,7 +100,7 @@ class Pick(Skill):
             for before in kinematics.solve_any(T_before, here, cell.rng, starts=3)[:2]:
                 try:
                     path = cell.straight_path(arm, before, T_grasp)
-                    up = transform(T_grasp[:3, :3], T_grasp[:3, 3] + [0, 0, self.lift_m])
+                    up = transform(T_grasp[:3, :3], T_grasp[:3, 3] + self.lift_m * UP)
                     cell.straight_path(arm, path[-1], up)
                 except PlanningFailed:
                     continue
@@ -138,7 +138,8 @@ class Place(Skill):
         arm = cell.holder(self.object)
         assert arm is not None
         before, path, support, T_goal = self._choose(cell, arm)
-        noun, words = _noun(cell, self.object), f"{WORDS[self.relation]} the {_noun(cell, self.reference)}"
+        where = "into" if self.relation == "in" else WORDS[self.relation]
+        noun, words = _noun(cell, self.object), f"{where} the {_noun(cell, self.reference)}"
         cell.begin_phase("carry", arm, f"carry the {noun} {words}")
         cell.move_joints(arm, before)
         if cell.refresh_grip(arm) > _SLIP_M:
@@ -147,7 +148,7 @@ class Place(Skill):
         cell.allow(arm, rests_on=support)
         cell.follow(arm, path)
         cell.begin_phase("release", arm, f"release the {noun}")
-        note_point(cell, "place", f"place {self.object}", "", T_goal[:3, 3], arm, np.array([0.0, 0.0, -1.0]))
+        note_point(cell, "place", f"place {self.object}", "", T_goal[:3, 3], arm, -UP)
         del cell.grips[arm.name]
         cell.allow(arm, touchable=[self.object, *support])
         width = min(arm.model.gripper.opening_m[1], cell.simulation.opening(arm) + _SPARE_M)
@@ -165,7 +166,10 @@ class Place(Skill):
             raise PlanningFailed("skill_failed", f"after placing, {relation.words()} does not hold")
 
     def _choose(self, cell: Workcell, arm: ArmIndex) -> tuple[F64, F64, set[str], F64]:
-        """The first spot and turn that the arm reaches without touching anything: joints before it, path down, support."""
+        """The first spot and turn that the arm reaches without touching anything.
+
+        Returns the joints above it, the path down, what the object will rest on, and its pose.
+        """
         grip = cell.grips[arm.name]
         relation = RelationLayout(self.object, self.relation, self.reference)
         kinematics, here = cell.kinematics[arm.name], cell.commanded(arm)
@@ -183,7 +187,7 @@ class Place(Skill):
                     origin = np.array([*(spot[:2] - standing.centre), spot[2] - standing.low + lift])
                     T_goal = transform(rotation, origin)
                     T_tcp = T_goal @ T_object_tcp
-                    T_before = transform(T_tcp[:3, :3], T_tcp[:3, 3] + [0, 0, self.approach_m])
+                    T_before = transform(T_tcp[:3, :3], T_tcp[:3, 3] + self.approach_m * UP)
                     for before in kinematics.solve_any(T_before, here, cell.rng, starts=3)[:2]:
                         try:
                             path = cell.straight_path(arm, before, T_tcp)

@@ -1,8 +1,9 @@
 """`ManipTask`: a task template as configuration. What stands where, what is to be done, in which words, how it varies.
 
-Placeholders: `$slot` in skills and goals is the object that fills a slot, `$choice` what was drawn of a choice. In an entry
-with `for_each: slot` they are repeated for every object of the slot as `$item`; with `sort`, `$bin` is where that item
-belongs. Instruction templates name the same in braces, in words: `put the {target} {relation} the {anchor}`.
+Placeholders: `$slot` in skills and goals is the object that fills a slot, `$choice` what was drawn of a choice. An
+entry with `for_each: slot` is repeated for every object of the slot, which is then `$item`; with `sort`, `$bin` is
+where that item belongs. Instruction templates name the same in braces, in words: `put the {target} {relation} the
+{anchor}`.
 """
 
 from __future__ import annotations
@@ -202,9 +203,9 @@ class ManipTask(ComponentArgs):
                     raise ValueError(f"slot '{slot.name}': no object is called '{key}'; {did_you_mean(key, models)}")
         names = slots | {region.name for region in self.regions} | set(self.choices)
         known = names | ({"item", "bin"} if self.sort or any(s.for_each for s in self.skills) else set())
-        for entry in (*self.skills, *self.goals):
-            if entry.for_each and entry.for_each not in slots:
-                raise ValueError(f"for_each names '{entry.for_each}'; {did_you_mean(entry.for_each, slots)}")
+        for word in [*(call.for_each for call in self.skills), *(goal.for_each for goal in self.goals)]:
+            if word and word not in slots:
+                raise ValueError(f"for_each names '{word}'; {did_you_mean(word, slots)}")
         for goal in self.goals:
             self._check_words((goal.subject, goal.reference, goal.relation), known)
             if not goal.relation.startswith("$") and goal.relation not in RELATIONS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
@@ -181,7 +182,7 @@ class Workcell:
         clearance_m: float = 0.0,
         palm: bool = False,
     ) -> None:
-        """Set what the arm's fingers (with `palm`, its hand) and its load may touch in the questions and motions to come."""
+        """Set what the arm's fingers (with `palm`, its hand) and its load may touch in what is asked and moved next."""
         grip = self.grips.get(arm.name)
         held = Held(grip.name, grip.T_tcp_object) if grip else None
         self.checker.observe(self.simulation.qpos)
@@ -205,7 +206,7 @@ class Workcell:
         shift = T_goal[:3, 3] - T_start[:3, 3]
         turn = rotation_vector(T_goal[:3, :3] @ T_start[:3, :3].T)
         angle = float(np.linalg.norm(turn))
-        pieces = max(1, int(np.ceil(max(np.linalg.norm(shift) / STRAIGHT_STEP_M, angle / STRAIGHT_STEP_RAD))))
+        pieces = max(1, math.ceil(float(np.linalg.norm(shift)) / STRAIGHT_STEP_M), math.ceil(angle / STRAIGHT_STEP_RAD))
         path = [start]
         for k in range(1, pieces + 1):
             share = k / pieces

@@ -77,7 +77,7 @@ class ArmIndex:
 
 @dataclass(frozen=True)
 class ObjectIndex:
-    """Where an object is. free_q, free_v: its pose and velocity in qpos and qvel, -1 where it is fixed. joint_q: -1 too."""
+    """Where an object is. free_q, free_v, joint_q, joint_v: addresses in qpos and qvel, -1 where it has none."""
 
     name: str
     body: int

@@ -1,4 +1,8 @@
-"""Other looks for one recorded trace: view, material and light change, geometry and motion do not."""
+"""Other looks for one recorded trace: view, material and light change, geometry and motion do not.
+
+`styled` gives the layout in another style; planning it gives the same states. A trace that is recorded already is shown
+in another style by its states, the scene of the styled layout, and `camera_poses` of both.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +14,10 @@ from pydantic import Field
 
 from nimbusd.stages.base import ComponentArgs
 from nimbusd.stages.load.textures import KINDS
+from nimbusd.stages.types import F64
 from nimbusd.stages.workflow.sim.layout import CameraLayout, Layout, LightLayout, Pose, Surface
-from nimbusd.stages.workflow.sim.rotation import about
+from nimbusd.stages.workflow.sim.rotation import about, transform
+from nimbusd.stages.workflow.sim.world import build_world, import_mujoco
 
 
 class Style(ComponentArgs):
@@ -43,6 +49,21 @@ def styled(layout: Layout, style: Style) -> Layout:
     if style.view_m or style.view_rad:
         layout = replace(layout, cameras=tuple(_moved(entry, style, view_rng) for entry in layout.cameras))
     return layout
+
+
+def camera_poses(layout: Layout, qpos: F64) -> dict[str, F64]:
+    """Camera name → (T, 4, 4) `T_world_camera` along recorded states, (T, nq), as the layout mounts its cameras."""
+    mujoco, world = import_mujoco(), build_world(layout)
+    data = mujoco.MjData(world.model)
+    poses = {entry.name: np.tile(entry.pose.matrix(), (len(qpos), 1, 1)) for entry in layout.cameras}
+    mounted = [(entry, world.arm(entry.mount).flange) for entry in layout.cameras if entry.mount]
+    for row, state in enumerate(qpos if mounted else ()):
+        data.qpos[:] = state
+        mujoco.mj_kinematics(world.model, data)
+        for entry, body in mounted:
+            T = transform(data.xmat[body].reshape(3, 3), data.xpos[body])
+            poses[entry.name][row] = T @ entry.pose.matrix()
+    return poses
 
 
 def _surface(old: Surface, rng: np.random.Generator) -> Surface:
