@@ -19,6 +19,7 @@ _SECTIONS = {
         "export": ("nimbusd.cli.export:export", "Boxes and masks for other programs: COCO, KITTI."),
         "publish": ("nimbusd.cli.publish:publish", "Publish what a job has committed so far."),
         "verify": ("nimbusd.cli.publish:verify", "Check a dataset's checksums, counts and contents."),
+        "assets": ("nimbusd.cli.assets:assets", "Fetch robots and objects for manipulation."),
         "simulate": ("nimbusd.cli.simulate:simulate", "How long a job would take on so many nodes."),
     },
     "Jobs of a cluster": {
