@@ -19,7 +19,14 @@ task, layout and generator give byte-equal demonstrations in another process on 
 """
 
 from nimbusd.stages.workflow.sim import skills_basic, skills_fixture, skills_pick
-from nimbusd.stages.workflow.sim.demonstration import ArmTrace, ContactEvent, Demonstration, KeyPoint, Phase
+from nimbusd.stages.workflow.sim.demonstration import (
+    ArmTrace,
+    AttemptFailed,
+    ContactEvent,
+    Demonstration,
+    KeyPoint,
+    Phase,
+)
 from nimbusd.stages.workflow.sim.episode import plan_episode
 from nimbusd.stages.workflow.sim.labels import label_rows
 from nimbusd.stages.workflow.sim.layout import (
@@ -63,6 +70,7 @@ __all__ = [
     "REASONS",
     "SKILLS",
     "ArmTrace",
+    "AttemptFailed",
     "CameraLayout",
     "ContactEvent",
     "Demonstration",

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from nimbusd.stages.errors import PlanningFailed
 from nimbusd.stages.types import F64
 
 
@@ -82,7 +83,7 @@ class ArmTrace:
 
 @dataclass(frozen=True, slots=True)
 class Demonstration:
-    """A successful episode. T rows at `fps`.
+    """An episode. T rows at `fps`.
 
     qpos, qvel: (T, nq), (T, nv) float64, the simulator's whole state; `qpos` is what rendering replays.
     arms: arm name → its trace. T_world_object: every object and region, (T, 4, 4); of those with joints: their base.
@@ -109,3 +110,11 @@ class Demonstration:
 
     def __len__(self) -> int:
         return len(self.qpos)
+
+
+class AttemptFailed(PlanningFailed):
+    """What was done came to nothing. demonstration: of what was done until then; its `reached` is empty."""
+
+    def __init__(self, reason: str, detail: str, demonstration: Demonstration) -> None:
+        super().__init__(reason, detail)
+        self.demonstration = demonstration

@@ -10,7 +10,7 @@ import numpy as np
 
 from nimbusd.stages.errors import PlanningFailed
 from nimbusd.stages.types import F64
-from nimbusd.stages.workflow.sim.demonstration import ArmTrace, Demonstration
+from nimbusd.stages.workflow.sim.demonstration import ArmTrace, AttemptFailed, Demonstration
 from nimbusd.stages.workflow.sim.layout import Layout
 from nimbusd.stages.workflow.sim.relations import holds, settled
 from nimbusd.stages.workflow.sim.skills import make_skill
@@ -29,7 +29,8 @@ def plan_episode(
 ) -> Demonstration:
     """Perform the skills of a layout of `task` until its goals hold.
 
-    Raises PlanningFailed with one of the reasons in `sim.REASONS`, ValueError for a layout of another task.
+    Raises PlanningFailed with one of the reasons in `sim.REASONS` (AttemptFailed where something was done before it
+    failed), ValueError for a layout of another task.
     """
     if layout.task != task.name:
         raise ValueError(f"the layout belongs to task {layout.task!r}, not to {task.name!r}")
@@ -39,12 +40,19 @@ def plan_episode(
     cell = Workcell.open(world, rng, beat)
     _settle(cell)
     clock.lap("settle")
-    for number, call in enumerate(layout.skills):
-        cell.begin_call(call.skill, number, call.instruction)
-        make_skill(call.skill, call.arguments).perform(cell)
-        clock.lap(call.skill)
-    _rest(cell)
-    reached = _validate(cell)
+    try:
+        for number, call in enumerate(layout.skills):
+            cell.begin_call(call.skill, number, call.instruction)
+            make_skill(call.skill, call.arguments).perform(cell)
+            clock.lap(call.skill)
+        _rest(cell)
+        reached = _validate(cell)
+    except PlanningFailed as error:
+        cell.end_phase()
+        if not cell.phases:
+            raise
+        cell.simulation.finish()
+        raise AttemptFailed(error.reason, error.detail, _demonstration(cell, (), clock)) from error
     cell.simulation.finish()
     return _demonstration(cell, reached, clock)
 
