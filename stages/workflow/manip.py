@@ -4,13 +4,14 @@ A task file holds `tasks`, each a task of `nimbusd.stages.workflow.sim`. Where a
 layout, and so nothing to plan in. workflow_args:
 
     renderer, renderer_args   the component that shows recorded states; MujocoRenderer by default
-    restyle                   for scenes with recorded plans: what is drawn anew, of view, material and light
+    restyle                   for scenes with recorded plans: how far their looks may differ (`sim.Style`); its seed is
+                              drawn for each layout
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import numpy as np
 import orjson
 import yaml
 
-from nimbusd.stages.arguments import did_you_mean
+from nimbusd.stages.arguments import validate
 from nimbusd.stages.base import BaseRenderer
 from nimbusd.stages.errors import AssetError, ComponentError
 from nimbusd.stages.registry import create
@@ -27,18 +28,29 @@ from nimbusd.stages.workflow.base import Workflow
 from nimbusd.stages.workflow.env import SEQUENCE_FILE
 from nimbusd.stages.workflow.env_components import LAYOUT_FILE
 from nimbusd.stages.workflow.plan_info import PlanValue, pack
-from nimbusd.stages.workflow.recorded import QPOS, replay_sequence, sequence_of
-from nimbusd.stages.workflow.restyle import STYLES, Style, restyled, seen_from
-from nimbusd.stages.workflow.sim import Demonstration, Layout, parse_task, plan_episode, randomize_layout, scene_of
+from nimbusd.stages.workflow.recorded import QPOS, replay_sequence, seen_by, sequence_of
+from nimbusd.stages.workflow.sim import (
+    AttemptFailed,
+    Demonstration,
+    Layout,
+    Style,
+    camera_poses,
+    parse_task,
+    plan_episode,
+    randomize_layout,
+    scene_of,
+    styled,
+)
 
 
 @dataclass(frozen=True)
 class _Plan:
-    """qpos: (T, nq). T_world_camera: camera → (T, 4, 4). demo: None for a plan that was recovered."""
+    """qpos: (T, nq). T_world_camera: camera → (T, 4, 4). demo, result: of a plan that was made here."""
 
     qpos: F64
     T_world_camera: Mapping[str, F64]
     demo: Demonstration | None = None
+    result: Mapping[str, Any] | None = None
 
 
 @Workflow.register("ManipWorkflow")
@@ -53,12 +65,10 @@ class ManipWorkflow(Workflow):
         task_cfg_path: str,
         renderer: str = "MujocoRenderer",
         renderer_args: Mapping[str, Any] | None = None,
-        restyle: Collection[Style] = (),
+        restyle: Mapping[str, Any] | None = None,
     ) -> None:
-        if unknown := sorted(set(restyle) - set(STYLES)):
-            raise ComponentError(f"ManipWorkflow: restyle names '{unknown[0]}'; {did_you_mean(unknown[0], STYLES)}")
         super().__init__(world, task_cfg_path)
-        self._restyle = frozenset(restyle)
+        self._style = None if restyle is None else validate(Style, restyle, "restyle of ManipWorkflow")
         self._renderer_name = renderer
         self._renderer_args = dict(renderer_args or {})
         self._renderer: BaseRenderer[Any] | None = None
@@ -94,8 +104,8 @@ class ManipWorkflow(Workflow):
             layout = Layout.from_json(orjson.loads(Path(layout_path).read_bytes()))
         except (OSError, ValueError, TypeError, AttributeError) as error:
             raise AssetError(f"layout file {layout_path} cannot be read: {error}") from error
-        if self._restyle:
-            layout = restyled(layout, randomize_layout(self.task_cfg, self.rng), self._restyle)
+        if self._style is not None:
+            layout = styled(layout, self._style.model_copy(update={"seed": int(self.rng.integers(1 << 31))}))
         self._layout = layout
         return True
 
@@ -109,9 +119,14 @@ class ManipWorkflow(Workflow):
     # --- planning ---
 
     def generate_seq(self) -> list[Any]:
-        """The simulator's states, (nq,) float64 each."""
-        demo = plan_episode(self.task_cfg, self.layout, self.rng, self.beat)
-        self._plan = _Plan(demo.qpos, demo.T_world_camera, demo)
+        """The simulator's states, (nq,) float64 each; of an attempt that failed, those until then."""
+        result: dict[str, Any] = {"success": True, "reason": None}
+        try:
+            demo = plan_episode(self.task_cfg, self.layout, self.rng, self.beat)
+        except AttemptFailed as failure:
+            demo = failure.demonstration
+            result = {"success": False, "reason": failure.reason, "detail": failure.detail}
+        self._plan = _Plan(demo.qpos, demo.T_world_camera, demo, result)
         return list(demo.qpos)
 
     def describe_scene(self) -> Scene | None:
@@ -122,12 +137,14 @@ class ManipWorkflow(Workflow):
             raise ComponentError(
                 f"a recorded plan needs {SEQUENCE_FILE} beside it, which EnvRenderer with `render: false` writes"
             )
-        return sequence_of(self._plan.demo, self.layout)
+        seq = sequence_of(self._plan.demo, self.layout)
+        return replace(seq, notes={**seq.notes, "result": self._plan.result})
 
     def describe_recovered(self, recorded: Sequence) -> Sequence:
-        seq = seen_from(recorded, self.layout)
-        self._plan = _Plan(np.asarray(recorded.states[QPOS].values), seq.T_world_camera)
-        return seq
+        qpos = np.asarray(recorded.states[QPOS].values)
+        poses = camera_poses(self.layout, qpos)
+        self._plan = _Plan(qpos, poses)
+        return seen_by(recorded, tuple(entry.camera for entry in self.layout.cameras), poses)
 
     def dump_plan_info(self) -> bytes:
         assert self._plan is not None, "dump_plan_info comes after planning or recovering"

@@ -6,13 +6,15 @@ state of row k + 1 is the result. `simulation.qpos` holds the simulator's own st
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
 import numpy as np
 
-from nimbusd.stages.store.a1_columns import ArmSignals, a1_columns
-from nimbusd.stages.store.poses import inverse
+from nimbusd.stages.store.a1_columns import ROBOT_POSE, ArmSignals, a1_columns
+from nimbusd.stages.store.poses import inverse, transforms_of
 from nimbusd.stages.types import F64, Camera, Feature, Sequence
 from nimbusd.stages.workflow.sim import ArmTrace, Demonstration, Layout, Phase
 
@@ -81,6 +83,13 @@ def notes_of(demo: Demonstration, layout: Layout) -> dict[str, Any]:
         "nouns": dict(layout.draws.get("nouns", {})),
         "facts": dict(demo.facts),
     }
+
+
+def seen_by(seq: Sequence, cameras: tuple[Camera, ...], T_world_camera: Mapping[str, F64]) -> Sequence:
+    """The same motion, seen by other cameras. T_world_camera: camera → (T, 4, 4)."""
+    robot_world = inverse(transforms_of(seq.states[ROBOT_POSE].values))
+    T_base_camera = {name: robot_world[0] @ T[0] for name, T in T_world_camera.items()}
+    return replace(seq, cameras=cameras, T_world_camera=T_world_camera, T_base_camera=T_base_camera)
 
 
 def replay_sequence(
