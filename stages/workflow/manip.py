@@ -58,6 +58,7 @@ class ManipWorkflow(Workflow):
     """Plans by simulating with contact, and shows what was simulated."""
 
     version = "1.0.0"
+    requires = ("mujoco",)
 
     def __init__(
         self,
