@@ -7,6 +7,8 @@ cd "$(dirname "$0")/.."
 
 # What Blender's Python module (bpy) loads at import. The only list; README and CI refer to it.
 PACKAGES="libx11-6 libxrender1 libxfixes3 libxi6 libxext6 libxkbcommon0 libsm6 libice6 libgl1"
+# What MuJoCo needs to draw without a screen: EGL and a software rasterizer.
+GL_PACKAGES="libegl1 libgl1-mesa-dri"
 # What the developers' tests run besides: systemd-analyze and its like, for the units in systemd/.
 DEV_PACKAGES="systemd"
 
@@ -46,7 +48,7 @@ fi
 
 missing=""
 if command -v dpkg-query >/dev/null; then
-    case " $extras " in *dev*) tools=$DEV_PACKAGES ;; *) tools="" ;; esac
+    case " $extras " in *dev*) tools="$DEV_PACKAGES $GL_PACKAGES" ;; *mujoco*) tools=$GL_PACKAGES ;; *) tools="" ;; esac
     for package in $PACKAGES $tools; do
         [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null || true)" = installed ] || missing="$missing $package"
     done
@@ -76,5 +78,8 @@ case " $extras " in
             say "It needs: sudo apt-get install $PACKAGES"
             exit 1
         fi ;;
+esac
+case " $extras " in
+    *mujoco* | *dev*) .venv/bin/nimbusctl assets fetch >&2 ;;
 esac
 printf '%s' "$key" > "$stamp"

@@ -54,6 +54,10 @@ class Component(ABC, Generic[A]):
         self.args = args
         self.beat: Callable[[], None] = _no_beat
 
+    def needs(self) -> tuple[str, ...]:
+        """Modules that this component, made of these arguments, will import."""
+        return self.requires
+
     def close(self) -> None:
         """Free what the component holds (processes, files, device memory). Called once, at the end."""
 

@@ -186,19 +186,19 @@ class RandomizeIterator(_StageIterator):
         super().__init__(source, seen)
         self._randomizer = randomizer
         self._job_seed = job_seed
-        self._made: tuple[tuple[str, int], Scene] | None = None
+        self._made: tuple[tuple[str, int], Scene, Scene] | None = None  # key, made of, made
 
     def _apply(self, episode: Episode) -> None:
         if self._randomizer is None:
             return
         assert episode.scene is not None
         key = (episode.request.scene, episode.request.variant)
-        if self._made is None or self._made[0] != key:
+        if self._made is None or self._made[0] != key or self._made[1] is not episode.scene:
             self._made = None
             rng = stream(self._job_seed, *key, "randomize")
             scene = self._randomizer.randomize(episode.scene, rng)
-            self._made = (key, _require(self._randomizer, "randomize", scene, Scene))
-        episode.scene = self._made[1]
+            self._made = (key, episode.scene, _require(self._randomizer, "randomize", scene, Scene))
+        episode.scene = self._made[2]
 
 
 class PlanIterator(_StageIterator):

@@ -198,7 +198,10 @@ class Sequence:
     T_base_camera: camera name → (4, 4) float64, the mounting on the robot; base frame x forward, z up.
     states, actions: dataset key (`observation.state`, `action`) → Feature with T rows.
     T_world_object: moved object's name → (T, 4, 4) float64; objects not named here stand still.
-    notes: JSON values for the episode's metadata (start, goal, path length, attempts …).
+    notes: JSON values for the episode's metadata (start, goal, path length, attempts …). `notes["result"]` is
+    {"success": bool, "reason": word or None} where a planner hands on failed attempts too.
+    plan_info: what the planner's own renderer needs besides (see stages/workflow); opaque to all others, not stored.
+    Keys of `states` that start with `simulation.` are for replay as well: (T, …) rows of a simulator's state.
     """
 
     fps: float
@@ -210,9 +213,13 @@ class Sequence:
     actions: Mapping[str, Feature]
     T_world_object: Mapping[str, F64] = field(default_factory=dict)
     notes: Mapping[str, Any] = field(default_factory=dict)
+    plan_info: bytes = b""
 
     def __len__(self) -> int:
-        return len(next(iter(self.T_world_camera.values()))) if self.T_world_camera else 0
+        """T; of the states where there is no camera."""
+        if self.T_world_camera:
+            return len(next(iter(self.T_world_camera.values())))
+        return len(next(iter(self.states.values())).values) if self.states else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,11 +248,15 @@ class CameraFrames:
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What the cameras saw along a sequence. labels: every object that ids in the frames can name."""
+    """What the cameras saw along a sequence. labels: every object that ids in the frames can name.
+
+    files: what a workflow saved in a format of its own, by relative POSIX path; stored beside the rest as it is.
+    """
 
     frames: Mapping[str, CameraFrames]
     labels: tuple[Label, ...] = ()
     renderer: Mapping[str, Any] = field(default_factory=dict)
+    files: Mapping[str, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,12 @@ import pytest
 from nimbusd.job import JobError, check_job, load_job, read_job
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
+MANIPULATION = {"genmanip_pick_place.yaml": "InternDataM1Writer", "simbox_sort_trash.yaml": "InternDataA1Writer"}
 
 
 def test_every_example_is_tested_here() -> None:
-    assert {path.name for path in EXAMPLES.glob("*.yaml")} == {"nav_mesh.yaml", "nav_house.yaml", "nav_front3d.yaml"}
+    navigation = {"nav_mesh.yaml", "nav_house.yaml", "nav_front3d.yaml"}
+    assert {path.name for path in EXAMPLES.glob("*.yaml")} == {*navigation, *MANIPULATION}
 
 
 def test_the_demo_needs_no_file_and_makes_at_least_four_episodes() -> None:
@@ -43,3 +45,12 @@ def test_the_front3d_example_lacks_nothing_but_the_licensed_files() -> None:
     loaded = load_job(EXAMPLES / "nav_front3d.yaml")
     assert loaded.job.variant(3) == 1
     assert all("does not exist" in error.text for error in check_job(loaded).errors)
+
+
+@pytest.mark.parametrize("name", MANIPULATION)
+def test_a_manipulation_example_has_its_task_file_and_a_layout_for_every_episode(name: str) -> None:
+    loaded = load_job(EXAMPLES / name)
+    assert not check_job(loaded).errors
+    assert loaded.job.variant(3) == 3
+    assert loaded.job.stages["load"].args["workflow_type"] == "ManipWorkflow"
+    assert loaded.job.stages["store"].component == MANIPULATION[name]

@@ -14,11 +14,14 @@ _SECTIONS = {
     "On this machine": {
         "run": ("nimbusd.cli.run:run", "Run a job on this machine, or go on with it."),
         "check": ("nimbusd.cli.check:check", "Check a job file without running it."),
+        "import": ("nimbusd.cli.import_:import_", "Turn another engine's configuration into a job file."),
         "show": ("nimbusd.cli.show:show", "Summarize a dataset and draw its contact sheet."),
+        "export": ("nimbusd.cli.export:export", "Boxes and masks for other programs: COCO, KITTI."),
         "publish": ("nimbusd.cli.publish:publish", "Publish what a job has committed so far."),
         "verify": ("nimbusd.cli.publish:verify", "Check a dataset's checksums, counts and contents."),
         "replay": ("nimbusd.cli.replay:replay", "Make one episode again, to see why it failed."),
         "chaos": ("nimbusd.cli.chaos:chaos", "Run a job while everything goes wrong, and count."),
+        "assets": ("nimbusd.cli.assets:assets", "Fetch robots and objects for manipulation."),
         "simulate": ("nimbusd.cli.simulate:simulate", "How long a job would take on so many nodes."),
     },
     "Jobs of a cluster": {

@@ -38,10 +38,10 @@ def show(dataset: Path, output: Path, episodes: int, camera: str | None, as_json
     try:
         opened = open_dataset(dataset)
         summary = summarize(opened)
-        chosen = camera or (opened.cameras[0] if opened.episodes else "")
+        chosen = camera or next(iter(opened.cameras), "") if opened.episodes else ""
         if camera and camera not in summary.cameras:
             raise click.UsageError(f"there is no camera '{camera}'; there are: {', '.join(summary.cameras)}")
-        views = [episode_view(opened, index, chosen) for index in sample(opened.episodes, episodes)]
+        views = [episode_view(opened, index, chosen) for index in sample(opened.episodes, episodes) if chosen]
     except NimbusError as error:
         raise click.ClickException(str(error)) from error
 

@@ -12,7 +12,6 @@ from nimbusd.job.problems import Problem
 from nimbusd.job.reader import LoadedJob
 from nimbusd.stages.base import SceneConfig
 from nimbusd.stages.errors import NimbusError
-from nimbusd.stages.registry import resolve
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +68,7 @@ def _unusable_output(loaded: LoadedJob) -> Iterator[Problem]:
 
 def _missing_modules(loaded: LoadedJob) -> Iterator[Problem]:
     for kind, spec in loaded.job.stages.items():
-        for module in resolve(spec.component, kind).requires:
+        for module in loaded.job.make(kind).needs():
             if importlib.util.find_spec(module) is None:
                 yield Problem(
                     loaded.where("pipeline", kind, "component"),

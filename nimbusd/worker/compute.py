@@ -27,7 +27,7 @@ from nimbusd.job import Job
 from nimbusd.master.manifest import manifest_digest
 from nimbusd.stages.base import SceneConfig
 from nimbusd.stages.errors import NimbusError
-from nimbusd.stages.planned import PlanFileError, Planned, write_planned
+from nimbusd.stages.planned import Planned, write_planned
 from nimbusd.stages.runner import Pipeline, failure_of, plan_stages, run_stages
 from nimbusd.stages.types import Episode, EpisodeRequest
 from nimbusd.supervisor.page import FIRST_WORKER, Line, own_line
@@ -176,7 +176,7 @@ class ComputeWorker:
             planned = Planned(episode.sequence, dict(episode.timings_s), episode.context["started_unix_s"])
             try:
                 size_bytes = write_planned(path, planned)
-            except (PlanFileError, OSError) as error:
+            except (NimbusError, OSError) as error:
                 episode.failure = failure_of("plan", error)
             else:
                 self._forget(episode)

@@ -4,14 +4,16 @@ episode.json         record (see record.py)
 data.parquet         features of each frame, without LeRobot's five default columns; PNG frames in image mode
 videos/<key>.mp4     in video mode, one per camera
 annotations.parquet  depth, instance and semantic ids as 16-bit PNG, where there are any
+files/…              what a workflow saved in a format of its own, where it did
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 from typing import Any, Literal
 
 import numpy as np
@@ -35,6 +37,9 @@ CAMERA_PREFIX = "observation.camera."
 DEPTH_PREFIX = "observation.depth."
 INSTANCE_PREFIX = "observation.instance."
 SEMANTIC_PREFIX = "observation.semantic."
+SIMULATION_PREFIX = "simulation."
+"""States that only a replay needs; they are no columns of a dataset."""
+FILES = "files"
 _MOST_THREADS = 4
 
 
@@ -54,6 +59,14 @@ class ContentSettings:
         return self.threads or min(_MOST_THREADS, len(os.sched_getaffinity(0)))
 
 
+@dataclass(frozen=True, slots=True)
+class FeatureLayout:
+    """What the features of a format are called. image_key: of a camera's frames. features: all columns of numbers."""
+
+    image_key: Callable[[str], str]
+    features: Callable[[Sequence], dict[str, Feature]]
+
+
 def write_lerobot(
     draft: PieceDraft,
     seq: Sequence,
@@ -62,15 +75,20 @@ def write_lerobot(
     format_name: str,
     settings: ContentSettings,
     beat: Callable[[], None],
+    layout: FeatureLayout | None = None,
 ) -> None:
-    """Write the content of an episode's piece. Raises StoreError where sequence and observation do not fit."""
+    """Write the content of an episode's piece. layout: default is LeRobot's usual names.
+
+    Raises StoreError where sequence and observation do not fit.
+    """
+    layout = layout or LEROBOT_LAYOUT
     frames = checked_frames(seq, obs)
-    columns, values = state_columns({**seq.states, **seq.actions, **camera_features(seq)}, len(seq))
+    columns, values = state_columns(layout.features(seq), len(seq))
     stats = {column.key: vector_stats(values[column.key]) for column in columns}
     arrays = [column.array(values[column.key]) for column in columns]
     videos: dict[str, Any] = {}
     for camera, seen in frames.items():
-        key = IMAGE_PREFIX + camera
+        key = layout.image_key(camera)
         columns.append(image_column(key, settings.media, seen.rgb))
         stats[key] = image_stats(seen.rgb)
         beat()
@@ -85,6 +103,8 @@ def write_lerobot(
     annotations = annotation_table(frames, seq.fps, settings, beat)
     if annotations is not None:
         draft.add(ANNOTATIONS, parquet_bytes(annotations))
+    for path, content in own_files(obs).items():
+        draft.add(f"{FILES}/{path}", content)
     record = episode_record(
         seq, obs, episode, format_name=format_name, robot=settings.robot, columns=columns, videos=videos, stats=stats
     )
@@ -123,6 +143,26 @@ def camera_features(seq: Sequence) -> dict[str, Feature]:
         features[f"{prefix}.intrinsics"] = Feature(np.tile(row, (len(seq), 1)), ("fx", "fy", "cx", "cy"))
         features[f"{prefix}.T_world_camera"] = Feature(np.asarray(seq.T_world_camera[camera.name]))
     return features
+
+
+def kept_states(seq: Sequence) -> dict[str, Feature]:
+    """States that are columns of a dataset: all but those for replay."""
+    return {key: feature for key, feature in seq.states.items() if not key.startswith(SIMULATION_PREFIX)}
+
+
+def own_files(obs: Observation) -> Mapping[str, bytes]:
+    """What a workflow saved itself. Raises StoreError for a path that leads out of the piece."""
+    for path in obs.files:
+        parts = PurePosixPath(path).parts
+        if not parts or path.startswith("/") or ".." in parts:
+            raise StoreError(f"the workflow saved a file as {path!r}; only paths inside its own folder can be kept")
+    return obs.files
+
+
+LEROBOT_LAYOUT = FeatureLayout(
+    lambda camera: IMAGE_PREFIX + camera,
+    lambda seq: {**kept_states(seq), **seq.actions, **camera_features(seq)},
+)
 
 
 def state_columns(features: dict[str, Feature], length: int) -> tuple[list[Column], dict[str, npt.NDArray[Any]]]:

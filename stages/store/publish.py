@@ -187,6 +187,20 @@ def write_nimbusd_metadata(
     tree.write(JOB, to_json(dict(job), indent=True))
 
 
+Extras: TypeAlias = Callable[[Tree, list[StoredPiece]], Mapping[str, Any]]
+"""Adds what a format has beside LeRobot's own files to a tree. Returns what `meta/conventions.json` says about it."""
+
+
+def link_own_files(tree: Tree, stored: list[StoredPiece]) -> Mapping[str, Any]:
+    """What workflows saved in formats of their own, as `files/episode_000000/…`."""
+    found = False
+    for episode, piece in enumerate(stored):
+        for file in piece.files_under("files"):
+            tree.link(f"files/episode_{episode:06d}/{file.path.removeprefix('files/')}", piece, file.path)
+            found = True
+    return {"files_path": "files/episode_{episode:06d}"} if found else {}
+
+
 def number(value: float) -> int | float:
     """An int where the value is one: readers of info.json expect `"fps": 30`."""
     return int(value) if float(value).is_integer() else value

@@ -9,7 +9,15 @@ from typing import Any
 from nimbusd.stages.store.columns import INDEX_COLUMNS, index_arrays, parquet_bytes, with_index_columns
 from nimbusd.stages.store.durable import to_json, to_json_lines
 from nimbusd.stages.store.lerobot import ANNOTATIONS, DATA
-from nimbusd.stages.store.publish import Tree, number, shared_columns, tasks_of, write_nimbusd_metadata
+from nimbusd.stages.store.publish import (
+    Extras,
+    Tree,
+    link_own_files,
+    number,
+    shared_columns,
+    tasks_of,
+    write_nimbusd_metadata,
+)
 from nimbusd.stages.store.publish_v30 import ANNOTATIONS_PATH, features_json, index_stats
 from nimbusd.stages.store.record import StoredPiece
 
@@ -20,7 +28,7 @@ VIDEO_PATH = "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_inde
 _STATISTICS = ("min", "max", "mean", "std", "count")
 
 
-def build_v21(root: Path, stored: list[StoredPiece], job: Mapping[str, Any]) -> None:
+def build_v21(root: Path, stored: list[StoredPiece], job: Mapping[str, Any], extras: Extras = link_own_files) -> None:
     """Write the dataset of `stored`, in this order, into the empty folder `root`."""
     tree = Tree(root)
     write_v21(tree, stored, chunk_episodes=CHUNK_EPISODES, stats_extra=[{} for _ in stored])
@@ -28,7 +36,7 @@ def build_v21(root: Path, stored: list[StoredPiece], job: Mapping[str, Any]) -> 
         if any(file.path == ANNOTATIONS for file in piece.piece.files):
             path = ANNOTATIONS_PATH.format(chunk=episode // CHUNK_EPISODES, episode=episode)
             tree.link(path, piece, ANNOTATIONS)
-    write_nimbusd_metadata(tree, stored, job, {"annotations_path": ANNOTATIONS_PATH})
+    write_nimbusd_metadata(tree, stored, job, {"annotations_path": ANNOTATIONS_PATH, **extras(tree, stored)})
     tree.finish()
 
 

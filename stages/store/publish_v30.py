@@ -22,7 +22,15 @@ from nimbusd.stages.store.columns import (
 from nimbusd.stages.store.durable import to_json
 from nimbusd.stages.store.encode import join_videos
 from nimbusd.stages.store.lerobot import ANNOTATIONS, DATA
-from nimbusd.stages.store.publish import Tree, number, shared_columns, tasks_of, write_nimbusd_metadata
+from nimbusd.stages.store.publish import (
+    Extras,
+    Tree,
+    link_own_files,
+    number,
+    shared_columns,
+    tasks_of,
+    write_nimbusd_metadata,
+)
 from nimbusd.stages.store.record import StoredPiece
 from nimbusd.stages.store.stats import Stats, merge_stats, vector_stats
 
@@ -43,7 +51,15 @@ class FileSizes:
     video_mb: int = 200
 
 
-def build_v30(root: Path, stored: list[StoredPiece], job: Mapping[str, Any], sizes: FileSizes, *, final: bool) -> None:
+def build_v30(
+    root: Path,
+    stored: list[StoredPiece],
+    job: Mapping[str, Any],
+    sizes: FileSizes,
+    *,
+    final: bool,
+    extras: Extras = link_own_files,
+) -> None:
     """Write the dataset of `stored`, in this order, into the empty folder `root`.
 
     One file per episode, so that little is written; when `final`, files of many episodes up to `sizes`.
@@ -86,7 +102,7 @@ def build_v30(root: Path, stored: list[StoredPiece], job: Mapping[str, Any], siz
             tree.link(path, piece, ANNOTATIONS)
     stats = [piece.stats | index_stats(*indexes[episode]) for episode, piece in enumerate(stored)]
     _write_metadata(tree, stored, columns, tasks, rows, stats, sizes)
-    write_nimbusd_metadata(tree, stored, job, {"annotations_path": ANNOTATIONS_PATH})
+    write_nimbusd_metadata(tree, stored, job, {"annotations_path": ANNOTATIONS_PATH, **extras(tree, stored)})
     tree.finish()
 
 

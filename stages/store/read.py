@@ -14,6 +14,7 @@ import orjson
 import pyarrow as pa
 
 from nimbusd.stages.errors import StoreError
+from nimbusd.stages.store.a1_columns import ROBOT_POSE, camera_poses
 from nimbusd.stages.store.conventions import counts_to_depth
 from nimbusd.stages.store.encode import decode_image, decode_video
 from nimbusd.stages.store.interndata_n1 import DEPTH_FOLDER, EXTRINSIC, INTRINSIC, POSE, RGB_FOLDER
@@ -24,6 +25,7 @@ from nimbusd.stages.store.lerobot import (
     INSTANCE_PREFIX,
     SEMANTIC_PREFIX,
 )
+from nimbusd.stages.store.outcome import FAILED_TREE, SUCCESS_TREE
 from nimbusd.stages.store.publish import CONVENTIONS, DATASET, EPISODES_METADATA
 from nimbusd.stages.types import F32, F64, U8, U16, Label
 
@@ -51,7 +53,7 @@ class StoredEpisode:
 
     @property
     def length(self) -> int:
-        return len(next(iter(self.T_world_camera.values())))
+        return len(next(iter((self.T_world_camera or self.states).values())))
 
 
 class Dataset:
@@ -62,11 +64,17 @@ class Dataset:
         if (root / "meta/info.json").is_file():
             self.trees = [StoredTree(root)]
             self.format = "lerobot-" + str(self.trees[0].info["codebase_version"])
+        elif by_outcome := [root / name for name in (SUCCESS_TREE, FAILED_TREE) if (root / name).is_dir()]:
+            self.trees = [StoredTree(path) for path in by_outcome]
+            self.format = "lerobot-" + str(self.trees[0].info["codebase_version"])
         else:
             self.trees = [StoredTree(path.parent.parent) for path in sorted(root.glob("*/*/meta/info.json"))]
             self.format = "interndata-n1"
         if not self.trees:
-            raise StoreError(f"{root} holds no dataset: neither meta/info.json nor <group>/<scene>/meta/info.json")
+            raise StoreError(
+                f"{root} holds no dataset: neither meta/info.json, nor {SUCCESS_TREE}/meta/info.json, "
+                "nor <group>/<scene>/meta/info.json"
+            )
         self.fps = float(self.trees[0].info["fps"])
         self.episodes = sum(tree.episodes for tree in self.trees)
         self.frames = sum(int(tree.info["total_frames"]) for tree in self.trees)
@@ -153,10 +161,10 @@ class StoredTree:
             if n1:
                 rgb[camera] = np.stack(self._flat_frames(RGB_FOLDER, index))
                 depth_m[camera] = counts_to_depth(np.stack(self._flat_frames(DEPTH_FOLDER, index)))
-            elif IMAGE_PREFIX + camera in images:
-                rgb[camera] = images[IMAGE_PREFIX + camera]
+            elif (key := self._image_key(camera)) in images:
+                rgb[camera] = images[key]
             else:
-                path, first = self.video_place(IMAGE_PREFIX + camera, index)
+                path, first = self.video_place(key, index)
                 rgb[camera] = decode_video(path, first, int(meta["length"]), float(self.info["fps"]))
             if DEPTH_PREFIX + camera in annotations:
                 depth_m[camera] = counts_to_depth(annotations[DEPTH_PREFIX + camera])
@@ -165,6 +173,11 @@ class StoredTree:
             intrinsics = {cameras[0]: np.array([K[0, 0], K[1, 1], K[0, 2], K[1, 2]])}
             poses = {cameras[0]: columns[POSE].astype(np.float64)}
             used = {INTRINSIC, EXTRINSIC, POSE}
+        elif names := self.conventions.get("camera_features"):
+            keys = {c: (names["intrinsics"].format(camera=c), names["extrinsics"].format(camera=c)) for c in cameras}
+            intrinsics = {c: columns[key][0].astype(np.float64) for c, (key, _) in keys.items()}
+            poses = {c: camera_poses(columns[key], columns[ROBOT_POSE]) for c, (_, key) in keys.items()}
+            used = {key for pair in keys.values() for key in pair}
         else:
             prefixes = {camera: CAMERA_PREFIX + camera for camera in cameras}
             intrinsics = {c: columns[f"{prefix}.intrinsics"][0].astype(np.float64) for c, prefix in prefixes.items()}
@@ -183,6 +196,11 @@ class StoredTree:
             meta=meta,
             labels=tuple(Label(**row) for row in labels),
         )
+
+    def _image_key(self, camera: str) -> str:
+        """What the feature of a camera's frames is called here."""
+        names = self.conventions.get("camera_features")
+        return str(names["image"]).format(camera=camera) if names else IMAGE_PREFIX + camera
 
     def table(self, index: int) -> pa.Table:
         """Rows of the data files that belong to episode `index`."""

@@ -40,7 +40,7 @@ def episode_record(
 ) -> dict[str, Any]:
     """The record. videos: feature key → its `info`. stats: feature key → statistics of this episode."""
     request, scene = episode.request, episode.scene
-    context = dict(episode.context)
+    context, notes = dict(episode.context), dict(seq.notes)
     run = {key: context.pop(key) for key in _RUN_KEYS if key in context}
     quality = context.pop("quality", {"grade": "ungraded", "rule_set_version": None})
     facts = {
@@ -57,13 +57,13 @@ def episode_record(
         "index_in_scene": request.index,
         "task": seq.task,
         "robot": robot,
-        "result": {"success": True, "reason": None},
+        "result": notes.pop("result", {"success": True, "reason": None}),
         "quality": quality,
         "components": context.pop("components", {}),
         "seeds": context.pop("seeds", None) or _seeds(episode),
         "config": context,
         "renderer": dict(obs.renderer),
-        "notes": dict(seq.notes),
+        "notes": notes,
         "cameras": {
             camera.name: {
                 "width": camera.width,

@@ -1,0 +1,1 @@
+"""Pushing a disc over a table: a workflow in a package of its own."""

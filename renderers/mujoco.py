@@ -1,0 +1,126 @@
+"""`MujocoRenderer`: shows recorded simulator states from a layout's cameras, with exact depth and segmentation."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+from pydantic import Field, field_validator
+
+from nimbusd.renderers.mujoco_view import MujocoView, ViewSettings
+from nimbusd.renderers.stacked import render_stacked
+from nimbusd.stages.base import BaseRenderer, ComponentArgs
+from nimbusd.stages.errors import RenderError
+from nimbusd.stages.types import CameraFrames, Observation, Scene, Sequence
+from nimbusd.stages.workflow.sim.labels import label_rows, semantic_table
+from nimbusd.stages.workflow.sim.layout import Layout
+from nimbusd.stages.workflow.sim.style import Style, styled
+
+STATES = "simulation.qpos"
+"""Key of the recorded states in `Sequence.states`."""
+
+__all__ = ["STATES", "MujocoRenderer", "MujocoRendererArgs", "Style"]
+
+
+class MujocoRendererArgs(ComponentArgs):
+    """Arguments of MujocoRenderer.
+
+    depth, segmentation: read them back besides RGB. shadows: cast them. stack: time steps per pass, each in a copy of
+    the scene of its own (see `stacked`); 1 is fastest here, since MuJoCo draws every copy for every camera.
+    style: other materials and lights for the same states. A shifted view is none of a renderer's, since a sequence says
+    where its cameras are: style the layout before planning, or the sequence (see `stages.workflow.sim.style`).
+    """
+
+    depth: bool = True
+    segmentation: bool = True
+    shadows: bool = True
+    stack: int = Field(default=1, ge=1, le=64)
+    style: Style = Style()
+
+    @field_validator("style")
+    @classmethod
+    def _no_view(cls, value: Style) -> Style:
+        if value.view_m or value.view_rad:
+            raise ValueError(
+                "a renderer shows what the sequence's cameras see; view_m and view_rad belong to the workflow"
+            )
+        return value
+
+
+class MujocoRenderer(BaseRenderer[MujocoRendererArgs]):
+    """Replays the states that planning recorded, never the actions: what was simulated is what is shown.
+
+    The scene must carry its layout in `provenance["layout"]`, the sequence its states in `states["simulation.qpos"]`.
+    """
+
+    args_model: ClassVar[type[ComponentArgs]] = MujocoRendererArgs
+    requires = ("mujoco",)
+
+    def __init__(self, args: MujocoRendererArgs) -> None:
+        super().__init__(args)
+        self._device = "auto"
+        self._view: MujocoView | None = None
+        self._layout: Layout | None = None
+
+    def open(self, device: str) -> None:
+        self._device = device
+
+    def load(self, scene: Scene) -> None:
+        written = scene.provenance.get("layout")
+        if written is None:
+            raise RenderError(
+                f"scene {scene.name!r} has no layout in its provenance: MujocoRenderer shows manipulation tasks only"
+            )
+        layout = styled(Layout.from_json(written), self.args.style)
+        if layout == self._layout:
+            return
+        if self._view is not None:
+            self._view.close()
+        settings = ViewSettings(self.args.depth, self.args.segmentation, self.args.shadows)
+        self._view = MujocoView(layout, self._device, settings)
+        self._layout = layout
+        self.beat()
+
+    def gen_obs(self, seq: Sequence) -> Observation:
+        if self._view is None or self._layout is None:
+            raise RenderError("no scene is loaded: call load(scene) before gen_obs(seq)")
+        if STATES not in seq.states:
+            raise RenderError(f"the sequence carries no {STATES!r}: it was not recorded by the simulator")
+        qpos = np.asarray(seq.states[STATES].values, np.float64)
+        labels = label_rows(self._layout)
+        semantic_of = semantic_table(labels)
+        shape = {camera.name: (len(qpos), camera.height, camera.width) for camera in seq.cameras}
+        rgb = {name: np.empty((*size, 3), np.uint8) for name, size in shape.items()}
+        depth = {name: np.empty(size, np.float32) for name, size in shape.items()} if self.args.depth else {}
+        ids = {name: np.empty(size, np.uint16) for name, size in shape.items()} if self.args.segmentation else {}
+        for row, name, tile in render_stacked(
+            self._view, qpos, seq.cameras, seq.T_world_camera, self.args.stack, self.beat
+        ):
+            rgb[name][row] = tile.rgb
+            if tile.depth_m is not None:
+                depth[name][row] = tile.depth_m
+            if tile.instance is not None:
+                ids[name][row] = tile.instance
+        frames = {
+            name: CameraFrames(
+                rgb[name], depth.get(name), ids.get(name), semantic_of[ids[name]] if name in ids else None
+            )
+            for name in shape
+        }
+        return Observation(frames, labels, self._facts())
+
+    def close(self) -> None:
+        if self._view is not None:
+            self._view.close()
+        self._view = self._layout = None
+
+    def _facts(self) -> dict[str, Any]:
+        import mujoco
+
+        return {
+            "backend": "mujoco",
+            "mujoco": mujoco.__version__,
+            "device": self._device,
+            "stack": self.args.stack,
+            "style": self.args.style.model_dump(mode="json"),
+        }

@@ -1,0 +1,51 @@
+"""`EnvWriter`: episodes of any workflow as LeRobot datasets, with the files that the workflow saved itself beside."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from nimbusd.stages.base import BaseWriter
+from nimbusd.stages.store.lerobot import write_lerobot
+from nimbusd.stages.store.piece import draft_piece
+from nimbusd.stages.store.publish import publish_pieces
+from nimbusd.stages.store.publish_v21 import build_v21
+from nimbusd.stages.store.publish_v30 import build_v30
+from nimbusd.stages.store.record import StoredPiece
+from nimbusd.stages.store.settings import MediaArgs
+from nimbusd.stages.types import Episode, Observation, Piece, Sequence
+
+
+class EnvWriterArgs(MediaArgs):
+    """How a workflow's episodes are stored."""
+
+    format: Literal["lerobot-v3.0", "lerobot-v2.1"] = Field(default="lerobot-v3.0", description="Dataset format.")
+    robot_type: str = Field(default="unknown", description="`robot_type` of the dataset.")
+
+
+class EnvWriter(BaseWriter[EnvWriterArgs]):
+    """Stores what the workflow described and saw; what it saved itself lies in `files/episode_000000/…`."""
+
+    args_model = EnvWriterArgs
+
+    def save_data(self, seq: Sequence, obs: Observation, episode: Episode) -> Piece:
+        args = self.args
+        if not obs.frames and obs.files:  # a plan that nobody has looked at yet: its columns and files alone
+            seq = replace(seq, cameras=(), T_world_camera={}, T_base_camera={})
+        with draft_piece(episode.output, episode.request) as draft:
+            write_lerobot(draft, seq, obs, episode, args.format, args.content(args.robot_type), self.beat)
+            piece = draft.commit(len(seq))
+        self.beat()
+        return piece
+
+    def publish(self, output: Path, pieces: list[Piece], job: dict[str, Any], final: bool) -> Path:
+        def build(root: Path, stored: list[StoredPiece]) -> None:
+            if self.args.format == "lerobot-v3.0":
+                build_v30(root, stored, job, self.args.sizes, final=final)
+            else:
+                build_v21(root, stored, job)
+
+        return publish_pieces(output, pieces, self.args.format, build, final=final)

@@ -1,0 +1,157 @@
+"""`InternDataA1Writer`: manipulation episodes with InternData-A1's feature names, as LeRobot v2.1 or v3.0.
+
+Frames are `images.rgb.<camera>`; each camera has `<camera>_camera_intrinsics` (fx fy cx cy) and
+`<camera>_camera_to_robot_extrinsics`; states and actions are those of `a1_columns`. Depth and segmentation, where the
+renderer made them, lie beside as in nimbusd's other LeRobot datasets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field, field_validator
+
+from nimbusd.stages.base import BaseWriter
+from nimbusd.stages.errors import StoreError
+from nimbusd.stages.store.a1_columns import POSE_NAMES, ROBOT_POSE, arm_prefixes, camera_pose_rows, required_columns
+from nimbusd.stages.store.lerobot import FeatureLayout, kept_states, write_lerobot
+from nimbusd.stages.store.outcome import build_by_outcome, refuse_failures
+from nimbusd.stages.store.piece import draft_piece
+from nimbusd.stages.store.publish import Tree, link_own_files, publish_pieces
+from nimbusd.stages.store.publish_v21 import build_v21
+from nimbusd.stages.store.publish_v30 import build_v30
+from nimbusd.stages.store.record import StoredPiece
+from nimbusd.stages.store.settings import MediaArgs
+from nimbusd.stages.types import Episode, Feature, Observation, Piece, Sequence
+
+IMAGE = "images.rgb.{camera}"
+INTRINSICS = "{camera}_camera_intrinsics"
+EXTRINSICS = "{camera}_camera_to_robot_extrinsics"
+CAMERA_NAMES = {"front": "head", "wrist": "hand", "wrist_left": "hand_left", "wrist_right": "hand_right"}
+_PREFIXES = ("states.", "actions.", "master_actions.")
+
+
+class InternDataA1Args(MediaArgs):
+    """How manipulation episodes are stored as InternData-A1."""
+
+    version: Literal["v2.1", "v3.0"] = Field(default="v2.1", description="LeRobot version; the releases use v2.1.")
+    robot_type: str = Field(default="franka", description="`robot_type` of the dataset.")
+    cameras: dict[str, str] = Field(
+        default_factory=lambda: dict(CAMERA_NAMES),
+        description="Camera's name in the sequence → its name in the dataset; others keep theirs.",
+    )
+    keep_failures: bool = Field(
+        default=False, description="Publish `success/` and `failed/` instead of successes alone."
+    )
+
+    @field_validator("cameras")
+    @classmethod
+    def _one_name_each(cls, cameras: dict[str, str]) -> dict[str, str]:
+        if twice := sorted({name for name in cameras.values() if list(cameras.values()).count(name) > 1}):
+            raise ValueError(f"two cameras cannot both be called '{twice[0]}'")
+        return cameras
+
+
+class InternDataA1Writer(BaseWriter[InternDataA1Args]):
+    """Stores what a robot did as InternData-A1. Safe to call from several threads."""
+
+    args_model = InternDataA1Args
+
+    def save_data(self, seq: Sequence, obs: Observation, episode: Episode) -> Piece:
+        args = self.args
+        if not args.keep_failures:
+            refuse_failures(seq)
+        seq, obs = with_camera_names(seq, obs, args.cameras)
+        with draft_piece(episode.output, episode.request) as draft:
+            settings = args.content(args.robot_type)
+            write_lerobot(draft, seq, obs, episode, self._format, settings, self.beat, A1_LAYOUT)
+            piece = draft.commit(len(seq))
+        self.beat()
+        return piece
+
+    def publish(self, output: Path, pieces: list[Piece], job: dict[str, Any], final: bool) -> Path:
+        args = self.args
+
+        def build(root: Path, stored: list[StoredPiece]) -> None:
+            if args.version == "v3.0":
+                build_v30(root, stored, job, args.sizes, final=final, extras=_extras)
+            else:
+                build_v21(root, stored, job, _extras)
+
+        def build_all(root: Path, stored: list[StoredPiece]) -> None:
+            if args.keep_failures:
+                build_by_outcome(root, stored, build)
+            else:
+                build(root, stored)
+
+        return publish_pieces(output, pieces, self._format, build_all, final=final)
+
+    @property
+    def _format(self) -> str:
+        return f"interndata-a1-{self.args.version}"
+
+
+def with_camera_names(seq: Sequence, obs: Observation, names: Mapping[str, str]) -> tuple[Sequence, Observation]:
+    """The same with cameras called as `names` says. Raises StoreError if two would have one name."""
+    new = {camera.name: names.get(camera.name, camera.name) for camera in seq.cameras}
+    if len(set(new.values())) < len(new):
+        twice = next(name for name in new.values() if list(new.values()).count(name) > 1)
+        raise StoreError(f"two cameras would both be called {twice!r}; rename them with the writer's `cameras`")
+    cameras = tuple(replace(camera, name=new[camera.name]) for camera in seq.cameras)
+    T_world_camera = {new[name]: T for name, T in seq.T_world_camera.items()}
+    T_base_camera = {new[name]: T for name, T in seq.T_base_camera.items()}
+    frames = {new.get(name, name): seen for name, seen in obs.frames.items()}
+    renamed = replace(seq, cameras=cameras, T_world_camera=T_world_camera, T_base_camera=T_base_camera)
+    return renamed, replace(obs, frames=frames)
+
+
+def a1_features(seq: Sequence) -> dict[str, Feature]:
+    """All columns of an episode. Raises StoreError that names those of InternData-A1 which the sequence lacks."""
+    own = {key: feature for key, feature in {**kept_states(seq), **seq.actions}.items() if key.startswith(_PREFIXES)}
+    prefixes = arm_prefixes(own)
+    missing = [key for key in required_columns(prefixes) if key not in own]
+    if not prefixes or missing:
+        what = ", ".join(missing) if prefixes else "states.joint.position (or states.left_joint.position …)"
+        raise StoreError(
+            f"the sequence lacks {what}, which InternData-A1 has; `a1_columns` makes them from an arm's rows"
+        )
+    robot_pose = own[ROBOT_POSE].values
+    features = {}
+    for camera in seq.cameras:
+        row = np.array([camera.fx, camera.fy, camera.cx, camera.cy], np.float32)
+        key = INTRINSICS.format(camera=camera.name)
+        features[key] = Feature(np.tile(row, (len(seq), 1)), ("fx", "fy", "cx", "cy"))
+        rows = camera_pose_rows(seq.T_world_camera[camera.name], robot_pose)
+        features[EXTRINSICS.format(camera=camera.name)] = Feature(rows, POSE_NAMES)
+    return features | own
+
+
+A1_LAYOUT = FeatureLayout(lambda camera: IMAGE.format(camera=camera), a1_features)
+
+
+def a1_conventions() -> dict[str, Any]:
+    """What `meta/conventions.json` says beside the usual."""
+    return {
+        "camera_features": {"image": IMAGE, "intrinsics": INTRINSICS, "extrinsics": EXTRINSICS},
+        "interndata_a1": {
+            "states": "measured at the frame's own time, which is also the image's",
+            "master_actions": "commanded at that time",
+            "actions": "reached at the next frame: actions.x[t] = states.x[t + 1]; the last frame repeats itself. "
+            "actions.gripper.openness is commanded",
+            "poses": "position x y z (m), quaternion w x y z; a_to_b_pose maps coordinates in a's frame to b's frame",
+            "robot_to_env_pose": "env is the world frame",
+            "gripper.pose": "tool centre point in the arm's base: x y z (m), then roll pitch yaw about fixed x, y, z "
+            "axes (rad); in master_actions the pose that the command led to",
+            "gripper.position": "metres between the fingers",
+            "gripper.openness": "0 closed … 1 open",
+            "camera_to_robot_extrinsics": "camera axes of OpenCV here: x right, y down, z forward",
+        },
+    }
+
+
+def _extras(tree: Tree, stored: list[StoredPiece]) -> Mapping[str, Any]:
+    return {**link_own_files(tree, stored), **a1_conventions()}

@@ -1,0 +1,118 @@
+"""Questions and answers about the frames of an episode: kinds point, box, trace, affordance and plan.
+
+They are asked at the first frame and at the start of each step, of every camera, and only where the answer is in the
+image. Coordinates are pixels (see `frame_labels`). Everything follows from the labels: no randomness.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from nimbusd.stages.store.frame_labels import inner_point, inside, project, rounded
+from nimbusd.stages.store.m1_labels import EpisodeMarks, Step
+from nimbusd.stages.types import Camera, Observation, Sequence
+
+KINDS = ("point", "box", "trace", "affordance", "plan")
+FEWEST_PIXELS = 40
+"""Objects that show less than this are not asked for."""
+MOST_TRACE_POINTS = 10
+_GRIPPING = ("grasp", "handle", "press", "push")
+_VERBS = {"grasp": "grasp", "handle": "take hold of", "press": "press", "push": "push"}
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One record. answer: in words; value: the same as numbers or a list of sentences. object: its name, or empty."""
+
+    kind: str
+    camera: str
+    frame: int
+    question: str
+    answer: str
+    value: Any
+    object: str = ""
+
+
+def questions(seq: Sequence, obs: Observation, marks: EpisodeMarks, lines: list[dict[str, Any]]) -> Iterator[Question]:
+    """All that is asked of an episode, by frame, camera and kind. lines: of `label_lines`."""
+    for frame in asked_frames(seq, marks):
+        for position, camera in enumerate(seq.cameras):
+            label = lines[frame]["cameras"][camera.name]
+            yield from _objects(seq, obs, marks, camera, frame, label)
+            yield from _affordance(marks, camera, frame, label)
+            step = marks.step_at(frame)
+            if step is not None and step.start == frame:
+                yield from _trace(seq, marks, camera, step)
+            if position == 0:
+                yield from _plan(seq, marks, camera, frame)
+
+
+def asked_frames(seq: Sequence, marks: EpisodeMarks) -> list[int]:
+    """The first frame and the first of each step."""
+    return sorted({0, *(step.start for step in marks.steps if 0 <= step.start < len(seq))})
+
+
+def _objects(
+    seq: Sequence, obs: Observation, marks: EpisodeMarks, camera: Camera, frame: int, label: Mapping[str, Any]
+) -> Iterator[Question]:
+    instance = obs.frames[camera.name].instance
+    if instance is None:
+        return
+    for row in label["boxes"]:
+        if row["name"] not in seq.T_world_object or row["pixels"] < FEWEST_PIXELS:
+            continue
+        word = marks.noun(row["name"])
+        u, v = inner_point(instance[frame], row["instance_id"])
+        yield Question("point", camera.name, frame, f"Point to the {word}.", f"({u:g}, {v:g})", [u, v], row["name"])
+        corners = row["box"]
+        answer = f"[{', '.join(str(corner) for corner in corners)}]"
+        yield Question("box", camera.name, frame, f"Where is the {word}?", answer, corners, row["name"])
+
+
+def _affordance(marks: EpisodeMarks, camera: Camera, frame: int, label: Mapping[str, Any]) -> Iterator[Question]:
+    """Of each object the next point at which it will be touched."""
+    asked: set[str] = set()
+    for row in sorted(label["points"], key=lambda point: int(point["reached_at"])):
+        if row["kind"] not in _GRIPPING or row["reached_at"] < frame or not row["object"] or row["object"] in asked:
+            continue
+        asked.add(row["object"])
+        if row["visible"] is False or row["uv"] is None:
+            continue
+        question = f"Where should the gripper {_VERBS[row['kind']]} the {marks.noun(row['object'])}?"
+        u, v = row["uv"]
+        yield Question("affordance", camera.name, frame, question, f"({u:g}, {v:g})", [u, v], row["object"])
+
+
+def _trace(seq: Sequence, marks: EpisodeMarks, camera: Camera, step: Step) -> Iterator[Question]:
+    """The tool's way through the step as it would be drawn into the image of the step's first frame."""
+    positions = marks.trace(step)
+    if positions is None or len(positions) < 2:
+        return
+    chosen = np.unique(np.linspace(0, len(positions) - 1, min(MOST_TRACE_POINTS, len(positions))).round().astype(int))
+    T = np.asarray(seq.T_world_camera[camera.name])[step.start]
+    pixels, _ = project(camera, T, positions[chosen])
+    if not inside(camera, pixels).all():
+        return
+    value = [rounded(pixel, 1) for pixel in pixels]
+    question = f'Along which points of the image does the gripper move to "{step.instruction.rstrip(".")}"?'
+    yield Question("trace", camera.name, step.start, question, str(value), value)
+
+
+def _plan(seq: Sequence, marks: EpisodeMarks, camera: Camera, frame: int) -> Iterator[Question]:
+    steps = [step for step in marks.steps if step.instruction]
+    if not steps:
+        return
+    if frame == 0:
+        sentences = list(dict.fromkeys(step.instruction for step in steps))
+        answer = " ".join(f"{number}. {sentence}" for number, sentence in enumerate(sentences, start=1))
+        question = f'What are the steps of the task "{seq.task.rstrip(".")}"?'
+        yield Question("plan", camera.name, frame, question, answer, sentences)
+        return
+    step = marks.step_at(frame)
+    if step is not None and step.instruction:
+        question = f'What is the next step of the task "{seq.task.rstrip(".")}"?'
+        yield Question("plan", camera.name, frame, question, step.instruction, [step.instruction])

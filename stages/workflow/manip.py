@@ -1,0 +1,222 @@
+"""`ManipWorkflow`: manipulation tasks simulated on MuJoCo, shown by any renderer of recorded states.
+
+A task file holds `tasks`, each a task of `nimbusd.stages.workflow.sim`. Where a job has no EnvRandomizer there is no
+layout, and so nothing to plan in. workflow_args:
+
+    renderer, renderer_args   the component that shows recorded states; MujocoRenderer by default
+    restyle                   for scenes with recorded plans: how far their looks may differ (`sim.Style`); its seed is
+                              drawn for each layout
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import yaml
+
+from nimbusd.stages.arguments import validate
+from nimbusd.stages.base import BaseRenderer
+from nimbusd.stages.errors import AssetError, ComponentError
+from nimbusd.stages.packing import PlanValue, pack
+from nimbusd.stages.registry import create
+from nimbusd.stages.types import F64, Observation, Scene, Sequence
+from nimbusd.stages.workflow.base import Workflow
+from nimbusd.stages.workflow.env import SEQUENCE_FILE
+from nimbusd.stages.workflow.env_components import LAYOUT_FILE
+from nimbusd.stages.workflow.recorded import QPOS, replay_sequence, seen_by, sequence_of
+from nimbusd.stages.workflow.sim import (
+    AttemptFailed,
+    Demonstration,
+    Layout,
+    Style,
+    camera_poses,
+    parse_task,
+    plan_episode,
+    randomize_layout,
+    scene_of,
+    styled,
+)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """qpos: (T, nq). T_world_camera: camera → (T, 4, 4). demo, result: of a plan that was made here."""
+
+    qpos: F64
+    T_world_camera: Mapping[str, F64]
+    demo: Demonstration | None = None
+    result: Mapping[str, Any] | None = None
+
+
+@Workflow.register("ManipWorkflow")
+class ManipWorkflow(Workflow):
+    """Plans by simulating with contact, and shows what was simulated."""
+
+    version = "1.0.0"
+    requires = ("mujoco",)
+
+    def __init__(
+        self,
+        world: Any,
+        task_cfg_path: str,
+        renderer: str = "MujocoRenderer",
+        renderer_args: Mapping[str, Any] | None = None,
+        restyle: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(world, task_cfg_path)
+        self._style = None if restyle is None else validate(Style, restyle, "restyle of ManipWorkflow")
+        self._renderer_name = renderer
+        self._renderer_args = dict(renderer_args or {})
+        self._renderer: BaseRenderer[Any] | None = None
+        self._device = "auto"
+        self._layout: Layout | None = None
+        self._plan: _Plan | None = None
+        self._seen: Observation | None = None
+        self._scene: tuple[dict[str, Any], Scene] | None = None
+
+    # --- the task ---
+
+    def parse_task_cfgs(self, task_cfg_path: str) -> list[Any]:
+        try:
+            content = yaml.safe_load(Path(task_cfg_path).read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise AssetError(f"task file {task_cfg_path} cannot be read: {error}") from error
+        tasks = content.get("tasks") if isinstance(content, dict) else None
+        if not isinstance(tasks, list) or not tasks:
+            raise AssetError(f"task file {task_cfg_path} has no list called `tasks`")
+        return [parse_task(task) for task in tasks]
+
+    def get_task_name(self) -> str:
+        return str(self.task_cfg.name)
+
+    def reset(self, need_preload: bool) -> None:
+        self._layout = self._plan = self._seen = None  # the scene stays: the same layout may come again
+
+    def randomization(self, layout_path: str | None = None) -> bool:
+        if layout_path is None:
+            self._layout = randomize_layout(self.task_cfg, self.rng)
+            return True
+        try:
+            layout = Layout.from_json(orjson.loads(Path(layout_path).read_bytes()))
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            raise AssetError(f"layout file {layout_path} cannot be read: {error}") from error
+        if self._style is not None:
+            layout = styled(layout, self._style.model_copy(update={"seed": int(self.rng.integers(1 << 31))}))
+        self._layout = layout
+        return True
+
+    @property
+    def layout(self) -> Layout:
+        """The current layout. Raises ComponentError where there is none."""
+        if self._layout is None:
+            raise ComponentError("ManipWorkflow has no layout: add `randomize: {component: EnvRandomizer}` to the job")
+        return self._layout
+
+    # --- planning ---
+
+    def generate_seq(self) -> list[Any]:
+        """The simulator's states, (nq,) float64 each; of an attempt that failed, those until then."""
+        result: dict[str, Any] = {"success": True, "reason": None}
+        try:
+            demo = plan_episode(self.task_cfg, self.layout, self.rng, self.beat)
+        except AttemptFailed as failure:
+            demo = failure.demonstration
+            result = {"success": False, "reason": failure.reason, "detail": failure.detail}
+        self._plan = _Plan(demo.qpos, demo.T_world_camera, demo, result)
+        return list(demo.qpos)
+
+    def describe_scene(self) -> Scene | None:
+        return None if self._layout is None else self._scene_here()
+
+    def describe_seq(self, sequence: list[Any]) -> Sequence:
+        if self._plan is None or self._plan.demo is None:
+            raise ComponentError(
+                f"a recorded plan needs {SEQUENCE_FILE} beside it, which EnvRenderer with `render: false` writes"
+            )
+        seq = sequence_of(self._plan.demo, self.layout)
+        return replace(seq, notes={**seq.notes, "result": self._plan.result})
+
+    def describe_recovered(self, recorded: Sequence) -> Sequence:
+        qpos = np.asarray(recorded.states[QPOS].values)
+        poses = camera_poses(self.layout, qpos)
+        self._plan = _Plan(qpos, poses)
+        return seen_by(recorded, tuple(entry.camera for entry in self.layout.cameras), poses)
+
+    def dump_plan_info(self) -> bytes:
+        assert self._plan is not None, "dump_plan_info comes after planning or recovering"
+        cameras = {name: np.asarray(T) for name, T in self._plan.T_world_camera.items()}
+        return pack({"qpos": self._plan.qpos, "T_world_camera": cameras, "layout": self.layout.to_json()})
+
+    # --- showing ---
+
+    def randomization_from_mem(self, data: PlanValue) -> bool:
+        self._layout = Layout.from_json(data["layout"])
+        return True
+
+    def recover_seq_from_mem(self, data: PlanValue) -> list[Any]:
+        """The states, each with where the cameras were: {"qpos": (nq,), "T_world_camera": {camera: (4, 4)}}."""
+        poses: Mapping[str, F64] = data["T_world_camera"]
+        self._plan = _Plan(data["qpos"], poses)
+        return [
+            {"qpos": qpos, "T_world_camera": {name: T[row] for name, T in poses.items()}}
+            for row, qpos in enumerate(data["qpos"])
+        ]
+
+    def use_device(self, device: str) -> None:
+        self._device = device
+
+    def seq_replay(self, sequence: list[Any]) -> int:
+        layout = self.layout
+        names = list(sequence[0]["T_world_camera"])
+        seq = replay_sequence(
+            layout.physics.fps,
+            layout.instruction,
+            tuple(entry.camera for entry in layout.cameras if entry.name in names),
+            {name: np.stack([state["T_world_camera"][name] for state in sequence]) for name in names},
+            np.stack([state["qpos"] for state in sequence]),
+        )
+        renderer = self._opened()
+        renderer.beat = self.beat
+        renderer.load(self._scene_here())
+        self._seen = renderer.gen_obs(seq)
+        return len(sequence)
+
+    def observe(self) -> Observation | None:
+        return self._seen
+
+    # --- on disk ---
+
+    def save(self, save_path: str) -> int:
+        """What `save_seq` writes: images are stored by writers."""
+        return self.save_seq(save_path)
+
+    def save_seq(self, save_path: str) -> int:
+        """The layout as JSON beside the plan."""
+        stated = orjson.dumps(self.layout.to_json(), option=orjson.OPT_INDENT_2)
+        Path(save_path, LAYOUT_FILE).write_bytes(stated)
+        return super().save_seq(save_path)
+
+    def close(self) -> None:
+        if self._renderer is not None:
+            self._renderer.close()
+            self._renderer = None
+
+    def _scene_here(self) -> Scene:
+        """The scene of the current layout, which takes a while to build."""
+        layout = self.layout
+        stated = layout.to_json()
+        if self._scene is None or self._scene[0] != stated:
+            self._scene = (stated, scene_of(layout))
+        return self._scene[1]
+
+    def _opened(self) -> BaseRenderer[Any]:
+        if self._renderer is None:
+            renderer = create(self._renderer_name, "render", self._renderer_args)
+            renderer.open(self._device)
+            self._renderer = renderer
+        return self._renderer

@@ -1,0 +1,102 @@
+"""Manipulation in simulation, on MuJoCo: from a task's configuration to a layout, a demonstration and its labels.
+
+The way of an episode (the names are the public interface; each module's docstring says more):
+
+    task = parse_task(config)                       # dict from YAML → ManipTask; ArgumentsError with sentences
+    layout = randomize_layout(task, rng)            # → Layout; PlanningFailed("no_layout") where nothing fits
+    demo = plan_episode(task, layout, rng, beat)    # → Demonstration, or raises PlanningFailed(reason, detail)
+    scene = scene_of(layout)                        # → Scene for the stages: meshes, lights, provenance["layout"]
+    label_rows(layout)                              # → segmentation table
+    styled(layout, style), camera_poses(layout, qpos)   # the same trace in other looks and from other views
+
+Rendering stands in `nimbusd.renderers.mujoco` (stages do not import renderers; the component `MujocoRenderer` is found
+through the registry). It needs the layout, from `scene.provenance["layout"]` (`Layout.to_json`), and the recorded rows:
+`Sequence.states["simulation.qpos"]` with values (T, nq) float64. Keys that start with `simulation.` are for replay;
+writers store them only when asked.
+
+`plan_episode` raises PlanningFailed with one of the reasons in `REASONS`. Everything here is deterministic: the same
+task, layout and generator give byte-equal demonstrations in another process on the same kind of machine.
+"""
+
+from nimbusd.stages.workflow.sim import skills_basic, skills_fixture, skills_pick
+from nimbusd.stages.workflow.sim.demonstration import (
+    ArmTrace,
+    AttemptFailed,
+    ContactEvent,
+    Demonstration,
+    KeyPoint,
+    Phase,
+)
+from nimbusd.stages.workflow.sim.episode import plan_episode
+from nimbusd.stages.workflow.sim.labels import label_rows
+from nimbusd.stages.workflow.sim.layout import (
+    CameraLayout,
+    Layout,
+    LightLayout,
+    ObjectLayout,
+    Physics,
+    Pose,
+    RegionLayout,
+    RelationLayout,
+    RobotLayout,
+    SkillCall,
+    Surface,
+    TableLayout,
+)
+from nimbusd.stages.workflow.sim.randomize import randomize_layout
+from nimbusd.stages.workflow.sim.scene import scene_of
+from nimbusd.stages.workflow.sim.skills import SKILLS, Skill, make_skill, skill
+from nimbusd.stages.workflow.sim.style import Style, camera_poses, styled
+from nimbusd.stages.workflow.sim.task import ManipTask, parse_task
+
+REASONS = (
+    "no_layout",  # no placement without overlap and within reach
+    "no_grasp",  # no grasp candidate on the object
+    "ik_failed",  # candidates exist, the arm reaches none of them
+    "no_path",  # reachable, but no way there free of collision
+    "collision_in_recheck",  # the timed trajectory touches something
+    "grasp_slipped",  # the object is not in the hand after closing or lifting
+    "dropped",  # lost on the way
+    "forbidden_contact",  # robot or carried object touched what it must not
+    "precondition",  # a skill was asked for in a state that it does not fit
+    "skill_failed",  # a skill's own success condition does not hold (drawer not open, button not pressed …)
+    "goal_not_reached",  # all skills done, but the validator disagrees
+)
+
+SKILL_MODULES = (skills_basic, skills_fixture, skills_pick)
+"""Importing them makes their skills known; a user's own module does so with the decorator `skill`."""
+
+__all__ = [
+    "REASONS",
+    "SKILLS",
+    "ArmTrace",
+    "AttemptFailed",
+    "CameraLayout",
+    "ContactEvent",
+    "Demonstration",
+    "KeyPoint",
+    "Layout",
+    "LightLayout",
+    "ManipTask",
+    "ObjectLayout",
+    "Phase",
+    "Physics",
+    "Pose",
+    "RegionLayout",
+    "RelationLayout",
+    "RobotLayout",
+    "Skill",
+    "SkillCall",
+    "Style",
+    "Surface",
+    "TableLayout",
+    "camera_poses",
+    "label_rows",
+    "make_skill",
+    "parse_task",
+    "plan_episode",
+    "randomize_layout",
+    "scene_of",
+    "skill",
+    "styled",
+]

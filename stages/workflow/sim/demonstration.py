@@ -1,0 +1,120 @@
+"""`Demonstration`: what a simulated episode leaves behind, one row per control step.
+
+Row t of a state is what was true before the command of row t; row t + 1 is its result. The last row's command
+repeats the one before it (nothing follows). Rendering replays `qpos`, never the actions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from nimbusd.stages.errors import PlanningFailed
+from nimbusd.stages.types import F64
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """A stretch of an episode with an aim of its own. Rows start…stop - 1; the phases tile the episode.
+
+    name: short word such as `reach`, `grasp`, `lift`, `carry`, `lower`, `release`, `retreat`. skill: whose part it is;
+    call: index of the skill call in `Layout.skills`. instruction: sub-instruction in words. arm: which one moves.
+    """
+
+    name: str
+    skill: str
+    call: int
+    start: int
+    stop: int
+    instruction: str
+    arm: str
+
+
+@dataclass(frozen=True, slots=True)
+class ContactEvent:
+    """First touch of a pair that was apart before. a, b: names of objects, fixtures, `table`, or `robot/<body>`."""
+
+    row: int
+    a: str
+    b: str
+    force_n: float
+
+
+@dataclass(frozen=True, slots=True)
+class KeyPoint:
+    """A point worth pointing at. kind: `grasp`, `place`, `press`, `push`, `handle`.
+
+    frame: name of the object that it moves with, empty for the world. position: metres in that frame.
+    row: the control step at which the robot reaches it. approach: unit vector of the tool in the same frame.
+    """
+
+    name: str
+    kind: str
+    frame: str
+    position: tuple[float, float, float]
+    row: int
+    arm: str
+    approach: tuple[float, float, float] = (0.0, 0.0, -1.0)
+    width_m: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class ArmTrace:
+    """One arm's rows. n joints, T rows; poses are (T, 4, 4) float64.
+
+    joint_position, joint_velocity: (T, n) radians, measured. joint_command: (T, n) radians, the set point of row t.
+    opening, opening_command: (T,) metres between the fingers, measured and commanded. openness_command: (T,) 0…1.
+    T_world_ee: flange (what the gripper is screwed to). T_world_tcp: between the finger pads; z points out of the
+    gripper, y along the closing direction. T_world_base: the arm's base, constant.
+    """
+
+    joint_names: tuple[str, ...]
+    joint_position: F64
+    joint_velocity: F64
+    joint_command: F64
+    opening: F64
+    opening_command: F64
+    openness_command: F64
+    T_world_ee: F64
+    T_world_tcp: F64
+    T_world_base: F64
+
+
+@dataclass(frozen=True, slots=True)
+class Demonstration:
+    """An episode. T rows at `fps`.
+
+    qpos, qvel: (T, nq), (T, nv) float64, the simulator's whole state; `qpos` is what rendering replays.
+    arms: arm name → its trace. T_world_object: every object and region, (T, 4, 4); of those with joints: their base.
+    joints: objects' joints (drawers …) → (T,) opening. T_world_camera: camera → (T, 4, 4).
+    reached: goals that the validator found true at the end, in words. timings_s: seconds per stage of planning.
+    facts: other JSON values for the episode's metadata (grasp candidates tried, planner's name, …).
+    """
+
+    fps: float
+    instruction: str
+    qpos: F64
+    qvel: F64
+    arms: Mapping[str, ArmTrace]
+    T_world_object: Mapping[str, F64]
+    joints: Mapping[str, F64]
+    T_world_camera: Mapping[str, F64]
+    T_world_robot: F64
+    phases: tuple[Phase, ...]
+    contacts: tuple[ContactEvent, ...]
+    keypoints: tuple[KeyPoint, ...]
+    reached: tuple[str, ...]
+    timings_s: Mapping[str, float] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.qpos)
+
+
+class AttemptFailed(PlanningFailed):
+    """What was done came to nothing. demonstration: of what was done until then; its `reached` is empty."""
+
+    def __init__(self, reason: str, detail: str, demonstration: Demonstration) -> None:
+        super().__init__(reason, detail)
+        self.demonstration = demonstration

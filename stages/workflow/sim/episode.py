@@ -1,0 +1,172 @@
+"""`plan_episode`: perform a layout's skills in the simulation and hand out the demonstration."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from nimbusd.stages.errors import PlanningFailed
+from nimbusd.stages.types import F64
+from nimbusd.stages.workflow.sim.demonstration import ArmTrace, AttemptFailed, Demonstration
+from nimbusd.stages.workflow.sim.layout import Layout
+from nimbusd.stages.workflow.sim.relations import holds, settled
+from nimbusd.stages.workflow.sim.skills import make_skill
+from nimbusd.stages.workflow.sim.style import camera_poses
+from nimbusd.stages.workflow.sim.task import ManipTask
+from nimbusd.stages.workflow.sim.workcell import Workcell
+from nimbusd.stages.workflow.sim.world import ArmIndex, World, build_world, import_mujoco
+
+SETTLE_STEPS = 20
+_MOVED_M = 0.015
+_END_STEPS, _PATIENCE_STEPS = 6, 40
+
+
+def plan_episode(
+    task: ManipTask, layout: Layout, rng: np.random.Generator, beat: Callable[[], None] = lambda: None
+) -> Demonstration:
+    """Perform the skills of a layout of `task` until its goals hold.
+
+    Raises PlanningFailed with one of the reasons in `sim.REASONS` (AttemptFailed where something was done before it
+    failed), ValueError for a layout of another task.
+    """
+    if layout.task != task.name:
+        raise ValueError(f"the layout belongs to task {layout.task!r}, not to {task.name!r}")
+    clock = _Clock()
+    world = build_world(layout)
+    clock.lap("build")
+    cell = Workcell.open(world, rng, beat)
+    _settle(cell)
+    clock.lap("settle")
+    try:
+        for number, call in enumerate(layout.skills):
+            cell.begin_call(call.skill, number, call.instruction)
+            make_skill(call.skill, call.arguments).perform(cell)
+            clock.lap(call.skill)
+        _rest(cell)
+        reached = _validate(cell)
+    except PlanningFailed as error:
+        cell.end_phase()
+        if not cell.phases:
+            raise
+        cell.simulation.finish()
+        raise AttemptFailed(error.reason, error.detail, _demonstration(cell, (), clock)) from error
+    cell.simulation.finish()
+    return _demonstration(cell, reached, clock)
+
+
+class _Clock:
+    """Seconds per stage."""
+
+    def __init__(self) -> None:
+        self._last = time.perf_counter()
+        self.laps: dict[str, float] = {}
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self.laps[name] = self.laps.get(name, 0.0) + now - self._last
+        self._last = now
+
+
+def _settle(cell: Workcell) -> None:
+    """Let everything come to rest. Raises PlanningFailed('no_layout') where it does not stay in its place."""
+    cell.simulation.settle(SETTLE_STEPS)
+    for entry in cell.layout.objects:
+        T = cell.simulation.object_pose(entry.name)
+        upright = float((T[:3, :3].T @ entry.pose.matrix()[:3, :3]).trace())
+        if np.linalg.norm(T[:3, 3] - np.asarray(entry.pose.position)) > _MOVED_M or upright < 2.9:
+            raise PlanningFailed("no_layout", f"{entry.name} does not stay where the layout puts it")
+
+
+def _rest(cell: Workcell) -> None:
+    """Nothing is commanded for some control steps, so that the goal is judged at rest and seen reached."""
+    arm = next(iter(cell.world.arms.values()))
+    cell.begin_call("rest", len(cell.layout.skills), "wait")
+    cell.begin_phase("rest", arm, "wait")
+    cell.wait(arm, _END_STEPS)
+    for _ in range(_PATIENCE_STEPS):
+        if all(settled(cell, goal.subject) for goal in cell.layout.goals):
+            break
+        cell.wait(arm, 1)
+    cell.end_phase()
+
+
+def _validate(cell: Workcell) -> tuple[str, ...]:
+    """The goals, all of which hold. Raises PlanningFailed('goal_not_reached') naming the first that does not."""
+    for goal in cell.layout.goals:
+        if not holds(cell, goal):
+            raise PlanningFailed("goal_not_reached", f"{goal.words()} does not hold at the end")
+        if not settled(cell, goal.subject):
+            raise PlanningFailed("goal_not_reached", f"{goal.subject} still moves at the end")
+    return tuple(goal.words() for goal in cell.layout.goals)
+
+
+def _demonstration(cell: Workcell, reached: tuple[str, ...], clock: _Clock) -> Demonstration:
+    world, rows = cell.world, cell.simulation.rows
+    qpos, qvel = np.array([row.qpos for row in rows]), np.array([row.qvel for row in rows])
+    poses = _Poses(world, qpos)
+    # The last row shows the result of the last command and belongs to the last phase.
+    phases = (*cell.phases[:-1], dataclasses.replace(cell.phases[-1], stop=len(rows)))
+    clock.lap("record")
+    return Demonstration(
+        fps=world.layout.physics.fps,
+        instruction=world.layout.instruction,
+        qpos=qpos,
+        qvel=qvel,
+        arms={name: _trace(cell, poses, arm, qpos, qvel) for name, arm in world.arms.items()},
+        T_world_object={
+            **{name: poses.of(index.body) for name, index in world.objects.items()},
+            **{region.name: np.repeat(region.pose.matrix()[None], len(rows), 0) for region in world.layout.regions},
+        },
+        joints={name: qpos[:, index.joint_q] for name, index in world.objects.items() if index.joint_q >= 0},
+        T_world_camera=camera_poses(world.layout, qpos),
+        T_world_robot=world.T_world_robot,
+        phases=phases,
+        contacts=tuple(cell.simulation.contacts),
+        keypoints=tuple(cell.keypoints),
+        reached=reached,
+        timings_s=dict(clock.laps),
+        facts={**cell.facts, "planners": sorted({planner.name for planner in cell.planners.values()})},
+    )
+
+
+class _Poses:
+    """Poses of bodies in recorded states."""
+
+    def __init__(self, world: World, qpos: F64) -> None:
+        mujoco = import_mujoco()
+        data = mujoco.MjData(world.model)
+        self._xpos = np.empty((len(qpos), world.model.nbody, 3))
+        self._xmat = np.empty((len(qpos), world.model.nbody, 9))
+        for t, row in enumerate(qpos):
+            data.qpos[:] = row
+            mujoco.mj_kinematics(world.model, data)
+            self._xpos[t], self._xmat[t] = data.xpos, data.xmat
+
+    def of(self, body: int) -> F64:
+        """(T, 4, 4) `T_world_body`."""
+        T = np.zeros((len(self._xpos), 4, 4))
+        T[:, :3, :3] = self._xmat[:, body].reshape(-1, 3, 3)
+        T[:, :3, 3], T[:, 3, 3] = self._xpos[:, body], 1.0
+        return T
+
+
+def _trace(cell: Workcell, poses: _Poses, arm: ArmIndex, qpos: F64, qvel: F64) -> ArmTrace:
+    commands = [row.commands[arm.name] for row in cell.simulation.rows]
+    low, high = arm.model.gripper.opening_m
+    opening_command = np.array([command.opening_m for command in commands])
+    T_world_ee = poses.of(arm.flange)
+    return ArmTrace(
+        joint_names=tuple(arm.model.joints),
+        joint_position=qpos[:, arm.q],
+        joint_velocity=qvel[:, arm.v],
+        joint_command=np.array([command.joints for command in commands]),
+        opening=arm.opening_of(qpos),
+        opening_command=opening_command,
+        openness_command=np.clip((opening_command - low) / (high - low), 0, 1),
+        T_world_ee=T_world_ee,
+        T_world_tcp=T_world_ee @ arm.T_ee_tcp,
+        T_world_base=poses.of(arm.base)[0],
+    )

@@ -1,0 +1,205 @@
+"""`MotionPlanner`: what finds a way for an arm from its joint positions to a pose or to other joint positions.
+
+The default, `ConnectPlanner`, is a bidirectional rapidly-exploring tree (Kuffner & LaValle 2000) over MuJoCo's
+collision shapes with the episode's own generator and an iteration limit instead of a time limit: the same seed gives
+the same path on a slow machine and on a fast one. Whoever plans, `check_trajectory` goes over the timed result densely.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Protocol
+
+import numpy as np
+
+from nimbusd.stages.errors import PlanningFailed
+from nimbusd.stages.types import F64
+from nimbusd.stages.workflow.sim.collision import CollisionChecker
+from nimbusd.stages.workflow.sim.kinematics import ArmKinematics
+from nimbusd.stages.workflow.sim.timing import timed
+
+RECHECK_RAD = 0.004
+"""Spacing of the samples at which timed trajectories are checked."""
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """Joint set points, one row per control step, at rest at both ends.
+
+    positions: (M, n) radians. planner: its maker.
+    """
+
+    positions: F64
+    step_s: float
+    planner: str
+
+
+@dataclass(frozen=True)
+class MotionLimits:
+    """Joint limits that trajectories keep, and the control step. scale: factor of both limits."""
+
+    velocity: F64
+    acceleration: F64
+    step_s: float
+    scale: float = 1.0
+
+    def time(self, path: F64) -> F64:
+        """(M, n) set points along a (N, n) path."""
+        return timed(path, self.velocity * self.scale, self.acceleration * self.scale, self.step_s)
+
+
+class MotionPlanner(Protocol):
+    """Plans for one arm. The checker has been told what may touch what (`set_query`) and where things are."""
+
+    name: str
+
+    def plan_pose(
+        self, start: F64, T_world_tcp: F64, limits: MotionLimits, checker: CollisionChecker, rng: np.random.Generator
+    ) -> Trajectory:
+        """A trajectory that ends with the tool at the pose. Raises PlanningFailed: ik_failed, no_path."""
+
+    def plan_joints(
+        self, start: F64, goal: F64, limits: MotionLimits, checker: CollisionChecker, rng: np.random.Generator
+    ) -> Trajectory:
+        """A trajectory that ends at the joint positions. Raises PlanningFailed: no_path."""
+
+
+def check_trajectory(positions: F64, checker: CollisionChecker) -> None:
+    """Go over a timed trajectory at RECHECK_RAD. Raises PlanningFailed('collision_in_recheck') naming the pair."""
+    touch = checker.first_touch(positions, RECHECK_RAD)
+    if touch is not None:
+        row, (a, b) = touch
+        raise PlanningFailed("collision_in_recheck", f"{a} would touch {b} at step {row} of {len(positions)}")
+
+
+@dataclass
+class ConnectPlanner:
+    """The default planner. step_rad: edge length of the trees. check_rad: sampling along edges while searching."""
+
+    kinematics: ArmKinematics
+    iterations: int = 1500
+    step_rad: float = 0.35
+    check_rad: float = 0.03
+    shortcuts: int = 60
+    name: str = "connect"
+
+    def plan_pose(
+        self, start: F64, T_world_tcp: F64, limits: MotionLimits, checker: CollisionChecker, rng: np.random.Generator
+    ) -> Trajectory:
+        solutions = self.kinematics.solve_any(T_world_tcp, start, rng)
+        if not solutions:
+            raise PlanningFailed("ik_failed", "no joint positions bring the tool there")
+        free = [goal for goal in solutions if checker.free(goal)]
+        if not free:
+            pair = checker.touching(solutions[0])
+            raise PlanningFailed("ik_failed", f"every posture that reaches it touches something, such as {pair}")
+        problem: PlanningFailed | None = None
+        for goal in free[:3]:
+            try:
+                return self.plan_joints(start, goal, limits, checker, rng)
+            except PlanningFailed as error:
+                problem = error
+        assert problem is not None
+        raise problem
+
+    def plan_joints(
+        self, start: F64, goal: F64, limits: MotionLimits, checker: CollisionChecker, rng: np.random.Generator
+    ) -> Trajectory:
+        straight = np.array([start, goal])
+        positions = limits.time(straight)
+        if checker.first_touch(positions, self.check_rad) is None:
+            return self._checked(positions, checker, limits)
+        pair = checker.touching(start)
+        if pair is not None:
+            raise PlanningFailed("no_path", f"the start already touches: {pair[0]} and {pair[1]}")
+        path = self._search(start, goal, checker, rng)
+        path = self._shorten(path, checker, rng)
+        # Many knots keep the spline close to the checked polyline.
+        return self._checked(limits.time(_refined(path, 0.15)), checker, limits)
+
+    def _checked(self, positions: F64, checker: CollisionChecker, limits: MotionLimits) -> Trajectory:
+        check_trajectory(positions, checker)
+        return Trajectory(positions, limits.step_s, self.name)
+
+    def _search(self, start: F64, goal: F64, checker: CollisionChecker, rng: np.random.Generator) -> F64:
+        trees = [_Tree(start), _Tree(goal)]
+        grown = 0
+        for _ in range(self.iterations):
+            sample = rng.uniform(self.kinematics.lower, self.kinematics.upper)
+            # Half of the samples near the straight line: most scenes need a small detour only.
+            if rng.random() < 0.5:
+                along = start + rng.random() * (goal - start)
+                spread = rng.normal(0, 0.4, len(start))
+                sample = np.clip(along + spread, self.kinematics.lower, self.kinematics.upper)
+            new = self._extend(trees[grown], sample, checker)
+            if new is not None:
+                reached = self._connect(trees[1 - grown], trees[grown].points[new], checker)
+                if reached is not None:
+                    ends = [trees[grown].way(new), trees[1 - grown].way(reached)]
+                    forward, backward = ends if grown == 0 else ends[::-1]
+                    return np.array([*forward, *backward[::-1][1:]])
+            grown = 1 - grown
+        raise PlanningFailed("no_path", f"no way found in {self.iterations} tries")
+
+    def _extend(self, tree: _Tree, target: F64, checker: CollisionChecker) -> int | None:
+        nearest = tree.nearest(target)
+        here = tree.points[nearest]
+        step = target - here
+        largest = float(np.abs(step).max())
+        there = target if largest <= self.step_rad else here + step * (self.step_rad / largest)
+        if checker.first_touch(np.array([here, there]), self.check_rad) is not None:
+            return None
+        return tree.add(there, nearest)
+
+    def _connect(self, tree: _Tree, target: F64, checker: CollisionChecker) -> int | None:
+        while True:
+            new = self._extend(tree, target, checker)
+            if new is None:
+                return None
+            if np.abs(tree.points[new] - target).max() < 1e-9:
+                return new
+
+    def _shorten(self, path: F64, checker: CollisionChecker, rng: np.random.Generator) -> F64:
+        points = list(_refined(path, 0.2))
+        for _ in range(self.shortcuts):
+            if len(points) < 3:
+                break
+            i, j = sorted(rng.choice(len(points), 2, replace=False).tolist())
+            if j - i < 2 or checker.first_touch(np.array([points[i], points[j]]), self.check_rad) is not None:
+                continue
+            points = points[: i + 1] + points[j:]
+        return np.array(points)
+
+
+class _Tree:
+    """Joint positions, each but the root with a parent."""
+
+    def __init__(self, root: F64) -> None:
+        self.points = [root]
+        self._parents = [-1]
+
+    def nearest(self, target: F64) -> int:
+        return int(np.argmin(np.abs(np.array(self.points) - target).sum(axis=1)))
+
+    def add(self, point: F64, parent: int) -> int:
+        self.points.append(point)
+        self._parents.append(parent)
+        return len(self.points) - 1
+
+    def way(self, index: int) -> list[F64]:
+        """From the root to a point."""
+        points = []
+        while index >= 0:
+            points.append(self.points[index])
+            index = self._parents[index]
+        return points[::-1]
+
+
+def _refined(path: F64, spacing_rad: float) -> F64:
+    """The same polyline with points at most `spacing_rad` apart."""
+    rows = [path[:1]]
+    for a, b in pairwise(path):
+        pieces = max(1, int(np.ceil(np.abs(b - a).max() / spacing_rad)))
+        rows.append(a + (b - a) * (np.arange(1, pieces + 1) / pieces)[:, None])
+    return np.concatenate(rows)

@@ -1,0 +1,182 @@
+"""Object models as data: things to grasp, and fixtures (bins, drawers, buttons, knobs) made by code.
+
+An object's frame has its origin at the centre of its bounding box, z up as it stands. `LIBRARY` has some; a task's
+configuration may define its own in the same words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from nimbusd.stages.base import ComponentArgs
+from nimbusd.stages.types import F64, I32
+from nimbusd.stages.workflow.sim.assets import asset
+from nimbusd.stages.workflow.sim.layout import Vector
+
+Shape: TypeAlias = Literal["mesh", "box", "cylinder", "bin", "drawer", "button", "knob"]
+FIXTURES = ("bin", "drawer", "button", "knob")
+"""Shapes that stand still unless a task says otherwise."""
+
+
+class ObjectModel(ComponentArgs):
+    """One kind of object.
+
+    shape: `mesh` reads `mesh` (`package:path`, or a file), in metres after `unit_m`; the others are made by code with
+    `size_m` (x, y, z edges of the bounding box; least and most where a range). collision: what a mesh collides as.
+    texture: picture of a mesh that has texture coordinates. noun: as instructions call it. density: kg/m³.
+    grasps: a JSON or npz file with grasps of its own, see `grasps`. travel: range of a fixture's joint, m or rad.
+    """
+
+    shape: Shape
+    category: str
+    noun: str
+    mesh: str = ""
+    unit_m: float = 1.0
+    texture: str = ""
+    collision: Literal["hull", "box", "cylinder"] = "hull"
+    size_m: Vector | None = None
+    size_max_m: Vector | None = None
+    density: float = Field(default=300.0, gt=0)
+    friction: float = Field(default=1.0, gt=0)
+    colors: tuple[tuple[str, tuple[float, float, float]], ...] = ()
+    grasps: str = ""
+    travel: float = 0.0
+
+    @model_validator(mode="after")
+    def _sized(self) -> ObjectModel:
+        if self.shape == "mesh" and not self.mesh:
+            raise ValueError("an object of shape 'mesh' needs 'mesh', the file")
+        if self.shape != "mesh" and self.size_m is None:
+            raise ValueError(f"an object of shape '{self.shape}' needs 'size_m'")
+        return self
+
+    @property
+    def is_fixture(self) -> bool:
+        return self.shape in FIXTURES
+
+    def dump(self) -> dict[str, Any]:
+        """JSON values, as a layout carries them."""
+        return self.model_dump(mode="json")
+
+
+_COLORS = (
+    ("red", (0.80, 0.15, 0.13)),
+    ("green", (0.20, 0.60, 0.25)),
+    ("blue", (0.16, 0.33, 0.75)),
+    ("yellow", (0.93, 0.77, 0.15)),
+    ("orange", (0.92, 0.48, 0.12)),
+    ("purple", (0.48, 0.25, 0.62)),
+    ("white", (0.90, 0.90, 0.88)),
+)
+
+
+def _packaged(name: str, noun: str, texture: str, collision: Literal["hull", "box", "cylinder"]) -> ObjectModel:
+    return ObjectModel(
+        shape="mesh",
+        category=name,
+        noun=noun,
+        mesh=f"robosuite:objects/meshes/{name}.msh",
+        unit_m=0.9 if name == "milk" else 0.8 if name == "bread" else 1.0,
+        texture=f"robosuite:textures/{texture}.png",
+        collision=collision,
+    )
+
+
+LIBRARY: dict[str, ObjectModel] = {
+    "milk": _packaged("milk", "milk carton", "ceramic", "hull"),
+    "can": _packaged("can", "can", "soda", "cylinder"),
+    "bread": _packaged("bread", "bread", "bread", "hull"),
+    "cereal": _packaged("cereal", "cereal box", "cereal", "box"),
+    "cube": ObjectModel(
+        shape="box",
+        category="cube",
+        noun="cube",
+        size_m=(0.035, 0.035, 0.035),
+        size_max_m=(0.05, 0.05, 0.05),
+        colors=_COLORS,
+    ),
+    "block": ObjectModel(
+        shape="box",
+        category="block",
+        noun="block",
+        size_m=(0.03, 0.05, 0.03),
+        size_max_m=(0.045, 0.09, 0.05),
+        colors=_COLORS,
+    ),
+    "cylinder": ObjectModel(
+        shape="cylinder",
+        category="cylinder",
+        noun="cylinder",
+        size_m=(0.035, 0.035, 0.04),
+        size_max_m=(0.05, 0.05, 0.09),
+        colors=_COLORS,
+    ),
+    "bin": ObjectModel(shape="bin", category="bin", noun="bin", size_m=(0.28, 0.22, 0.11), colors=_COLORS),
+    "drawer": ObjectModel(
+        shape="drawer", category="drawer", noun="drawer", size_m=(0.22, 0.26, 0.10), colors=_COLORS, travel=0.14
+    ),
+    "button": ObjectModel(
+        shape="button", category="button", noun="button", size_m=(0.09, 0.09, 0.06), colors=_COLORS, travel=0.012
+    ),
+    "knob": ObjectModel(
+        shape="knob", category="knob", noun="knob", size_m=(0.09, 0.09, 0.07), colors=_COLORS, travel=1.6
+    ),
+}
+"""Object key → model."""
+
+
+@dataclass(frozen=True)
+class MeshShape:
+    """A mesh file as MuJoCo reads it, origin moved to the centre of its bounding box, in metres.
+
+    centre: where that is in the file's own frame. vertices: (V, 3). faces: (F, 3).
+    """
+
+    centre: F64
+    size_m: F64
+    vertices: F64
+    faces: I32
+
+
+def file_of(reference: str) -> str:
+    """Path of `package:path` in the asset cache, or of a plain file. Raises AssetError where it is missing."""
+    package, colon, path = reference.partition(":")
+    return str(asset(package, path)) if colon else reference
+
+
+@cache
+def mesh_shape(reference: str, unit_m: float) -> MeshShape:
+    """The geometry of a mesh file in metres."""
+    import mujoco
+
+    spec = mujoco.MjSpec()
+    spec.add_mesh(name="mesh", file=file_of(reference), scale=[unit_m] * 3)
+    spec.worldbody.add_geom(type=mujoco.mjtGeom.mjGEOM_MESH, meshname="mesh")
+    model = spec.compile()
+    data = mujoco.MjData(model)
+    mujoco.mj_kinematics(model, data)
+    # MuJoCo moves a mesh to its inertial frame; the geom's pose takes it back to the file's.
+    points = model.mesh_vert @ data.geom_xmat[0].reshape(3, 3).T + data.geom_xpos[0]
+    low, high = points.min(axis=0), points.max(axis=0)
+    centre = (low + high) / 2
+    return MeshShape(centre, high - low, points - centre, model.mesh_face.astype(np.int32))
+
+
+def parse_objects(own: Mapping[str, Any]) -> dict[str, ObjectModel]:
+    """The library with a task's own models added; same names replace."""
+    return {**LIBRARY, **{name: ObjectModel.model_validate(value) for name, value in own.items()}}
+
+
+def own_size(model: ObjectModel) -> Vector:
+    """Edges of the bounding box of an unscaled object (the least, where it has a range)."""
+    if model.shape == "mesh":
+        x, y, z = (float(value) for value in mesh_shape(model.mesh, model.unit_m).size_m)
+        return x, y, z
+    assert model.size_m is not None
+    return model.size_m

@@ -1,0 +1,335 @@
+"""`randomize_layout`: draw one world of a task, and make sure that it can be worked in.
+
+What is drawn: objects, their number, sizes, colours, poses, masses and friction; the looks of table, floor and walls;
+lamps; cameras' places and lenses; the robot's posture. A draw is thrown away where things overlap, the arm does not
+reach an object, a goal holds from the start, or there is no free spot to bring it about.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+
+from nimbusd.stages.errors import PlanningFailed
+from nimbusd.stages.types import Camera, Rgb
+from nimbusd.stages.workflow.sim.layout import (
+    CameraLayout,
+    Layout,
+    LightLayout,
+    ObjectLayout,
+    Pose,
+    RegionLayout,
+    RobotLayout,
+    Surface,
+    TableLayout,
+    Vector,
+)
+from nimbusd.stages.workflow.sim.objects import ObjectModel, own_size
+from nimbusd.stages.workflow.sim.relations import DIRECTIONS, holds, resting_spots
+from nimbusd.stages.workflow.sim.rotation import about, look_at, transform
+from nimbusd.stages.workflow.sim.skills import downward
+from nimbusd.stages.workflow.sim.task import CameraSpec, ManipTask, RandomizeSpec, SlotSpec
+from nimbusd.stages.workflow.sim.wording import bind_goals, bind_skills, nouns_of, sentences
+from nimbusd.stages.workflow.sim.workcell import Workcell
+from nimbusd.stages.workflow.sim.world import FIRST_OBJECT_ID, build_world
+
+_DRAWS, _PLACES = 40, 200
+_REACH_HEIGHT_M = 0.12
+
+
+def randomize_layout(task: ManipTask, rng: np.random.Generator) -> Layout:
+    """A layout in which the task can be tried. Raises PlanningFailed('no_layout') where none was found."""
+    problem = "nothing was drawn"
+    for number in range(_DRAWS):
+        # One stream per purpose: switching one kind of variation off leaves what the others draw as it was.
+        place_rng, look_rng, view_rng, robot_rng, check_rng = rng.spawn(5)
+        try:
+            objects, regions = _place(task, place_rng)
+            layout = _assemble(task, objects, regions, place_rng, look_rng, view_rng, robot_rng, number)
+            _check(layout, check_rng)
+            return layout
+        except PlanningFailed as error:
+            if error.reason != "no_layout":
+                raise
+            problem = error.detail
+    raise PlanningFailed("no_layout", f"{_DRAWS} draws in vain, the last one because {problem}")
+
+
+def _uniform(rng: np.random.Generator, limits: tuple[float, float]) -> float:
+    return float(rng.uniform(*limits))
+
+
+# Objects and regions ------------------------------------------------------------------------------------------
+
+
+def _place(task: ManipTask, rng: np.random.Generator) -> tuple[list[ObjectLayout], list[RegionLayout]]:
+    objects: list[ObjectLayout] = []
+    regions: list[RegionLayout] = []
+    taken: list[tuple[float, float, float, float]] = []  # x, y and half edges of what stands already
+    number = FIRST_OBJECT_ID
+    used: set[tuple[str, str]] = set()
+    # What stands still is placed first: it is larger and has less freedom.
+    for slot in sorted(task.slots, key=lambda slot: not _is_fixed(task, slot)):
+        for name, key in _drawn_models(slot, _plain(task, used), rng):
+            entry = _draw_object(task, slot, name, key, number, used, rng)
+            objects.append(_put(task, slot, entry, taken, rng))
+            number += 1
+    for spec in task.regions:
+        for _ in range(_PLACES):
+            x, y = _uniform(rng, spec.x_m), _uniform(rng, spec.y_m)
+            if not _overlaps((x, y, spec.size_m[0] / 2, spec.size_m[1] / 2), taken, 0.01):
+                break
+        else:
+            raise PlanningFailed("no_layout", f"there is no room for region {spec.name}")
+        taken.append((x, y, spec.size_m[0] / 2, spec.size_m[1] / 2))
+        pose = Pose((x, y, task.table.height_m + 0.0005))
+        regions.append(RegionLayout(spec.name, number, pose, spec.size_m, spec.color, spec.visible))
+        number += 1
+    return objects, regions
+
+
+def _is_fixed(task: ManipTask, slot: SlotSpec) -> bool:
+    return slot.fixed if slot.fixed is not None else task.object_model(slot.models[0]).is_fixture
+
+
+def _plain(task: ManipTask, used: set[tuple[str, str]]) -> set[str]:
+    """Models that stand on the table already and come in one look only: a second one could not be told from it."""
+    return {key for key, _ in used if not task.object_model(key).colors}
+
+
+def _drawn_models(slot: SlotSpec, spent: set[str], rng: np.random.Generator) -> list[tuple[str, str]]:
+    count = int(rng.integers(slot.count[0], slot.count[1] + 1))
+    pool: list[str] = []
+    names = []
+    for index in range(count):
+        if not pool or not slot.distinct:
+            left = [key for key in slot.models if key not in spent] if slot.distinct else []
+            left = left or list(slot.models)
+            pool = [left[i] for i in rng.permutation(len(left))]
+        names.append((slot.name if slot.count == (1, 1) else f"{slot.name}_{index + 1}", pool.pop()))
+    return names
+
+
+def _draw_object(
+    task: ManipTask,
+    slot: SlotSpec,
+    name: str,
+    key: str,
+    number: int,
+    used: set[tuple[str, str]],
+    rng: np.random.Generator,
+) -> ObjectLayout:
+    model, spec = task.object_model(key), task.randomize
+    fixed = _is_fixed(task, slot)
+    scale = _uniform(rng, spec.scale) if model.shape == "mesh" else 1.0
+    size = slot.size_m or _draw_size(model, scale, spec, rng)
+    color_name, surface = _draw_look(model, slot, key, used, rng)
+    used.add((key, color_name))
+    share = math.pi / 4 if model.shape == "cylinder" else 1.0
+    mass = min(max(model.density * share * size[0] * size[1] * size[2], 0.02), 0.4) * _uniform(rng, spec.mass)
+    return ObjectLayout(
+        name=name,
+        model=key,
+        definition={**model.dump(), "noun": f"{color_name} {model.noun}".strip()},
+        category=model.category,
+        instance_id=number,
+        pose=Pose(),
+        size_m=size,
+        scale=scale,
+        mass_kg=mass,
+        friction=model.friction * _uniform(rng, spec.friction),
+        surface=surface,
+        fixed=fixed,
+        joint=slot.joint * model.travel,
+        group=slot.name,
+    )
+
+
+def _draw_size(model: ObjectModel, scale: float, spec: RandomizeSpec, rng: np.random.Generator) -> Vector:
+    low = np.asarray(own_size(model))
+    high = np.asarray(model.size_max_m or low)
+    size = low * scale if model.shape == "mesh" else low
+    if spec.sizes and model.shape != "mesh":
+        size = low + (high - low) * rng.random(3)
+        if model.shape == "cylinder":
+            size[1] = size[0]
+    return float(size[0]), float(size[1]), float(size[2])
+
+
+def _draw_look(
+    model: ObjectModel, slot: SlotSpec, key: str, used: set[tuple[str, str]], rng: np.random.Generator
+) -> tuple[str, Surface]:
+    if not model.colors:
+        shade = float(rng.uniform(0.85, 1.0))
+        return "", Surface(color=(shade, shade, shade), own=True, gloss=float(rng.uniform(0.1, 0.4)))
+    colors = dict(model.colors)
+    free = [name for name in colors if (key, name) not in used] or list(colors)
+    name = slot.color or free[int(rng.integers(len(free)))]
+    if name not in colors:
+        raise PlanningFailed("no_layout", f"slot {slot.name} wants colour {name!r}, which {key} does not come in")
+    tint = np.clip(np.asarray(colors[name]) * rng.uniform(0.9, 1.1, 3), 0, 1)
+    return name, Surface(color=(float(tint[0]), float(tint[1]), float(tint[2])), gloss=float(rng.uniform(0.05, 0.5)))
+
+
+def _put(
+    task: ManipTask, slot: SlotSpec, entry: ObjectLayout, taken: list[tuple[float, float, float, float]],
+    rng: np.random.Generator,
+) -> ObjectLayout:  # fmt: skip
+    half_x, half_y, half_z = (edge / 2 for edge in entry.size_m)
+    for _ in range(_PLACES):
+        x, y, yaw = _uniform(rng, slot.x_m), _uniform(rng, slot.y_m), _uniform(rng, slot.yaw_rad)
+        c, s = abs(math.cos(yaw)), abs(math.sin(yaw))
+        box = (x, y, c * half_x + s * half_y, s * half_x + c * half_y)
+        if not _overlaps(box, taken, slot.gap_m):
+            taken.append(box)
+            height = task.table.height_m + half_z + (0.0 if entry.fixed else 0.0005)
+            return replace(entry, pose=Pose.from_matrix(transform(about((0, 0, 1), yaw), (x, y, height))))
+    raise PlanningFailed("no_layout", f"there is no room for {entry.name}")
+
+
+def _overlaps(
+    box: tuple[float, float, float, float], taken: list[tuple[float, float, float, float]], gap: float
+) -> bool:
+    return any(
+        abs(box[0] - other[0]) < box[2] + other[2] + gap and abs(box[1] - other[1]) < box[3] + other[3] + gap
+        for other in taken
+    )
+
+
+# The rest of the world -----------------------------------------------------------------------------------------
+
+
+def _assemble(
+    task: ManipTask, objects: list[ObjectLayout], regions: list[RegionLayout], place_rng: np.random.Generator,
+    look_rng: np.random.Generator, view_rng: np.random.Generator, robot_rng: np.random.Generator, number: int,
+) -> Layout:  # fmt: skip
+    chosen = {name: values[int(place_rng.integers(len(values)))] for name, values in sorted(task.choices.items())}
+    nouns = nouns_of(objects, regions)
+    words = sentences(task, objects, chosen, nouns, place_rng)
+    spec, table = task.randomize, task.table
+    return Layout(
+        task=task.name,
+        instruction=words[0],
+        paraphrases=words[1:],
+        robot=_robot(task, robot_rng),
+        table=TableLayout(table.centre, table.size_m, table.height_m, _surface(spec.tables, look_rng, 1.5)),
+        objects=tuple(sorted(objects, key=lambda entry: entry.instance_id)),
+        regions=tuple(regions),
+        cameras=_cameras(task, view_rng),
+        lights=_lights(spec, look_rng),
+        goals=bind_goals(task, objects, chosen),
+        skills=bind_skills(task, objects, chosen, nouns),
+        background={"floor": _surface(spec.floors, look_rng, 0.6), "wall": _surface(spec.walls, look_rng, 0.6)},
+        physics=task.physics,
+        draws={"choices": chosen, "nouns": nouns, "draw": number},
+    )
+
+
+def _surface(kinds: tuple[str, ...], rng: np.random.Generator, scale: float) -> Surface:
+    if not kinds:
+        return Surface()
+    kind, seed = kinds[int(rng.integers(len(kinds)))], int(rng.integers(2**31))
+    return Surface((1.0, 1.0, 1.0), kind, seed, scale * _uniform(rng, (0.8, 1.3)), _uniform(rng, (0.02, 0.3)))
+
+
+def _lights(spec: RandomizeSpec, rng: np.random.Generator) -> tuple[LightLayout, ...]:
+    def tinted(level: float) -> Rgb:
+        warm = _uniform(rng, (-spec.warmth, spec.warmth))
+        return level * min(1.0, 1 + warm), level, level * min(1.0, 1 - warm)
+
+    turn, tilt = _uniform(rng, (-math.pi, math.pi)), _uniform(rng, (0.15, 0.15 + spec.sun_rad))
+    down = (math.sin(tilt) * math.cos(turn), math.sin(tilt) * math.sin(turn), -math.cos(tilt))
+    ambient = _uniform(rng, spec.ambient)
+    key = LightLayout(
+        "key", "sun", (0.4 - 2 * down[0], -2 * down[1], 0.8 - 2 * down[2]), down, tinted(_uniform(rng, spec.key)),
+        (ambient, ambient, ambient),
+    )  # fmt: skip
+    fill = LightLayout(
+        "fill", "sun", (0.4, 0.0, 2.5), (-0.5 * down[0], -0.5 * down[1] + 0.2, -1.0), tinted(_uniform(rng, spec.fill)),
+        shadow=False,
+    )  # fmt: skip
+    return key, fill
+
+
+def _cameras(task: ManipTask, rng: np.random.Generator) -> tuple[CameraLayout, ...]:
+    arms = list(task.robot_model().arms)
+    cameras: list[CameraLayout] = []
+    for spec in task.cameras:
+        mounts = arms if spec.mount == "*" else [spec.mount]
+        for mount in mounts:
+            name = spec.name if len(mounts) == 1 else f"{spec.name}_{mount}"
+            cameras.append(_camera(task, spec, name, mount, rng))
+    return tuple(cameras)
+
+
+def _camera(task: ManipTask, spec: CameraSpec, name: str, mount: str, rng: np.random.Generator) -> CameraLayout:
+    vary = task.randomize
+    focal = spec.width / 2 / math.tan(spec.hfov_rad / 2) * (1 + _uniform(rng, (-vary.focal, vary.focal)))
+    camera = Camera(name, spec.width, spec.height, focal, focal, spec.width / 2, spec.height / 2)
+    shift = rng.uniform(-vary.camera_m, vary.camera_m, 3)
+    turn = rng.uniform(-vary.camera_rad, vary.camera_rad, 3)
+    eye, target = np.asarray(spec.position_m), np.asarray(spec.target_m)
+    if mount:  # mounts are stiff: they vary by a tenth of what a tripod does
+        T = look_at(eye + 0.1 * shift, target, (1.0, 0.0, 0.0))
+        turn = 0.1 * turn
+    else:
+        base = np.array([0.0, 0.0, task.table.height_m])
+        T = look_at(base + eye + shift, base + target)
+    angle = float(np.linalg.norm(turn))
+    if angle > 0:
+        T[:3, :3] = T[:3, :3] @ about(turn, angle)
+    return CameraLayout(camera, Pose.from_matrix(T), mount)
+
+
+def _robot(task: ManipTask, rng: np.random.Generator) -> RobotLayout:
+    model, spread = task.robot_model(), task.randomize.robot_rad
+    start = {
+        name: tuple(float(value) for value in np.asarray(arm.home) + rng.uniform(-spread, spread, len(arm.home)))
+        for name, arm in model.arms.items()
+    }
+    opening = {name: arm.gripper.opening_m[1] for name, arm in model.arms.items()}
+    return RobotLayout(task.robot, model.dump(), Pose((0.0, 0.0, task.table.height_m)), start, opening)
+
+
+# Checks ----------------------------------------------------------------------------------------------------------
+
+
+def _check(layout: Layout, rng: np.random.Generator) -> None:
+    """Raises PlanningFailed('no_layout') with what is wrong."""
+    cell = Workcell.open(build_world(layout), rng, lambda: None)
+    for arm in cell.world.arms.values():
+        cell.allow(arm)
+        pair = cell.checker.touching(cell.commanded(arm))
+        if pair is not None:
+            raise PlanningFailed("no_layout", f"at the start, {pair[0]} touches {pair[1]}")
+    for entry in layout.objects:
+        touched = cell.simulation.touches(entry.name) - {"table"}
+        if touched:
+            raise PlanningFailed("no_layout", f"{entry.name} overlaps {sorted(touched)[0]}")
+    for name in _to_reach(layout):
+        _check_reach(cell, name)
+    for goal in layout.goals:
+        if goal.kind in (*DIRECTIONS, "near", "on", "in"):
+            if holds(cell, goal):
+                raise PlanningFailed("no_layout", f"{goal.words()} holds from the start")
+            if next(iter(resting_spots(cell, goal.subject, goal, 40)), None) is None:
+                raise PlanningFailed("no_layout", f"there is no free spot for {goal.words()}")
+
+
+def _to_reach(layout: Layout) -> list[str]:
+    names = {entry.name for entry in layout.objects}
+    asked = {value for call in layout.skills for value in call.arguments.values() if isinstance(value, str)}
+    return sorted(names & asked)
+
+
+def _check_reach(cell: Workcell, name: str) -> None:
+    """Raises PlanningFailed where no arm reaches above an object with the tool pointing down."""
+    spot = cell.simulation.object_pose(name)[:3, 3] + [0.0, 0.0, _REACH_HEIGHT_M]
+    for arm in cell.world.arms.values():
+        kinematics, here = cell.kinematics[arm.name], cell.commanded(arm)
+        for yaw in (0.0, 0.8, -0.8, 1.57):
+            if kinematics.solve(transform(downward(yaw), spot), here) is not None:
+                return
+    raise PlanningFailed("no_layout", f"no arm reaches {name}")

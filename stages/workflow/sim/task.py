@@ -1,0 +1,233 @@
+"""`ManipTask`: a task template as configuration. What stands where, what is to be done, in which words, how it varies.
+
+Placeholders: `$slot` in skills and goals is the object that fills a slot, `$choice` what was drawn of a choice. An
+entry with `for_each: slot` is repeated for every object of the slot, which is then `$item`; with `sort`, `$bin` is
+where that item belongs. Instruction templates name the same in braces, in words: `put the {target} {relation} the
+{anchor}`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import Field, field_validator, model_validator
+
+from nimbusd.stages.arguments import did_you_mean, validate
+from nimbusd.stages.base import ComponentArgs
+from nimbusd.stages.load.textures import KINDS as TEXTURES
+from nimbusd.stages.types import Rgb
+from nimbusd.stages.workflow.sim.layout import Physics, Vector
+from nimbusd.stages.workflow.sim.objects import LIBRARY, ObjectModel
+from nimbusd.stages.workflow.sim.relations import KINDS as RELATIONS
+from nimbusd.stages.workflow.sim.robots import ROBOTS, RobotModel
+from nimbusd.stages.workflow.sim.skills import SKILLS
+
+Range = tuple[float, float]
+
+
+class TableSpec(ComponentArgs):
+    """The table. centre: x, y of its top in the world; the robot's base stands on it at the origin of x, y."""
+
+    centre: tuple[float, float] = (0.42, 0.0)
+    size_m: tuple[float, float] = (1.5, 1.8)
+    height_m: float = Field(default=0.75, gt=0.1, lt=1.5)
+
+
+class SlotSpec(ComponentArgs):
+    """Something to put on the table. models: keys of the object library, one is drawn per object.
+
+    count: least and most. x_m, y_m: where its centre may lie, from the robot's base. yaw_rad: how it may be turned.
+    distinct: no model twice in the slot (while there are enough). color: fix the colour of code-made models.
+    gap_m: free space around it. fixed: None follows the model (bins and drawers stand still). joint: of a fixture,
+    its opening at the start as a share of its travel. look: what its colour and texture are, drawn or `own`.
+    """
+
+    name: str
+    models: tuple[str, ...] = Field(min_length=1)
+    count: tuple[int, int] = (1, 1)
+    x_m: Range = (0.36, 0.66)
+    y_m: Range = (-0.32, 0.32)
+    yaw_rad: Range = (-3.1416, 3.1416)
+    distinct: bool = True
+    color: str = ""
+    gap_m: float = Field(default=0.02, ge=0)
+    fixed: bool | None = None
+    joint: float = Field(default=0.0, ge=0, le=1)
+    size_m: Vector | None = None
+
+
+class RegionSpec(ComponentArgs):
+    """A painted rectangle on the table. x_m, y_m: where its centre may lie, from the robot's base."""
+
+    name: str
+    size_m: tuple[float, float] = (0.16, 0.16)
+    x_m: Range = (0.4, 0.6)
+    y_m: Range = (-0.3, 0.3)
+    color: Rgb = (0.25, 0.55, 0.35)
+    visible: bool = True
+
+
+class CameraSpec(ComponentArgs):
+    """A camera. position_m, target_m: from the robot's base on the table; of a mounted one, in the flange's frame.
+
+    mount: empty for a fixed camera, an arm's name, or `*` for one on every arm.
+    """
+
+    name: str
+    width: int = Field(default=320, ge=16, le=4096)
+    height: int = Field(default=240, ge=16, le=4096)
+    hfov_rad: float = Field(default=1.0, gt=0.1, lt=2.6)
+    position_m: Vector = (1.15, 0.0, 0.7)
+    target_m: Vector = (0.42, 0.0, 0.05)
+    mount: str = ""
+
+
+DEFAULT_CAMERAS = (
+    CameraSpec(name="front"),
+    CameraSpec(name="wrist", mount="*", hfov_rad=1.2, position_m=(0.07, 0.0, 0.02), target_m=(0.02, 0.0, 0.14)),
+    CameraSpec(name="side", position_m=(0.45, -1.0, 0.65)),
+)
+
+
+class GoalSpec(ComponentArgs):
+    """A relation that must hold at the end."""
+
+    subject: str
+    relation: str
+    reference: str = ""
+    for_each: str = ""
+
+
+class SkillSpec(ComponentArgs):
+    """A skill to perform. with_: its arguments (`with` in a file). instruction: in words, else the skill's own."""
+
+    skill: str
+    with_: dict[str, Any] = Field(default_factory=dict, alias="with")
+    instruction: str = ""
+    for_each: str = ""
+
+    @field_validator("skill")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value not in SKILLS:
+            raise ValueError(f"no skill is called '{value}'; {did_you_mean(value, SKILLS)}")
+        return value
+
+
+class SortSpec(ComponentArgs):
+    """Where the objects of a slot belong: container slot → models."""
+
+    slot: str
+    into: dict[str, tuple[str, ...]]
+
+
+class RandomizeSpec(ComponentArgs):
+    """How far a layout may vary. Ranges are (least, most); factors multiply; 0 or () leaves as it is.
+
+    scale, mass, friction: factors per object. camera_m, camera_rad, focal: of fixed cameras' place, direction and
+    focal length (relative). robot_rad: of the start posture, per joint. key, fill, ambient: brightness of the lamps.
+    sun_rad: of the key light's direction. warmth: how far lamps turn yellow or blue. sizes: of code-made models.
+    """
+
+    scale: Range = (0.95, 1.05)
+    mass: Range = (0.7, 1.3)
+    friction: Range = (0.8, 1.2)
+    tables: tuple[str, ...] = ("wood", "planks", "stone", "fabric", "plaster")
+    floors: tuple[str, ...] = ("planks", "tiles", "carpet", "stone")
+    walls: tuple[str, ...] = ("plaster", "brick", "stripes")
+    camera_m: float = Field(default=0.03, ge=0)
+    camera_rad: float = Field(default=0.03, ge=0)
+    focal: float = Field(default=0.03, ge=0, lt=0.5)
+    robot_rad: float = Field(default=0.06, ge=0, le=0.5)
+    key: Range = (0.35, 0.6)
+    fill: Range = (0.2, 0.35)
+    ambient: Range = (0.3, 0.45)
+    sun_rad: float = Field(default=0.5, ge=0, le=1.2)
+    warmth: float = Field(default=0.12, ge=0, le=0.5)
+    sizes: bool = True
+
+    @field_validator("scale", "mass", "friction", "key", "fill", "ambient")
+    @classmethod
+    def _ordered(cls, value: Range) -> Range:
+        if not 0 < value[0] <= value[1]:
+            raise ValueError(f"a range goes from a positive number to one at least as high, not {value}")
+        return value
+
+    @field_validator("tables", "floors", "walls")
+    @classmethod
+    def _textures(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for kind in value:
+            if kind not in TEXTURES:
+                raise ValueError(f"there is no texture '{kind}'; {did_you_mean(kind, TEXTURES)}")
+        return value
+
+
+class ManipTask(ComponentArgs):
+    """A task template. robot: key of `robots` or of the library. objects, robots: models of the task's own."""
+
+    name: str
+    robot: str = "franka"
+    robots: dict[str, RobotModel] = Field(default_factory=dict)
+    objects: dict[str, ObjectModel] = Field(default_factory=dict)
+    table: TableSpec = TableSpec()
+    slots: tuple[SlotSpec, ...] = ()
+    regions: tuple[RegionSpec, ...] = ()
+    choices: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    sort: SortSpec | None = None
+    goals: tuple[GoalSpec, ...] = ()
+    skills: tuple[SkillSpec, ...] = Field(min_length=1)
+    instructions: tuple[str, ...] = Field(min_length=1)
+    cameras: tuple[CameraSpec, ...] = DEFAULT_CAMERAS
+    randomize: RandomizeSpec = RandomizeSpec()
+    physics: Physics = Physics()
+
+    def robot_model(self) -> RobotModel:
+        """The model of the task's robot."""
+        return {**ROBOTS, **self.robots}[self.robot]
+
+    def object_model(self, key: str) -> ObjectModel:
+        """The model called `key`."""
+        return {**LIBRARY, **self.objects}[key]
+
+    @model_validator(mode="after")
+    def _names_exist(self) -> ManipTask:
+        robots = {**ROBOTS, **self.robots}
+        if self.robot not in robots:
+            raise ValueError(f"no robot is called '{self.robot}'; {did_you_mean(self.robot, robots)}")
+        models = {**LIBRARY, **self.objects}
+        slots = {slot.name for slot in self.slots}
+        for slot in self.slots:
+            for key in slot.models:
+                if key not in models:
+                    raise ValueError(f"slot '{slot.name}': no object is called '{key}'; {did_you_mean(key, models)}")
+        names = slots | {region.name for region in self.regions} | set(self.choices)
+        known = names | ({"item", "bin"} if self.sort or any(s.for_each for s in self.skills) else set())
+        for word in [*(call.for_each for call in self.skills), *(goal.for_each for goal in self.goals)]:
+            if word and word not in slots:
+                raise ValueError(f"for_each names '{word}'; {did_you_mean(word, slots)}")
+        for goal in self.goals:
+            self._check_words((goal.subject, goal.reference, goal.relation), known)
+            if not goal.relation.startswith("$") and goal.relation not in RELATIONS:
+                raise ValueError(f"no relation is called '{goal.relation}'; {did_you_mean(goal.relation, RELATIONS)}")
+        for call in self.skills:
+            self._check_words([value for value in call.with_.values() if isinstance(value, str)], known)
+        if self.sort is not None:
+            if self.sort.slot not in slots:
+                raise ValueError(f"sort.slot is '{self.sort.slot}'; {did_you_mean(self.sort.slot, slots)}")
+            sorted_models = {key for keys in self.sort.into.values() for key in keys}
+            missing = {key for slot in self.slots if slot.name == self.sort.slot for key in slot.models} - sorted_models
+            if missing:
+                raise ValueError(f"sort.into has no place for {', '.join(sorted(missing))}")
+        return self
+
+    @staticmethod
+    def _check_words(values: Any, known: set[str]) -> None:
+        for value in values:
+            if value.startswith("$") and value[1:] not in known:
+                raise ValueError(f"nothing fills '{value}'; {did_you_mean(value[1:], known)}")
+
+
+def parse_task(config: Mapping[str, Any]) -> ManipTask:
+    """A task from what a YAML file holds. Raises ArgumentsError with every mistake in sentences."""
+    return validate(ManipTask, config, f"task '{config.get('name', '?')}'")

@@ -1,0 +1,170 @@
+"""Success and cost of manipulation: both example tasks over random layouts, and what rendering their frames costs.
+
+    python -m tests.benchmarks.manipulation [--layouts 200] [--first 0] [--robot R] [--task pick_place|sort_trash]
+                                            [--frames 24] [--json]
+
+Layout i of a task is drawn and planned with seed i; a layout that cannot be drawn counts as a failure like one whose
+plan fails. `cpu` is processor time, which other programs on the machine disturb less than `wall`. Rendering is measured
+on frames of one planned episode: serially, and stacked (8 time steps per pass), with the image error between the two.
+Exits with 1 where fewer than 95 % of a task's layouts succeed, or stacked frames differ (below 40 dB).
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import click
+import numpy as np
+import yaml
+
+from nimbusd.renderers.mujoco_view import MujocoView, ViewSettings
+from nimbusd.renderers.stacked import Tile, render_stacked
+from nimbusd.stages.errors import PlanningFailed
+from nimbusd.stages.workflow.sim import Demonstration, Layout, ManipTask, parse_task, plan_episode, randomize_layout
+
+TASKS = Path(__file__).parents[2] / "examples" / "manipulation"
+GOAL, GOAL_DB, STACK = 0.95, 40.0, 8
+
+
+@dataclass
+class Result:
+    """One task's row. reasons: failures. stages_ms: wall milliseconds per episode and stage, successful episodes."""
+
+    task: str
+    layouts: int = 0
+    succeeded: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+    stages_ms: dict[str, float] = field(default_factory=dict)
+    cpu_s: float = 0.0
+    rows: float = 0.0
+
+    @property
+    def rate(self) -> float:
+        return self.succeeded / max(self.layouts, 1)
+
+
+def run_task(task: ManipTask, seeds: range, show: bool) -> tuple[Result, tuple[Layout, Demonstration] | None]:
+    """Draw and plan every seed's layout; also the last success."""
+    result, last = Result(task.name), None
+    spent: Counter[str] = Counter()
+    for seed in seeds:
+        rng = np.random.default_rng(seed)
+        wall, cpu = time.perf_counter(), time.process_time()
+        result.layouts += 1
+        try:
+            layout = randomize_layout(task, rng)
+            drawn = time.perf_counter()
+            demo = plan_episode(task, layout, rng)
+        except PlanningFailed as error:
+            result.reasons[error.reason] += 1
+            if show:
+                click.echo(f"  {task.name} {seed}: {error}", err=True)
+            continue
+        spent["layout"] += drawn - wall
+        spent.update(demo.timings_s)
+        result.succeeded += 1
+        result.rows += len(demo)
+        result.cpu_s += time.process_time() - cpu
+        last = (layout, demo)
+    count = max(result.succeeded, 1)
+    result.stages_ms = {name: value / count * 1e3 for name, value in spent.items()}
+    result.rows /= count
+    result.cpu_s /= count
+    return result, last
+
+
+@dataclass
+class Frames:
+    """Rendering. ms: label → wall milliseconds per frame and camera. psnr_db: worst stacked frame against serial."""
+
+    ms: dict[str, float]
+    psnr_db: float
+    ids_differ: float
+
+
+def render(layout: Layout, demo: Demonstration, count: int) -> Frames:
+    rows = np.linspace(0, len(demo) - 1, count).astype(int)
+    qpos = demo.qpos[rows]
+    cameras = [entry.camera for entry in layout.cameras]
+    poses = {name: T[rows] for name, T in demo.T_world_camera.items()}
+
+    def timed(settings: ViewSettings, stack: int) -> tuple[float, dict[tuple[int, str], Tile]]:
+        view = MujocoView(layout, "auto", settings)
+        try:
+            list(render_stacked(view, qpos[:1], cameras, {n: T[:1] for n, T in poses.items()}, stack))
+            started = time.perf_counter()
+            tiles = {(row, name): tile for row, name, tile in render_stacked(view, qpos, cameras, poses, stack)}
+            return (time.perf_counter() - started) / len(tiles) * 1e3, tiles
+        finally:
+            view.close()
+
+    rgb_ms, _ = timed(ViewSettings(depth=False, segmentation=False), 1)
+    serial_ms, serial = timed(ViewSettings(), 1)
+    stacked_ms, stacked = timed(ViewSettings(), STACK)
+    worst, differ = np.inf, 0.0
+    for key, tile in serial.items():
+        other = stacked[key]
+        error = float(np.mean((tile.rgb.astype(np.float64) - other.rgb) ** 2))
+        worst = min(worst, 10 * np.log10(255.0**2 / max(error, 1e-12)))
+        assert tile.instance is not None
+        assert other.instance is not None
+        differ = max(differ, float((tile.instance != other.instance).mean()))
+    size = f"{cameras[0].width}x{cameras[0].height}"
+    names = {
+        f"RGB alone, {size}": rgb_ms,
+        f"RGB, depth, ids, {size}": serial_ms,
+        f"the same, {STACK} steps per pass": stacked_ms,
+    }
+    return Frames(names, float(worst), differ)
+
+
+def table(results: list[Result], frames: Frames | None) -> str:
+    lines = [f"{'task':24} {'layouts':>8} {'success':>8} {'rate':>7} {'rows':>6} {'cpu s':>6}  failures"]
+    for r in results:
+        failures = ", ".join(f"{name} {number}" for name, number in r.reasons.most_common()) or "none"
+        lines.append(
+            f"{r.task:24} {r.layouts:8} {r.succeeded:8} {r.rate:7.1%} {r.rows:6.0f} {r.cpu_s:6.2f}  {failures}"
+        )
+    for r in results:
+        stages = ", ".join(f"{name} {ms:.0f}" for name, ms in r.stages_ms.items())
+        lines.append(f"{r.task}: wall ms per episode: {stages}")
+    if frames is not None:
+        lines += [f"{name:40} {ms:8.1f} ms per frame" for name, ms in frames.ms.items()]
+        lines.append(
+            f"stacked against serial: worst frame {frames.psnr_db:.1f} dB, ids differ in {frames.ids_differ:.4%}"
+        )
+    return "\n".join(lines)
+
+
+@click.command(help=__doc__)
+@click.option("--layouts", default=200, help="random layouts per task")
+@click.option("--first", default=0, help="seed of the first")
+@click.option("--robot", default="", help="another robot of the library for both tasks")
+@click.option("--task", "only", type=click.Choice(["pick_place", "sort_trash"]), help="one task instead of both")
+@click.option("--frames", default=24, help="frames per camera to render; 0 renders none")
+@click.option("--json", "as_json", is_flag=True, help="print JSON instead of tables")
+def main(layouts: int, first: int, robot: str, only: str | None, frames: int, as_json: bool) -> None:
+    results, rendered = [], None
+    for name in [only] if only else ["pick_place", "sort_trash"]:
+        config = yaml.safe_load((TASKS / f"{name}.yaml").read_text())["tasks"][0]
+        task = parse_task({**config, "robot": robot} if robot else config)
+        result, last = run_task(task, range(first, first + layouts), show=not as_json)
+        results.append(result)
+        if frames and last is not None and rendered is None:
+            rendered = render(*last, frames)
+    if as_json:
+        shown = [{**asdict(result), "rate": result.rate} for result in results]
+        click.echo(json.dumps({"tasks": shown, "frames": asdict(rendered) if rendered else None}))
+    else:
+        click.echo(table(results, rendered))
+    missed = any(result.rate < GOAL for result in results) or (rendered is not None and rendered.psnr_db < GOAL_DB)
+    sys.exit(1 if missed else 0)
+
+
+if __name__ == "__main__":
+    main()
