@@ -51,7 +51,7 @@ class Result:
 def run_task(task: ManipTask, seeds: range, show: bool) -> tuple[Result, tuple[Layout, Demonstration] | None]:
     """Draw and plan every seed's layout; also the last success."""
     result, last = Result(task.name), None
-    spent: Counter[str] = Counter()
+    spent: dict[str, float] = {}
     for seed in seeds:
         rng = np.random.default_rng(seed)
         wall, cpu = time.perf_counter(), time.process_time()
@@ -65,8 +65,8 @@ def run_task(task: ManipTask, seeds: range, show: bool) -> tuple[Result, tuple[L
             if show:
                 click.echo(f"  {task.name} {seed}: {error}", err=True)
             continue
-        spent["layout"] += drawn - wall
-        spent.update(demo.timings_s)
+        for stage, seconds in {"layout": drawn - wall, **demo.timings_s}.items():
+            spent[stage] = spent.get(stage, 0.0) + seconds
         result.succeeded += 1
         result.rows += len(demo)
         result.cpu_s += time.process_time() - cpu

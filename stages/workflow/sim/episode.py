@@ -37,7 +37,7 @@ def plan_episode(
     clock = _Clock()
     world = build_world(layout)
     clock.lap("build")
-    cell = Workcell.open(world, rng, beat)
+    cell = Workcell.open(world, rng, beat, task.planner)
     _settle(cell)
     clock.lap("settle")
     try:

@@ -9,7 +9,7 @@ where that item belongs. Instruction templates name the same in braces, in words
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -164,10 +164,14 @@ class RandomizeSpec(ComponentArgs):
 
 
 class ManipTask(ComponentArgs):
-    """A task template. robot: key of `robots` or of the library. objects, robots: models of the task's own."""
+    """A task template. objects, robots: models of the task's own.
+
+    robot: key of `robots` or of the library. planner: `connect` runs anywhere, `curobo` on a GPU.
+    """
 
     name: str
     robot: str = "franka"
+    planner: Literal["connect", "curobo"] = "connect"
     robots: dict[str, RobotModel] = Field(default_factory=dict)
     objects: dict[str, ObjectModel] = Field(default_factory=dict)
     table: TableSpec = TableSpec()

@@ -59,9 +59,11 @@ def _squared_speeds(first: F64, second: F64, velocity: F64, acceleration: F64, d
     limit = np.min((velocity / np.maximum(np.abs(first), small)) ** 2, axis=1)
     count = len(first)
     reach = np.zeros(count)
+    limits = acceleration.tolist()
     rows = [
-        list(zip(a.tolist(), b.tolist(), acceleration.tolist(), strict=True))
-        for a, b in zip(first, second, strict=True)
+        # The limits hold at both ends of an interval: at its end the squared speed is x + 2 ds u.
+        [*zip(a0, b0, limits, strict=True), *zip((a1 + 2 * ds * b1).tolist(), b1.tolist(), limits, strict=True)]
+        for a0, b0, a1, b1 in zip(first[:-1].tolist(), second[:-1].tolist(), first[1:], second[1:], strict=True)
     ]
     for i in range(count - 2, -1, -1):
         low, high = 0.0, float(limit[i])

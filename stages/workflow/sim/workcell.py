@@ -11,6 +11,7 @@ import numpy as np
 from nimbusd.stages.errors import PlanningFailed
 from nimbusd.stages.types import F64
 from nimbusd.stages.workflow.sim.collision import CollisionChecker, Held
+from nimbusd.stages.workflow.sim.curobo import CuroboPlanner
 from nimbusd.stages.workflow.sim.demonstration import KeyPoint, Phase
 from nimbusd.stages.workflow.sim.geometry import TriangleMesh, object_mesh
 from nimbusd.stages.workflow.sim.kinematics import ArmKinematics
@@ -72,10 +73,14 @@ class Workcell:
     _meshes: dict[str, TriangleMesh] = field(default_factory=dict)
 
     @classmethod
-    def open(cls, world: World, rng: np.random.Generator, beat: Callable[[], None]) -> Workcell:
-        """A cell at the start of its layout, with the default planner for every arm."""
+    def open(
+        cls, world: World, rng: np.random.Generator, beat: Callable[[], None], planner: str = "connect"
+    ) -> Workcell:
+        """A cell at the start of its layout. planner: `connect` or `curobo`. Raises BackendUnavailable."""
         kinematics = {name: ArmKinematics(world, arm) for name, arm in world.arms.items()}
         planners: dict[str, MotionPlanner] = {name: ConnectPlanner(entry) for name, entry in kinematics.items()}
+        if planner == "curobo":
+            planners = {name: CuroboPlanner(world, arm) for name, arm in world.arms.items()}
         return cls(world, Simulation(world, beat), CollisionChecker(world), rng, planners, kinematics)
 
     @property
