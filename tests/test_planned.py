@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from nimbusd.stages import Camera, Feature, Sequence
-from nimbusd.stages.packing import pack
 from nimbusd.stages.errors import ComponentError
+from nimbusd.stages.packing import pack
 from nimbusd.stages.planned import PlanFileError, Planned, read_planned, write_planned
 
 ARRAYS = hnp.arrays(
