@@ -185,7 +185,7 @@ def test_numpy_scalars_keep_their_type() -> None:
 
 @pytest.mark.parametrize("value", [object(), {"a": [1, {2, 3}]}, np.array(["x"], object), {(1, 2): 3}])
 def test_what_cannot_cross_processes_is_named_with_its_place(value: Any) -> None:
-    with pytest.raises(ComponentError, match="^value"):
+    with pytest.raises(ComponentError, match=r"^value"):
         pack(value)
 
 
