@@ -22,7 +22,7 @@ from nimbusd.master.daemon import Master
 from nimbusd.master.ledger import Ledger, LedgerError
 from nimbusd.master.ledger_thread import LedgerThread
 from nimbusd.master.output import claim_output, ledger_path
-from nimbusd.stages.errors import NimbusError, first_of
+from nimbusd.stages.errors import NimbusError, out_of_groups
 from nimbusd.transport import control as c
 from nimbusd.worker.daemon import Node
 from nimbusd.worker.memory import node_memory
@@ -71,7 +71,7 @@ class JobRun:
         async with LedgerThread.opened(path) as ledger:
             await ledger.call(self._check)
             self._master = Master(ledger, self._to_node, self._watch, clock=self._clock)
-            try:
+            with out_of_groups(NimbusError):
                 async with asyncio.TaskGroup() as group:
                     serving = group.create_task(self._master.run())
                     await self._master.ready.wait()
@@ -80,8 +80,6 @@ class JobRun:
                     self._master.fact(NodeLeft(NodeId(NODE), EXPECTED, "ended"))
                     await self._work(group)
                     serving.cancel()
-            except* NimbusError as errors:
-                raise first_of(errors) from None
             ended = self._ended or await self._cut_short(self._clock() - began)
         self._tell(dataclasses.replace(ended, elapsed_s=self._clock() - began))
         return ended

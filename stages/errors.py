@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 
 class NimbusError(Exception):
     """Base of every error that nimbusd raises on purpose."""
@@ -40,7 +43,21 @@ class PlanningFailed(NimbusError):
         self.detail = detail
 
 
-def first_of(errors: BaseExceptionGroup[BaseException]) -> BaseException:
-    """One error of a group of groups: the one to tell of."""
-    error = errors.exceptions[0]
-    return first_of(error) if isinstance(error, BaseExceptionGroup) else error
+@contextlib.contextmanager
+def out_of_groups(*kinds: type[Exception]) -> Iterator[None]:
+    """Where a group of nothing but such errors would be raised, raise the first of them.
+
+    Not by `except*`: some releases of Python put what is raised there into a group again.
+    """
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        told, rest = group.split(kinds)
+        if told is None or rest is not None:
+            raise
+        raise _first(told) from None
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    error = group.exceptions[0]
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error

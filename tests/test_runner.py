@@ -26,6 +26,7 @@ from nimbusd.stages import (
     SceneConfig,
     Sequence,
 )
+from nimbusd.stages.errors import NimbusError, out_of_groups
 from nimbusd.stages.runner import Pipeline, StoreIterator, run_stages
 from tests import toy
 
@@ -209,3 +210,18 @@ def test_storing_overlaps_the_next_render_and_is_reported_when_durable(tmp_path:
     episodes = list(chain(made, [request(0), request(1)], tmp_path, writers=1, seen=seen, stored=report))
     assert stored == [0, 1]
     assert all(episode.failure is None for episode in episodes)
+
+
+@pytest.mark.parametrize("depth", [1, 3])
+def test_an_error_in_a_group_of_groups_is_raised_by_itself_and_strangers_are_not_hidden(depth: int) -> None:
+    def raise_grouped(error: Exception) -> None:
+        for _ in range(depth):
+            error = ExceptionGroup("tasks", [error])
+        raise error
+
+    with pytest.raises(AssetError, match="gone"), out_of_groups(NimbusError):
+        raise_grouped(AssetError("gone"))
+    with pytest.raises(ExceptionGroup), out_of_groups(NimbusError):
+        raise_grouped(KeyError("strange"))
+    with pytest.raises(AssetError), out_of_groups(NimbusError):
+        raise AssetError("alone")

@@ -16,7 +16,7 @@ from nimbusd.master.ledger_errors import LedgerError
 from nimbusd.master.ledger_thread import LedgerThread
 from nimbusd.master.reports import Reports
 from nimbusd.master.requests import Requests
-from nimbusd.stages.errors import NimbusError, first_of
+from nimbusd.stages.errors import NimbusError, out_of_groups
 from nimbusd.transport import control as c
 from nimbusd.transport.addresses import is_private
 from nimbusd.transport.auth import Entry, Peer, Role
@@ -79,7 +79,7 @@ class MasterServer:
             self._reports = Reports(self._master)
             tokens = self._make_token if self._keys is not None else None
             self._requests = Requests(self._master, lambda: self._socket.counters, tokens)
-            with contextlib.ExitStack() as held:
+            with out_of_groups(NimbusError, TransportError), contextlib.ExitStack() as held:
                 try:
                     async with asyncio.TaskGroup() as group:
                         self._group = group
@@ -100,8 +100,6 @@ class MasterServer:
                         self.ready.set()
                 except* _Left:
                     log.info("stopped; nodes go on with what they hold and come back")
-                except* (NimbusError, TransportError) as errors:
-                    raise first_of(errors) from None
 
     async def _until_left(self) -> None:
         """Raise _Left once we were asked to leave. Nothing is heard from then on; who is not answered asks again."""

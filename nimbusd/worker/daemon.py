@@ -29,7 +29,7 @@ from nimbusd.core.node import NodeMachine
 from nimbusd.core.recycle import MB
 from nimbusd.core.spares import KillSpare, StartSpare, is_spare
 from nimbusd.job import Job
-from nimbusd.stages.errors import NimbusError, first_of
+from nimbusd.stages.errors import NimbusError, out_of_groups
 from nimbusd.stages.store.piece import PIECES, draft_of, piece_folder
 from nimbusd.stages.types import EpisodeRequest
 from nimbusd.transport import control as c
@@ -133,22 +133,24 @@ class Node:
         self._socket.setsockopt(zmq.MAXMSGSIZE, m.MAX_MESSAGE_BYTES)
         self._socket.bind(endpoint)
         try:
-            async with asyncio.TaskGroup() as group:
-                self._group = group
-                tasks = (self._processes.watch(), self._receive(), self._tick(), self._carry_out())
-                helpers = [group.create_task(task) for task in tasks]
-                self._order(self._pool.start(self._clock()))
-                await self._over.wait()
-                for helper in helpers:
-                    helper.cancel()
+            with out_of_groups(NimbusError):
+                await self._run_tasks()
             self._link.send(c.Bye(self._name, self._session, self._leaving))
-        except* NimbusError as errors:
-            raise first_of(errors) from None
         finally:
             self.kill()
             self._socket.close()
             context.term()
             self._folders.remove()
+
+    async def _run_tasks(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            self._group = group
+            tasks = (self._processes.watch(), self._receive(), self._tick(), self._carry_out())
+            helpers = [group.create_task(task) for task in tasks]
+            self._order(self._pool.start(self._clock()))
+            await self._over.wait()
+            for helper in helpers:
+                helper.cancel()
 
     def status(self) -> str:
         """What it does, in a line."""
