@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from pydantic import Field, field_validator
@@ -18,14 +18,12 @@ from pydantic import Field, field_validator
 from nimbusd.stages.base import BaseWriter
 from nimbusd.stages.errors import StoreError
 from nimbusd.stages.store.a1_columns import POSE_NAMES, ROBOT_POSE, arm_prefixes, camera_pose_rows, required_columns
+from nimbusd.stages.store.interndata import InternDataArgs, publish_outcomes
 from nimbusd.stages.store.lerobot import FeatureLayout, kept_states, write_lerobot
-from nimbusd.stages.store.outcome import build_by_outcome, refuse_failures
+from nimbusd.stages.store.outcome import refuse_failures
 from nimbusd.stages.store.piece import draft_piece
-from nimbusd.stages.store.publish import Tree, link_own_files, publish_pieces
-from nimbusd.stages.store.publish_v21 import build_v21
-from nimbusd.stages.store.publish_v30 import build_v30
+from nimbusd.stages.store.publish import Tree, link_own_files
 from nimbusd.stages.store.record import StoredPiece
-from nimbusd.stages.store.settings import MediaArgs
 from nimbusd.stages.types import Episode, Feature, Observation, Piece, Sequence
 
 IMAGE = "images.rgb.{camera}"
@@ -35,17 +33,12 @@ CAMERA_NAMES = {"front": "head", "wrist": "hand", "wrist_left": "hand_left", "wr
 _PREFIXES = ("states.", "actions.", "master_actions.")
 
 
-class InternDataA1Args(MediaArgs):
+class InternDataA1Args(InternDataArgs):
     """How manipulation episodes are stored as InternData-A1."""
 
-    version: Literal["v2.1", "v3.0"] = Field(default="v2.1", description="LeRobot version; the releases use v2.1.")
-    robot_type: str = Field(default="franka", description="`robot_type` of the dataset.")
     cameras: dict[str, str] = Field(
         default_factory=lambda: dict(CAMERA_NAMES),
         description="Camera's name in the sequence → its name in the dataset; others keep theirs.",
-    )
-    keep_failures: bool = Field(
-        default=False, description="Publish `success/` and `failed/` instead of successes alone."
     )
 
     @field_validator("cameras")
@@ -68,31 +61,13 @@ class InternDataA1Writer(BaseWriter[InternDataA1Args]):
         seq, obs = with_camera_names(seq, obs, args.cameras)
         with draft_piece(episode.output, episode.request) as draft:
             settings = args.content(args.robot_type)
-            write_lerobot(draft, seq, obs, episode, self._format, settings, self.beat, A1_LAYOUT)
+            write_lerobot(draft, seq, obs, episode, self.args.format("a1"), settings, self.beat, A1_LAYOUT)
             piece = draft.commit(len(seq))
         self.beat()
         return piece
 
     def publish(self, output: Path, pieces: list[Piece], job: dict[str, Any], final: bool) -> Path:
-        args = self.args
-
-        def build(root: Path, stored: list[StoredPiece]) -> None:
-            if args.version == "v3.0":
-                build_v30(root, stored, job, args.sizes, final=final, extras=_extras)
-            else:
-                build_v21(root, stored, job, _extras)
-
-        def build_all(root: Path, stored: list[StoredPiece]) -> None:
-            if args.keep_failures:
-                build_by_outcome(root, stored, build)
-            else:
-                build(root, stored)
-
-        return publish_pieces(output, pieces, self._format, build_all, final=final)
-
-    @property
-    def _format(self) -> str:
-        return f"interndata-a1-{self.args.version}"
+        return publish_outcomes(output, pieces, job, self.args, "a1", _extras, final)
 
 
 def with_camera_names(seq: Sequence, obs: Observation, names: Mapping[str, str]) -> tuple[Sequence, Observation]:

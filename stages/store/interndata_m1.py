@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import orjson
@@ -24,16 +24,14 @@ from nimbusd.stages.base import BaseWriter
 from nimbusd.stages.store.columns import parquet_bytes
 from nimbusd.stages.store.durable import to_json_lines
 from nimbusd.stages.store.encode import encode_jpeg
+from nimbusd.stages.store.interndata import InternDataArgs, publish_outcomes
 from nimbusd.stages.store.lerobot import write_lerobot
 from nimbusd.stages.store.m1_labels import EpisodeMarks, label_lines
 from nimbusd.stages.store.m1_vqa import questions
-from nimbusd.stages.store.outcome import build_by_outcome, refuse_failures
+from nimbusd.stages.store.outcome import refuse_failures
 from nimbusd.stages.store.piece import PieceDraft, draft_piece
-from nimbusd.stages.store.publish import Tree, link_own_files, publish_pieces
-from nimbusd.stages.store.publish_v21 import build_v21
-from nimbusd.stages.store.publish_v30 import build_v30
+from nimbusd.stages.store.publish import Tree, link_own_files
 from nimbusd.stages.store.record import StoredPiece
-from nimbusd.stages.store.settings import MediaArgs
 from nimbusd.stages.types import Episode, Observation, Piece, Sequence
 
 TRACE = "trace.parquet"
@@ -43,16 +41,11 @@ VQA_IMAGES = "vqa_images"
 _CHUNK_EPISODES = 1000
 
 
-class InternDataM1Args(MediaArgs):
+class InternDataM1Args(InternDataArgs):
     """How manipulation episodes are stored as InternData-M1."""
 
-    version: Literal["v2.1", "v3.0"] = Field(default="v2.1", description="LeRobot version of the dataset.")
-    robot_type: str = Field(default="franka", description="`robot_type` of the dataset.")
     vqa: bool = Field(default=True, description="Ask questions about the frames.")
     jpeg_quality: int = Field(default=95, ge=1, le=100, description="Quality of the questions' images.")
-    keep_failures: bool = Field(
-        default=False, description="Publish `success/` and `failed/` instead of successes alone."
-    )
 
 
 class InternDataM1Writer(BaseWriter[InternDataM1Args]):
@@ -65,7 +58,7 @@ class InternDataM1Writer(BaseWriter[InternDataM1Args]):
         if not args.keep_failures:
             refuse_failures(seq)
         with draft_piece(episode.output, episode.request) as draft:
-            write_lerobot(draft, seq, obs, episode, self._format, args.content(args.robot_type), self.beat)
+            write_lerobot(draft, seq, obs, episode, self.args.format("m1"), args.content(args.robot_type), self.beat)
             self._write_labels(draft, seq, obs)
             draft.add(TRACE, parquet_bytes(trace_table(seq)))
             piece = draft.commit(len(seq))
@@ -92,25 +85,7 @@ class InternDataM1Writer(BaseWriter[InternDataM1Args]):
         draft.add(VQA, to_json_lines(rows))
 
     def publish(self, output: Path, pieces: list[Piece], job: dict[str, Any], final: bool) -> Path:
-        args = self.args
-
-        def build(root: Path, stored: list[StoredPiece]) -> None:
-            if args.version == "v3.0":
-                build_v30(root, stored, job, args.sizes, final=final, extras=add_m1)
-            else:
-                build_v21(root, stored, job, add_m1)
-
-        def build_all(root: Path, stored: list[StoredPiece]) -> None:
-            if args.keep_failures:
-                build_by_outcome(root, stored, build)
-            else:
-                build(root, stored)
-
-        return publish_pieces(output, pieces, self._format, build_all, final=final)
-
-    @property
-    def _format(self) -> str:
-        return f"interndata-m1-{self.args.version}"
+        return publish_outcomes(output, pieces, job, self.args, "m1", add_m1, final)
 
 
 def trace_table(seq: Sequence) -> pa.Table:
