@@ -171,7 +171,7 @@ def _set_options(mujoco: Any, spec: Any, layout: Layout) -> None:
     spec.stat.center = [*layout.table.centre, layout.table.height_m]
     spec.visual.map.znear, spec.visual.map.zfar = NEAR_M, FAR_M
     spec.visual.map.shadowclip = 1.6
-    spec.visual.quality.shadowsize = 2048
+    spec.visual.quality.shadowsize = 1024
     spec.visual.headlight.active = 0
 
 
