@@ -226,6 +226,16 @@ def test_the_planner_finds_a_way_around_a_wall_and_the_same_one_again() -> None:
     assert np.array_equal(ways[0], ways[1])
 
 
+def test_a_simulation_that_diverges_is_a_failure_and_not_a_silent_restart(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # MuJoCo writes its warning into the current folder
+    cell = cell_of(task_of([{"skill": "home"}], CUBE))
+    cell.simulation.data.qvel[:] = 1e12
+    with pytest.raises(PlanningFailed, match="unstable"):
+        cell.wait(cell.world.arm(""), 1)
+
+
 def test_a_rolled_back_simulation_goes_on_as_if_nothing_had_happened() -> None:
     cell = cell_of(task_of([{"skill": "home"}], CUBE))
     arm = cell.world.arm("")

@@ -95,6 +95,7 @@ class Pick(Skill):
         reached = False
         for grasp in grasps[:_CANDIDATES]:
             cell.count("grasps_tried")
+            cell.simulation.beat()
             T_grasp = T_world_object @ grasp.T_object_tcp
             T_before = T_grasp @ transform(None, (0, 0, -self.approach_m))
             for before in kinematics.solve_any(T_before, here, cell.rng, starts=3)[:2]:
@@ -180,6 +181,7 @@ class Place(Skill):
         found = reached = False
         for spot, support in islice(resting_spots(cell, self.object, relation, self.spots), _SPOTS_TRIED):
             found = True
+            cell.simulation.beat()
             for turn in (turned, turned + cell.rng.uniform(-0.6, 0.6), turned + np.pi / 2, turned - np.pi / 2):
                 rotation = about([0, 0, 1], turn) @ grip.rest_R
                 standing = Footprint.of(mesh.vertices @ rotation.T)
