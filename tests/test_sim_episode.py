@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.spatial import ConvexHull
 
-from nimbusd.stages.errors import BackendUnavailable, PlanningFailed
+from nimbusd.stages.errors import AssetError, BackendUnavailable, PlanningFailed
 from nimbusd.stages.workflow.sim import REASONS, Pose, RelationLayout, curobo, plan_episode, randomize_layout
 from nimbusd.stages.workflow.sim.motion import MotionLimits, check_trajectory
 from nimbusd.stages.workflow.sim.relations import holds, resting_spots
@@ -343,3 +344,27 @@ def test_the_curobo_adapter_retimes_and_rechecks_what_either_version_returns(
     monkeypatch.setattr(planner, "_plan", lambda joints, T: np.linspace(joints, below, 12)[1:])
     with pytest.raises(PlanningFailed, match="collision_in_recheck"):
         planner.plan_pose(start, cell.kinematics["arm"].tcp(below), cell.limits(arm), cell.checker, cell.rng)
+
+
+def test_an_object_of_the_users_own_is_a_mesh_file_and_a_missing_one_is_named(tmp_path: Any) -> None:
+    corners = [(x, y, z) for x in (0, 40) for y in (0, 30) for z in (0, 50)]  # millimetres, origin at a corner
+    hull = ConvexHull(np.array(corners))
+    lines = [f"v {x} {y} {z}" for x, y, z in corners]
+    outward = []
+    for face, equation in zip(hull.simplices, hull.equations, strict=True):
+        a, b, c = (np.array(corners[i]) for i in face)
+        outward.append(face if np.cross(b - a, c - a) @ equation[:3] > 0 else face[::-1])
+    lines += [f"f {a + 1} {b + 1} {c + 1}" for a, b, c in outward]
+    (tmp_path / "brick.obj").write_text("\n".join(lines) + "\n")
+    own = {"brick": {"shape": "mesh", "category": "brick", "noun": "brick", "mesh": str(tmp_path / "brick.obj"),
+                     "unit_m": 0.001}}  # fmt: skip
+    slots = [{"name": "thing", "models": ["brick"], "x_m": [0.45, 0.5], "y_m": [-0.1, 0.1]}]
+    task = task_of([{"skill": "pick", "object": "$thing"}], slots, objects=own, randomize={"scale": [1.0, 1.0]},
+                   goals=[{"subject": "$thing", "relation": "lifted"}])  # fmt: skip
+    rng = np.random.default_rng(0)
+    layout = randomize_layout(task, rng)
+    assert layout.object("thing").size_m == pytest.approx((0.04, 0.03, 0.05), abs=1e-6)
+    assert plan_episode(task, layout, rng).reached == ("thing lifted ",)
+    own["brick"]["mesh"] = str(tmp_path / "gone.obj")
+    with pytest.raises(AssetError, match=r"gone\.obj is missing"):
+        randomize_layout(task_of([{"skill": "home"}], slots, objects=own), rng)
