@@ -157,6 +157,33 @@ def test_push_moves_a_cube_to_the_left_without_lifting_it() -> None:
     assert np.ptp(demo.T_world_object["cube"][:, 2, 3]) < 0.02
 
 
+def test_an_item_that_something_is_in_the_way_of_waits_until_the_others_are_done() -> None:
+    task = task_of(
+        [
+            {"skill": "pick", "for_each": "items", "object": "$item"},
+            {"skill": "place", "for_each": "items", "object": "$item", "relation": "in", "reference": "$bin"},
+        ],
+        [
+            {"name": "items", "models": ["cube"], "count": [2, 2], "x_m": [0.45, 0.5], "y_m": [-0.1, 0.1]},
+            {"name": "bin", "models": ["bin"], "x_m": [0.45, 0.5], "y_m": [0.35, 0.4], "yaw_rad": [0, 0]},
+        ],
+        goals=[{"for_each": "items", "subject": "$item", "relation": "in", "reference": "$bin"}],
+    )
+    rng = np.random.default_rng(3)
+    layout = randomize_layout(task, rng)
+    assert [(call.block, call.item) for call in layout.skills] == [(1, 0), (1, 0), (1, 1), (1, 1)]
+    # The second cube stands on the first, which therefore cannot be picked before it.
+    first, second = layout.object("items_1"), layout.object("items_2")
+    low = replace(first, size_m=(0.05, 0.05, 0.03), pose=Pose((0.45, 0.0, layout.table.height_m + 0.0155)))
+    high = replace(second, size_m=(0.05, 0.05, 0.05), pose=Pose((0.45, 0.0, layout.table.height_m + 0.056)))
+    stacked = replace(layout, objects=tuple({"items_1": low, "items_2": high}.get(o.name, o) for o in layout.objects))
+    demo = plan_episode(task, stacked, rng)
+    assert demo.facts["postponed"] >= 1
+    picks = [phase.call for phase in demo.phases if phase.name == "lift"]
+    assert picks == [2, 0]
+    assert len(demo.reached) == 2
+
+
 def test_skills_that_do_not_fit_the_state_fail_with_precondition() -> None:
     assert reason_of(
         task_of([{"skill": "place", "object": "$cube", "relation": "in", "reference": "nowhere"}], CUBE)

@@ -173,7 +173,7 @@ def _set_options(mujoco: Any, spec: Any, layout: Layout) -> None:
     spec.visual.map.shadowclip = 1.1
     spec.visual.quality.shadowsize = 2048
     # MuJoCo drops the ambient part of lamps that cast shadows: it is given as that of the light at the camera.
-    spec.visual.headlight.ambient = np.sum([lamp.ambient for lamp in layout.lights] or [np.zeros(3)], axis=0)
+    spec.visual.headlight.ambient = np.sum([np.zeros(3), *(np.asarray(lamp.ambient) for lamp in layout.lights)], axis=0)
     spec.visual.headlight.diffuse = spec.visual.headlight.specular = np.zeros(3)
 
 
