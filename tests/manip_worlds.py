@@ -21,7 +21,11 @@ def require_simulation() -> None:
 
 def task_of(skills: list[dict[str, Any]], slots: list[dict[str, Any]], **more: Any) -> ManipTask:
     """A task with one small camera. skills: {skill, ...arguments}."""
-    calls = [{"skill": entry["skill"], "with": {k: v for k, v in entry.items() if k != "skill"}} for entry in skills]
+    own = ("skill", "for_each")
+    calls = [
+        {key: entry[key] for key in own if key in entry} | {"with": {k: v for k, v in entry.items() if k not in own}}
+        for entry in skills
+    ]
     settings = {
         "name": "test",
         "instructions": ["Do it."],

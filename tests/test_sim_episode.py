@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.spatial import ConvexHull
 
-from nimbusd.stages.errors import BackendUnavailable, PlanningFailed
+from nimbusd.stages.errors import AssetError, BackendUnavailable, PlanningFailed
 from nimbusd.stages.workflow.sim import REASONS, Pose, RelationLayout, curobo, plan_episode, randomize_layout
 from nimbusd.stages.workflow.sim.motion import MotionLimits, check_trajectory
 from nimbusd.stages.workflow.sim.relations import holds, resting_spots
@@ -156,6 +157,33 @@ def test_push_moves_a_cube_to_the_left_without_lifting_it() -> None:
     assert np.ptp(demo.T_world_object["cube"][:, 2, 3]) < 0.02
 
 
+def test_an_item_that_something_is_in_the_way_of_waits_until_the_others_are_done() -> None:
+    task = task_of(
+        [
+            {"skill": "pick", "for_each": "items", "object": "$item"},
+            {"skill": "place", "for_each": "items", "object": "$item", "relation": "in", "reference": "$bin"},
+        ],
+        [
+            {"name": "items", "models": ["cube"], "count": [2, 2], "x_m": [0.45, 0.5], "y_m": [-0.1, 0.1]},
+            {"name": "bin", "models": ["bin"], "x_m": [0.45, 0.5], "y_m": [0.35, 0.4], "yaw_rad": [0, 0]},
+        ],
+        goals=[{"for_each": "items", "subject": "$item", "relation": "in", "reference": "$bin"}],
+    )
+    rng = np.random.default_rng(3)
+    layout = randomize_layout(task, rng)
+    assert [(call.block, call.item) for call in layout.skills] == [(1, 0), (1, 0), (1, 1), (1, 1)]
+    # The second cube stands on the first, which therefore cannot be picked before it.
+    first, second = layout.object("items_1"), layout.object("items_2")
+    low = replace(first, size_m=(0.05, 0.05, 0.03), pose=Pose((0.45, 0.0, layout.table.height_m + 0.0155)))
+    high = replace(second, size_m=(0.05, 0.05, 0.05), pose=Pose((0.45, 0.0, layout.table.height_m + 0.056)))
+    stacked = replace(layout, objects=tuple({"items_1": low, "items_2": high}.get(o.name, o) for o in layout.objects))
+    demo = plan_episode(task, stacked, rng)
+    assert demo.facts["postponed"] >= 1
+    picks = [phase.call for phase in demo.phases if phase.name == "lift"]
+    assert picks == [2, 0]
+    assert len(demo.reached) == 2
+
+
 def test_skills_that_do_not_fit_the_state_fail_with_precondition() -> None:
     assert reason_of(
         task_of([{"skill": "place", "object": "$cube", "relation": "in", "reference": "nowhere"}], CUBE)
@@ -224,6 +252,16 @@ def test_the_planner_finds_a_way_around_a_wall_and_the_same_one_again() -> None:
         assert (speed <= np.asarray(arm.model.velocity) * 1.05).all()
         ways.append(plan.positions)
     assert np.array_equal(ways[0], ways[1])
+
+
+def test_a_simulation_that_diverges_is_a_failure_and_not_a_silent_restart(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # MuJoCo writes its warning into the current folder
+    cell = cell_of(task_of([{"skill": "home"}], CUBE))
+    cell.simulation.data.qvel[:] = 1e12
+    with pytest.raises(PlanningFailed, match="unstable"):
+        cell.wait(cell.world.arm(""), 1)
 
 
 def test_a_rolled_back_simulation_goes_on_as_if_nothing_had_happened() -> None:
@@ -333,3 +371,27 @@ def test_the_curobo_adapter_retimes_and_rechecks_what_either_version_returns(
     monkeypatch.setattr(planner, "_plan", lambda joints, T: np.linspace(joints, below, 12)[1:])
     with pytest.raises(PlanningFailed, match="collision_in_recheck"):
         planner.plan_pose(start, cell.kinematics["arm"].tcp(below), cell.limits(arm), cell.checker, cell.rng)
+
+
+def test_an_object_of_the_users_own_is_a_mesh_file_and_a_missing_one_is_named(tmp_path: Any) -> None:
+    corners = [(x, y, z) for x in (0, 40) for y in (0, 30) for z in (0, 50)]  # millimetres, origin at a corner
+    hull = ConvexHull(np.array(corners))
+    lines = [f"v {x} {y} {z}" for x, y, z in corners]
+    outward = []
+    for face, equation in zip(hull.simplices, hull.equations, strict=True):
+        a, b, c = (np.array(corners[i]) for i in face)
+        outward.append(face if np.cross(b - a, c - a) @ equation[:3] > 0 else face[::-1])
+    lines += [f"f {a + 1} {b + 1} {c + 1}" for a, b, c in outward]
+    (tmp_path / "brick.obj").write_text("\n".join(lines) + "\n")
+    own = {"brick": {"shape": "mesh", "category": "brick", "noun": "brick", "mesh": str(tmp_path / "brick.obj"),
+                     "unit_m": 0.001}}  # fmt: skip
+    slots = [{"name": "thing", "models": ["brick"], "x_m": [0.45, 0.5], "y_m": [-0.1, 0.1]}]
+    task = task_of([{"skill": "pick", "object": "$thing"}], slots, objects=own, randomize={"scale": [1.0, 1.0]},
+                   goals=[{"subject": "$thing", "relation": "lifted"}])  # fmt: skip
+    rng = np.random.default_rng(0)
+    layout = randomize_layout(task, rng)
+    assert layout.object("thing").size_m == pytest.approx((0.04, 0.03, 0.05), abs=1e-6)
+    assert plan_episode(task, layout, rng).reached == ("thing lifted ",)
+    own["brick"]["mesh"] = str(tmp_path / "gone.obj")
+    with pytest.raises(AssetError, match=r"gone\.obj is missing"):
+        randomize_layout(task_of([{"skill": "home"}], slots, objects=own), rng)

@@ -60,6 +60,7 @@ REASONS = (
     "forbidden_contact",  # robot or carried object touched what it must not
     "precondition",  # a skill was asked for in a state that it does not fit
     "skill_failed",  # a skill's own success condition does not hold (drawer not open, button not pressed …)
+    "unstable",  # the simulation diverged
     "goal_not_reached",  # all skills done, but the validator disagrees
 )
 

@@ -99,7 +99,8 @@ class CuroboPlanner:
         waypoints = self._plan(start, T_robot_flange)
         if waypoints is None:
             raise PlanningFailed("no_path", f"{self.name} found no way to the pose")
-        positions = limits.time(np.concatenate([start[None], waypoints]))
+        # Version 2 returns the locked finger joints as well, after the arm's.
+        positions = limits.time(np.concatenate([start[None], waypoints[:, : len(start)]]))
         check_trajectory(positions, checker)
         return Trajectory(positions, limits.step_s, self.name)
 
@@ -127,7 +128,11 @@ def _load_v2(robot_file: str, world: dict[str, dict[str, list[float]]]) -> Plan:
 
     def plan(start: F64, T_base_tool: F64) -> F64 | None:
         state = types.JointState.from_position(_tensor(torch, start[None]), joint_names=planner.joint_names)
-        result = planner.plan_pose(_pose(types, torch, T_base_tool), state)
+        frames = list(planner.tool_frames)
+        goal = types.GoalToolPose.from_poses(
+            {frames[0]: _pose(types, torch, T_base_tool)}, ordered_tool_frames=frames[:1], num_goalset=1
+        )
+        result = planner.plan_pose(goal, state)
         if result is None or not bool(result.success.any()):
             return None
         return _array(result.get_interpolated_plan().position)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable
+from itertools import groupby
 
 import numpy as np
 
 from nimbusd.stages.errors import PlanningFailed
 from nimbusd.stages.types import F64
 from nimbusd.stages.workflow.sim.demonstration import ArmTrace, AttemptFailed, Demonstration
-from nimbusd.stages.workflow.sim.layout import Layout
+from nimbusd.stages.workflow.sim.layout import Layout, SkillCall
 from nimbusd.stages.workflow.sim.relations import holds, settled
 from nimbusd.stages.workflow.sim.skills import make_skill
 from nimbusd.stages.workflow.sim.style import camera_poses
@@ -21,6 +22,7 @@ from nimbusd.stages.workflow.sim.world import ArmIndex, World, build_world, impo
 
 SETTLE_STEPS = 20
 _MOVED_M = 0.015
+_POSTPONED = frozenset({"no_grasp", "ik_failed", "no_path", "collision_in_recheck", "forbidden_contact"})
 _END_STEPS, _PATIENCE_STEPS = 6, 40
 
 
@@ -41,10 +43,8 @@ def plan_episode(
     _settle(cell)
     clock.lap("settle")
     try:
-        for number, call in enumerate(layout.skills):
-            cell.begin_call(call.skill, number, call.instruction)
-            make_skill(call.skill, call.arguments).perform(cell)
-            clock.lap(call.skill)
+        for block in _blocks(layout):
+            _perform_block(cell, block, clock)
         _rest(cell)
         reached = _validate(cell)
     except PlanningFailed as error:
@@ -55,6 +55,48 @@ def plan_episode(
         raise AttemptFailed(error.reason, error.detail, _demonstration(cell, (), clock)) from error
     cell.simulation.finish()
     return _demonstration(cell, reached, clock)
+
+
+_Numbered = tuple[int, SkillCall]
+
+
+def _blocks(layout: Layout) -> list[list[list[_Numbered]]]:
+    """The calls with their numbers: blocks of items, each item a list of calls in order."""
+    blocks: list[list[list[_Numbered]]] = []
+    for block, calls in groupby(enumerate(layout.skills), key=lambda entry: entry[1].block):
+        if block:
+            blocks.append([list(group) for _, group in groupby(calls, key=lambda entry: entry[1].item)])
+        else:
+            blocks += [[[entry]] for entry in calls]
+    return blocks
+
+
+def _perform_block(cell: Workcell, items: list[list[_Numbered]], clock: _Clock) -> None:
+    """Do every item. One that cannot be done now (something is in the way) waits until others are done.
+
+    Raises the PlanningFailed of the first that is left when none of those left can be done.
+    """
+    problem: PlanningFailed | None = None
+    while items:
+        waiting: list[list[_Numbered]] = []
+        for item in items:
+            point = cell.checkpoint()
+            try:
+                for number, call in item:
+                    cell.begin_call(call.skill, number, call.instruction)
+                    make_skill(call.skill, call.arguments).perform(cell)
+                    clock.lap(call.skill)
+            except PlanningFailed as error:
+                if len(items) == 1 or error.reason not in _POSTPONED:
+                    raise
+                cell.rollback(point)
+                cell.count("postponed")
+                problem = problem or error
+                waiting.append(item)
+        if len(waiting) == len(items):
+            assert problem is not None
+            raise problem
+        items, problem = waiting, None
 
 
 class _Clock:

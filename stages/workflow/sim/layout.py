@@ -184,11 +184,17 @@ class RelationLayout:
 
 @dataclass(frozen=True, slots=True)
 class SkillCall:
-    """One skill to perform, with its arguments bound to names of this layout (JSON values)."""
+    """One skill to perform, with its arguments bound to names of this layout (JSON values).
+
+    block, item: of a skill that is repeated for every object of a slot, which repetition this is (block from 1). The
+    items of a block may be done in any order; block 0 stands in its place.
+    """
 
     skill: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
     instruction: str = ""
+    block: int = 0
+    item: int = 0
 
 
 @dataclass(frozen=True, slots=True)

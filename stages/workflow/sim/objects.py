@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from pydantic import Field, model_validator
 
 from nimbusd.stages.base import ComponentArgs
+from nimbusd.stages.errors import AssetError
 from nimbusd.stages.types import F64, I32
 from nimbusd.stages.workflow.sim.assets import asset
 from nimbusd.stages.workflow.sim.layout import Vector
@@ -147,7 +149,11 @@ class MeshShape:
 def file_of(reference: str) -> str:
     """Path of `package:path` in the asset cache, or of a plain file. Raises AssetError where it is missing."""
     package, colon, path = reference.partition(":")
-    return str(asset(package, path)) if colon else reference
+    if colon:
+        return str(asset(package, path))
+    if not Path(reference).is_file():
+        raise AssetError(f"object file {reference} is missing; a relative path starts at the current folder")
+    return reference
 
 
 @cache

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from nimbusd.stages.errors import PlanningFailed
 from nimbusd.stages.types import F64, BoolArray
 from nimbusd.stages.workflow.sim.demonstration import ContactEvent
 from nimbusd.stages.workflow.sim.world import ArmIndex, World, import_mujoco
@@ -196,6 +197,14 @@ class Simulation:
             if k % every == 0:
                 self._look()
         self.commands = dict(commands)
+        self._check_stable()
+
+    def _check_stable(self) -> None:
+        """Raises PlanningFailed('unstable') where the simulator had to throw a state away and start from its own."""
+        kinds = self._mujoco.mjtWarning
+        for kind in (kinds.mjWARN_BADQPOS, kinds.mjWARN_BADQVEL, kinds.mjWARN_BADQACC):
+            if self.data.warning[int(kind)].number:
+                raise PlanningFailed("unstable", f"the simulation diverged at step {len(self.rows)}")
 
     def _look(self) -> None:
         data, owner = self.data, self.world.owner

@@ -95,6 +95,7 @@ class Pick(Skill):
         reached = False
         for grasp in grasps[:_CANDIDATES]:
             cell.count("grasps_tried")
+            cell.simulation.beat()
             T_grasp = T_world_object @ grasp.T_object_tcp
             T_before = T_grasp @ transform(None, (0, 0, -self.approach_m))
             for before in kinematics.solve_any(T_before, here, cell.rng, starts=3)[:2]:
@@ -151,10 +152,10 @@ class Place(Skill):
         note_point(cell, "place", f"place {self.object}", "", T_goal[:3, 3], arm, -UP)
         del cell.grips[arm.name]
         cell.allow(arm, touchable=[self.object, *support])
-        width = min(arm.model.gripper.opening_m[1], cell.simulation.opening(arm) + _SPARE_M)
+        width = self._width(cell, arm)
         cell.grip_to(arm, width, OPEN_STEPS)
         cell.begin_phase("retreat", arm, "move the gripper away")
-        cell.move_straight(arm, cell.commanded_tcp(arm) @ transform(None, (0, 0, -self.approach_m)))
+        cell.follow(arm, self._way_out(cell, arm, cell.commanded(arm), width, support))
         for _ in range(20):
             if settled(cell, self.object):
                 break
@@ -180,6 +181,7 @@ class Place(Skill):
         found = reached = False
         for spot, support in islice(resting_spots(cell, self.object, relation, self.spots), _SPOTS_TRIED):
             found = True
+            cell.simulation.beat()
             for turn in (turned, turned + cell.rng.uniform(-0.6, 0.6), turned + np.pi / 2, turned - np.pi / 2):
                 rotation = about([0, 0, 1], turn) @ grip.rest_R
                 standing = Footprint.of(mesh.vertices @ rotation.T)
@@ -195,12 +197,38 @@ class Place(Skill):
                             continue
                         reached = True
                         cell.allow(arm, rests_on=support, clearance_m=CLEARANCE_M / 4)
-                        if cell.checker.first_touch(path, 0.05) is None:
-                            return before, path, support, T_goal
+                        if cell.checker.first_touch(path, 0.05) is not None:
+                            continue
+                        try:
+                            self._way_out(cell, arm, path[-1], self._width(cell, arm), support)
+                        except PlanningFailed:
+                            continue
+                        return before, path, support, T_goal
         if not found:
             raise PlanningFailed("no_path", f"there is no free spot for {relation.words()}")
         reason = "no_path" if reached else "ik_failed"
         raise PlanningFailed(reason, f"no spot for {relation.words()} can be reached without touching something")
+
+    def _width(self, cell: Workcell, arm: ArmIndex) -> float:
+        """How far to open for letting go."""
+        return min(arm.model.gripper.opening_m[1], cell.simulation.opening(arm) + _SPARE_M)
+
+    def _way_out(self, cell: Workcell, arm: ArmIndex, start: F64, opening_m: float, support: set[str]) -> F64:
+        """(N, n) joints that take the open fingers away from what was placed, along the tool or straight up.
+
+        Leaves the checker set for this motion. Raises PlanningFailed('no_path') where both touch something.
+        """
+        T = cell.kinematics[arm.name].tcp(start)
+        for offset in (-self.approach_m * T[:3, 2], self.approach_m * UP):
+            try:
+                path = cell.straight_path(arm, start, transform(T[:3, :3], T[:3, 3] + offset))
+            except PlanningFailed:
+                continue
+            cell.allow(arm, touchable=[self.object, *support], empty=True)
+            cell.checker.set_opening(arm, opening_m)
+            if cell.checker.first_touch(path, 0.02) is None:
+                return path
+        raise PlanningFailed("no_path", f"the fingers cannot leave {self.object} without touching something")
 
     def _lifts(self, cell: Workcell) -> tuple[float, ...]:
         """Heights above the support to let go at: on the ground, or from ever higher into a container."""

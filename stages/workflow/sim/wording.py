@@ -56,18 +56,21 @@ def bind_skills(
 ) -> tuple[SkillCall, ...]:
     """The skill calls of this layout. Entries in a row with the same `for_each` are repeated together."""
     calls: list[SkillCall] = []
+    block = 0
     specs = list(task.skills)
     while specs:
         count = 1
         while specs[0].for_each and count < len(specs) and specs[count].for_each == specs[0].for_each:
             count += 1
         group, specs = specs[:count], specs[count:]
-        for bound in _bindings(task, group[0].for_each, objects, chosen):
+        block += bool(group[0].for_each)
+        for item, bound in enumerate(_bindings(task, group[0].for_each, objects, chosen)):
             for spec in group:
                 arguments = {key: _bound(value, bound) for key, value in spec.with_.items()}
                 template = spec.instruction or SKILL_SENTENCES.get(spec.skill, spec.skill.replace("_", " "))
                 words = {**_worded({**bound, **{k: v for k, v in arguments.items() if isinstance(v, str)}}, nouns)}
-                calls.append(SkillCall(spec.skill, arguments, _filled(template, words)))
+                place = (block, item) if spec.for_each else (0, 0)
+                calls.append(SkillCall(spec.skill, arguments, _filled(template, words), *place))
     return tuple(calls)
 
 

@@ -186,9 +186,13 @@ class Workcell:
         rests_on: Iterable[str] = (),
         clearance_m: float = 0.0,
         palm: bool = False,
+        empty: bool = False,
     ) -> None:
-        """Set what the arm's fingers (with `palm`, its hand) and its load may touch in what is asked and moved next."""
-        grip = self.grips.get(arm.name)
+        """Set what the arm's fingers (with `palm`, its hand) and its load may touch in what is asked and moved next.
+
+        empty: as if the hand held nothing.
+        """
+        grip = None if empty else self.grips.get(arm.name)
         held = Held(grip.name, grip.T_tcp_object) if grip else None
         self.checker.observe(self.simulation.qpos)
         self.checker.set_query(arm, held, clearance_m, touchable, rests_on, palm)

@@ -170,9 +170,11 @@ def _set_options(mujoco: Any, spec: Any, layout: Layout) -> None:
     spec.stat.extent = 1.0
     spec.stat.center = [*layout.table.centre, layout.table.height_m]
     spec.visual.map.znear, spec.visual.map.zfar = NEAR_M, FAR_M
-    spec.visual.map.shadowclip = 1.6
+    spec.visual.map.shadowclip = 1.1
     spec.visual.quality.shadowsize = 2048
-    spec.visual.headlight.active = 0
+    # MuJoCo drops the ambient part of lamps that cast shadows: it is given as that of the light at the camera.
+    spec.visual.headlight.ambient = np.sum([np.zeros(3), *(np.asarray(lamp.ambient) for lamp in layout.lights)], axis=0)
+    spec.visual.headlight.diffuse = spec.visual.headlight.specular = np.zeros(3)
 
 
 def _add_room(mujoco: Any, spec: Any, layout: Layout) -> None:
@@ -195,7 +197,7 @@ def _add_room(mujoco: Any, spec: Any, layout: Layout) -> None:
         sun = lamp.kind == "sun"
         world.add_light(
             name=lamp.name, type=mujoco.mjtLightType.mjLIGHT_DIRECTIONAL if sun else mujoco.mjtLightType.mjLIGHT_SPOT,
-            pos=list(lamp.position), dir=list(lamp.direction), diffuse=list(lamp.diffuse), ambient=list(lamp.ambient),
+            pos=list(lamp.position), dir=list(lamp.direction), diffuse=list(lamp.diffuse), ambient=[0.0] * 3,
             specular=[0.3, 0.3, 0.3], castshadow=lamp.shadow, cutoff=70.0, exponent=2.0, attenuation=[1.0, 0.0, 0.0],
         )  # fmt: skip
     table = layout.table
