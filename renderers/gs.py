@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field, field_validator
 
-from nimbusd.renderers.gs_align import misalignment_px
+from nimbusd.renderers.gs_align import worst_side_px
 from nimbusd.renderers.gs_device import GsBackend, choose_rasterizer
 from nimbusd.renderers.gs_types import Rasterizer, SplatImages
 from nimbusd.renderers.raycast import RayCaster
@@ -18,7 +18,6 @@ from nimbusd.stages.errors import RenderError
 from nimbusd.stages.types import F32, F64, U8, U16, Camera, CameraFrames, Label, Observation, Rgb, Scene, Sequence
 
 _BATCH = 8
-_ALIGNED_PERCENT = 80
 
 
 class GsArgs(ComponentArgs):
@@ -27,8 +26,9 @@ class GsArgs(ComponentArgs):
     backend: `auto` takes gsplat where it can run. background: what shows where no Gaussian does: `sky`, the scene's
     sky, or an sRGB colour in 0…1. min_coverage: below this share of a pixel its depth is 0 (no reading).
     segmentation: ids of the proxy mesh's objects, cast exactly; splats themselves have no objects.
-    max_misalignment_px: refuse a sequence if, in its middle frame, more than a fifth of the mesh's known points lie
-    further from the splats' depth than this; None does not look. threads: 0 for as many as the process may use.
+    max_misalignment_px: refuse a sequence if, in its middle frame, the splats' depth lies further than this from the
+    mesh's surfaces that face along any one world axis (median over their points); None does not look.
+    threads: 0 for as many as the process may use.
     """
 
     backend: GsBackend = "auto"
@@ -150,8 +150,8 @@ class SCGSRenderer(BaseRenderer[GsArgs]):
         assert self._scene is not None
         middle = len(T_world_camera) // 2
         mesh_depth, _ = self._caster.cast(camera, T_world_camera[middle], {})
-        apart = misalignment_px(camera, mesh_depth, depth[middle])
-        if len(apart) and (worst := float(np.percentile(apart, _ALIGNED_PERCENT))) > limit:
+        worst = worst_side_px(camera, T_world_camera[middle], mesh_depth, depth[middle])
+        if worst > limit:
             raise RenderError(
                 f"scene {self._scene.name!r}: splats and proxy mesh lie {worst:.1f} pixels apart, more than "
                 f"max_misalignment_px = {limit}. Correct the scene's T_world_splats, unit_m or up_axis."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from nimbusd.renderers.raycast import pixel_rays
 from nimbusd.stages.types import F32, F64, BoolArray, Camera
@@ -12,6 +13,9 @@ _REACH = 3
 
 _FLAT_REACH = 8
 _FLAT_BEND = 0.004
+_FEWEST_POINTS = 30
+
+IntArray = npt.NDArray[np.intp]
 
 
 def misalignment_px(camera: Camera, mesh_depth_m: F32, splat_depth_m: F32, points: int = 2000) -> F64:
@@ -23,11 +27,38 @@ def misalignment_px(camera: Camera, mesh_depth_m: F32, splat_depth_m: F32, point
     _REACH pixels. Returns (P,) float64. A distance in space counts as it does sideways: depths that differ by d metres
     at z metres are d * fx / z pixels apart.
     """
-    shape = (camera.height, camera.width)
-    rays = pixel_rays(camera).reshape(*shape, 3)
+    rows, columns = _known_pixels(mesh_depth_m, points)
+    return _apart(camera, mesh_depth_m, splat_depth_m, rows, columns)
+
+
+def worst_side_px(camera: Camera, T_world_camera: F64, mesh_depth_m: F32, splat_depth_m: F32) -> float:
+    """The median of `misalignment_px` over the known points that face along one world axis; the largest of the three.
+
+    A cloud that is shifted along an axis moves away from the surfaces across it only, and floors may be few in a
+    view. Axes that less than _FEWEST_POINTS points face do not count; 0 where none does.
+    """
+    rows, columns = _known_pixels(mesh_depth_m, 2000)
+    apart = _apart(camera, mesh_depth_m, splat_depth_m, rows, columns)
+    rays = pixel_rays(camera).reshape(camera.height, camera.width, 3)
+    points = rays * mesh_depth_m[..., None]
+    normals = np.cross(
+        points[rows, columns + 1] - points[rows, columns - 1], points[rows + 1, columns] - points[rows - 1, columns]
+    )
+    axis = np.abs(normals @ T_world_camera[:3, :3].T).argmax(axis=1)
+    sides = [apart[axis == k] for k in range(3) if np.count_nonzero(axis == k) >= _FEWEST_POINTS]
+    return max((float(np.median(side)) for side in sides), default=0.0)
+
+
+def _known_pixels(mesh_depth_m: F32, points: int) -> tuple[IntArray, IntArray]:
+    """Rows and columns of about `points` pixels, evenly spread over those where the mesh is flat."""
     rows, columns = np.nonzero(_flat(mesh_depth_m))
     step = max(1, len(rows) // points)
-    rows, columns = rows[step // 2 :: step], columns[step // 2 :: step]
+    return rows[step // 2 :: step], columns[step // 2 :: step]
+
+
+def _apart(camera: Camera, mesh_depth_m: F32, splat_depth_m: F32, rows: IntArray, columns: IntArray) -> F64:
+    shape = (camera.height, camera.width)
+    rays = pixel_rays(camera).reshape(*shape, 3)
     z = mesh_depth_m[rows, columns].astype(np.float64)
     known = rays[rows, columns] * z[:, None]
     nearest = np.full(len(rows), np.inf)

@@ -16,6 +16,9 @@ _FINEST_GRID = 9
 _HALF_SPREAD = 1.5
 """A Gaussian fills voxels up to this many standard deviations from its centre."""
 
+_PHASES = 8
+"""In how many places along an axis a grid of voxels may begin."""
+
 _CORNERS = {
     (0, 1): ((1, 0, 0), (1, 1, 0), (1, 1, 1), (1, 0, 1)),
     (0, -1): ((0, 0, 0), (0, 0, 1), (0, 1, 1), (0, 1, 0)),
@@ -29,10 +32,14 @@ _CORNERS = {
 
 @dataclass(frozen=True, slots=True)
 class Voxels:
-    """Occupied cells. cells: (M, 3) int64, sorted, unique. cell_m: their edge; cell c spans c … c + 1 cells."""
+    """Occupied cells. cells: (M, 3) int64, sorted, unique. cell_m: their edge. origin_m: (3,) world corner of cell 0.
+
+    Cell c reaches from origin_m + c * cell_m to origin_m + (c + 1) * cell_m.
+    """
 
     cells: npt.NDArray[np.int64]
     cell_m: float
+    origin_m: F64
 
 
 def occupied_voxels(
@@ -51,6 +58,7 @@ def occupied_voxels(
     wide, broad = (np.take_along_axis(sigma, order[:, k : k + 1], 1)[:, 0] for k in (0, 1))
     along, across = (np.take_along_axis(axes, order[:, None, k : k + 1], 2)[:, :, 0] for k in (0, 1))
     amount = splats.opacities * 2 * np.pi * wide * broad / cell_m**2
+    origin_m = _grid_origin(means, amount, cell_m)
     cut = np.clip(np.ceil(2 * _HALF_SPREAD * wide / cell_m), 1, _FINEST_GRID).astype(int)
     keys, amounts = [], []
     for k in np.unique(cut):
@@ -60,7 +68,7 @@ def occupied_voxels(
         for s in offsets:
             for t in offsets:
                 point = means[of] + s * wide[of, None] * along[of] + t * broad[of, None] * across[of]
-                keys.append(_key(np.floor(point / cell_m).astype(np.int64)))
+                keys.append(_key(np.floor((point - origin_m) / cell_m).astype(np.int64)))
                 amounts.append(amount[of] / k**2)
         beat()
     key, where = np.unique(np.concatenate(keys), return_inverse=True)
@@ -73,11 +81,14 @@ def occupied_voxels(
             f"no voxel of {cell_m} m is filled by the {len(splats)} Gaussians. Check `unit_m`, raise `voxel_m`, or "
             "lower `voxel_cover`."
         )
-    return Voxels(_cells(key), cell_m)
+    return Voxels(_cells(key), cell_m, origin_m)
 
 
 def voxel_mesh(voxels: Voxels, name: str = "proxy") -> SceneObject:
-    """The boundary of the occupied voxels as one grey object of category `object`."""
+    """The boundary of the occupied voxels as one grey object of category `object`.
+
+    It is lowered by half a voxel: a surface lies in the middle of its voxels, and so floors come out at their height.
+    """
     keys = _key(voxels.cells)
     parts = []
     for (axis, side), corners in _CORNERS.items():
@@ -86,7 +97,8 @@ def voxel_mesh(voxels: Voxels, name: str = "proxy") -> SceneObject:
         open_faces = voxels.cells[~np.isin(_key(beside), keys)]
         parts.append(open_faces[:, None, :] + np.array(corners))
     quads = np.concatenate(parts)
-    vertices = (quads.reshape(-1, 3) * voxels.cell_m).astype(np.float32)
+    lowered = voxels.origin_m - (0, 0, voxels.cell_m / 2)
+    vertices = (quads.reshape(-1, 3) * voxels.cell_m + lowered).astype(np.float32)
     first = 4 * np.arange(len(quads))[:, None]
     faces = np.concatenate([first + np.array([0, 1, 2]), first + np.array([0, 2, 3])]).astype(np.int32)
     return SceneObject(
@@ -98,6 +110,26 @@ def voxel_mesh(voxels: Voxels, name: str = "proxy") -> SceneObject:
         materials=(Material("voxels", (0.5, 0.5, 0.5)),),
         face_material=np.zeros(len(faces), np.int32),
     )
+
+
+def _grid_origin(means: F64, amount: F64, cell_m: float) -> F64:
+    """(3,) where to begin the grid so that most surfaces across an axis lie in the middle of a voxel.
+
+    One on the border between two layers of voxels would fill both here and there. For z the lower half of the cloud
+    decides, where the floor is.
+    """
+    origin = np.zeros(3)
+    for axis in range(3):
+        at, weight = means[:, axis], amount
+        if axis == 2:
+            low = at <= np.median(at)
+            at, weight = at[low], weight[low]
+        phase = np.floor(at / cell_m % 1.0 * _PHASES).astype(np.intp) % _PHASES
+        votes = np.bincount(phase, weight, minlength=_PHASES)
+        # Phases count as near each other across the border too.
+        near = votes + 0.5 * (np.roll(votes, 1) + np.roll(votes, -1))
+        origin[axis] = ((int(near.argmax()) + 0.5) / _PHASES - 0.5) * cell_m
+    return origin
 
 
 def rotations(quats: F32) -> F64:
