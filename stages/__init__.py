@@ -36,6 +36,7 @@ from nimbusd.stages.types import (
     Scene,
     SceneObject,
     Sequence,
+    Splats,
 )
 
 __all__ = [
@@ -69,5 +70,6 @@ __all__ = [
     "SceneConfig",
     "SceneObject",
     "Sequence",
+    "Splats",
     "StoreError",
 ]

@@ -114,10 +114,48 @@ class Room:
     z_m: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Splats:
+    """A cloud of N 3D Gaussians that shows a scene (3D Gaussian splatting), in a frame of its own.
+
+    means: (N, 3) float32 centres. scales: (N, 3) float32 standard deviations along the Gaussian's axes, above 0.
+    quats: (N, 4) float32 unit quaternions w, x, y, z: the axes' rotation. opacities: (N,) float32 in 0…1.
+    sh: (N, K, 3) float32 spherical harmonics of the colour with K = (degree + 1)², degree 0…3; their value plus
+    0.5 is the sRGB-encoded colour seen along a direction of this frame.
+    T_world_splats: (4, 4) float64, a rotation, a shift and one scale (metres per unit of this frame). Colours
+    depend on the direction in this frame, so the cloud is never rotated: cameras are taken to it.
+    """
+
+    means: F32
+    scales: F32
+    quats: F32
+    opacities: F32
+    sh: F32
+    T_world_splats: F64 = field(default_factory=lambda: np.eye(4))
+
+    def __len__(self) -> int:
+        return len(self.means)
+
+    @property
+    def sh_degree(self) -> int:
+        return int(np.sqrt(self.sh.shape[1])) - 1
+
+    @property
+    def unit_m(self) -> float:
+        """Metres per unit of the cloud's frame."""
+        return float(np.cbrt(np.linalg.det(self.T_world_splats[:3, :3])))
+
+    def world_means(self) -> F64:
+        """(N, 3) float64 metres, world frame."""
+        T = self.T_world_splats
+        return np.asarray(self.means.astype(np.float64) @ T[:3, :3].T + T[:3, 3])
+
+
 @dataclass(frozen=True)
 class Scene:
     """A loaded scene, independent of any renderer. World frame: metres, Z up.
 
+    splats: how the scene looks as Gaussians, where a loader made them; `objects` are then the proxy mesh to plan on.
     rooms may be empty (a bare mesh); planners then find the floors themselves.
     sky_color, sky_strength: what rays that leave the scene see, linear RGB times strength in W/m²/sr.
     provenance: where it came from (paths, seeds, licences), JSON values only.
@@ -130,6 +168,7 @@ class Scene:
     sky_color: Rgb = (1.0, 1.0, 1.0)
     sky_strength: float = 0.0
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    splats: Splats | None = None
 
     @cached_property
     def content_hash(self) -> str:
@@ -152,6 +191,9 @@ class Scene:
                 feed(mat.base_color, mat.texture, mat.roughness, mat.metallic, mat.emission, mat.opacity)
         for light in self.lights:
             feed(light.kind, light.T_world_light, light.power_w, light.color, light.size_m)
+        if self.splats is not None:
+            cloud = self.splats
+            feed(cloud.means, cloud.scales, cloud.quats, cloud.opacities, cloud.sh, cloud.T_world_splats)
         return digest.hexdigest()
 
     def bounds(self) -> tuple[F64, F64]:
@@ -238,12 +280,15 @@ class CameraFrames:
 
     rgb: (T, H, W, 3) uint8 sRGB. depth_m: (T, H, W) float32 metres along the optical axis, 0 = no hit.
     instance, semantic: (T, H, W) uint16 ids, 0 = background. None where the renderer was not asked.
+    coverage: (T, H, W) float32 in 0…1, how much of the pixel is covered by the scene (the rest is background);
+    None from renderers whose surfaces have no holes.
     """
 
     rgb: U8
     depth_m: F32 | None = None
     instance: U16 | None = None
     semantic: U16 | None = None
+    coverage: F32 | None = None
 
 
 @dataclass(frozen=True, slots=True)

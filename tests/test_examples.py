@@ -11,7 +11,7 @@ MANIPULATION = {"genmanip_pick_place.yaml": "InternDataM1Writer", "simbox_sort_t
 
 
 def test_every_example_is_tested_here() -> None:
-    navigation = {"nav_mesh.yaml", "nav_house.yaml", "nav_front3d.yaml"}
+    navigation = {"nav_mesh.yaml", "nav_house.yaml", "nav_front3d.yaml", "nav_gs.yaml"}
     assert {path.name for path in EXAMPLES.glob("*.yaml")} == {*navigation, *MANIPULATION}
 
 
@@ -28,6 +28,14 @@ def test_the_house_is_any_mesh_file_named_on_the_command_line(tmp_path: Path) ->
     house.write_text("ply\n")
     loaded = load_job(EXAMPLES / "nav_house.yaml", overrides=[f"scenes.0.path={house}"])
     assert not check_job(loaded).errors
+
+
+def test_the_splat_example_needs_no_file_and_takes_splats_of_your_own(tmp_path: Path) -> None:
+    assert not check_job(load_job(EXAMPLES / "nav_gs.yaml")).errors
+    room = tmp_path / "room.ply"
+    own = f"scenes.0={{name: room, splats: {room}}}"
+    (error,) = check_job(load_job(EXAMPLES / "nav_gs.yaml", overrides=[own])).errors
+    assert "room.ply does not exist" in error.text
 
 
 def test_a_house_that_is_not_there_is_named_with_its_line() -> None:

@@ -1,0 +1,216 @@
+"""Gaussian splats in PLY: the standard layout of trainers, and PlayCanvas' compressed layout."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nimbusd.stages.errors import AssetError
+from nimbusd.stages.types import F32, Splats
+
+SH_C0 = 0.28209479177387814
+"""Value of the constant spherical harmonic: colour = 0.5 + SH_C0 * coefficient."""
+
+CHUNK = 256
+"""Gaussians that share one row of bounds in a compressed PLY."""
+
+_TYPES = {
+    "char": "i1", "int8": "i1", "uchar": "u1", "uint8": "u1", "short": "i2", "int16": "i2", "ushort": "u2",
+    "uint16": "u2", "int": "i4", "int32": "i4", "uint": "u4", "uint32": "u4", "float": "f4", "float32": "f4",
+    "double": "f8", "float64": "f8",
+}  # fmt: skip
+_HEADER_LIMIT = 64 * 1024
+_BASE = ("x", "y", "z", "f_dc_0", "f_dc_1", "f_dc_2", "opacity", "scale_0", "scale_1", "scale_2")
+_ROTATION = ("rot_0", "rot_1", "rot_2", "rot_3")
+_PACKED = ("packed_position", "packed_rotation", "packed_scale", "packed_color")
+
+
+@dataclass(frozen=True, slots=True)
+class _Element:
+    name: str
+    count: int
+    dtype: np.dtype[Any]
+
+
+def sigmoid(logit: F32) -> F32:
+    """1 / (1 + exp(-logit)) without overflow."""
+    return np.asarray(0.5 * (1.0 + np.tanh(0.5 * logit.astype(np.float64))), np.float32)
+
+
+def exp_scales(logs: F32) -> F32:
+    """Exponentials, taken in float64; what overflows or vanishes in float32 stays visible as inf or 0 to the checks."""
+    with np.errstate(over="ignore", under="ignore"):
+        return np.exp(logs.astype(np.float64)).astype(np.float32)
+
+
+def read_splat_ply(path: Path) -> Splats:
+    """The Gaussians of a .ply, unchecked. Raises AssetError where it is torn or not made of Gaussians."""
+    content = path.read_bytes()
+    elements, start = _header(content, path)
+    tables: dict[str, Any] = {}
+    for element in elements:
+        end = start + element.count * element.dtype.itemsize
+        if end > len(content):
+            raise AssetError(
+                f"splat file {path} is cut off: {element.count} rows of `{element.name}` end at byte {end}, the file "
+                f"at {len(content)}. Copy or export it again."
+            )
+        tables[element.name] = np.frombuffer(content, element.dtype, element.count, start)
+        start = end
+    vertex = tables.get("vertex")
+    if vertex is None:
+        raise AssetError(f"splat file {path} has no element `vertex`. Is it a Gaussian splat file?")
+    names = set(vertex.dtype.names or ())
+    if set(_PACKED) <= names:
+        return _compressed(tables, path)
+    return _standard(vertex, names, path)
+
+
+def _header(content: bytes, path: Path) -> tuple[list[_Element], int]:
+    """The elements that the header declares, and where the data starts."""
+    end = content.find(b"end_header", 0, _HEADER_LIMIT)
+    line_end = content.find(b"\n", end)
+    if not content.startswith(b"ply") or end < 0 or line_end < 0:
+        raise AssetError(f"splat file {path} is not a PLY file, or is cut off in its header. Copy or export it again.")
+    elements: list[tuple[str, int, list[tuple[str, str]]]] = []
+    for line in content[:end].decode("ascii", "replace").splitlines():
+        words = line.split()
+        try:
+            if words[:1] == ["format"] and words[1] != "binary_little_endian":
+                raise AssetError(
+                    f"splat file {path} is PLY of format {words[1]}; splats are read from binary_little_endian. "
+                    "Convert it, for example by opening and saving it in a splat editor."
+                )
+            if words[:1] == ["element"]:
+                elements.append((words[1], int(words[2]), []))
+            elif words[:1] == ["property"]:
+                elements[-1][2].append((words[2], "<" + _TYPES[words[1]]))
+        except (IndexError, KeyError, ValueError) as error:
+            raise AssetError(
+                f"splat file {path}: the header line {line!r} does not describe a splat file. Export it again."
+            ) from error
+    made = []
+    for name, count, fields in elements:
+        try:
+            made.append(_Element(name, count, np.dtype(fields)))
+        except ValueError as error:
+            raise AssetError(f"splat file {path}: element `{name}` repeats a property ({error}).") from error
+        if count < 0:
+            raise AssetError(f"splat file {path}: element `{name}` has {count} rows. Export it again.")
+    return made, line_end + 1
+
+
+def _columns(table: Any, names: tuple[str, ...]) -> F32:
+    """(N, len(names)) float32."""
+    return np.asarray(np.stack([table[name] for name in names], axis=1), np.float32)
+
+
+def _standard(vertex: Any, names: set[str], path: Path) -> Splats:
+    missing = [name for name in (*_BASE, *_ROTATION) if name not in names]
+    if missing:
+        raise AssetError(
+            f"splat file {path} lacks the properties {', '.join(missing)}: it is a point cloud or a mesh, not a cloud "
+            "of 3D Gaussians. Give a mesh as the scene's `proxy`."
+        )
+    rest = sorted((name for name in names if name.startswith("f_rest_")), key=lambda name: int(name[7:]))
+    return Splats(
+        means=_columns(vertex, ("x", "y", "z")),
+        scales=exp_scales(_columns(vertex, ("scale_0", "scale_1", "scale_2"))),
+        quats=_columns(vertex, _ROTATION),
+        opacities=sigmoid(np.asarray(vertex["opacity"], np.float32)),
+        sh=_harmonics(_columns(vertex, ("f_dc_0", "f_dc_1", "f_dc_2")), vertex, rest, path),
+    )
+
+
+def _harmonics(constant: F32, table: Any, rest: list[str], path: Path) -> F32:
+    """(N, K, 3) of the constant term (N, 3) and f_rest columns, which go channel by channel."""
+    if len(rest) not in (0, 9, 24, 45):
+        raise AssetError(
+            f"splat file {path} has {len(rest)} f_rest properties; spherical harmonics of degree 0, 1, 2 and 3 have "
+            "0, 9, 24 and 45. Export it again with one of those."
+        )
+    sh = np.empty((len(constant), 1 + len(rest) // 3, 3), np.float32)
+    sh[:, 0] = constant
+    for number, name in enumerate(rest):
+        channel, coefficient = divmod(number, len(rest) // 3)
+        sh[:, 1 + coefficient, channel] = table[name]
+    return sh
+
+
+def _compressed(tables: dict[str, Any], path: Path) -> Splats:
+    """Chunks of 256 Gaussians with bounds; 11-10-11 bit positions and log-scales, 2-10-10-10 bit rotations."""
+    vertex, chunk = tables["vertex"], tables.get("chunk")
+    count = len(vertex)
+    chunks = -(-count // CHUNK)
+    bounds = [f"{end}_{name}" for end in ("min", "max") for name in ("x", "y", "z", "scale_x", "scale_y", "scale_z")]
+    if chunk is None or len(chunk) < chunks or not set(bounds) <= set(chunk.dtype.names or ()):
+        raise AssetError(
+            f"splat file {path} is compressed, but its element `chunk` is missing or has fewer than {chunks} rows "
+            f"for {count} Gaussians. Export it again."
+        )
+    of = np.arange(count) // CHUNK
+
+    def spread(unit: F32, name: str, axes: tuple[str, ...]) -> F32:
+        low = _columns(chunk, tuple(f"min_{name}{axis}" for axis in axes))[of]
+        high = _columns(chunk, tuple(f"max_{name}{axis}" for axis in axes))[of]
+        return np.asarray(low + unit * (high - low), np.float32)
+
+    color = np.stack([_bits(vertex["packed_color"], shift, 8) for shift in (24, 16, 8, 0)], axis=1)
+    rgb = color[:, :3]
+    if "min_r" in (chunk.dtype.names or ()):
+        rgb = spread(rgb, "", ("r", "g", "b"))
+    sh = _harmonics(((rgb - 0.5) / SH_C0).astype(np.float32), *_compressed_rest(tables, count, path), path)
+    return Splats(
+        means=spread(_packed3(vertex["packed_position"]), "", ("x", "y", "z")),
+        scales=exp_scales(spread(_packed3(vertex["packed_scale"]), "scale_", ("x", "y", "z"))),
+        quats=_packed_rotation(vertex["packed_rotation"]),
+        opacities=np.ascontiguousarray(color[:, 3]),
+        sh=sh,
+    )
+
+
+def _compressed_rest(tables: dict[str, Any], count: int, path: Path) -> tuple[dict[str, F32], list[str]]:
+    """The bytes of the optional element `sh` as coefficients in -4…4."""
+    table = tables.get("sh")
+    if table is None:
+        return {}, []
+    if len(table) != count:
+        raise AssetError(f"splat file {path}: {len(table)} rows of `sh` for {count} Gaussians. Export it again.")
+    names = sorted((name for name in table.dtype.names or ()), key=lambda name: int(name.rsplit("_", 1)[1]))
+    made = {}
+    for name in names:
+        byte = table[name].astype(np.float32)
+        unit = np.where(byte == 0, 0.0, np.where(byte == 255, 1.0, (byte + 0.5) / 256.0))
+        made[name] = ((unit - 0.5) * 8.0).astype(np.float32)
+    return made, names
+
+
+def _bits(word: npt.NDArray[np.uint32], shift: int, bits: int) -> F32:
+    """`bits` bits of each word as a number in 0…1."""
+    top = (1 << bits) - 1
+    return np.asarray(((word >> np.uint32(shift)) & np.uint32(top)).astype(np.float32) / np.float32(top))
+
+
+def _packed3(word: npt.NDArray[np.uint32]) -> F32:
+    return np.stack([_bits(word, 21, 11), _bits(word, 11, 10), _bits(word, 0, 11)], axis=1)
+
+
+def _packed_rotation(word: npt.NDArray[np.uint32]) -> F32:
+    """Quaternions w, x, y, z: the top 2 bits name the largest component, which is left out."""
+    small = (np.stack([_bits(word, shift, 10) for shift in (20, 10, 0)], axis=1) - 0.5) * np.float32(np.sqrt(2))
+    return from_smallest_three(small, (word >> np.uint32(30)).astype(np.intp))
+
+
+def from_smallest_three(small: F32, largest: npt.NDArray[np.intp]) -> F32:
+    """(N, 4) unit quaternions of three components (N, 3) in order and the index 0…3 of the one left out."""
+    quats = np.empty((len(small), 4), np.float32)
+    rest = np.sqrt(np.maximum(0.0, 1.0 - np.square(small, dtype=np.float64).sum(axis=1)))
+    for index in range(4):
+        of = largest == index
+        quats[np.ix_(of, [i for i in range(4) if i != index])] = small[of]
+        quats[of, index] = rest[of]
+    return quats
