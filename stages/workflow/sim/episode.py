@@ -14,7 +14,7 @@ from nimbusd.stages.types import F64
 from nimbusd.stages.workflow.sim.demonstration import ArmTrace, AttemptFailed, Demonstration
 from nimbusd.stages.workflow.sim.layout import Layout, SkillCall
 from nimbusd.stages.workflow.sim.relations import holds, settled
-from nimbusd.stages.workflow.sim.skills import make_skill
+from nimbusd.stages.workflow.sim.skills import RETRIED, make_skill
 from nimbusd.stages.workflow.sim.style import camera_poses
 from nimbusd.stages.workflow.sim.task import ManipTask
 from nimbusd.stages.workflow.sim.workcell import Workcell
@@ -23,6 +23,7 @@ from nimbusd.stages.workflow.sim.world import ArmIndex, World, build_world, impo
 SETTLE_STEPS = 20
 _MOVED_M = 0.015
 _POSTPONED = frozenset({"no_grasp", "ik_failed", "no_path", "collision_in_recheck", "forbidden_contact"})
+_ITEM_TRIES = 2
 _END_STEPS, _PATIENCE_STEPS = 6, 40
 
 
@@ -61,13 +62,16 @@ _Numbered = tuple[int, SkillCall]
 
 
 def _blocks(layout: Layout) -> list[list[list[_Numbered]]]:
-    """The calls with their numbers: blocks of items, each item a list of calls in order."""
+    """The calls with their numbers: blocks of items, each item a list of calls in order.
+
+    Calls that are not repeated form one item, up to the next that is.
+    """
     blocks: list[list[list[_Numbered]]] = []
     for block, calls in groupby(enumerate(layout.skills), key=lambda entry: entry[1].block):
         if block:
             blocks.append([list(group) for _, group in groupby(calls, key=lambda entry: entry[1].item)])
         else:
-            blocks += [[[entry]] for entry in calls]
+            blocks.append([list(calls)])
     return blocks
 
 
@@ -82,10 +86,7 @@ def _perform_block(cell: Workcell, items: list[list[_Numbered]], clock: _Clock) 
         for item in items:
             point = cell.checkpoint()
             try:
-                for number, call in item:
-                    cell.begin_call(call.skill, number, call.instruction)
-                    make_skill(call.skill, call.arguments).perform(cell)
-                    clock.lap(call.skill)
+                _perform_item(cell, item, clock)
             except PlanningFailed as error:
                 if len(items) == 1 or error.reason not in _POSTPONED:
                     raise
@@ -97,6 +98,25 @@ def _perform_block(cell: Workcell, items: list[list[_Numbered]], clock: _Clock) 
             assert problem is not None
             raise problem
         items, problem = waiting, None
+
+
+def _perform_item(cell: Workcell, item: list[_Numbered], clock: _Clock) -> None:
+    """Do the calls of an item; where a later one fails, once more from the first, with other grasps and places."""
+    point = cell.checkpoint()
+    for attempt in range(_ITEM_TRIES):
+        done = 0
+        try:
+            for number, call in item:
+                cell.begin_call(call.skill, number, call.instruction)
+                make_skill(call.skill, call.arguments).perform(cell)
+                clock.lap(call.skill)
+                done += 1
+            return
+        except PlanningFailed as error:
+            if not done or attempt == _ITEM_TRIES - 1 or error.reason not in RETRIED:
+                raise
+            cell.rollback(point)
+            cell.count("restarts")
 
 
 class _Clock:

@@ -113,16 +113,25 @@ class ConnectPlanner:
         pair = checker.touching(start)
         if pair is not None:
             raise PlanningFailed("no_path", f"the start already touches: {pair[0]} and {pair[1]}")
-        path = self._search(start, goal, checker, rng)
-        path = self._shorten(path, checker, rng)
-        # Many knots keep the spline close to the checked polyline.
-        return self._checked(limits.time(_refined(path, 0.15)), checker, limits)
+        problem: PlanningFailed | None = None
+        for check_rad in (self.check_rad, self.check_rad / 3):
+            path = self._shorten(self._search(start, goal, checker, rng, check_rad), checker, rng, check_rad)
+            # The more knots, the closer the timed curve keeps to the checked polyline, and the slower its corners are.
+            for spacing_rad in (0.15, 0.06, 0.025):
+                try:
+                    return self._checked(limits.time(_refined(path, spacing_rad)), checker, limits)
+                except PlanningFailed as error:
+                    problem = error
+        assert problem is not None
+        raise problem
 
     def _checked(self, positions: F64, checker: CollisionChecker, limits: MotionLimits) -> Trajectory:
         check_trajectory(positions, checker)
         return Trajectory(positions, limits.step_s, self.name)
 
-    def _search(self, start: F64, goal: F64, checker: CollisionChecker, rng: np.random.Generator) -> F64:
+    def _search(
+        self, start: F64, goal: F64, checker: CollisionChecker, rng: np.random.Generator, check_rad: float
+    ) -> F64:
         trees = [_Tree(start), _Tree(goal)]
         grown = 0
         for _ in range(self.iterations):
@@ -132,9 +141,9 @@ class ConnectPlanner:
                 along = start + rng.random() * (goal - start)
                 spread = rng.normal(0, 0.4, len(start))
                 sample = np.clip(along + spread, self.kinematics.lower, self.kinematics.upper)
-            new = self._extend(trees[grown], sample, checker)
+            new = self._extend(trees[grown], sample, checker, check_rad)
             if new is not None:
-                reached = self._connect(trees[1 - grown], trees[grown].points[new], checker)
+                reached = self._connect(trees[1 - grown], trees[grown].points[new], checker, check_rad)
                 if reached is not None:
                     ends = [trees[grown].way(new), trees[1 - grown].way(reached)]
                     forward, backward = ends if grown == 0 else ends[::-1]
@@ -142,31 +151,31 @@ class ConnectPlanner:
             grown = 1 - grown
         raise PlanningFailed("no_path", f"no way found in {self.iterations} tries")
 
-    def _extend(self, tree: _Tree, target: F64, checker: CollisionChecker) -> int | None:
+    def _extend(self, tree: _Tree, target: F64, checker: CollisionChecker, check_rad: float) -> int | None:
         nearest = tree.nearest(target)
         here = tree.points[nearest]
         step = target - here
         largest = float(np.abs(step).max())
         there = target if largest <= self.step_rad else here + step * (self.step_rad / largest)
-        if checker.first_touch(np.array([here, there]), self.check_rad) is not None:
+        if checker.first_touch(np.array([here, there]), check_rad) is not None:
             return None
         return tree.add(there, nearest)
 
-    def _connect(self, tree: _Tree, target: F64, checker: CollisionChecker) -> int | None:
+    def _connect(self, tree: _Tree, target: F64, checker: CollisionChecker, check_rad: float) -> int | None:
         while True:
-            new = self._extend(tree, target, checker)
+            new = self._extend(tree, target, checker, check_rad)
             if new is None:
                 return None
             if np.abs(tree.points[new] - target).max() < 1e-9:
                 return new
 
-    def _shorten(self, path: F64, checker: CollisionChecker, rng: np.random.Generator) -> F64:
+    def _shorten(self, path: F64, checker: CollisionChecker, rng: np.random.Generator, check_rad: float) -> F64:
         points = list(_refined(path, 0.2))
         for _ in range(self.shortcuts):
             if len(points) < 3:
                 break
             i, j = sorted(rng.choice(len(points), 2, replace=False).tolist())
-            if j - i < 2 or checker.first_touch(np.array([points[i], points[j]]), self.check_rad) is not None:
+            if j - i < 2 or checker.first_touch(np.array([points[i], points[j]]), check_rad) is not None:
                 continue
             points = points[: i + 1] + points[j:]
         return np.array(points)
