@@ -283,7 +283,16 @@ def sort_and_bin(records: F32, kept: I64, first_pair: I64, size: I64, starts: I6
 
 @numba.njit(inline="never", fastmath=True, nogil=True)
 def _add(
-    through: F32, red: F32, green: F32, blue: F32, depth: F32, columns: F32, rows: F32, record: F32, u: float, v: float
+    through: F32,
+    red: F32,
+    green: F32,
+    blue: F32,
+    depth: F32,
+    columns: F32,
+    rows: F32,
+    record: F32,
+    u: np.float32,
+    v: np.float32,
 ) -> None:
     """Add one Gaussian to pixels (P,) of a tile. columns, rows: their places in it. u, v: the Gaussian's.
 
