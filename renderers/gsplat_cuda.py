@@ -101,5 +101,5 @@ def _import(name: str) -> Any:
     except ImportError as error:
         raise BackendUnavailable(
             f"Drawing splats on a GPU needs the Python package {name} ({error}): pip install 'nimbusd[gs-cuda]', with "
-            "the CUDA toolkit (nvcc) and ninja for its first start."
+            "the CUDA toolkit (nvcc) and ninja for its first start; or set render.args.backend to cpu."
         ) from error

@@ -14,6 +14,7 @@ from nimbusd.stages.errors import AssetError
 from nimbusd.stages.load.splats_loader import GSMeshArgs, GSMeshConfig, GSMeshLoader
 from nimbusd.stages.load.splats_mesh import sample_splats
 from nimbusd.stages.load.splats_proxy import occupied_voxels, voxel_mesh
+from nimbusd.stages.load.splats_tool import main
 from nimbusd.stages.plan.nav import CameraArgs, NavArgs, NavPlanner
 from nimbusd.stages.types import F64, Camera, Material, Scene, SceneObject, Splats
 from tests.analytic_scenes import plane
@@ -201,3 +202,24 @@ def test_splats_too_thin_for_any_voxel_are_told() -> None:
 def test_a_wrong_scene_entry_is_told_with_the_way_out(wrong: dict[str, object], sentence: str) -> None:
     with pytest.raises(ValidationError, match=sentence):
         GSMeshConfig.model_validate({"name": "room", **wrong})
+
+
+def test_the_tools_make_a_mesh_of_splats_and_splats_of_a_mesh_that_fit_each_other(tmp_path: Path) -> None:
+    from click.testing import CliRunner
+
+    scene = cluttered_room(np.random.default_rng(3))
+    _, mesh = write_room(tmp_path, sample_splats(scene.objects, 1000), scene)
+    cloud, proxy = tmp_path / "sampled.ply", tmp_path / "proxy.obj"
+    sampled = CliRunner().invoke(main, ["sample", str(mesh), str(cloud), "--count", "30000"])
+    assert sampled.exit_code == 0, sampled.output
+    assert b"comment derived: sampled from room.obj" in cloud.read_bytes()[:200]
+    made = CliRunner().invoke(main, ["proxy", str(cloud), str(proxy), "--up-axis", "z", "--voxel-m", "0.1"])
+    assert made.exit_code == 0, made.output
+    assert proxy.read_text().startswith("# derived: voxels of 0.1 m filled by sampled.ply")
+    loader = GSMeshLoader(GSMeshArgs())
+    exact = loader.load_asset(GSMeshConfig(name="room", splats=cloud, proxy=mesh, up_axis="z"))
+    assert np.percentile(apart(exact), 95) < 2
+    loader.load_asset(GSMeshConfig(name="room", splats=cloud, proxy=proxy, up_axis="z"))  # overlaps
+    refused = CliRunner().invoke(main, ["proxy", str(mesh), str(proxy)])
+    assert refused.exit_code == 1
+    assert "of an unknown kind" in refused.output

@@ -70,6 +70,19 @@ def read_splat_ply(path: Path) -> Splats:
     return _standard(vertex, names, path)
 
 
+def write_splat_ply(path: Path, splats: Splats, comments: tuple[str, ...] = ()) -> None:
+    """Write the Gaussians in their own frame, in the layout of trainers. comments: lines for the header."""
+    rest = splats.sh[:, 1:].transpose(0, 2, 1).reshape(len(splats), 3 * (splats.sh.shape[1] - 1))
+    opacity = np.clip(splats.opacities.astype(np.float64), 1e-7, 1 - 1e-7)
+    logits = np.log(opacity / (1 - opacity))[:, None]
+    parts = [splats.means, splats.sh[:, 0], rest, logits, np.log(splats.scales), splats.quats]
+    names = ["x", "y", "z", "f_dc_0", "f_dc_1", "f_dc_2", *(f"f_rest_{k}" for k in range(rest.shape[1])), "opacity"]
+    names += ["scale_0", "scale_1", "scale_2", *_ROTATION]
+    header = ["ply", "format binary_little_endian 1.0", *(f"comment {line}" for line in comments)]
+    header += [f"element vertex {len(splats)}", *(f"property float {name}" for name in names), "end_header", ""]
+    path.write_bytes("\n".join(header).encode() + np.concatenate(parts, axis=1).astype("<f4").tobytes())
+
+
 def _header(content: bytes, path: Path) -> tuple[list[_Element], int]:
     """The elements that the header declares, and where the data starts."""
     end = content.find(b"end_header", 0, _HEADER_LIMIT)
