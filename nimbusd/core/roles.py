@@ -13,7 +13,7 @@ BACKLOG_S = 30.0
 LEAST_BACKLOG = 2
 """… but at least so many plans per renderer, and at most so many in all:"""
 MOST_BACKLOG = 64
-WORTH_CHANGES = 10
+WORTH_CHANGES = 6
 """A slot that plans renders for a while if that is so many times as long as a change takes: it must change back."""
 
 
