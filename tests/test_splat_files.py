@@ -77,6 +77,7 @@ def test_quaternions_of_any_length_are_normalized(tmp_path: Path) -> None:
         ({"x": np.nan}, r"1 of 9 Gaussians have positions that are not finite numbers, first number 2"),
         ({"scale_1": np.inf}, r"scales that are not finite"),
         ({"scale_1": -200.0}, r"scales of Gaussian number 2 are not above 0"),
+        ({"scale_1": 20.0}, r"scales of Gaussian number 2 reach 4\.85e\+08 units"),
         ({"f_dc_0": np.nan}, r"colours that are not finite"),
         ({"opacity": np.nan}, r"opacities that are not finite"),
         ({"y": 1e9}, r"positions reach 1e\+09 units"),

@@ -96,6 +96,11 @@ def check_splats(cloud: Splats, origin: str) -> Splats:
             f"{origin}: positions reach {float(np.abs(cloud.means).max()):.3g} units, too far for float32. "
             "Remove the outliers in a splat editor, or move the cloud to the origin."
         )
+    if float(cloud.scales.max()) > _LARGEST_UNIT:
+        raise AssetError(
+            f"{origin}: the scales of Gaussian number {int(cloud.scales.max(axis=1).argmax())} reach "
+            f"{float(cloud.scales.max()):.3g} units. Remove it in a splat editor, or export the file again."
+        )
     length = np.linalg.norm(cloud.quats, axis=1, keepdims=True)
     if (length < 1e-6).any():
         raise AssetError(
