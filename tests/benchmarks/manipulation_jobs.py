@@ -24,10 +24,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from nimbusd import events
+from nimbusd.chaos.inspection import state_columns
 from nimbusd.embedded import JobRun
 from nimbusd.job import read_job
 from nimbusd.worker.slots import Slot, cpu_slots
-from tests.benchmarks.kills import state_columns
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 JOBS = {"genmanip": "genmanip_pick_place.yaml", "simbox": "simbox_sort_trash.yaml"}
