@@ -78,7 +78,7 @@ def inspect_job(
     pieces = pieces_of(job.output)
     on_disk = Counter(name.rpartition(".")[0] for name in pieces if not name.endswith(_DRAFT))
     faults = [*torn, *wrong]
-    same = expected is None or _equal(published_columns(job.output), expected)
+    same = expected is None or equal_columns(published_columns(job.output), expected)
     return Inspection(
         wanted=job.total_episodes,
         committed=len(episodes),
@@ -143,7 +143,7 @@ def _wrong_with_dataset(job: Job, ledger: Ledger) -> list[str]:
     return verify_dataset(job.output, committed_pieces(job, job.output, ledger))
 
 
-def _equal(one: Columns, other: Columns) -> bool:
+def equal_columns(one: Columns, other: Columns) -> bool:
     if isinstance(one, pa.Table):
         return isinstance(other, pa.Table) and one.equals(other)
     return bool(one == other)
