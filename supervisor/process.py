@@ -19,7 +19,9 @@ class WorkerProcess:
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
-        self._pidfd: int | None = os.pidfd_open(process.pid)
+        self._pidfd: int | None = None
+        with contextlib.suppress(ProcessLookupError):  # it has ended, and has been waited for, already
+            self._pidfd = os.pidfd_open(process.pid)
         self._lines: deque[str] = deque(maxlen=STDERR_LINES)
 
     @classmethod

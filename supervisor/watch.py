@@ -184,7 +184,8 @@ class Watch:
             pass_fds=(self.page.fd, self._theirs.fileno()),
             start_new_session=True,
         )
-        self._running = _Running(process.pid, os.pidfd_open(process.pid))
+        with contextlib.suppress(ProcessLookupError):  # it has ended already, and is started anew
+            self._running = _Running(process.pid, os.pidfd_open(process.pid))
         self._beats_seen = self.page.line(WATCHDOG).working().counter
         self._silent_turns, self._starting = 0, True
         return process

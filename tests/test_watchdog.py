@@ -417,6 +417,14 @@ async def test_a_worker_that_ends_by_itself_was_not_killed(tmp_path: Path, ends:
         assert await end(node.watch, seat, process) == (status, None)
 
 
+async def test_a_worker_that_is_gone_before_anybody_looks_has_ended_like_any_other() -> None:
+    quick = await asyncio.create_subprocess_exec("sh", "-c", "exit 3", stdout=asyncio.subprocess.PIPE)
+    await quick.wait()  # and nobody can open it any more
+    process = WorkerProcess(quick)
+    process.kill()
+    assert await process.wait() == 3
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
 async def test_a_watchdog_that_is_killed_or_stopped_is_replaced_and_workers_live(
     tmp_path: Path, number: signal.Signals
