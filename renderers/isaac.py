@@ -183,13 +183,13 @@ class IsaacView:
             for number, camera in enumerate(seq.cameras):
                 path, pose = self._authored.add_camera(copy, number, camera, distances.far_m)
                 self._eyes[copy, camera.name] = _Eye(self._rep, path, pose, camera, annotators)
-        self._built = key
         for copy in range(copies):
             for camera in seq.cameras:
                 aim(self._eyes[copy, camera.name].pose, seq.T_world_camera[camera.name][0], (0.0, 0.0, 0.0))
         for _ in range(_WARM_UP):
             self._step()
             if all(eye.ready() for eye in self._eyes.values()):
+                self._built = key
                 return
         raise RenderError(f"Isaac Sim returned empty pictures in {_WARM_UP} passes; see its log for the reason")
 

@@ -46,7 +46,7 @@ class StandIn:
         self.settings: dict[str, object] = {}
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        modules = {
+        modules: dict[str, dict[str, Any]] = {
             "isaacsim": {"SimulationApp": self._start},
             "carb": {},
             "carb.settings": {"get_settings": lambda: SimpleNamespace(set=self.settings.__setitem__)},
@@ -108,7 +108,8 @@ class StandIn:
     def _triangles(self) -> tuple[list[str], Any, F64]:
         from pxr import UsdGeom
 
-        paths, owners, triangles = [], [], []
+        paths: list[str] = []
+        owners, triangles = [], []
         for prim in self.stage.Traverse():
             if not prim.IsA(UsdGeom.Mesh) or UsdGeom.Imageable(prim).ComputeVisibility() == "invisible":
                 continue
