@@ -318,7 +318,9 @@ def test_depth_and_ids_see_through_glass_and_rgb_does_not(stand_in: StandIn) -> 
     for name, frames in seen.frames.items():
         assert frames.instance is not None
         assert 9 not in frames.instance
-        assert np.array_equal(frames.instance, plain.frames[name].instance)
+        unobstructed = plain.frames[name].instance
+        assert unobstructed is not None
+        assert np.array_equal(frames.instance, unobstructed)
         assert not np.array_equal(frames.rgb, plain.frames[name].rgb)
 
 
