@@ -66,15 +66,16 @@ def render_stacked(
     T_world_camera: Mapping[str, F64],
     copies: int,
     beat: Callable[[], None] = lambda: None,
+    stride_m: float = STRIDE_M,
 ) -> Iterator[tuple[int, str, Tile]]:
     """Render (T, nq) states from every camera, `copies` states per pass: ceil(T / copies) passes in all.
 
-    T_world_camera: camera name → (T, 4, 4). Yields (row, camera name, tile) in the order of rows.
-    Raises ValueError for fewer than one copy.
+    T_world_camera: camera name → (T, 4, 4). stride_m: how far apart the copies stand.
+    Yields (row, camera name, tile) in the order of rows. Raises ValueError for fewer than one copy.
     """
     if copies < 1:
         raise ValueError(f"stacked rendering needs at least one copy, not {copies}")
-    offsets = grid_offsets(min(copies, len(qpos)))
+    offsets = grid_offsets(min(copies, len(qpos)), stride_m)
     for first in range(0, len(qpos), copies):
         rows = range(first, min(first + copies, len(qpos)))
         shots = [
