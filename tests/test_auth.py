@@ -138,6 +138,7 @@ def test_an_allow_list_is_read_with_its_comments() -> None:
         (f"admin gpu-2 {THIRD_KEY}", "is that of node known already"),
         (f"node known {KEY}", "has another key already"),
     ],
+    ids=str.split("no-kind local guest slash short-key node-twice admin-twice other-key"),
 )
 def test_a_bad_line_is_named(line: str, said: str) -> None:
     with pytest.raises(AllowListError, match=f"authorized:2: .*{said}"):
