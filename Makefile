@@ -14,7 +14,7 @@ demo: setup ## make a navigation dataset from scratch, and a contact sheet of it
 	@echo "Contact sheet: $(DEMO_OUT)/contact_sheet.png"
 
 test: setup-dev lint ## all checks and tests
-	@.venv/bin/pytest -q -n auto --dist loadfile
+	@.venv/bin/pytest -q
 
 lint: setup-dev ## formatting, lint, types and layers
 	@.venv/bin/ruff check --quiet
