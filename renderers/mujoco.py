@@ -25,8 +25,10 @@ __all__ = ["STATES", "MujocoRenderer", "MujocoRendererArgs", "Style"]
 class MujocoRendererArgs(ComponentArgs):
     """Arguments of MujocoRenderer.
 
-    depth, segmentation: read them back besides RGB. shadows: cast them. stack: time steps per pass, each in a copy of
-    the scene of its own (see `stacked`); 1 is fastest here, since MuJoCo draws every copy for every camera.
+    depth, segmentation: read them back besides RGB. shadows: cast them. tolerance_m: how far a robot's simplified
+    surface may be from its finely tessellated one; 0 draws the latter, which takes most of a frame's time on a CPU.
+    stack: time steps per pass, each in a copy of the scene of its own (see `stacked`); 1 is fastest here, since MuJoCo
+    draws every copy for every camera.
     style: other materials and lights for the same states. A shifted view is none of a renderer's, since a sequence says
     where its cameras are: style the layout before planning, or the sequence (see `stages.workflow.sim.style`).
     """
@@ -34,6 +36,7 @@ class MujocoRendererArgs(ComponentArgs):
     depth: bool = True
     segmentation: bool = True
     shadows: bool = True
+    tolerance_m: float = Field(default=0.001, ge=0, le=0.01)
     stack: int = Field(default=1, ge=1, le=64)
     style: Style = Style()
 
@@ -76,7 +79,7 @@ class MujocoRenderer(BaseRenderer[MujocoRendererArgs]):
             return
         if self._view is not None:
             self._view.close()
-        settings = ViewSettings(self.args.depth, self.args.segmentation, self.args.shadows)
+        settings = ViewSettings(self.args.depth, self.args.segmentation, self.args.shadows, self.args.tolerance_m)
         self._view = MujocoView(layout, self._device, settings)
         self._layout = layout
         self.beat()

@@ -8,11 +8,13 @@ case.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from nimbusd.renderers.mujoco_detail import simplify_visible
 from nimbusd.renderers.mujoco_gl import open_context
 from nimbusd.renderers.stacked import Shot, Tile
 from nimbusd.stages.errors import RenderError
@@ -27,11 +29,12 @@ SAMPLES = 4
 
 @dataclass(frozen=True)
 class ViewSettings:
-    """What to read back besides RGB. shadows: cast them."""
+    """What to read back besides RGB. shadows: cast them. tolerance_m: see `simplify_visible`."""
 
     depth: bool = True
     segmentation: bool = True
     shadows: bool = True
+    tolerance_m: float = 0.001
 
 
 class MujocoView:
@@ -41,7 +44,7 @@ class MujocoView:
         self._mujoco = import_mujoco()
         self._gl = open_context(device)
         self._settings = settings or ViewSettings()
-        self.world: World = build_world(layout)
+        self.world: World = _coarser(build_world(layout), self._settings.tolerance_m)
         self._data = self._mujoco.MjData(self.world.model)
         self._option = self._mujoco.MjvOption()
         self._option.geomgroup[:] = 0
@@ -77,8 +80,8 @@ class MujocoView:
         self._prepare(len(places), width, sum(heights))
         states = {shot.copy: shot.qpos for shot in shots}
         self._scene.ngeom = 0
-        for copy, offset in places:
-            self.set_state(states[copy])
+        for number, offset in places:
+            self.set_state(states[number])
             self._add_copy(np.asarray(offset))
         color = self._draw(shots, segment=False)[0]
         ids: U8 | None = None
@@ -186,6 +189,13 @@ class MujocoView:
             depth_m=metres if self._settings.depth else None,
             instance=instance if self._settings.segmentation else None,
         )
+
+
+def _coarser(world: World, tolerance_m: float) -> World:
+    """The world with a model of its own, whose robots have fewer triangles."""
+    model = copy(world.model)
+    simplify_visible(model, VISIBLE_GROUP, tolerance_m)
+    return replace(world, model=model)
 
 
 def _metres(depth: F32) -> F32:
