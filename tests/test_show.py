@@ -79,6 +79,18 @@ def test_a_dataset_of_any_format_is_summed_up_and_drawn(tmp_path: Path, format_n
         assert len(image.convert("RGB").getcolors(1 << 24) or []) > 500
 
 
+def test_a_camera_that_stays_gives_more_moments_and_the_other_cameras_instead_of_a_map() -> None:
+    moving = view(FRAMES)
+    still = replace(moving, T_world_camera=np.repeat(moving.T_world_camera[:1], FRAMES, axis=0))
+    beside = replace(still, beside={"wrist": moving.rgb[:, :32]})
+    assert still.is_still
+    assert not moving.is_still
+    alone, both, mapped = (draw_sheet("toy", "", [seen]) for seen in (still, beside, moving))
+    assert both.height > alone.height + 30
+    assert alone.width > mapped.width
+    assert draw_sheet("toy", "", [replace(moving, beside=beside.beside)]).tobytes() == mapped.tobytes()
+
+
 def test_the_dataset_folder_and_the_output_folder_show_the_same(tmp_path: Path) -> None:
     output = publish(tmp_path / "toy", "lerobot-v3.0", episodes=1)
     sheets = [tmp_path / "a.png", tmp_path / "b.png"]

@@ -1,4 +1,7 @@
-"""The contact sheet: a card per episode with frames, depth, segmentation and the map."""
+"""The contact sheet: a card per episode with frames, depth and segmentation.
+
+Where the camera moves, beside them the map with its path; where it stays, more moments and what the other cameras saw.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +16,10 @@ from nimbusd.show.fonts import font
 from nimbusd.show.map_image import draw_map
 from nimbusd.show.palette import CARD, FAINT, INK, LINE, PAPER, category_color, paint_depth, paint_instances
 from nimbusd.show.view import EpisodeView
+from nimbusd.stages.types import U8
 
-MOMENTS = 4
-"""Frames of an episode on the sheet."""
+MOMENTS, MOMENTS_STILL = 4, 8
+"""Frames of an episode on the sheet: of a camera that moves, and of one that stays."""
 
 _THUMB_WIDTH = 300
 _FARTHEST_M = 6.5  # stored depth clips a little beyond
@@ -35,6 +39,10 @@ class _Row:
     pictures: list[Image.Image]
     legend: str  # "", "depth" or "categories"
 
+    @property
+    def height(self) -> int:
+        return self.pictures[0].height
+
 
 def draw_sheet(heading: str, facts: str, views: list[EpisodeView]) -> Image.Image:
     """The sheet of some episodes. heading: the dataset's name; facts: a line about it below."""
@@ -53,14 +61,13 @@ def draw_sheet(heading: str, facts: str, views: list[EpisodeView]) -> Image.Imag
 
 
 def _card(view: EpisodeView) -> Image.Image:
-    moments = view.moments(MOMENTS)
+    moments = view.moments(MOMENTS_STILL if view.is_still else MOMENTS)
     far_m = _far(view, moments)
     rows = _rows(view, moments, far_m)
-    thumb_height = rows[0].pictures[0].height
-    grid_width = MOMENTS * (_THUMB_WIDTH + _GAP) - _GAP
-    grid_height = len(rows) * (thumb_height + _STRIP)
-    map_size = (max(grid_height - _STRIP, 420), max(grid_height - _STRIP, 300))
-    width = _PADDING + grid_width + _PADDING + map_size[0] + _PADDING
+    grid_width = (MOMENTS_STILL if view.is_still else MOMENTS) * (_THUMB_WIDTH + _GAP) - _GAP
+    grid_height = sum(row.height + _STRIP for row in rows)
+    map_size = (0, 0) if view.is_still else (max(grid_height - _STRIP, 420), max(grid_height - _STRIP, 300))
+    width = _PADDING + grid_width + _PADDING + (0 if view.is_still else map_size[0] + _PADDING)
     height = _TITLE_HEIGHT + max(grid_height, map_size[1] + _STRIP) + _PADDING // 2
 
     card = Image.new("RGB", (width, height), CARD)
@@ -73,8 +80,8 @@ def _card(view: EpisodeView) -> Image.Image:
     for row in rows:
         for number, picture in enumerate(row.pictures):
             card.paste(picture, (_PADDING + number * (_THUMB_WIDTH + _GAP), top))
-        strip = (_PADDING, top + thumb_height + 6)
-        draw.text(strip, row.name, font=font(14), fill=INK)
+        strip = (_PADDING, top + row.height + 6)
+        draw.text(strip, _fitting(row.name, 14, _THUMB_WIDTH), font=font(14), fill=INK)
         if row.legend == "depth":
             _depth_legend(card, (strip[0] + 90, strip[1]), far_m)
         elif row.legend == "categories":
@@ -83,24 +90,26 @@ def _card(view: EpisodeView) -> Image.Image:
             for number, moment in enumerate(moments[1:], start=1):
                 place = (_PADDING + number * (_THUMB_WIDTH + _GAP), strip[1])
                 draw.text(place, f"{moment / view.fps:.1f} s", font=font(14), fill=FAINT)
-        top += thumb_height + _STRIP
+        top += row.height + _STRIP
 
-    left = _PADDING + grid_width + _PADDING
-    card.paste(draw_map(view, floor_map(view), map_size, moments), (left, _TITLE_HEIGHT + 6))
-    draw.rectangle([left, _TITLE_HEIGHT + 6, left + map_size[0] - 1, _TITLE_HEIGHT + 5 + map_size[1]], outline=LINE)
-    text = "Map from depth and poses: path from S to G, camera views in blue"
-    draw.text((left, _TITLE_HEIGHT + 12 + map_size[1]), _fitting(text, 14, map_size[0]), font=font(14), fill=FAINT)
+    if not view.is_still:
+        left = _PADDING + grid_width + _PADDING
+        card.paste(draw_map(view, floor_map(view), map_size, moments), (left, _TITLE_HEIGHT + 6))
+        draw.rectangle([left, _TITLE_HEIGHT + 6, left + map_size[0] - 1, _TITLE_HEIGHT + 5 + map_size[1]], outline=LINE)
+        text = "Map from depth and poses: path from S to G, camera views in blue"
+        draw.text((left, _TITLE_HEIGHT + 12 + map_size[1]), _fitting(text, 14, map_size[0]), font=font(14), fill=FAINT)
     return card
 
 
 def _rows(view: EpisodeView, moments: list[int], far_m: float) -> list[_Row]:
-    height = round(_THUMB_WIDTH * view.rgb.shape[1] / view.rgb.shape[2])
-
-    def thumb(pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], how: Image.Resampling) -> Image.Image:
+    def thumb(pixels: U8, how: Image.Resampling) -> Image.Image:
+        height = round(_THUMB_WIDTH * pixels.shape[0] / pixels.shape[1])
         return Image.fromarray(pixels).resize((_THUMB_WIDTH, height), how)
 
     smooth, exact = Image.Resampling.LANCZOS, Image.Resampling.BOX
     rows = [_Row("RGB", [thumb(view.rgb[t], smooth) for t in moments], "")]
+    if view.is_still:
+        rows += [_Row(f"RGB {name}", [thumb(rgb[t], smooth) for t in moments], "") for name, rgb in view.beside.items()]
     if view.depth_m is not None:
         rows.append(_Row("Depth", [thumb(paint_depth(view.depth_m[t], far_m), exact) for t in moments], "depth"))
     if view.instance is not None:

@@ -75,7 +75,7 @@ def episode_view(dataset: Dataset, index: int, camera: str) -> EpisodeView:
         f"episode {index}",
         str(stored.meta["scene"]["id"]),
         f"{stored.length} frames, {stored.length / dataset.fps:.1f} s",
-        f"{length_m:.1f} m",
+        *([f"{length_m:.1f} m"] if length_m else []),
         f"camera {camera} {stored.rgb[camera].shape[2]}x{stored.rgb[camera].shape[1]}",
     )
     return EpisodeView(
@@ -89,6 +89,7 @@ def episode_view(dataset: Dataset, index: int, camera: str) -> EpisodeView:
         T_world_camera=stored.T_world_camera[camera],
         categories={label.instance_id: label.category for label in stored.labels},
         rooms=_rooms_below(float(path[:, 2].mean()), stored),
+        beside={name: rgb for name, rgb in stored.rgb.items() if name != camera},
     )
 
 

@@ -9,6 +9,9 @@ import numpy as np
 
 from nimbusd.stages.types import F32, F64, U8, U16
 
+STILL_M = 0.05
+"""A camera that moves less stays where it is."""
+
 
 @dataclass(frozen=True)
 class Room:
@@ -23,7 +26,8 @@ class EpisodeView:
     """One camera's view of a stored episode of T frames.
 
     rgb: (T, H, W, 3). depth_m: (T, H, W), 0 = no reading. instance: (T, H, W) ids. intrinsics: fx, fy, cx, cy.
-    T_world_camera: (T, 4, 4), OpenGL axes. categories: instance id → category.
+    T_world_camera: (T, 4, 4), OpenGL axes. categories: instance id → category. beside: what the episode's other cameras
+    saw, name → (T, H, W, 3).
     """
 
     title: str
@@ -36,6 +40,12 @@ class EpisodeView:
     T_world_camera: F64
     categories: Mapping[int, str] = field(default_factory=dict)
     rooms: tuple[Room, ...] = ()
+    beside: Mapping[str, U8] = field(default_factory=dict)
+
+    @property
+    def is_still(self) -> bool:
+        """Whether the camera stays where it is: an arm moves in front of it, and there is no path to draw."""
+        return float(np.ptp(self.T_world_camera[:, :3, 3], axis=0).max()) < STILL_M
 
     def __len__(self) -> int:
         return len(self.rgb)
