@@ -98,8 +98,10 @@ def test_a_robot_looks_the_same_with_a_third_of_its_triangles_and_the_simulated_
     for fine, coarse in zip(*pictures, strict=True):
         error = np.mean((fine.rgb.astype(np.float64) - coarse.rgb) ** 2)
         assert 10 * np.log10(255**2 / max(error, 1e-9)) > 35
-        assert fine.instance is not None and coarse.instance is not None
+        assert fine.instance is not None
+        assert coarse.instance is not None
         same = fine.instance == coarse.instance
         assert same.mean() > 0.998
-        assert fine.depth_m is not None and coarse.depth_m is not None
+        assert fine.depth_m is not None
+        assert coarse.depth_m is not None
         assert np.quantile(np.abs(fine.depth_m - coarse.depth_m)[same], 0.99) < 0.001

@@ -1,13 +1,12 @@
 """`MotionPlanner`: what finds a way for an arm from its joint positions to a pose or to other joint positions.
 
-The default, `ConnectPlanner`, is a bidirectional rapidly-exploring tree (Kuffner & LaValle 2000) over MuJoCo's
-collision shapes with the episode's own generator and an iteration limit instead of a time limit: the same seed gives
-the same path on a slow machine and on a fast one. Whoever plans, `check_trajectory` goes over the timed result densely.
+The default, `ConnectPlanner`, searches with OMPL over MuJoCo's collision shapes and times with TOPP-RA (see `search`
+and `timing`). Whoever plans, `check_trajectory` goes over the timed result densely.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Protocol
 
@@ -17,6 +16,7 @@ from nimbusd.stages.errors import PlanningFailed
 from nimbusd.stages.types import F64
 from nimbusd.stages.workflow.sim.collision import CollisionChecker
 from nimbusd.stages.workflow.sim.kinematics import ArmKinematics
+from nimbusd.stages.workflow.sim.search import Search, find_path
 from nimbusd.stages.workflow.sim.timing import timed
 
 RECHECK_RAD = 0.004
@@ -75,13 +75,11 @@ def check_trajectory(positions: F64, checker: CollisionChecker) -> None:
 
 @dataclass
 class ConnectPlanner:
-    """The default planner. step_rad: edge length of the trees. check_rad: sampling along edges while searching."""
+    """The default planner. check_rad: sampling along edges while searching."""
 
     kinematics: ArmKinematics
-    iterations: int = 1500
-    step_rad: float = 0.35
+    search: Search = field(default_factory=Search)
     check_rad: float = 0.03
-    shortcuts: int = 60
     name: str = "connect"
 
     def plan_pose(
@@ -115,7 +113,10 @@ class ConnectPlanner:
             raise PlanningFailed("no_path", f"the start already touches: {pair[0]} and {pair[1]}")
         problem: PlanningFailed | None = None
         for check_rad in (self.check_rad, self.check_rad / 3):
-            path = self._shorten(self._search(start, goal, checker, rng, check_rad), checker, rng, check_rad)
+            bounds = self.kinematics.lower, self.kinematics.upper
+            path = find_path(start, goal, bounds, checker.free, check_rad, rng, self.search)
+            if path is None:
+                raise PlanningFailed("no_path", f"no way found in {self.search.iterations} iterations")
             # The more knots, the closer the timed curve keeps to the checked polyline, and the slower its corners are.
             for spacing_rad in (0.15, 0.06, 0.025):
                 try:
@@ -128,81 +129,6 @@ class ConnectPlanner:
     def _checked(self, positions: F64, checker: CollisionChecker, limits: MotionLimits) -> Trajectory:
         check_trajectory(positions, checker)
         return Trajectory(positions, limits.step_s, self.name)
-
-    def _search(
-        self, start: F64, goal: F64, checker: CollisionChecker, rng: np.random.Generator, check_rad: float
-    ) -> F64:
-        trees = [_Tree(start), _Tree(goal)]
-        grown = 0
-        for _ in range(self.iterations):
-            sample = rng.uniform(self.kinematics.lower, self.kinematics.upper)
-            # Half of the samples near the straight line: most scenes need a small detour only.
-            if rng.random() < 0.5:
-                along = start + rng.random() * (goal - start)
-                spread = rng.normal(0, 0.4, len(start))
-                sample = np.clip(along + spread, self.kinematics.lower, self.kinematics.upper)
-            new = self._extend(trees[grown], sample, checker, check_rad)
-            if new is not None:
-                reached = self._connect(trees[1 - grown], trees[grown].points[new], checker, check_rad)
-                if reached is not None:
-                    ends = [trees[grown].way(new), trees[1 - grown].way(reached)]
-                    forward, backward = ends if grown == 0 else ends[::-1]
-                    return np.array([*forward, *backward[::-1][1:]])
-            grown = 1 - grown
-        raise PlanningFailed("no_path", f"no way found in {self.iterations} tries")
-
-    def _extend(self, tree: _Tree, target: F64, checker: CollisionChecker, check_rad: float) -> int | None:
-        nearest = tree.nearest(target)
-        here = tree.points[nearest]
-        step = target - here
-        largest = float(np.abs(step).max())
-        there = target if largest <= self.step_rad else here + step * (self.step_rad / largest)
-        if checker.first_touch(np.array([here, there]), check_rad) is not None:
-            return None
-        return tree.add(there, nearest)
-
-    def _connect(self, tree: _Tree, target: F64, checker: CollisionChecker, check_rad: float) -> int | None:
-        while True:
-            new = self._extend(tree, target, checker, check_rad)
-            if new is None:
-                return None
-            if np.abs(tree.points[new] - target).max() < 1e-9:
-                return new
-
-    def _shorten(self, path: F64, checker: CollisionChecker, rng: np.random.Generator, check_rad: float) -> F64:
-        points = list(_refined(path, 0.2))
-        for _ in range(self.shortcuts):
-            if len(points) < 3:
-                break
-            i, j = sorted(rng.choice(len(points), 2, replace=False).tolist())
-            if j - i < 2 or checker.first_touch(np.array([points[i], points[j]]), check_rad) is not None:
-                continue
-            points = points[: i + 1] + points[j:]
-        return np.array(points)
-
-
-class _Tree:
-    """Joint positions, each but the root with a parent."""
-
-    def __init__(self, root: F64) -> None:
-        self.points = [root]
-        self._parents = [-1]
-
-    def nearest(self, target: F64) -> int:
-        return int(np.argmin(np.abs(np.array(self.points) - target).sum(axis=1)))
-
-    def add(self, point: F64, parent: int) -> int:
-        self.points.append(point)
-        self._parents.append(parent)
-        return len(self.points) - 1
-
-    def way(self, index: int) -> list[F64]:
-        """From the root to a point."""
-        points = []
-        while index >= 0:
-            points.append(self.points[index])
-            index = self._parents[index]
-        return points[::-1]
 
 
 def _refined(path: F64, spacing_rad: float) -> F64:
