@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import random
 import re
 from pathlib import Path
 from typing import Any
@@ -332,6 +333,54 @@ def test_a_replay_that_shows_too_little_is_an_error(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(ToyArm, "seq_replay", lambda self, sequence: whole(self, sequence[:-1]))
     with pytest.raises(RenderError, match="showed 11 of 12 states"):
         rendered(scene, seq)
+
+
+@pytest.mark.parametrize(
+    ("method", "value", "words"),
+    [
+        ("randomization", None, "randomization() returned None, but must return True or False"),
+        ("generate_seq", None, "generate_seq() returned None, but must return a list of states"),
+        ("generate_seq", np.zeros((3, 2)), "generate_seq() returned a ndarray, but must return a list"),
+        ("seq_replay", None, "seq_replay() returned None, but must return a number of frames"),
+        ("save", None, "save() returned None, but must return a number of frames"),
+        ("save", True, "save() returned True, but must return a number of frames"),
+        ("recover_seq_from_mem", {}, "recover_seq_from_mem() returned a dict, but must return a list"),
+    ],
+)
+def test_a_method_that_returns_something_else_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, value: object, words: str
+) -> None:
+    def returning(*_: object) -> object:
+        return value
+
+    def run() -> None:
+        scene = randomized(loaded(tmp_path))
+        rendered(scene, planned(scene), keep_files=True)
+
+    returning.__name__ = method
+    monkeypatch.setattr(ToyArm, method, returning)
+    with pytest.raises(ComponentError, match=re.escape(words)):
+        run()
+
+
+def test_a_reset_that_draws_numbers_leads_to_the_same_state_every_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[tuple[float, float, float]] = []
+    whole = ToyArm.reset
+
+    def reset(self: ToyArm, need_preload: bool) -> None:
+        whole(self, need_preload)
+        drawn.append((self.rng.random(), random.random(), np.random.rand()))
+
+    monkeypatch.setattr(ToyArm, "reset", reset)
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        scene = loaded(tmp_path / folder)
+        for variant in range(2):
+            randomized(scene, variant)
+    assert len(drawn) >= 4
+    assert len(set(drawn)) == 1
 
 
 def test_env_components_refuse_scenes_and_sequences_of_others(tmp_path: Path) -> None:
