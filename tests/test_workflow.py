@@ -15,8 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from nimbusd.stages import AssetError, ComponentError, PlanningFailed, RenderError, Scene, Sequence
+from nimbusd.stages import AssetError, BackendUnavailable, ComponentError, PlanningFailed, RenderError, Scene, Sequence
 from nimbusd.stages.arguments import ArgumentsError
+from nimbusd.stages.modules import how_to_install
 from nimbusd.stages.registry import create
 from nimbusd.stages.runner import LoadIterator, PlanIterator, RandomizeIterator
 from nimbusd.stages.seeds import stream
@@ -432,6 +433,15 @@ def test_the_documentation_names_methods_that_are_there() -> None:
 def test_the_modules_that_a_workflow_imports_are_known_before_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ToyArm, "requires", ("no_such_module_anywhere",))
     assert loader().needs() == ("no_such_module_anywhere",)
+
+
+def test_a_module_that_is_missing_stops_the_process_with_what_to_type(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ToyArm, "requires", ("numpy", "surely_not_installed"))
+    with pytest.raises(BackendUnavailable, match="'surely_not_installed', which is not installed here: install the"):
+        loaded(tmp_path)
+    assert how_to_install("mujoco") == "pip install 'nimbusd[mujoco]'"
 
 
 def test_a_plan_comes_from_one_place_only(tmp_path: Path) -> None:
