@@ -58,7 +58,7 @@ class _Plan:
 class ManipWorkflow(Workflow):
     """Plans by simulating with contact, and shows what was simulated."""
 
-    version = "1.0.0"
+    version = "1.1.0"
     requires = ("mujoco",)
 
     def __init__(
