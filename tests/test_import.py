@@ -96,7 +96,7 @@ def test_an_imported_job_can_be_read_and_means_the_same(tmp_path: Path) -> None:
     made = imported(tmp_path)
     (tmp_path / "job.yaml").write_text(made.text())
     job = load_job(tmp_path / "job.yaml").job
-    assert (job.name, job.episodes_per_scene, job.exact, job.randomize_every) == ("toy_pipe", 3, True, 1)
+    assert (job.name, job.episodes_per_scene, job.exact, job.randomize_every) == ("toy_pipe", 6, True, 1)
     assert job.output == Path("output/toy_pipe").absolute()
     assert job.scenes == ("tasks_000", "tasks_001")
     assert job.scene_config("tasks_001").model_dump()["task"] == 1
@@ -131,7 +131,7 @@ def test_every_key_without_a_counterpart_is_told_with_its_line(tmp_path: Path) -
         "idle",
         "monitor_check_interval",
     ):
-        remark = next(remark for remark in made.remarks if f"'{key}" in remark.text)
+        remark = next(remark for remark in made.remarks if f"{key}" in remark.text)
         number = next(number for number, line in enumerate(lines, start=1) if line.strip().startswith(f"{key}:"))
         assert remark.where == f"{tmp_path / 'de_pipe.yaml'}:{number}", key
 
@@ -140,8 +140,110 @@ def test_no_key_is_dropped_in_silence(tmp_path: Path) -> None:
     task_file(tmp_path)
     extra = PIPE.replace("  renderer:\n", "  post:\n    type: blur\n  renderer:\n") + "gpu_pool: 4\n"
     made = imported(tmp_path, extra)
-    assert "render_stage has no such part" in remark_on(made, "'post'")
-    assert "a job has no such part" in remark_on(made, "'gpu_pool'")
+    assert "a job has nothing like it" in remark_on(made, "'render_stage.post'")
+    assert "a job has nothing like it" in remark_on(made, "'gpu_pool'")
+
+
+def paths_in(value: Any, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    """Every mapping in a configuration."""
+    inner = [inside for key, item in value.items() if isinstance(item, dict) for inside in paths_in(item, (*path, key))]
+    return [path, *inner]
+
+
+@pytest.mark.parametrize("value", [None, 7, [1, 2], {"deeper": 1}], ids=["nothing", "number", "list", "mapping"])
+def test_an_unknown_key_is_told_or_carried_over_wherever_it_stands(tmp_path: Path, value: object) -> None:
+    task_file(tmp_path)
+    for place in paths_in(yaml.safe_load(PIPE)):
+        config = yaml.safe_load(PIPE)
+        target = config
+        for key in place:
+            target = target[key]
+        target["unheard_of"] = value
+        made = imported(tmp_path, yaml.safe_dump(config, sort_keys=False))
+        told = any("unheard_of" in remark.text for remark in made.remarks)
+        assert told or "unheard_of" in yaml.safe_dump(made.job), place
+
+
+def test_references_are_filled_in_and_those_that_lead_nowhere_are_told(tmp_path: Path) -> None:
+    task_file(tmp_path)
+    text = PIPE.replace("output/${name}/", "output/${name}/${load_stage.layout_random_generator.args.random_num}")
+    text = text.replace("shift_m: 0.1", "shift_m: ${oc.env:SHIFT}").replace("colour: red", "colour: ${name}")
+    made = imported(tmp_path, text)
+    assert made.job["output"] == "output/toy_pipe/3"
+    line = next(number for number, line in enumerate(text.splitlines(), start=1) if "oc.env" in line)
+    remark = next(remark for remark in made.remarks if "has no value in this file" in remark.text)
+    assert (remark.where, "${oc.env:SHIFT}" in remark.text) == (f"{tmp_path / 'de_pipe.yaml'}:{line}", True)
+
+
+def test_references_that_go_round_in_circles_are_told(tmp_path: Path) -> None:
+    task_file(tmp_path)
+    made = imported(tmp_path, PIPE.replace("output/${name}/", "${store_stage.writer.args.output_dir}"))
+    assert "output" not in made.job
+    assert "has no value in this file" in remark_on(made, "output_dir}")
+
+
+def test_a_job_of_plans_alone_keeps_its_output_folder(tmp_path: Path) -> None:
+    task_file(tmp_path)
+    plans = PIPE.replace("output_dir:", "seq_output_dir:")
+    made = imported(tmp_path, plans, render_stage=None, dedump_stage=None, dump_stage=None, stage_pipe=None)
+    assert made.job["output"] == "output/toy_pipe"
+
+
+def test_each_recorded_plan_of_an_input_folder_becomes_a_scene(tmp_path: Path) -> None:
+    (tmp_path / "tasks.yaml").write_text("- {name: one}\n")
+    (tmp_path / "plan").mkdir()
+    for name in ("b.pkl", "a.pkl"):
+        (tmp_path / "plan" / name).write_bytes(b"")
+    made = imported(
+        tmp_path,
+        PIPE.replace("random_num: 3", "input_dir: plan").replace("      strict_mode: true\n", ""),
+        plan_stage={"seq_planner": {"type": "env_reader"}},
+    )
+    assert made.job["scenes"] == [
+        {"name": f"tasks_plan_{number:03d}", "cfg_path": "tasks.yaml", "task": 0, "layout_path": path, "seq_path": path}
+        for number, path in enumerate(["plan/a.pkl", "plan/b.pkl"])
+    ]
+    (tmp_path / "job.yaml").write_text(made.text())
+    assert load_job(tmp_path / "job.yaml").job.scenes == ("tasks_plan_000", "tasks_plan_001")
+
+
+def test_an_input_folder_that_is_empty_or_missing_says_what_to_write_instead(tmp_path: Path) -> None:
+    task_file(tmp_path)
+    made = imported(tmp_path, PIPE.replace("random_num: 3", "input_dir: nowhere"))
+    assert "`layout_path` and `seq_path`" in remark_on(made, "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "word"),
+    [
+        ("random_num: 3", "random_num: many", "no number of times"),
+        ("random_num: 3", "random_num: 0", "no number of times"),
+        ("worker_num: [2, 1]", 'worker_num: ["a"]', "'stage_pipe.worker_num' is left out"),
+        ("running: 600", "running: long", "'stage_pipe.status_timeouts.running' is left out"),
+        ("cfg_path: tasks.yaml\n      shift_m", "shift_m", "cfg_path is missing"),
+        (
+            "simulator:\n        physics_dt: 1/30\n        headless: True\n",
+            "simulator: fast\n",
+            "simulator' is left out",
+        ),
+    ],
+)
+def test_values_that_make_no_sense_are_told(tmp_path: Path, old: str, new: str, word: str) -> None:
+    task_file(tmp_path)
+    assert old in PIPE
+    assert remark_on(imported(tmp_path, PIPE.replace(old, new, 1)), word)
+
+
+def test_a_ratio_of_zero_stays_as_it_is_written(tmp_path: Path) -> None:
+    task_file(tmp_path)
+    made = imported(tmp_path, PIPE.replace("physics_dt: 1/30", "physics_dt: 1/0"))
+    assert made.job["pipeline"]["load"]["args"]["simulator"]["physics_dt"] == "1/0"
+
+
+def test_half_of_a_configuration_in_two_passes_says_that_a_job_plans_by_itself(tmp_path: Path) -> None:
+    task_file(tmp_path)
+    made = imported(tmp_path, plan_stage=None, dump_stage=None)
+    assert "there is no plan_stage" in remark_on(made, "plan_stage")
 
 
 def test_remarks_stand_at_the_top_of_the_job_file(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import orjson
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -48,7 +49,7 @@ FRANKA = {
     "master_actions.gripper.openness": 1,
     "master_actions.gripper.pose": 6,
 }
-LEROBOT = {"timestamp", "frame_index", "episode_index", "index", "task_index"}
+LEROBOT = {"timestamp", "frame_index", "episode_index", "index", "task_index", "subtask_index"}
 
 
 def dataset(folder: Path, *, episodes: int = 2, task: dict[str, Any] | None = None, **args: Any) -> Dataset:
@@ -120,11 +121,22 @@ def test_cameras_read_back_in_our_own_axes(tmp_path: Path) -> None:
 
 
 def test_instructions_of_the_task_and_of_its_parts_are_in_the_metadata(tmp_path: Path) -> None:
-    data = dataset(tmp_path, episodes=1)
+    data = dataset(tmp_path, episodes=1, version="v2.1")
     rows = [orjson.loads(line) for line in (data.root / "meta/episodes.jsonl").read_bytes().splitlines()]
     assert rows[0]["tasks"] == ["Lift the red cube (lift)."]
     assert [part["instruction"] for part in rows[0]["sub_tasks"]] == ["Reach for the red cube.", "Lift it."]
     assert [(part["start"], part["stop"]) for part in rows[0]["sub_tasks"]] == [(0, 6), (6, 12)]
+
+
+def test_every_frame_of_v30_says_which_part_of_the_task_it_belongs_to(tmp_path: Path) -> None:
+    data = dataset(tmp_path, episodes=2, version="v3.0")
+    texts = pq.read_table(data.root / "meta/subtasks.parquet")
+    assert texts.column("__index_level_0__").to_pylist() == ["Reach for the red cube.", "Lift it."]
+    assert texts.column("subtask_index").to_pylist() == [0, 1]
+    frames = pq.read_table(data.root / "data/chunk-000/file-000.parquet", columns=["subtask_index"])
+    assert frames.column(0).to_pylist() == ([0] * 6 + [1] * 6) * 2
+    info = orjson.loads((data.root / "meta/info.json").read_bytes())
+    assert info["features"]["subtask_index"] == {"dtype": "int64", "shape": [1], "names": None}
 
 
 def test_depth_and_segmentation_lie_beside(tmp_path: Path) -> None:

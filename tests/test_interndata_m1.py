@@ -15,8 +15,8 @@ from hypothesis.extra import numpy as hnp
 
 from nimbusd.stages.store.encode import decode_image
 from nimbusd.stages.store.frame_labels import Box, boxes, inner_point, inside, project, visible
-from nimbusd.stages.store.m1_labels import EpisodeMarks, Point, label_lines
-from nimbusd.stages.store.m1_vqa import KINDS
+from nimbusd.stages.store.m1_labels import EpisodeMarks, Point, Step, label_lines
+from nimbusd.stages.store.m1_vqa import KINDS, PHRASINGS, questions
 from nimbusd.stages.store.read import open_dataset
 from nimbusd.stages.store.verify import verify_dataset
 from nimbusd.stages.types import U16, Camera, CameraFrames, Label, Observation, Sequence
@@ -152,7 +152,7 @@ def test_answers_point_at_the_object_that_was_asked_for(root: Path) -> None:
     for row in asked(root):
         ids = episode.instance[row["camera"]][row["frame_index"]]
         if row["kind"] == "point":
-            assert row["question"] == "Point to the small red cube."
+            assert "the small red cube" in row["question"]
             u, v = row["value"]
             assert ids[int(v), int(u)] == CUBE_ID
             assert row["answer"] == f"({u:g}, {v:g})"
@@ -186,6 +186,55 @@ def test_plans_are_the_instructions_of_the_parts(root: Path) -> None:
         (6, ["Lift it."]),
     ]
     assert plans[0]["answer"] == "1. Reach for the red cube. 2. Lift it."
+
+
+def watched(noun: str = "cube", instruction: str = "lift the cube", moved_m: float = 0.2) -> list[Any]:
+    """What is asked of four frames of a cube, 20 x 10 pixels, while a tool moves `moved_m` to the right."""
+    poses = np.tile(np.eye(4), (4, 1, 1))
+    poses[:, 0, 3] = np.linspace(0, moved_m, 4)
+    poses[:, 2, 3] = -1.0
+    seq = Sequence(10.0, "Tidy up.", (CAMERA,), {"cam": np.tile(np.eye(4), (4, 1, 1))}, {"cam": np.eye(4)}, {}, {},
+                   T_world_object={"cube": np.tile(np.eye(4), (4, 1, 1))})  # fmt: skip
+    point = Point("grip", "grasp", "cube", 2, np.tile([0.0, 0.0, -1.0], (4, 1)), 0.05)
+    marks = EpisodeMarks({"": poses}, (point,), (Step(0, 4, instruction, ""),), {"cube": noun})
+    ids = np.zeros((4, 30, 40), np.uint16)
+    ids[:, 10:20, 10:30] = 7
+    frames = CameraFrames(rgb=np.zeros((4, 30, 40, 3), np.uint8), instance=ids)
+    obs = Observation({"cam": frames}, labels=(Label(7, 1, "cube", "cube"),))
+    return list(questions(seq, obs, marks, label_lines(seq, obs, marks, lambda: None)))
+
+
+def test_a_step_in_which_the_tool_stays_in_its_place_has_no_trace() -> None:
+    assert [question.kind for question in watched()] == ["point", "box", "affordance", "trace", "plan"]
+    assert "trace" not in {question.kind for question in watched(moved_m=0.05)}
+
+
+def test_an_object_that_only_a_number_tells_apart_is_not_asked_for() -> None:
+    assert {question.kind for question in watched("second cube")} == {"trace", "plan"}
+
+
+def test_instructions_become_sentences_in_answers_and_clauses_in_questions() -> None:
+    for written in ("lift the cube", "Lift the cube."):
+        asked_of = {question.kind: question for question in watched(instruction=written)}
+        assert asked_of["plan"].answer == "1. Lift the cube."
+        assert '"lift the cube"' in asked_of["trace"].question
+
+
+def test_questions_are_asked_in_many_ways_and_always_in_the_same_one() -> None:
+    nouns = [f"{color} cube" for color in ("red", "green", "blue", "white", "black", "pink", "grey", "orange", "brown")]
+    asked_of = [question for noun in nouns for question in watched(noun) if question.kind == "point"]
+    assert len({question.question.replace(noun, "") for noun, question in zip(nouns, asked_of, strict=True)}) >= 3
+    assert asked_of == [question for noun in nouns for question in watched(noun) if question.kind == "point"]
+
+
+def test_every_phrasing_is_a_sentence() -> None:
+    words = {"object": "red cube", "step": "lift the cube", "verb": "grasp", "task": "Tidy up"}
+    for kind, phrasings in PHRASINGS.items():
+        assert len(set(phrasings)) == len(phrasings) >= 3, kind
+        for phrasing in phrasings:
+            text = phrasing.format(**words)
+            assert text[0].isupper(), text
+            assert text[-1] in ".?", text
 
 
 def test_questions_can_be_left_out(tmp_path: Path) -> None:

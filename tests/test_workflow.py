@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import random
 import re
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from nimbusd.stages import AssetError, ComponentError, PlanningFailed, RenderError, Scene, Sequence
+from nimbusd.stages import AssetError, BackendUnavailable, ComponentError, PlanningFailed, RenderError, Scene, Sequence
 from nimbusd.stages.arguments import ArgumentsError
+from nimbusd.stages.modules import how_to_install
 from nimbusd.stages.registry import create
 from nimbusd.stages.runner import LoadIterator, PlanIterator, RandomizeIterator
 from nimbusd.stages.seeds import stream
@@ -334,6 +336,54 @@ def test_a_replay_that_shows_too_little_is_an_error(tmp_path: Path, monkeypatch:
         rendered(scene, seq)
 
 
+@pytest.mark.parametrize(
+    ("method", "value", "words"),
+    [
+        ("randomization", None, "randomization() returned None, but must return True or False"),
+        ("generate_seq", None, "generate_seq() returned None, but must return a list of states"),
+        ("generate_seq", np.zeros((3, 2)), "generate_seq() returned a ndarray, but must return a list"),
+        ("seq_replay", None, "seq_replay() returned None, but must return a number of frames"),
+        ("save", None, "save() returned None, but must return a number of frames"),
+        ("save", True, "save() returned True, but must return a number of frames"),
+        ("recover_seq_from_mem", {}, "recover_seq_from_mem() returned a dict, but must return a list"),
+    ],
+)
+def test_a_method_that_returns_something_else_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, value: object, words: str
+) -> None:
+    def returning(*_: object) -> object:
+        return value
+
+    def run() -> None:
+        scene = randomized(loaded(tmp_path))
+        rendered(scene, planned(scene), keep_files=True)
+
+    returning.__name__ = method
+    monkeypatch.setattr(ToyArm, method, returning)
+    with pytest.raises(ComponentError, match=re.escape(words)):
+        run()
+
+
+def test_a_reset_that_draws_numbers_leads_to_the_same_state_every_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[tuple[float, float, float]] = []
+    whole = ToyArm.reset
+
+    def reset(self: ToyArm, need_preload: bool) -> None:
+        whole(self, need_preload)
+        drawn.append((self.rng.random(), random.random(), np.random.rand()))
+
+    monkeypatch.setattr(ToyArm, "reset", reset)
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        scene = loaded(tmp_path / folder)
+        for variant in range(2):
+            randomized(scene, variant)
+    assert len(drawn) >= 4
+    assert len(set(drawn)) == 1
+
+
 def test_env_components_refuse_scenes_and_sequences_of_others(tmp_path: Path) -> None:
     with pytest.raises(ComponentError, match="EnvPlanner works on scenes of EnvLoader"):
         planned(Scene("room", ()))
@@ -383,6 +433,15 @@ def test_the_documentation_names_methods_that_are_there() -> None:
 def test_the_modules_that_a_workflow_imports_are_known_before_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ToyArm, "requires", ("no_such_module_anywhere",))
     assert loader().needs() == ("no_such_module_anywhere",)
+
+
+def test_a_module_that_is_missing_stops_the_process_with_what_to_type(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ToyArm, "requires", ("numpy", "surely_not_installed"))
+    with pytest.raises(BackendUnavailable, match="'surely_not_installed', which is not installed here: install the"):
+        loaded(tmp_path)
+    assert how_to_install("mujoco") == "pip install 'nimbusd[mujoco]'"
 
 
 def test_a_plan_comes_from_one_place_only(tmp_path: Path) -> None:

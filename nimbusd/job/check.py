@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from nimbusd.job.problems import Problem
 from nimbusd.job.reader import LoadedJob
 from nimbusd.stages.base import SceneConfig
 from nimbusd.stages.errors import NimbusError
+from nimbusd.stages.modules import how_to_install, missing_modules
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +68,9 @@ def _unusable_output(loaded: LoadedJob) -> Iterator[Problem]:
 
 def _missing_modules(loaded: LoadedJob) -> Iterator[Problem]:
     for kind, spec in loaded.job.stages.items():
-        for module in loaded.job.make(kind).needs():
-            if importlib.util.find_spec(module) is None:
-                yield Problem(
-                    loaded.where("pipeline", kind, "component"),
-                    f"component '{spec.component}' needs the Python module '{module}', which is not installed here",
-                )
+        for module in missing_modules(loaded.job.make(kind).needs()):
+            yield Problem(
+                loaded.where("pipeline", kind, "component"),
+                f"component '{spec.component}' needs the Python module '{module}', which is not installed here: "
+                f"{how_to_install(module)}",
+            )

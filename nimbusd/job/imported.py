@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -15,45 +15,48 @@ from typing import Any
 
 import yaml
 
+from nimbusd.job.engine_config import EngineConfig, is_filled
 from nimbusd.job.problems import JobError, Problem
-from nimbusd.job.source import Source, as_mapping, read_source
+from nimbusd.job.source import as_mapping, read_source
 from nimbusd.stages.arguments import Key
 
-STAGES = (
-    "load_stage",
-    "plan_stage",
-    "plan_with_render_stage",
-    "dump_stage",
-    "dedump_stage",
-    "render_stage",
-    "store_stage",
-)
 _LOADER = ("load_stage", "scene_loader")
 _RANDOMIZER = ("load_stage", "layout_random_generator")
+_PLANNER = ("plan_stage", "seq_planner")
+_WRITER = ("store_stage", "writer", "args")
 _READER = "env_reader"
 _UNFIT = re.compile(r"[^A-Za-z0-9._-]+")
 _RATIO = re.compile(r"\s*\d+(\.\d+)?\s*/\s*\d+(\.\d+)?\s*")
 
-_WITHOUT_COUNTERPART: Mapping[str, Mapping[str, str]] = {
-    "loader": {
-        "task_repeat": "is left out: `episodes_per_scene` says how many episodes of a task are made",
-        "need_preload": "is left out: assets are loaded when a task begins and kept while it lasts",
+_PARTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "load_stage": {"scene_loader": ("env_loader",), "layout_random_generator": ("env_randomizer",)},
+    "plan_stage": {"seq_planner": ("env_planner", _READER)},
+    "plan_with_render_stage": {"plan_with_render": ("plan_with_render", "env_plan_with_render")},
+    "dump_stage": {"dumper": ("env", "env_dumper")},
+    "dedump_stage": {
+        "dedumper": ("de", "dedumper"),
+        "scene_loader": ("env_loader",),
+        "layout_random_generator": ("env_randomizer",),
+        "seq_planner": (_READER,),
     },
-    "writer": {
-        "batch_async": "is left out: storing always goes on beside the next episode's rendering",
-        "batch_size": "is left out: every episode is stored and committed by itself",
-        "seq_output_dir": "is left out: plans lie in the dataset, in files/episode_000000 …",
-        "obs_output_dir": "is left out: all that belongs to an episode lies in one dataset",
-    },
-    "pipe": {
-        "stage_num": "is left out: where the stages are cut follows from the pipeline itself",
-        "stage_dev": "is left out: the node's slots say which device a process has",
-        "worker_schedule": "is left out: processes always change sides by what is measured",
-        "safe_threshold": "is left out: the backlog between planning and rendering is always bounded",
-        "monitor_check_interval": "is left out: processes are watched all the time",
-        "status_timeouts": "",
-        "worker_num": "",
-    },
+    "render_stage": {"renderer": ("env_renderer",)},
+    "store_stage": {"writer": ("env_writer",)},
+}
+"""Stage → its parts → the types that a part may have."""
+
+_WRITER_REMARKS = {
+    "batch_async": "is left out: storing always goes on beside the next episode's rendering",
+    "batch_size": "is left out: every episode is stored and committed by itself",
+    "async_threshold": "is left out: how many episodes wait to be stored is always bounded",
+    "seq_output_dir": "is left out: plans lie in the dataset, in files/episode_000000 …",
+    "obs_output_dir": "is left out: all that belongs to an episode lies in one dataset",
+}
+_PIPE_REMARKS = {
+    "stage_num": "is left out: where the stages are cut follows from the pipeline itself",
+    "stage_dev": "is left out: the node's slots say which device a process has",
+    "worker_schedule": "is left out: processes always change sides by what is measured",
+    "safe_threshold": "is left out: the backlog between planning and rendering is always bounded",
+    "monitor_check_interval": "is left out: processes are watched all the time",
 }
 
 
@@ -76,128 +79,174 @@ def import_config(path: Path, *, root: Path, job_folder: Path) -> Imported:
     root: where the configuration's relative paths start (the engine's own folder). Raises JobError for a file that is
     no such configuration.
     """
-    return _Import(read_source(path), root, job_folder).made()
+    source = read_source(path)
+    written = source.value.get("name", path.stem)
+    name = (_UNFIT.sub("_", str(written)).strip("._-") or "imported")[:100]
+    config = EngineConfig(source, name)
+    if "name" in config and config.take("name") != name:
+        config.remark(("name",), f"the job is called '{name}': letters, digits, '.', '_' and '-' are allowed")
+    return _Import(config, name, root, job_folder).made()
 
 
 class _Import:
-    def __init__(self, source: Source, root: Path, job_folder: Path) -> None:
-        self._source = source
-        self._config = source.value
+    def __init__(self, config: EngineConfig, name: str, root: Path, job_folder: Path) -> None:
+        self._config = config
+        self._name = name
         self._root = root
         self._job_folder = job_folder
-        self._remarks: list[Problem] = []
+        self._with_render = "plan_with_render_stage" in config
+        self._randomized = bool(config.mapping(*_RANDOMIZER))
 
     def made(self) -> Imported:
-        loader = self._args(*_LOADER)
-        if self._type(*_LOADER) != "env_loader" or "workflow_type" not in loader:
+        loader = self._config.mapping(*_LOADER, "args")
+        if self._config.at(*_LOADER, "type") != "env_loader" or not isinstance(loader.get("workflow_type"), str):
             raise JobError(
-                self._source.path,
+                self._config.path,
                 [
                     Problem(
-                        self._source.where(_LOADER),
+                        self._config.where(_LOADER),
                         "not a configuration that can be imported: load_stage.scene_loader must be an env_loader "
                         "with a workflow_type",
                     )
                 ],
             )
-        name = self._name()
-        job: dict[str, Any] = {"name": name, "scenes_root": os.path.relpath(self._root, self._job_folder)}
-        job |= self._output(name)
-        job["scenes"] = self._scenes(name, loader)
+        self._check_parts()
+        job: dict[str, Any] = {"name": self._name, "scenes_root": os.path.relpath(self._root, self._job_folder)}
+        job |= self._output()
+        job["scenes"] = self._scenes()
         job |= self._amounts()
-        if "plan_with_render_stage" in self._config:
+        if self._with_render:
             job["mode"] = "fused"
         job["pipeline"] = self._pipeline(loader)
         job |= self._pipe()
-        self._others()
-        return Imported(job, tuple(sorted(self._remarks, key=_line)))
+        return Imported(job, self._config.remarks())
 
     # --- parts of a job file ---
 
-    def _name(self) -> str:
-        written = self._config.get("name", self._source.path.stem)
-        name = _UNFIT.sub("_", str(written)).strip("._-") or "imported"
-        if name != written:
-            self._remark(("name",), f"the job is called '{name}': letters, digits, '.', '_' and '-' are allowed")
-        return name[:100]
+    def _output(self) -> dict[str, Any]:
+        for key in ("output_dir", "seq_output_dir"):
+            written = self._config.at(*_WRITER, key)
+            if isinstance(written, str) and is_filled(written):
+                self._config.take(*_WRITER, key)
+                return {"output": written.rstrip("/")}
+        return {}
 
-    def _output(self, name: str) -> dict[str, Any]:
-        args = self._args("store_stage", "writer")
-        written = args.get("output_dir", args.get("seq_output_dir"))
-        if not isinstance(written, str):
-            return {}
-        return {"output": written.replace("${name}", name).rstrip("/")}
-
-    def _scenes(self, name: str, loader: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """One scene per task of the task file, as far as it can be looked into."""
-        cfg_path = str(loader.get("cfg_path", ""))
-        if not cfg_path:
-            self._remark((*_LOADER, "args"), "cfg_path is missing; give each scene its task file")
-        count, why = _tasks_in(self._root / cfg_path)
-        if why:
-            self._remark((*_LOADER, "args", "cfg_path"), f"{why}, so only its first task is a scene; add the others")
-        stem = _UNFIT.sub("_", Path(cfg_path).stem) or name
+    def _scenes(self) -> list[dict[str, Any]]:
+        """One scene per task of the task file, as far as it can be looked into; one per recorded plan, if any."""
+        place = (*_LOADER, "args", "cfg_path")
+        cfg_path = self._config.take(*place)
+        if not isinstance(cfg_path, str) or not cfg_path:
+            self._config.remark(place, "cfg_path is missing; give each scene its task file")
+            cfg_path, count = "", 1
+        else:
+            count, why = _tasks_in(self._root / cfg_path)
+            if why:
+                self._config.remark(place, f"{why}, so only its first task is a scene; add the others")
+        stem = _UNFIT.sub("_", Path(cfg_path).stem) or self._name
         names = [stem] if count == 1 else [f"{stem}_{task:03d}" for task in range(count)]
-        return [{"name": scene, "cfg_path": cfg_path, "task": task} for task, scene in enumerate(names)]
+        scenes = [{"name": scene, "cfg_path": cfg_path, "task": task} for task, scene in enumerate(names)]
+        recorded = self._recorded()
+        if not recorded:
+            return scenes
+        return [
+            {**scene, "name": f"{scene['name']}_plan_{number:03d}", **paths}
+            for scene in scenes
+            for number, paths in enumerate(recorded)
+        ]
+
+    def _recorded(self) -> list[dict[str, str]]:
+        """For each recorded plan in `input_dir` the keys that a scene has for it."""
+        place = (*_RANDOMIZER, "args", "input_dir")
+        written = self._config.take(*place)
+        read = self._config.at(*_PLANNER, "type") == _READER
+        if written is None:
+            if read:
+                self._config.remark(
+                    _PLANNER, "recorded plans are read where a scene has a `seq_path`; give each its own"
+                )
+            return []
+        folder = self._root / str(written)
+        plans = sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
+        if not plans:
+            self._config.remark(
+                place,
+                f"{folder} has no recorded plans: give each scene the `layout_path` and `seq_path` of one, or `plans`, "
+                "the output of a job that nimbusd made",
+            )
+            return []
+        self._config.remark(place, f"each of its {len(plans)} files is a scene of its own")
+        paths = [str(Path(str(written)) / plan) for plan in plans]
+        return [{"layout_path": path, **({"seq_path": path} if read else {})} for path in paths]
 
     def _amounts(self) -> dict[str, Any]:
-        args = dict(self._args(*_RANDOMIZER))
-        if _RANDOMIZER[1] not in as_mapping(self._config.get("load_stage")):
-            return {}
-        number = args.pop("random_num", 1)
-        amounts: dict[str, Any] = {"episodes_per_scene": number, "exact": bool(args.pop("strict_mode", False))}
-        amounts["randomize_every"] = 1
-        if "input_dir" in args:
-            args.pop("input_dir")
-            self._remark(
-                (*_RANDOMIZER, "args", "input_dir"),
-                "has no counterpart: give each scene the `layout_path` and `seq_path` of one recorded plan",
+        repeat = self._count((*_LOADER, "args", "task_repeat"))
+        amounts: dict[str, Any] = {}
+        if self._randomized:
+            number = self._count((*_RANDOMIZER, "args", "random_num"))
+            strict = self._config.take(*_RANDOMIZER, "args", "strict_mode")
+            amounts = {"episodes_per_scene": number * repeat, "exact": strict is True, "randomize_every": 1}
+        elif repeat > 1:
+            amounts = {"episodes_per_scene": repeat}
+        if repeat > 1:
+            self._config.remark(
+                (*_LOADER, "args", "task_repeat"),
+                f"'task_repeat' times the number of layouts are {amounts['episodes_per_scene']} episodes of each scene",
             )
-        for key in args:
-            self._remark((*_RANDOMIZER, "args", key), f"'{key}' is left out: the randomizer knows nothing like it")
         return amounts
+
+    def _count(self, place: tuple[str, ...]) -> int:
+        """The number that stands there; 1 where none does, or -1, which means once."""
+        value = self._config.take(*place)
+        if value is None or value == -1:
+            return 1
+        if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+            return value
+        self._config.remark(place, f"'{place[-1]}: {value}' is no number of times; 1 is taken")
+        return 1
 
     def _pipeline(self, loader: Mapping[str, Any]) -> dict[str, Any]:
         pipeline: dict[str, Any] = {"load": _stage("EnvLoader", self._loader_args(loader))}
-        if _RANDOMIZER[1] in as_mapping(self._config.get("load_stage")):
+        if self._randomized:
             pipeline["randomize"] = _stage("EnvRandomizer", {})
-        with_render = "plan_with_render_stage" in self._config
-        pipeline["plan"] = _stage("EnvPlanner", {"with_render": True} if with_render else {})
-        if self._type("plan_stage", "seq_planner") == _READER:
-            self._remark(
-                ("plan_stage", "seq_planner"),
-                "recorded plans are read where a scene has a `seq_path`; give each scene its own",
+        pipeline["plan"] = _stage("EnvPlanner", {"with_render": True} if self._with_render else {})
+        if not self._with_render and "plan_stage" not in self._config:
+            self._config.remark(
+                (), "there is no plan_stage here, but every job plans: the workflow's generate_seq() is run"
             )
-        shown = with_render or "render_stage" in self._config
+        shown = self._with_render or "render_stage" in self._config
         if not shown and "dump_stage" in self._config:
-            self._remark(("dump_stage",), "plans are stored, not handed on: this configuration renders nothing")
+            self._config.remark(
+                ("dump_stage", "dumper", "type"), "plans are stored, not handed on: this configuration renders nothing"
+            )
         pipeline["render"] = _stage("EnvRenderer", {} if shown else {"render": False})
         pipeline["store"] = _stage("EnvWriter", {})
-        writer = {key: value for key, value in self._args("store_stage", "writer").items() if key != "output_dir"}
-        for key in writer:
-            text = _WITHOUT_COUNTERPART["writer"].get(key, "is left out: EnvWriter knows nothing like it")
-            self._remark(("store_stage", "writer", "args", key), f"'{key}' {text}")
+        self._say(_WRITER, _WRITER_REMARKS)
         return pipeline
 
     def _loader_args(self, loader: Mapping[str, Any]) -> dict[str, Any]:
-        args: dict[str, Any] = {"workflow_type": loader["workflow_type"]}
-        self._remark(
-            (*_LOADER, "args", "workflow_type"),
-            f"'{loader['workflow_type']}' must be installed here: by an entry point of the group nimbusd.workflows, or "
+        place = (*_LOADER, "args")
+        workflow_type = self._config.take(*place, "workflow_type")
+        args: dict[str, Any] = {"workflow_type": workflow_type}
+        self._config.remark(
+            (*place, "workflow_type"),
+            f"'{workflow_type}' must be installed here: by an entry point of the group nimbusd.workflows, or "
             "named package.module:Class",
         )
-        simulator = {key: _number(value) for key, value in as_mapping(loader.get("simulator")).items()}
-        if simulator:
-            args["simulator"] = simulator
+        if isinstance(loader.get("simulator"), Mapping):
+            self._config.take(*place, "simulator")
+            if simulator := {key: _number(value) for key, value in loader["simulator"].items()}:
+                args["simulator"] = simulator
+        if "need_preload" in loader:
+            self._config.remark(
+                (*place, "need_preload"),
+                "'need_preload' is left out: assets are loaded when a task begins and kept while it lasts",
+            )
         others = {}
-        for key, value in loader.items():
-            if key in ("workflow_type", "cfg_path", "simulator"):
+        for key in loader:
+            if key in ("workflow_type", "cfg_path", "simulator", "task_repeat", "need_preload"):
                 continue
-            if text := _WITHOUT_COUNTERPART["loader"].get(key):
-                self._remark((*_LOADER, "args", key), f"'{key}' {text}")
-            else:
-                others[key] = value
-                self._remark((*_LOADER, "args", key), f"'{key}' is handed to the workflow, in workflow_args")
+            others[str(key)] = loader[key]
+            self._config.remark((*place, key), f"'{key}' is handed to the workflow, in workflow_args")
         if others:
             args["workflow_args"] = others
         self._compare_render_loader(loader)
@@ -206,82 +255,68 @@ class _Import:
     def _compare_render_loader(self, loader: Mapping[str, Any]) -> None:
         """Both processes load by `load_stage`: say where the rendering one was configured differently."""
         place = ("dedump_stage", "scene_loader", "args")
-        other = self._args("dedump_stage", "scene_loader")
+        other = self._config.mapping(*place)
         ours = as_mapping(loader.get("simulator"))
         for key, value in as_mapping(other.get("simulator")).items():
-            if ours.get(key) != value:
-                text = f"'{key}: {value}' is left out: the rendering process loads with load_stage's simulator settings"
-                self._remark((*place, "simulator", key), text)
+            if key in ours and ours[key] == value:
+                self._config.take(*place, "simulator", key)
+                continue
+            text = f"'{key}: {value}' is left out: the rendering process loads with load_stage's simulator settings"
+            self._config.remark((*place, "simulator", key), text)
         for key in other:
-            if key != "simulator" and other[key] != loader.get(key):
-                self._remark((*place, key), f"'{key}' differs from load_stage's, which the rendering process uses")
+            if key == "simulator" and isinstance(other[key], Mapping):
+                continue
+            if key in loader and other[key] == loader[key]:
+                self._config.take(*place, key)
+            else:
+                self._config.remark(
+                    (*place, key), f"'{key}' differs from load_stage's, which the rendering process uses"
+                )
 
     def _pipe(self) -> dict[str, Any]:
-        pipe = as_mapping(self._config.get("stage_pipe"))
         result: dict[str, Any] = {}
-        for key in pipe:
-            text = _WITHOUT_COUNTERPART["pipe"].get(key, "is left out: there is nothing like it")
-            if text:
-                self._remark(("stage_pipe", key), f"'{key}' {text}")
-        numbers = pipe.get("worker_num")
-        if isinstance(numbers, list) and numbers and all(isinstance(number, int) for number in numbers):
-            result["workers"] = sum(numbers)
-            self._remark(
+        self._say(("stage_pipe",), _PIPE_REMARKS)
+        numbers = self._config.at("stage_pipe", "worker_num")
+        each = numbers if isinstance(numbers, list) else [numbers]
+        if all(isinstance(number, int) and not isinstance(number, bool) for number in each) and sum(each) > 0:
+            result["workers"] = sum(each)
+            self._config.remark(
                 ("stage_pipe", "worker_num"),
-                f"{numbers} become {sum(numbers)} processes that plan or render by what is measured",
+                f"'worker_num: {numbers}' becomes {sum(each)} processes that plan or render by what is measured",
             )
-        timeouts = as_mapping(pipe.get("status_timeouts"))
-        running = timeouts.get("running", -1)
-        if isinstance(running, (int, float)) and running > 0:
-            result["limits"] = {"episode_timeout_s": running}
-        for key in timeouts:
-            if key != "running":
-                text = "is left out: a process that does not beat is killed whatever it waits for"
-                self._remark(("stage_pipe", "status_timeouts", key), f"'{key}' {text}")
+        place = ("stage_pipe", "status_timeouts")
+        timeouts = self._config.mapping(*place)
+        running = timeouts.get("running")
+        if isinstance(running, (int, float)) and not isinstance(running, bool):
+            self._config.take(*place, "running")
+            if running > 0:
+                result["limits"] = {"episode_timeout_s": running}
+        for key in ("idle", "ready"):
+            if key in timeouts:
+                text = f"'{key}' is left out: a process that does not beat is killed whatever it waits for"
+                self._config.remark((*place, key), text)
         return result
 
-    def _others(self) -> None:
-        """Remarks on stages, their parts and their kinds that are not known."""
-        known: dict[str, dict[str, tuple[str, ...]]] = {
-            "load_stage": {"scene_loader": ("env_loader",), "layout_random_generator": ("env_randomizer",)},
-            "plan_stage": {"seq_planner": ("env_planner", _READER)},
-            "plan_with_render_stage": {"plan_with_render": ("plan_with_render", "env_plan_with_render")},
-            "dump_stage": {"dumper": ("env", "env_dumper")},
-            "dedump_stage": {
-                "dedumper": ("de", "dedumper"),
-                "scene_loader": ("env_loader",),
-                "layout_random_generator": ("env_randomizer",),
-                "seq_planner": (_READER,),
-            },
-            "render_stage": {"renderer": ("env_renderer",)},
-            "store_stage": {"writer": ("env_writer",)},
-        }
-        for stage in self._config:
-            if stage in ("name", "stage_pipe"):
-                continue
-            if stage not in known:
-                self._remark((stage,), f"'{stage}' is left out: a job has no such part")
-                continue
-            for part in as_mapping(self._config[stage]):
-                kinds = known[stage].get(part)
-                kind = self._type(stage, part)
-                if kinds is None:
-                    self._remark((stage, part), f"'{part}' is left out: {stage} has no such part here")
-                elif kind not in kinds:
-                    self._remark(
-                        (stage, part, "type"), f"type '{kind}' is taken for '{kinds[0]}': check that it is one"
-                    )
+    # --- what there is to say ---
 
-    # --- looking into the configuration ---
+    def _check_parts(self) -> None:
+        """Tick the types of all parts that are known; tell types that are others than expected."""
+        for stage, parts in _PARTS.items():
+            for part, kinds in parts.items():
+                if part not in self._config.mapping(stage):
+                    continue
+                kind = self._config.take(stage, part, "type")
+                if not self._config.at(stage, part, "args"):
+                    self._config.take(stage, part, "args")
+                if kind not in kinds:
+                    place = (stage, part, "type")
+                    self._config.remark(place, f"type '{kind}' is taken for '{kinds[0]}': check that it is one")
 
-    def _args(self, stage: str, part: str) -> Mapping[str, Any]:
-        return as_mapping(as_mapping(as_mapping(self._config.get(stage)).get(part)).get("args"))
-
-    def _type(self, stage: str, part: str) -> object:
-        return as_mapping(as_mapping(self._config.get(stage)).get(part)).get("type")
-
-    def _remark(self, path: Iterable[Key], text: str) -> None:
-        self._remarks.append(Problem(self._source.where(path), text))
+    def _say(self, place: tuple[Key, ...], remarks: Mapping[str, str]) -> None:
+        """What is known about the keys that stand at `place` and were not taken."""
+        for key, text in remarks.items():
+            if key in self._config.mapping(*place) and not self._config.is_used(*place, key):
+                self._config.remark((*place, key), f"'{key}' {text}")
 
 
 def _stage(component: str, args: dict[str, Any]) -> dict[str, Any]:
@@ -291,25 +326,20 @@ def _stage(component: str, args: dict[str, Any]) -> dict[str, Any]:
 def _number(value: Any) -> Any:
     """`1/30` as the number that it means."""
     if isinstance(value, str) and _RATIO.fullmatch(value):
-        above, below = value.split("/")
-        return float(Fraction(above.strip()) / Fraction(below.strip()))
+        above, below = (Fraction(part.strip()) for part in value.split("/"))
+        return float(above / below) if below else value
     return value
 
 
 def _tasks_in(path: Path) -> tuple[int, str]:
-    """How many tasks a task file has, and why that is not known (then 1)."""
+    """How many tasks a task file has (a list of tasks, or one under `tasks`), and why that is not known (then 1)."""
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         return 1, f"{path} cannot be read ({error.strerror})"
     except (UnicodeDecodeError, yaml.YAMLError):
         return 1, f"{path} is not valid YAML"
-    tasks = as_mapping(content).get("tasks")
+    tasks = content if isinstance(content, list) else as_mapping(content).get("tasks")
     if not isinstance(tasks, list) or not tasks:
         return 1, f"{path} has no list of tasks"
     return len(tasks), ""
-
-
-def _line(remark: Problem) -> int:
-    line = remark.where.rpartition(":")[2]
-    return int(line) if line.isdigit() else 0

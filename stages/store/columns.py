@@ -149,9 +149,9 @@ def with_index_columns(
     values: Mapping[str, npt.NDArray[Any]],
     list_type: ListType = "List",
 ) -> pa.Table:
-    """`table`'s columns and the five default ones, in the order and with the metadata of `columns`."""
-    own = {column.key: column.array(values[column.key]) for column in INDEX_COLUMNS}
+    """`table`'s columns and those of `values`, in the order and with the metadata of `columns`."""
     stored = [column for column in columns if column.stored]
+    own = {column.key: column.array(values[column.key]) for column in stored if column.key in values}
     arrays = [own[column.key] if column.key in own else table.column(column.key) for column in stored]
     return pa.Table.from_arrays(arrays, schema=schema(stored, list_type))
 

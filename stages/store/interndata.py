@@ -19,14 +19,16 @@ from nimbusd.stages.types import Piece
 class InternDataArgs(MediaArgs):
     """How manipulation episodes are stored."""
 
-    version: Literal["v2.1", "v3.0"] = Field(default="v2.1", description="LeRobot version; the releases use v2.1.")
+    version: Literal["v2.1", "v3.0"] = Field(
+        default="v3.0", description="LeRobot version: current LeRobot reads v3.0 alone, the releases are v2.1."
+    )
     robot_type: str = Field(default="franka", description="`robot_type` of the dataset.")
     keep_failures: bool = Field(
         default=False, description="Publish `success/` and `failed/` instead of successes alone."
     )
 
     def format(self, name: str) -> str:
-        """The dataset's format in words, such as `interndata-a1-v2.1`."""
+        """The dataset's format in words, such as `interndata-a1-v3.0`."""
         return f"interndata-{name}-{self.version}"
 
 

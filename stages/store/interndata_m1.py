@@ -51,6 +51,7 @@ class InternDataM1Args(InternDataArgs):
 class InternDataM1Writer(BaseWriter[InternDataM1Args]):
     """Stores what a robot did with its labels. Safe to call from several threads."""
 
+    version = "1.1.0"
     args_model = InternDataM1Args
 
     def save_data(self, seq: Sequence, obs: Observation, episode: Episode) -> Piece:

@@ -33,6 +33,7 @@ from nimbusd.stages.store.publish import (
 )
 from nimbusd.stages.store.record import StoredPiece
 from nimbusd.stages.store.stats import Stats, merge_stats, vector_stats
+from nimbusd.stages.store.subtasks import SUBTASK, SUBTASKS_PATH, subtask_indexes, subtasks_of
 
 FORMAT = "lerobot-v3.0"
 CHUNK_FILES = 1000
@@ -66,8 +67,9 @@ def build_v30(
     """
     tree = Tree(root)
     example = shared_columns(stored)
-    columns = [*example.columns, *INDEX_COLUMNS]
-    tasks = tasks_of(stored)
+    tasks, subtasks = tasks_of(stored), subtasks_of(stored, example.columns)
+    columns = [*example.columns, *([SUBTASK] if subtasks else []), *INDEX_COLUMNS]
+    parts = [{SUBTASK.key: subtask_indexes(piece, subtasks)} if subtasks else {} for piece in stored]
     starts = [0, *(int(end) for end in np.cumsum([piece.length for piece in stored]))]
     indexes = [
         (piece.length, piece.fps, episode, starts[episode], tasks[piece.task]) for episode, piece in enumerate(stored)
@@ -88,7 +90,8 @@ def build_v30(
     for file, group in enumerate(groups):
         chunk, place = divmod(file, CHUNK_FILES)
         tables = (
-            with_index_columns(_states(stored[episode]), columns, index_arrays(*indexes[episode])) for episode in group
+            with_index_columns(_states(stored[episode]), columns, index_arrays(*indexes[episode]) | parts[episode])
+            for episode in group
         )
         path = DATA_PATH.format(chunk_index=chunk, file_index=place)
         tree.adopt(path, lambda target, tables=tables: _write_parquet(target, columns, tables))  # type: ignore[misc]
@@ -100,7 +103,14 @@ def build_v30(
         if any(file.path == ANNOTATIONS for file in piece.piece.files):
             path = ANNOTATIONS_PATH.format(chunk=episode // CHUNK_FILES, episode=episode)
             tree.link(path, piece, ANNOTATIONS)
-    stats = [piece.stats | index_stats(*indexes[episode]) for episode, piece in enumerate(stored)]
+    stats = [
+        piece.stats
+        | {key: vector_stats(values[:, None]) for key, values in parts[episode].items()}
+        | index_stats(*indexes[episode])
+        for episode, piece in enumerate(stored)
+    ]
+    if subtasks:
+        tree.adopt(SUBTASKS_PATH, lambda target: _write_texts(target, "subtask_index", subtasks))
     _write_metadata(tree, stored, columns, tasks, rows, stats, sizes)
     write_nimbusd_metadata(tree, stored, job, {"annotations_path": ANNOTATIONS_PATH, **extras(tree, stored)})
     tree.finish()
@@ -214,7 +224,7 @@ def _write_metadata(
     tree.write("meta/info.json", to_json(info, indent=True))
     merged = {column.key: merge_stats([episode[column.key] for episode in stats]) for column in columns}
     tree.write("meta/stats.json", to_json(merged, indent=True))
-    tree.adopt("meta/tasks.parquet", lambda target: _write_tasks(target, tasks))
+    tree.adopt("meta/tasks.parquet", lambda target: _write_texts(target, "task_index", tasks))
     for row, episode in zip(rows, stats, strict=True):
         row |= {f"stats/{key}/{name}": value.tolist() for key, part in episode.items() for name, value in part.items()}
     tree.adopt(EPISODES_PATH, lambda target: _write_rows(target, rows))
@@ -226,8 +236,8 @@ def _write_rows(target: Path, rows: list[dict[str, Any]]) -> None:
     pq.write_table(pa.Table.from_pylist(rows), target)
 
 
-def _write_tasks(target: Path, tasks: Mapping[str, int]) -> None:
-    """A pandas frame with the task texts as its index, written without pandas."""
+def _write_texts(target: Path, column: str, numbers: Mapping[str, int]) -> None:
+    """A pandas frame with texts as its index and their numbers in `column`, written without pandas."""
     import pyarrow.parquet as pq
 
     pandas = {
@@ -237,8 +247,8 @@ def _write_tasks(target: Path, tasks: Mapping[str, int]) -> None:
         ],
         "columns": [
             {
-                "name": "task_index",
-                "field_name": "task_index",
+                "name": column,
+                "field_name": column,
                 "pandas_type": "int64",
                 "numpy_type": "int64",
                 "metadata": None,
@@ -254,7 +264,7 @@ def _write_tasks(target: Path, tasks: Mapping[str, int]) -> None:
         "creator": {"library": "pyarrow", "version": pa.__version__},
         "pandas_version": "2.2.0",
     }
-    fields = [pa.field("task_index", pa.int64()), pa.field("__index_level_0__", pa.large_string())]
-    arrays = [pa.array(list(tasks.values()), pa.int64()), pa.array(list(tasks), pa.large_string())]
+    fields = [pa.field(column, pa.int64()), pa.field("__index_level_0__", pa.large_string())]
+    arrays = [pa.array(list(numbers.values()), pa.int64()), pa.array(list(numbers), pa.large_string())]
     table = pa.Table.from_arrays(arrays, schema=pa.schema(fields, metadata={b"pandas": to_json(pandas)}))
     pq.write_table(table, target)

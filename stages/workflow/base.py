@@ -114,6 +114,14 @@ class Workflow(ABC):
         self.reset(need_preload)
 
     @classmethod
+    def task_files(cls, task_cfg_path: str, index: int) -> list[Path]:
+        """Files that task `index` needs besides its task file; asked by `nimbusctl check`, before there is a world.
+
+        Raises AssetError or ComponentError for what else can be seen to be wrong. Here: none.
+        """
+        return []
+
+    @classmethod
     def create_world(cls, simulator: Mapping[str, Any]) -> Any:
         """What `__init__` gets as `world`, such as a simulator's handle; here the job's `simulator` settings."""
         return dict(simulator)

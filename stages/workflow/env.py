@@ -24,6 +24,7 @@ from nimbusd.stages.packing import is_pickle, pack, pack_sequence, unpack, unpac
 from nimbusd.stages.store.durable import to_json
 from nimbusd.stages.types import Observation, Scene, Sequence
 from nimbusd.stages.workflow.base import Workflow
+from nimbusd.stages.workflow.returned import frame_count, states, verdict
 
 ENVELOPE_VERSION = 1
 SEQUENCE_FILE = "sequence.msgpack"
@@ -151,6 +152,7 @@ class EnvSession:
 
     def _reset(self, place: Place) -> None:
         self._fresh = self._observed = None
+        self._seed(place.task)  # `reset` must lead to one state, also where it draws numbers
         if self._task == place.task:
             self.workflow.reset(need_preload=False)
         else:
@@ -160,8 +162,10 @@ class EnvSession:
 
     def _randomized(self, place: Place) -> bool:
         if place.layout_path is None:
-            return self.workflow.randomization()
-        return self.workflow.randomization(place.layout_path)
+            valid = self.workflow.randomization()
+        else:
+            valid = self.workflow.randomization(place.layout_path)
+        return verdict(f"{self._name}.randomization", valid)
 
     def _seed(self, *words: int) -> None:
         """Give the workflow a generator that depends on `words` alone."""
@@ -181,9 +185,10 @@ class EnvSession:
             length = self._plan_with_render()
             self._observed = (place, seed)
         else:
-            workflow.planned = (
-                workflow.generate_seq() if place.seq_path is None else workflow.recover_seq(place.seq_path)
-            )
+            if place.seq_path is None:
+                workflow.planned = states(f"{self._name}.generate_seq", workflow.generate_seq())
+            else:
+                workflow.planned = states(f"{self._name}.recover_seq", workflow.recover_seq(place.seq_path))
             length = len(workflow.planned)
         if length <= 0:
             raise PlanningFailed("no_sequence", f"{self._name} found no plan for {workflow.get_task_name()}")
@@ -203,8 +208,8 @@ class EnvSession:
         """By whichever of its two names the workflow wrote it."""
         kind = type(self.workflow)
         if kind.plan_with_render is not Workflow.plan_with_render:
-            return self.workflow.plan_with_render()
-        return self.workflow.generate_seq_with_obs()
+            return frame_count(f"{self._name}.plan_with_render", self.workflow.plan_with_render())
+        return frame_count(f"{self._name}.generate_seq_with_obs", self.workflow.generate_seq_with_obs())
 
     def _dumped(self) -> bytes:
         info = self.workflow.dump_plan_info()
@@ -228,7 +233,7 @@ class EnvSession:
     def _replay(self, place: Place, envelope: Mapping[str, Any]) -> None:
         self._restore(place, envelope)
         sequence = self.workflow.planned
-        if (shown := self.workflow.seq_replay(sequence)) != len(sequence):
+        if (shown := frame_count(f"{self._name}.seq_replay", self.workflow.seq_replay(sequence))) != len(sequence):
             raise RenderError(f"{self._name}.seq_replay() showed {shown} of {len(sequence)} states")
 
     def _restore(self, place: Place, envelope: Mapping[str, Any]) -> None:
@@ -241,13 +246,13 @@ class EnvSession:
             if self._fresh != replace(place, seed=None):
                 self._reset(place)
             self._seed(0 if place.seed is None else place.seed)
-            if not workflow.randomization_from_mem(data):
+            if not verdict(f"{self._name}.randomization_from_mem", workflow.randomization_from_mem(data)):
                 raise RenderError(
                     f"{self._name}.randomization_from_mem() could not make the layout that was planned in"
                 )
         self._fresh = None
         self._seed(envelope["seed"], 1)
-        workflow.planned = workflow.recover_seq_from_mem(data)
+        workflow.planned = states(f"{self._name}.recover_seq_from_mem", workflow.recover_seq_from_mem(data))
 
     def _plan_again(self, place: Place, seed: int, seq: Sequence) -> None:
         """What was seen is still here, or is made once more: then it must be the same plan."""
@@ -266,7 +271,7 @@ class EnvSession:
     def _files(self, write: Callable[[str], int]) -> dict[str, bytes]:
         """What `write` writes into a folder, by path in it."""
         with tempfile.TemporaryDirectory(prefix="nimbusd-save-") as folder:
-            if write(folder) <= 0:
+            if frame_count(f"{self._name}.{write.__name__}", write(folder)) <= 0:
                 raise RenderError(f"{self._name}.{write.__name__}() saved no frames")
             root = Path(folder)
             files = sorted(path for path in root.rglob("*") if path.is_file() and not path.is_symlink())

@@ -21,7 +21,8 @@ from nimbusd.stages.base import (
     ComponentArgs,
     SceneConfig,
 )
-from nimbusd.stages.errors import AssetError, ComponentError, PlanningFailed
+from nimbusd.stages.errors import AssetError, BackendUnavailable, ComponentError, PlanningFailed
+from nimbusd.stages.modules import how_to_install, missing_modules
 from nimbusd.stages.types import Observation, Scene, Sequence
 from nimbusd.stages.workflow.env import RESULT, EnvScene, EnvSession, Place
 from nimbusd.stages.workflow.registry import create_workflow, workflow_class
@@ -88,7 +89,10 @@ class EnvLoader(BaseLoader[EnvLoaderArgs, EnvSceneConfig]):
 
     def asset_paths(self, config: EnvSceneConfig) -> list[Path]:
         recorded = [config.layout_path, config.seq_path, _recorded_in(config)]
-        return [config.cfg_path, *(path for path in recorded if path is not None)]
+        paths = [config.cfg_path, *(path for path in recorded if path is not None)]
+        if config.cfg_path.is_file():
+            paths += workflow_class(self.args.workflow_type).task_files(str(config.cfg_path), config.task)
+        return paths
 
     def needs(self) -> tuple[str, ...]:
         return workflow_class(self.args.workflow_type).requires
@@ -114,6 +118,11 @@ class EnvLoader(BaseLoader[EnvLoaderArgs, EnvSceneConfig]):
         if not cfg_path.is_file():
             raise AssetError(f"task file {cfg_path} is missing; check the scene's cfg_path and the job's scenes_root")
         self.close()
+        for module in missing_modules(self.needs()):
+            raise BackendUnavailable(
+                f"workflow '{args.workflow_type}' needs the Python module '{module}', which is not installed here: "
+                f"{how_to_install(module)}"
+            )
         world = workflow_class(args.workflow_type).create_world(args.simulator)
         workflow = create_workflow(args.workflow_type, world, str(cfg_path), args.workflow_args)
         session = EnvSession(workflow, args.workflow_type, seed_globals=args.seed_globals)

@@ -35,6 +35,7 @@ from nimbusd.stages.workflow.sim import (
     Layout,
     Style,
     camera_poses,
+    file_of,
     parse_task,
     plan_episode,
     randomize_layout,
@@ -57,7 +58,7 @@ class _Plan:
 class ManipWorkflow(Workflow):
     """Plans by simulating with contact, and shows what was simulated."""
 
-    version = "1.0.0"
+    version = "1.1.0"
     requires = ("mujoco",)
 
     def __init__(
@@ -82,14 +83,15 @@ class ManipWorkflow(Workflow):
     # --- the task ---
 
     def parse_task_cfgs(self, task_cfg_path: str) -> list[Any]:
-        try:
-            content = yaml.safe_load(Path(task_cfg_path).read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise AssetError(f"task file {task_cfg_path} cannot be read: {error}") from error
-        tasks = content.get("tasks") if isinstance(content, dict) else None
-        if not isinstance(tasks, list) or not tasks:
-            raise AssetError(f"task file {task_cfg_path} has no list called `tasks`")
-        return [parse_task(task) for task in tasks]
+        return [parse_task(task) for task in _tasks_of(task_cfg_path)]
+
+    @classmethod
+    def task_files(cls, task_cfg_path: str, index: int) -> list[Path]:
+        """Of the robot and of every object that may be drawn."""
+        tasks = _tasks_of(task_cfg_path)
+        if not 0 <= index < len(tasks):
+            raise AssetError(f"{task_cfg_path} has tasks 0…{len(tasks) - 1}, not {index}")
+        return [Path(file_of(reference)) for reference in parse_task(tasks[index]).file_references()]
 
     def get_task_name(self) -> str:
         return str(self.task_cfg.name)
@@ -220,3 +222,15 @@ class ManipWorkflow(Workflow):
             renderer.open(self._device)
             self._renderer = renderer
         return self._renderer
+
+
+def _tasks_of(task_cfg_path: str) -> list[Any]:
+    """The tasks of a task file, as they are written. Raises AssetError."""
+    try:
+        content = yaml.safe_load(Path(task_cfg_path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise AssetError(f"task file {task_cfg_path} cannot be read: {error}") from error
+    tasks = content.get("tasks") if isinstance(content, dict) else None
+    if not isinstance(tasks, list) or not tasks or not all(isinstance(task, dict) for task in tasks):
+        raise AssetError(f"task file {task_cfg_path} has no list called `tasks`, each of them a mapping")
+    return tasks

