@@ -120,10 +120,6 @@ class Backlog:
         self._count(planned.episode.job, 1)
         return True
 
-    def waiting_of(self, lease: LeaseId) -> tuple[int, ...]:
-        """The indexes of a lease whose plans no renderer has."""
-        return tuple(index for (of, index), planned in self._planned.items() if of == lease and planned.waits)
-
     def end(self, held: Held) -> Plan | None:
         """An episode is over: its plan, whose file is garbage from now on."""
         planned = self._planned.pop(held, None)

@@ -46,7 +46,6 @@ class VirtualLedger:
     def __init__(self) -> None:
         self.jobs: dict[JobId, JobPages] = {}
         self.epoch = 0
-        self.transactions = 0
 
     def add(self, plan: JobPlan) -> None:
         """Take a job on, or open it again."""
@@ -55,7 +54,6 @@ class VirtualLedger:
 
     def apply(self, entries: Iterable[LedgerEntry]) -> None:
         """Write entries. Raises Violation for any that a correct master never writes."""
-        self.transactions += 1
         for entry in entries:
             match entry:
                 case Record():

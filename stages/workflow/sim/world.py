@@ -31,7 +31,6 @@ NEAR_M, FAR_M = 0.01, 30.0
 ROOM_M = 3.0
 ROOM_HEIGHT_M = 2.6
 _DAMPING_RATIO = 1.0 / 30.0
-Ids = Any  # numpy integer index arrays
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,6 @@ class ArmIndex:
     v: I32
     servos: I32
     fingers_q: I32
-    fingers_v: I32
     finger_servos: I32
     flange: int
     base: int
@@ -77,14 +75,13 @@ class ArmIndex:
 
 @dataclass(frozen=True)
 class ObjectIndex:
-    """Where an object is. free_q, free_v, joint_q, joint_v: addresses in qpos and qvel, -1 where it has none."""
+    """Where an object is. free_q, free_v, joint_q: addresses in qpos and qvel, -1 where it has none."""
 
     name: str
     body: int
     free_q: int
     free_v: int
     joint_q: int
-    joint_v: int
     bodies: frozenset[int]
 
 
@@ -302,7 +299,6 @@ def _index_arm(model: Any, name: str, arm: ArmModel) -> ArmIndex:
         v=integers([int(joint.dofadr[0]) for joint in joints]),
         servos=integers([int(model.actuator(f"servo/{name}/{joint}").id) for joint in arm.joints]),
         fingers_q=integers([int(joint.qposadr[0]) for joint in fingers]),
-        fingers_v=integers([int(joint.dofadr[0]) for joint in fingers]),
         finger_servos=integers([int(model.actuator(f"servo/{name}/{f.joint}").id) for f in arm.gripper.fingers]),
         flange=flange,
         base=base,
@@ -326,7 +322,6 @@ def _index_object(mujoco: Any, model: Any, name: str) -> ObjectIndex:
         free_q=int(model.jnt_qposadr[free]) if free >= 0 else -1,
         free_v=int(model.jnt_dofadr[free]) if free >= 0 else -1,
         joint_q=int(model.jnt_qposadr[joint]) if joint >= 0 else -1,
-        joint_v=int(model.jnt_dofadr[joint]) if joint >= 0 else -1,
         bodies=family,
     )
 
