@@ -28,7 +28,7 @@ from nimbusd.master.manifest import manifest_digest
 from nimbusd.stages.base import SceneConfig
 from nimbusd.stages.errors import NimbusError
 from nimbusd.stages.planned import Planned, write_planned
-from nimbusd.stages.runner import Pipeline, failure_of, plan_stages, run_stages
+from nimbusd.stages.runner import Pipeline, failure_of, plan_stages, store_stages
 from nimbusd.stages.types import Episode, EpisodeRequest
 from nimbusd.supervisor.page import FIRST_WORKER, Line, own_line
 from nimbusd.supervisor.prctl import die_with_parent
@@ -123,37 +123,32 @@ class ComputeWorker:
         }
         self._limits, self._deadlines = job.limits, Deadlines(job.limits.beat_timeout_s, job.limits.stage_limits_s())
         self._link.send(m.Pull(self._slot, 2))  # one to work on and one to go on with
-        requests = self._requests(job)
 
         def scene_config(scene: str) -> SceneConfig:
             assert self._current is not None
             return job.scene_config(scene, self._current.entry)
 
-        if self._role is Role.PLAN:
-            planned = plan_stages(
-                pipeline,
-                requests,
-                job_seed=job.seed,
-                scene_config=scene_config,
-                output=output,
-                context=context,
-                seen=self._stage_began,
-            )
-            for episode in planned:
-                self._hand_over(episode)
-            return
-        episodes = run_stages(
+        planned = plan_stages(
             pipeline,
-            requests,
+            self._requests(job),
             job_seed=job.seed,
             scene_config=scene_config,
             output=output,
             context=context,
+            seen=self._stage_began,
+            plan_of=self._plan_of,
+        )
+        if self._role is Role.PLAN:
+            for episode in planned:
+                self._hand_over(episode)
+            return
+        episodes = store_stages(
+            pipeline,
+            planned,
             writers=job.writers,
             stored=self._report,
             seen=self._stage_began,
             waits=self._wait_for_writer,
-            plan_of=self._plan_of,
         )
         try:
             for episode in episodes:

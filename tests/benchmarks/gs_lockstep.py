@@ -8,6 +8,7 @@ our rasterizer (`ours`), so that only the way of working differs; storing holds 
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections import defaultdict
 from pathlib import Path
@@ -71,12 +72,11 @@ def run_lockstep(job: Job, episodes: list[tuple[str, int]], output: Path, *, our
 
 
 def main() -> None:
-    """Run the job of a JSON file; the result goes to the file named second."""
+    """Run the job of a JSON file on standard input; the result goes to the file named first."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("order", type=Path)
     parser.add_argument("result", type=Path)
     args = parser.parse_args()
-    order = orjson.loads(args.order.read_bytes())
+    order = orjson.loads(sys.stdin.buffer.read())
     episodes = [(str(scene), int(index)) for scene, index in order["episodes"]]
     result = run_lockstep(Job.from_dict(order["job"]), episodes, Path(order["output"]), ours=order["ours"])
     args.result.write_bytes(orjson.dumps(result))
