@@ -93,10 +93,13 @@ class Pipeline:
         places = now_is.places
         if self.fixed is not None:
             self.planners = min(max(0, self.fixed - places.plan_only), places.flexible)
-        elif not now_is.waiting and not now_is.planning:  # the end of the stream: who planned renders
+            return
+        if not now_is.waiting and not now_is.planning:  # the end of the stream: who planned renders
             if now_is.backlog and self._worth_another_renderer(now_is):
                 self._change(0, now)
-        elif self._is_catching_up(now_is):
+            return
+        self._catching_up = self._is_to_catch_up(now_is)
+        if self._catching_up:
             self._change(0, now)
         elif places.flexible + places.plan_only == 1:  # one slot for both, in turns
             if now_is.backlog >= now_is.most_backlog:
@@ -114,19 +117,19 @@ class Pipeline:
         latency = self.pace.latency()
         return least if latency is None else max(least, planners_to_have(places, latency, self.planners))
 
-    def _is_catching_up(self, now_is: Situation) -> bool:
-        """Whether all flexible slots render, because the backlog was full and planners idle, and it is not yet low."""
+    def _is_to_catch_up(self, now_is: Situation) -> bool:
+        """Whether all flexible slots shall render: once the backlog is full and planners idle, until it is low."""
         _, render_s, _ = self.pace.means_s()
         if self.pace.latency() is None or render_s <= 0:
             return False
         # A renderer first finishes what it has, and then it takes a while until there is a planner in its slot.
         low = math.ceil(now_is.places.flexible * (now_is.change_s / render_s + 2))
         if self._catching_up:
-            self._catching_up = now_is.backlog > low
-        elif now_is.backlog >= now_is.most_backlog and self.planners and not now_is.planning:
+            return now_is.backlog > low
+        if now_is.backlog >= now_is.most_backlog and self.planners and not now_is.planning:
             lasts_s = (now_is.most_backlog - low) * render_s / now_is.places.flexible
-            self._catching_up = lasts_s > WORTH_CHANGES * now_is.change_s
-        return self._catching_up
+            return lasts_s > WORTH_CHANGES * now_is.change_s
+        return False
 
     def _worth_another_renderer(self, now_is: Situation) -> bool:
         """Whether what is left takes longer than another renderer takes to start."""
