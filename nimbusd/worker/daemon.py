@@ -35,7 +35,7 @@ from nimbusd.stages.types import EpisodeRequest
 from nimbusd.transport import control as c
 from nimbusd.transport import messages as m
 from nimbusd.worker.environment import LoadMeter, environment_hash, packages
-from nimbusd.worker.folders import NodeFolders
+from nimbusd.worker.folders import FolderPlaces
 from nimbusd.worker.memory import node_memory
 from nimbusd.worker.processes import START_TIMEOUT_S, ComputeProcesses, Ended
 from nimbusd.worker.slots import Slot, environment_of_place
@@ -85,14 +85,14 @@ class Node:
         self._link = link
         self._watch = watch
         self._clock = clock
-        self._folders = NodeFolders.create()
+        self._places = FolderPlaces.choose()
         self._machine = NodeMachine(
             self._name,
             self._session,
             len(slots),
             plan_only=sum(not slot.renders for slot in slots),
             memory_bytes=memory_bytes,
-            spill_bytes=self._folders.memory_bytes,
+            spill_bytes=self._places.memory_bytes,
         )
         self._spares = spares
         self._pool = pool.WorkerPool(
@@ -124,23 +124,22 @@ class Node:
 
     async def run(self) -> None:
         """Work until drained. Raises NimbusError if no compute worker can run here."""
-        folder = self._folders.sockets
-        endpoint = f"ipc://{folder}/node"
-        self._processes.open(folder, endpoint, tuple(self._slots.values()), self._spares)
-        context = zmq.asyncio.Context()
-        self._socket = context.socket(zmq.ROUTER)
-        self._socket.setsockopt(zmq.LINGER, 0)
-        self._socket.setsockopt(zmq.MAXMSGSIZE, m.MAX_MESSAGE_BYTES)
-        self._socket.bind(endpoint)
-        try:
-            with out_of_groups(NimbusError):
-                await self._run_tasks()
-            self._link.send(c.Bye(self._name, self._session, self._leaving))
-        finally:
-            self.kill()
-            self._socket.close()
-            context.term()
-            self._folders.remove()
+        with self._places.folders() as self._folders:
+            endpoint = f"ipc://{self._folders.sockets}/node"
+            self._processes.open(self._folders.sockets, endpoint, tuple(self._slots.values()), self._spares)
+            context = zmq.asyncio.Context()
+            self._socket = context.socket(zmq.ROUTER)
+            self._socket.setsockopt(zmq.LINGER, 0)
+            self._socket.setsockopt(zmq.MAXMSGSIZE, m.MAX_MESSAGE_BYTES)
+            self._socket.bind(endpoint)
+            try:
+                with out_of_groups(NimbusError):
+                    await self._run_tasks()
+                self._link.send(c.Bye(self._name, self._session, self._leaving))
+            finally:
+                self.kill()
+                self._socket.close()
+                context.term()
 
     async def _run_tasks(self) -> None:
         async with asyncio.TaskGroup() as group:
