@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from nimbusd.core.episodes import JobId, WorkerId
-from nimbusd.core.pool import (
+from nimbusd.core.pool import WorkerPool
+from nimbusd.core.pool_facts import (
     BeatSeen,
     EpisodeBegan,
     GiveUp,
@@ -20,7 +21,6 @@ from nimbusd.core.pool import (
     WorkerExited,
     WorkerIntroduced,
     WorkerKilled,
-    WorkerPool,
     WorkerReady,
 )
 

@@ -7,8 +7,9 @@ import random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nimbusd.core import pool as p
+from nimbusd.core import pool_facts as p
 from nimbusd.core.episodes import JobId, WorkerId
+from nimbusd.core.pool import WorkerPool
 from nimbusd.core.spares import MOST_FAILED, PAUSE_S, RETRY_S, KillSpare, Spares, StartSpare, is_spare
 
 A, B = JobId("a"), JobId("b")
@@ -19,7 +20,7 @@ class Node:
     """A pool and a clock; whatever is ordered is kept."""
 
     def __init__(self, slots: int = 2, spares: int = 1, memory_bytes: int | None = None) -> None:
-        self.pool = p.WorkerPool(
+        self.pool = WorkerPool(
             [f"cpu:{index}" for index in range(slots)], 60.0, spares=spares, memory_bytes=memory_bytes
         )
         self.now = 0.0

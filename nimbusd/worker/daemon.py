@@ -21,11 +21,12 @@ import zmq.asyncio
 
 from nimbusd import __version__, events, wire
 from nimbusd.core import node_facts as n
-from nimbusd.core import pool
+from nimbusd.core import pool_facts as p
 from nimbusd.core.backlog import Plan
 from nimbusd.core.episodes import JobId, LeaseId, NodeId, WorkerId
 from nimbusd.core.facts import Acknowledge, HeartbeatSeen, StoredPiece
 from nimbusd.core.node import NodeMachine
+from nimbusd.core.pool import WorkerPool
 from nimbusd.core.recycle import MB
 from nimbusd.core.spares import KillSpare, StartSpare, is_spare
 from nimbusd.job import Job
@@ -52,7 +53,7 @@ _FINAL = frozenset({"asset_error"})
 _PLANNING = ("load", "randomize", "plan")
 _BLAMELESS = frozenset({"disk_full", "storage_error"})
 
-_Order: TypeAlias = n.NodeOrder | pool.PoolOrder | events.WorkerUp | events.StageBegan
+_Order: TypeAlias = n.NodeOrder | p.PoolOrder | events.WorkerUp | events.StageBegan
 
 
 class Link(Protocol):
@@ -95,7 +96,7 @@ class Node:
             spill_bytes=self._places.memory_bytes,
         )
         self._spares = spares
-        self._pool = pool.WorkerPool(
+        self._pool = WorkerPool(
             self._slots, START_TIMEOUT_S, grace_s=BACKSTOP_S, spares=spares, memory_bytes=memory_bytes
         )
         self._jobs: dict[JobId, Job] = {}
@@ -237,15 +238,15 @@ class Node:
             case m.Hello(slot, pid) if is_spare(WorkerId(slot)):
                 self._addresses[WorkerId(slot)] = address
                 log.info("%s said hello from pid %d", slot, pid)
-                self._pool_fact(pool.SpareIntroduced(WorkerId(slot)))
+                self._pool_fact(p.SpareIntroduced(WorkerId(slot)))
             case m.Warm(slot):
                 log.info("%s is warm, pid %d", slot, self._processes.pid(WorkerId(slot)))
-                self._pool_fact(pool.SpareWarm(WorkerId(slot)))
+                self._pool_fact(p.SpareWarm(WorkerId(slot)))
             case m.Hello(slot, pid, version):
                 self._addresses[WorkerId(slot)] = address
                 log.info("worker %s said hello from pid %d, nimbusd %s", slot, pid, version)
                 self.ready.set()
-                self._pool.handle(pool.WorkerIntroduced(WorkerId(slot)), now)
+                self._pool.handle(p.WorkerIntroduced(WorkerId(slot)), now)
                 if self._leaving:
                     self._order([n.RecallWorker(WorkerId(slot))])
                 else:
@@ -253,15 +254,15 @@ class Node:
             case m.Ready(slot, device):
                 self._order([events.WorkerUp(slot, self._processes.pid(WorkerId(slot)), device)])
                 self._devices.add(device)
-                self._pool_fact(pool.WorkerReady(WorkerId(slot)))
+                self._pool_fact(p.WorkerReady(WorkerId(slot)))
             case m.Pull(slot, credit):
                 self._fact(n.WorkerPulls(WorkerId(slot), credit))
             case m.Beat(slot, ref, stage):
                 worker = WorkerId(slot)
                 self._note_piece(worker, ref)
-                self._pool.handle(pool.BeatSeen(worker, busy=True), now)
+                self._pool.handle(p.BeatSeen(worker, busy=True), now)
                 if stage == "load":
-                    self._pool.handle(pool.EpisodeBegan(worker), now)
+                    self._pool.handle(p.EpisodeBegan(worker), now)
                 self._fact(n.EpisodeBegan(worker, LeaseId(ref.lease), ref.index, stage))
                 began = events.StageBegan(slot, ref.scene, ref.index, ref.attempt, stage)
                 if self._stages.get(worker) != began:  # a beat tells of the stage again
@@ -280,7 +281,7 @@ class Node:
                 self._fact(n.WorkerReturns(WorkerId(slot), returned))
             case m.Fatal(slot, job, error):
                 log.error("job %s cannot run here: %s", job, error)
-                self._pool.handle(pool.LeaveAsked(WorkerId(slot)), now)
+                self._pool.handle(p.LeaveAsked(WorkerId(slot)), now)
                 self._unfit[JobId(job)] = error
                 self._link.send(c.CannotRun(self._name, job, error))
                 self._fact(n.JobUnfit(JobId(job)))
@@ -340,7 +341,7 @@ class Node:
 
     def _settle_beat(self, worker: WorkerId) -> None:
         """An episode is done: that is progress, and if it was the worker's last, nothing more is owed."""
-        self._pool.handle(pool.BeatSeen(worker, self._machine.busy(worker)), self._clock())
+        self._pool.handle(p.BeatSeen(worker, self._machine.busy(worker)), self._clock())
 
     # --- facts and orders ---
 
@@ -348,7 +349,7 @@ class Node:
         self._order(self._machine.handle(fact, self._clock()))
         self._wake.set()
 
-    def _pool_fact(self, fact: pool.PoolFact) -> None:
+    def _pool_fact(self, fact: p.PoolFact) -> None:
         self._order(self._pool.handle(fact, self._clock()))
 
     def _order(self, orders: Iterable[_Order]) -> None:
@@ -359,8 +360,8 @@ class Node:
         while True:
             await asyncio.sleep(TICK_S)
             if self._spares:
-                self._pool.handle(pool.MemorySeen(node_memory().used_bytes), self._clock())
-            self._pool_fact(pool.TimePassed())
+                self._pool.handle(p.MemorySeen(node_memory().used_bytes), self._clock())
+            self._pool_fact(p.TimePassed())
 
     async def _carry_out(self) -> None:
         while True:
@@ -375,12 +376,12 @@ class Node:
         match order:
             case n.MakeEpisode(worker, lease, _, scene, index, attempt, plan, spill):
                 ref = m.EpisodeRef(scene, index, attempt, lease)
-                self._pool.handle(pool.LeaseSent(worker), self._clock())
+                self._pool.handle(p.LeaseSent(worker), self._clock())
                 await self._send(worker, m.Lease(ref, self._entries[lease], plan or "", spill))
             case n.AssignJob(worker, job, role):
                 limits, spec = self._jobs[job].limits, self._jobs[job]
                 self._job_of[worker] = job
-                assigned = pool.JobAssigned(worker, job, limits.longest_silence_s(), limits.episode_timeout_s)
+                assigned = p.JobAssigned(worker, job, limits.longest_silence_s(), limits.episode_timeout_s)
                 if dismissed := self._pool.handle(assigned, self._clock()):
                     self._order(dismissed)
                     return
@@ -389,35 +390,35 @@ class Node:
             case n.RecallWorker(worker, why):
                 if why:
                     log.info("worker %s makes room for a new one: %s", worker, why)
-                self._pool.handle(pool.LeaveAsked(worker), self._clock())
+                self._pool.handle(p.LeaveAsked(worker), self._clock())
                 await self._send(worker, m.Drain())
             case n.StopWorker(worker, why):
-                self._pool_fact(pool.StopWanted(worker, why))
+                self._pool_fact(p.StopWanted(worker, why))
             case n.DropPiece(job, folder):
                 path = self._jobs[job].output / PIECES / folder
                 log.warning("piece %s belongs to an attempt that was given up: removed", path)
                 await asyncio.to_thread(shutil.rmtree, path, True)
             case n.DropPlan(path):
                 await asyncio.to_thread(_remove_file, Path(path))
-            case pool.SpawnWorker(slot, worker, not_before):
+            case p.SpawnWorker(slot, worker, not_before):
                 self._group.create_task(self._processes.look_after(self._slots[slot], worker, not_before))
-            case pool.TakeSpare(slot, worker, spare):
+            case p.TakeSpare(slot, worker, spare):
                 await self._take_spare(self._slots[slot], worker, spare)
-            case pool.DismissWorker(worker):
+            case p.DismissWorker(worker):
                 await self._send(worker, m.Drain())
             case StartSpare(spare):
                 self._group.create_task(self._processes.look_after_spare(spare))
-            case pool.PrepareSpare(spare, job):
+            case p.PrepareSpare(spare, job):
                 await self._send(spare, m.Prepare(self._jobs[job].to_dict()))
             case KillSpare(spare, reason):
                 log.info("killing %s: %s", spare, reason)
                 self._processes.kill(spare)
-            case pool.KillWorker(worker, reason):
+            case p.KillWorker(worker, reason):
                 log.warning("killing worker %s: %s", worker, reason)
                 self._processes.kill(worker)
-            case pool.ReportLost():
+            case p.ReportLost():
                 self._lost(order)
-            case pool.GiveUp(detail):
+            case p.GiveUp(detail):
                 raise NimbusError(f"no compute worker can run here: {detail}")
             case events.WorkerUp() | events.StageBegan():
                 self._watch(order)
@@ -446,7 +447,7 @@ class Node:
     # --- the ends of workers ---
 
     def _process_ended(self, fact: Ended) -> None:
-        self._addresses.pop(fact.spare if isinstance(fact, pool.SpareGone) else fact.worker, None)
+        self._addresses.pop(fact.spare if isinstance(fact, p.SpareGone) else fact.worker, None)
         self._pool_fact(fact)
 
     async def _take_spare(self, slot: Slot, worker: WorkerId, spare: WorkerId) -> None:
@@ -458,7 +459,7 @@ class Node:
         else:
             self._group.create_task(self._processes.look_after(slot, worker, self._clock()))
 
-    def _lost(self, order: pool.ReportLost) -> None:
+    def _lost(self, order: p.ReportLost) -> None:
         evidence = "\n".join(filter(None, (self._processes.last_words(order.worker), order.stack)))
         self._job_of.pop(order.worker, None)
         self._stages.pop(order.worker, None)
@@ -470,7 +471,7 @@ class Node:
 
     def _send_home(self) -> None:
         """Ask every worker to leave once it has finished what it has begun."""
-        self._pool_fact(pool.StopAsked())
+        self._pool_fact(p.StopAsked())
         self._order([n.RecallWorker(worker) for worker in self._addresses])
 
     def _end_if_done(self) -> None:
