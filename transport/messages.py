@@ -42,11 +42,13 @@ class Hello:
 class Welcome:
     """Daemon → worker: the job to work on. job: `Job.to_dict()`, whose scenes come with the leases.
 
-    role: `fused`, `plan` or `render`. plans: folders for planned sequences, the first in memory, the second on disk.
+    open_timeout_s: for making its components and opening its backend. role: `fused`, `plan` or `render`. plans: folders
+    for planned sequences, the first in memory, the second on disk.
     """
 
     job: dict[str, Any]
     output: str
+    open_timeout_s: float
     role: str = "fused"
     plans: tuple[str, ...] = ()
 

@@ -4,8 +4,8 @@ Workers that fall silent are killed by the node's watchdog, which says so (`Work
 for the time when there is none, and for what it cannot see (a worker that beats but never hears us): they come
 `grace_s` later than those that the watchdog keeps.
 
-A worker owes a sign of life within a deadline: `start_timeout_s` from its spawn until it says hello, as long
-again from the job it is assigned until it is ready, `beat_timeout_s` of that job between beats while it has an
+A worker owes a sign of life within a deadline: `start_timeout_s` from its spawn until it says hello, `open_timeout_s`
+of the job it is assigned from then until it is ready, `beat_timeout_s` of that job between beats while it has an
 episode, and the end of each episode within `episode_timeout_s`, where that is given. A worker that waits for a
 job or for work owes nothing.
 
@@ -62,6 +62,8 @@ class _Slot:
     """Of its worker, and of the one before until it has one."""
     prepared: JobId | None = None
     """What its worker was prepared for as a spare."""
+    ready_within_s: float = 0.0
+    """How long it may take to its next step: to say hello, then to open for its job."""
     beat_timeout_s: float = 0.0
     episode_timeout_s: float | None = None
     deadline: float | None = None
@@ -174,7 +176,8 @@ class WorkerPool:
             slot.leaving = slot.starting = True
             return [DismissWorker(fact.worker)]
         slot.beat_timeout_s, slot.episode_timeout_s = fact.beat_timeout_s, fact.episode_timeout_s
-        slot.deadline, slot.starting = now + self._start_timeout_s, True
+        slot.ready_within_s = fact.open_timeout_s
+        slot.deadline, slot.starting = now + slot.ready_within_s, True
         return []
 
     def _main_job(self) -> JobId | None:
@@ -198,7 +201,8 @@ class WorkerPool:
         slot.starting, slot.prepared = True, None
         slot.stack = slot.stage = ""
         slot.episode_deadline = None
-        slot.deadline = now + delay_s + self._start_timeout_s
+        slot.ready_within_s = self._start_timeout_s
+        slot.deadline = now + delay_s + slot.ready_within_s
         return SpawnWorker(slot.name, slot.worker, now + delay_s)
 
     def _kill_unready(self) -> list[PoolOrder]:
@@ -224,7 +228,7 @@ class WorkerPool:
         if slot.deadline is not None and now > slot.deadline:
             if slot.ready:
                 return f"no progress for {slot.beat_timeout_s:g} s"
-            return f"not ready after {self._start_timeout_s:g} s"
+            return f"not ready after {slot.ready_within_s:g} s"
         if slot.episode_deadline is not None and now > slot.episode_deadline:
             return f"an episode took longer than {slot.episode_timeout_s:g} s"
         return None

@@ -24,6 +24,7 @@ class JobAssigned:
 
     worker: WorkerId
     job: JobId
+    open_timeout_s: float
     beat_timeout_s: float
     episode_timeout_s: float | None
 

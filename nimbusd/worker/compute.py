@@ -53,16 +53,15 @@ CLOSE_S = 30.0
 class ComputeWorker:
     """Turns leases into pieces. `link` leads to the daemon; `slot` is the name it knows us by.
 
-    line: ours on the heartbeat page. start_timeout_s: for making the components.
+    line: ours on the heartbeat page.
     """
 
-    def __init__(self, link: DaemonLink, slot: str, device: str, line: Line, start_timeout_s: float) -> None:
+    def __init__(self, link: DaemonLink, slot: str, device: str, line: Line) -> None:
         self._link = link
         self._line = line
         self._working = Progress(line.work)
         self._stores = SharedPulse(line.store)
         self._storing: dict[int, Progress] = {}
-        self._start_timeout_s = start_timeout_s
         self._wait_s = WAIT_S
         self._slot = slot
         self._device = device
@@ -83,7 +82,7 @@ class ComputeWorker:
             return
         if not isinstance(welcome, m.Welcome):
             raise NimbusError(f"the daemon said {type(welcome).__name__} instead of Welcome")
-        self._working.promise("open", self._start_timeout_s)
+        self._working.promise("open", welcome.open_timeout_s)
         job = Job.from_dict(welcome.job)
         self._role = Role(welcome.role)
         self._plans = tuple(Path(folder) for folder in welcome.plans)
@@ -317,7 +316,12 @@ def main() -> int:
     parser.add_argument("--line", type=int, default=FIRST_WORKER, help="our line on the page")
     parser.add_argument("--stacks", help="file to write our threads' stacks to, if we are asked")
     parser.add_argument("--spare", action="store_true", help="prepare for a job, and wait for a slot")
-    parser.add_argument("--start-timeout", type=float, default=300.0, help="seconds for making the components")
+    parser.add_argument(
+        "--start-timeout",
+        type=float,
+        default=300.0,
+        help="seconds that a spare may take to import what it prepares for",
+    )
     args = parser.parse_args()
     die_with_parent(args.parent)
     die_first()
@@ -335,7 +339,7 @@ def main() -> int:
             if (place := Spare(link, slot, line, args.start_timeout).wait()) is None:
                 return 0
             slot, device = place.worker, place.device
-        ComputeWorker(link, slot, device, line, args.start_timeout).run()
+        ComputeWorker(link, slot, device, line).run()
         link.send(m.Bye(slot))
     finally:
         link.close()

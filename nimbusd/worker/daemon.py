@@ -381,12 +381,15 @@ class Node:
             case n.AssignJob(worker, job, role):
                 limits, spec = self._jobs[job].limits, self._jobs[job]
                 self._job_of[worker] = job
-                assigned = p.JobAssigned(worker, job, limits.longest_silence_s(), limits.episode_timeout_s)
+                assigned = p.JobAssigned(
+                    worker, job, limits.open_timeout_s, limits.longest_silence_s(), limits.episode_timeout_s
+                )
                 if dismissed := self._pool.handle(assigned, self._clock()):
                     self._order(dismissed)
                     return
                 plans = (str(self._folders.memory), str(self._folders.disk))
-                await self._send(worker, m.Welcome(spec.to_dict(), str(spec.output), role.value, plans))
+                welcome = m.Welcome(spec.to_dict(), str(spec.output), limits.open_timeout_s, role.value, plans)
+                await self._send(worker, welcome)
             case n.RecallWorker(worker, why):
                 if why:
                     log.info("worker %s makes room for a new one: %s", worker, why)
