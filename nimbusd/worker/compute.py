@@ -174,9 +174,8 @@ class ComputeWorker:
                 episode.failure = failure_of("plan", error)
             else:
                 self._forget(episode)
-                self._measure()
                 timings_s = dict(episode.timings_s)
-                self._link.send(m.Planned(self._slot, ref, str(path), size_bytes, lease.spill, timings_s))
+                self._link.send(m.Planned(self._slot, ref, str(path), size_bytes, lease.spill, timings_s, _memory()))
                 return
         self._tell_end(episode)
 
@@ -276,13 +275,10 @@ class ComputeWorker:
             del self._stored[thread]
             self._storing[thread].rest()
 
-    def _measure(self) -> None:
-        self._link.send(m.Measured(self._slot, own_rss_bytes(), own_gpu_bytes()))
-
     def _tell_end(self, episode: Episode) -> None:
         ref = self._ref(episode)
         self._forget(episode)
-        self._measure()
+        timings_s = dict(episode.timings_s)
         if (failure := episode.failure) is not None:
             self._link.send(
                 m.Fail(
@@ -293,7 +289,8 @@ class ComputeWorker:
                     failure.detail[:2000],
                     failure.planned,
                     failure.evidence[-20000:],
-                    dict(episode.timings_s),
+                    timings_s,
+                    _memory(),
                 )
             )
             return
@@ -301,8 +298,11 @@ class ComputeWorker:
         assert piece is not None
         size_bytes = sum(file.size_bytes for file in piece.files)
         digest = manifest_digest(piece)
-        timings_s = dict(episode.timings_s)
-        self._link.send(m.Commit(self._slot, ref, piece.folder, piece.length, size_bytes, digest, timings_s))
+        self._link.send(m.Commit(self._slot, ref, piece.folder, piece.length, size_bytes, digest, timings_s, _memory()))
+
+
+def _memory() -> m.Memory:
+    return m.Memory(own_rss_bytes(), own_gpu_bytes())
 
 
 def main() -> int:

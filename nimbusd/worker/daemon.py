@@ -268,14 +268,8 @@ class Node:
                 if self._stages.get(worker) != began:  # a beat tells of the stage again
                     self._stages[worker] = began
                     self._order([began])
-            case m.Planned(slot, ref):
-                self._planned(WorkerId(slot), ref, message)
-            case m.Measured(slot, rss_bytes, gpu_bytes):
-                self._fact(n.WorkerMeasured(WorkerId(slot), rss_bytes, gpu_bytes))
-            case m.Commit(slot, ref):
-                self._stored(WorkerId(slot), ref, message)
-            case m.Fail(slot, ref):
-                self._failed(WorkerId(slot), ref, message)
+            case m.Planned(slot) | m.Commit(slot) | m.Fail(slot):
+                self._episode_ended(WorkerId(slot), message)
             case m.GiveBack(slot, refs):
                 returned = tuple((LeaseId(ref.lease), ref.index) for ref in refs)
                 self._fact(n.WorkerReturns(WorkerId(slot), returned))
@@ -296,51 +290,42 @@ class Node:
             folder = piece_folder(EpisodeRequest(job, ref.scene, ref.index, attempt=ref.attempt))
             pieces[LeaseId(ref.lease), ref.index] = self._jobs[job].output / PIECES / folder
 
-    def _forget_piece(self, worker: WorkerId, ref: m.EpisodeRef) -> None:
-        self._at_work.get(worker, {}).pop((LeaseId(ref.lease), ref.index), None)
-
     def _slot_of(self, worker: WorkerId) -> Slot:
         return self._slots[worker.rpartition("#")[0]]
 
-    def _planned(self, worker: WorkerId, ref: m.EpisodeRef, message: m.Planned) -> None:
-        self._forget_piece(worker, ref)
-        cost_s = sum(message.timings_s.values())
-        plan = Plan(message.path, message.size_bytes, message.spilled, cost_s)
-        self._fact(n.EpisodePlanned(worker, LeaseId(ref.lease), ref.index, plan))
-        self._settle_beat(worker)
-
-    def _stored(self, worker: WorkerId, ref: m.EpisodeRef, message: m.Commit) -> None:
-        log.debug("%s/%d is stored in %s", ref.scene, ref.index, message.folder)
-        lease = LeaseId(ref.lease)
-        self._forget_piece(worker, ref)
-        self._timings[lease, ref.index] = message.timings_s
-        cost_s = sum(message.timings_s.values())
-        piece = StoredPiece(ref.index, message.folder, message.frames, message.size_bytes, message.digest, cost_s)
-        timings_s = message.timings_s
-        plan_s = sum(timings_s.get(stage, 0.0) for stage in _PLANNING)
-        self._fact(n.EpisodeStored(worker, lease, piece, plan_s, timings_s.get("store", 0.0)))
-        self._settle_beat(worker)
-
-    def _failed(self, worker: WorkerId, ref: m.EpisodeRef, message: m.Fail) -> None:
-        self._forget_piece(worker, ref)
-        failure = n.EpisodeFailed(
-            worker,
-            LeaseId(ref.lease),
-            ref.index,
-            message.stage,
-            message.reason,
-            message.detail,
-            message.evidence,
-            sum(message.timings_s.values()),
-            planned=message.planned,
-            final=message.reason in _FINAL,
-            blameless=message.reason in _BLAMELESS,
-        )
-        self._fact(failure)
-        self._settle_beat(worker)
-
-    def _settle_beat(self, worker: WorkerId) -> None:
-        """An episode is done: that is progress, and if it was the worker's last, nothing more is owed."""
+    def _episode_ended(self, worker: WorkerId, message: m.Planned | m.Commit | m.Fail) -> None:
+        ref, timings_s = message.episode, message.timings_s
+        lease, cost_s = LeaseId(ref.lease), sum(timings_s.values())
+        self._at_work.get(worker, {}).pop((lease, ref.index), None)
+        self._fact(n.WorkerMeasured(worker, message.memory.rss_bytes, message.memory.gpu_bytes))
+        match message:
+            case m.Planned():
+                plan = Plan(message.path, message.size_bytes, message.spilled, cost_s)
+                self._fact(n.EpisodePlanned(worker, lease, ref.index, plan))
+            case m.Commit():
+                log.debug("%s/%d is stored in %s", ref.scene, ref.index, message.folder)
+                self._timings[lease, ref.index] = timings_s
+                piece = StoredPiece(
+                    ref.index, message.folder, message.frames, message.size_bytes, message.digest, cost_s
+                )
+                plan_s = sum(timings_s.get(stage, 0.0) for stage in _PLANNING)
+                self._fact(n.EpisodeStored(worker, lease, piece, plan_s, timings_s.get("store", 0.0)))
+            case m.Fail():
+                failure = n.EpisodeFailed(
+                    worker,
+                    lease,
+                    ref.index,
+                    message.stage,
+                    message.reason,
+                    message.detail,
+                    message.evidence,
+                    cost_s,
+                    planned=message.planned,
+                    final=message.reason in _FINAL,
+                    blameless=message.reason in _BLAMELESS,
+                )
+                self._fact(failure)
+        # That is progress, and if it was the worker's last episode, it owes nothing more.
         self._pool.handle(p.BeatSeen(worker, self._machine.busy(worker)), self._clock())
 
     # --- facts and orders ---
