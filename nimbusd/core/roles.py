@@ -5,8 +5,21 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
+from nimbusd.core.episodes import JobId
+from nimbusd.core.facts import PipelineSeen
 from nimbusd.core.pace import Pace
-from nimbusd.core.split import Mode, Places, Role, best_planners, mode_to_have, planners_to_have
+from nimbusd.core.split import (
+    Mode,
+    Places,
+    Role,
+    best_planners,
+    decoupled_rate,
+    fused_rate,
+    mode_to_have,
+    mu_plan,
+    mu_render,
+    planners_to_have,
+)
 
 BACKLOG_S = 30.0
 """So much rendering may wait in the backlog, so that a planner's bad luck leaves no renderer idle …"""
@@ -64,6 +77,36 @@ class Pipeline:
         _, render_s, _ = self.pace.means_s()
         steady = math.ceil(BACKLOG_S * renderers / render_s) if render_s > 0 else 0
         return min(MOST_BACKLOG, max(LEAST_BACKLOG * renderers, steady))
+
+    def seen(self, job: JobId, places: Places, planners: int, backlog: int, now: float) -> PipelineSeen:
+        """How it goes. places: of the workers that are at it, of which `planners` plan. backlog: plans that wait."""
+        latency, others = self.pace.latency(), places.plan_only
+        renderers = places.flexible + others - planners
+        plan_s, render_s, store_s = self.pace.means_s()
+        planning, rendering = self.pace.concurrency()
+        theory = plan_rate = render_rate = 0.0
+        if latency is not None and self.mode is Mode.FUSED:
+            theory = plan_rate = render_rate = fused_rate(places, latency)
+        elif latency is not None:
+            plan_rate, render_rate = mu_plan(planners, latency), mu_render(renderers, latency)
+            theory = decoupled_rate(places, planners - others, latency)
+        return PipelineSeen(
+            job=job,
+            mode=self.mode.value,
+            planners=planners,
+            renderers=renderers,
+            backlog=backlog,
+            plan_s=plan_s,
+            render_s=render_s,
+            store_s=store_s,
+            good=self.pace.good(),
+            planning=planning,
+            rendering=rendering,
+            mu_plan=plan_rate,
+            mu_render=render_rate,
+            theory=theory,
+            achieved=self.pace.achieved(now),
+        )
 
     def choose(self, now_is: Situation, now: float) -> None:
         """Choose mode and planners anew."""
