@@ -48,8 +48,9 @@ from nimbusd.core.facts import (
     ScenePlan,
     StoredPiece,
 )
+from nimbusd.core.open_jobs import FIRST_PAUSE_S
 from nimbusd.core.scheduler import Scheduler
-from nimbusd.core.tasks import FIRST_PAUSE_S, PAUSE_S
+from nimbusd.core.tasks import PAUSE_S
 
 A, B, C = NodeId("a"), NodeId("b"), NodeId("c")
 JOB, OTHER = JobId("job"), JobId("other")

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 
 from nimbusd.core.episodes import (
     EpisodeKey,
@@ -27,7 +26,6 @@ from nimbusd.core.episodes import (
     State,
     Tried,
 )
-from nimbusd.core.estimate import Estimates
 from nimbusd.core.facts import (
     Acknowledge,
     AttemptFailed,
@@ -35,84 +33,18 @@ from nimbusd.core.facts import (
     EpisodesReturned,
     GrantLease,
     JobAdded,
-    JobPlan,
     Order,
     PiecesStored,
     RevokeLease,
     StoredPiece,
 )
+from nimbusd.core.open_jobs import FIRST_PAUSE_S, Job, Lease
 from nimbusd.core.scenes import Pending, SceneEpisodes
 
 NODE_LOSSES_PER_ATTEMPT = 3
 """A lost node may be the network's doing: an episode may be at so many of them for each worker that it may cost."""
-FIRST_PAUSE_S = 2.0
-"""How long a job waits for storage that takes nothing; twice as long each time it waits in vain, up to PAUSE_S."""
 PAUSE_S = 30.0
-
-
-@dataclass(slots=True)
-class Lease:
-    """Episodes of a scene that a node holds. open: not settled yet; revoking: asked back, and when."""
-
-    id: LeaseId
-    job: JobId
-    scene: str
-    node: NodeId
-    attempt: int
-    open: set[int]
-    granted_at: float
-    revoking: dict[int, float] = field(default_factory=dict)
-
-    def drop(self, index: int) -> None:
-        """Hold an episode no more."""
-        self.open.discard(index)
-        self.revoking.pop(index, None)
-
-
-@dataclass(slots=True)
-class Job:
-    """A job that is not over."""
-
-    plan: JobPlan
-    scenes: dict[str, SceneEpisodes]
-    pending: Pending
-    state: JobState
-    environment: str
-    """That its nodes must have: the first node's, recorded with the first commit, if none was asked for."""
-    is_bound: bool
-    """Whether the environment is recorded."""
-    order: int
-    estimates: Estimates = field(default_factory=Estimates)
-    leases: dict[LeaseId, Lease] = field(default_factory=dict)
-    nodes: Counter[NodeId] = field(default_factory=Counter)
-    """Leases by node."""
-    holders: Counter[str] = field(default_factory=Counter)
-    """Leases by scene."""
-    copies: dict[tuple[str, int], list[Lease]] = field(default_factory=dict)
-    """Episodes that are in two leases."""
-    node_losses: Counter[tuple[str, int]] = field(default_factory=Counter)
-    owners: dict[str, NodeId] = field(default_factory=dict)
-    """Who may work on a scene, where that is fixed."""
-    last_own: dict[NodeId, str] = field(default_factory=dict)
-    """The latest scene of a node's fixed share that it was leased."""
-    fresh: list[str] = field(default_factory=list)
-    """Scenes that nobody has worked on, or that were left by those who had, the longest last."""
-    loaded: dict[NodeId, Counter[str]] = field(default_factory=dict)
-    """How many slots of a node should have which scene loaded."""
-    late: list[str] = field(default_factory=list)
-    """Scenes that need more slots, the most urgent last; worked out again at `look_at`."""
-    look_at: float = 0.0
-    unfit: dict[NodeId, str] = field(default_factory=dict)
-    """Nodes that cannot run it, and why."""
-    resume_at: float = 0.0
-    pause_s: float = FIRST_PAUSE_S
-    """How long the next pause is."""
-    why: str = ""
-    """Why it is paused."""
-
-    def cost_s(self, scene: str) -> float:
-        """Expected seconds per episode."""
-        return self.estimates.cost_s(scene, self.scenes[scene].plan.cost_hint)
+"""A job whose storage takes nothing waits twice as long each time it waits in vain, up to this."""
 
 
 class TaskManager:

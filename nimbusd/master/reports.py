@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nimbusd.core.episodes import JobId, JobRow, JobState, NodeId, SceneCount
 from nimbusd.core.grants import why_not
-from nimbusd.core.tasks import Job as OpenTasks
+from nimbusd.core.open_jobs import Job as OpenTasks
 from nimbusd.master.daemon import Master
 from nimbusd.transport import control as c
 

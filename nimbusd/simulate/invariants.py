@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from nimbusd.core.episodes import JobState, NodeId, State
 from nimbusd.core.grants import why_not
+from nimbusd.core.open_jobs import Job
 from nimbusd.core.scheduler import Scheduler
-from nimbusd.core.tasks import Job
 from nimbusd.simulate.ledger import JobPages
 from nimbusd.simulate.violation import Violation
 from nimbusd.simulate.workload import Fate
