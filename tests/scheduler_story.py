@@ -15,6 +15,7 @@ from nimbusd.core.episodes import (
     Record,
     SceneHistory,
     Span,
+    indexes_of,
 )
 from nimbusd.core.facts import (
     AttemptFailed,
@@ -50,7 +51,7 @@ def grants(orders: Sequence[Order], node: NodeId | None = None) -> list[GrantLea
 
 def places(orders: Sequence[Order]) -> list[tuple[str, int]]:
     """Scene and index of every episode that is leased."""
-    return [(lease.scene, i) for lease in grants(orders) for span in lease.spans for i in range(span.start, span.stop)]
+    return [(lease.scene, i) for lease in grants(orders) for i in indexes_of(lease.spans)]
 
 
 def records(orders: Sequence[Order]) -> list[Record]:
@@ -100,8 +101,7 @@ class Story:
     def store_all(self, orders: Sequence[Order], cost_s: float = 1.0) -> list[Order]:
         after: list[Order] = []
         for lease in grants(orders):
-            indexes = [i for span in lease.spans for i in range(span.start, span.stop)]
-            after += self.store(lease, *indexes, cost_s=cost_s)
+            after += self.store(lease, *indexes_of(lease.spans), cost_s=cost_s)
         return after
 
     def only(self, node: NodeId) -> GrantLease:

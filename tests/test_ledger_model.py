@@ -25,6 +25,7 @@ from nimbusd.core.episodes import (
     Span,
     State,
     Tried,
+    spans_of,
 )
 from nimbusd.master.ledger import (
     Ledger,
@@ -65,7 +66,8 @@ class Model:
             frames, size_bytes = sum(row.frames for row in made), sum(row.size_bytes for row in made)
             counted = states[State.COMMITTED], states[State.FAILED], states[State.QUARANTINED]
             pending = {i: Tried(row.attempt, row.losses) for i, row in rows.items() if row.state is State.PENDING}
-            found[scene] = SceneHistory(SceneCount(*counted, frames, size_bytes), spans(rows.keys() - pending), pending)
+            count = SceneCount(*counted, frames, size_bytes)
+            found[scene] = SceneHistory(count, spans_of(rows.keys() - pending), pending)
         return found
 
     def failed(self, job: JobId) -> dict[tuple[State, str], int]:
@@ -73,16 +75,6 @@ class Model:
         return Counter(
             (row.state, row.reason) for key, row in self.rows.items() if key.job == job and row.state in ended
         )
-
-
-def spans(indexes: set[int]) -> tuple[Span, ...]:
-    found: list[Span] = []
-    for index in sorted(indexes):
-        if found and found[-1].stop == index:
-            found[-1] = Span(found[-1].start, index + 1)
-        else:
-            found.append(Span(index, index + 1))
-    return tuple(found)
 
 
 JOBS = st.sampled_from([HOUSES, SHOPS])

@@ -9,6 +9,7 @@ from nimbusd.core.episodes import JobId, JobState, LeaseId, NodeId
 from nimbusd.core.estimate import Estimates
 from nimbusd.core.facts import JobPlan
 from nimbusd.core.scenes import Pending, SceneEpisodes
+from nimbusd.core.tally import Tally
 
 FIRST_PAUSE_S = 2.0
 """The first pause of a job whose storage takes nothing."""
@@ -48,9 +49,9 @@ class Job:
     order: int
     estimates: Estimates = field(default_factory=Estimates)
     leases: dict[LeaseId, Lease] = field(default_factory=dict)
-    nodes: Counter[NodeId] = field(default_factory=Counter)
+    nodes: Tally[NodeId] = field(default_factory=Tally)
     """Leases by node."""
-    holders: Counter[str] = field(default_factory=Counter)
+    holders: Tally[str] = field(default_factory=Tally)
     """Leases by scene."""
     copies: dict[tuple[str, int], list[Lease]] = field(default_factory=dict)
     """Episodes that are in two leases."""

@@ -25,6 +25,7 @@ from nimbusd.core.episodes import (
     Span,
     State,
     Tried,
+    indexes_of,
 )
 from nimbusd.core.facts import (
     Acknowledge,
@@ -97,7 +98,7 @@ class TaskManager:
         """A lease that the ledger remembers: its node may still be at work on it. held: by leases before it."""
         lease = Lease(opened.lease, opened.job, opened.scene, opened.node, opened.attempt, set(), now)
         scene = job.scenes.get(opened.scene)
-        for index in (i for span in opened.spans for i in range(span.start, span.stop)):
+        for index in indexes_of(opened.spans):
             if scene is None or (index in scene.tried and scene.tried[index].attempt >= opened.attempt):
                 continue  # it was given up since
             place = opened.scene, index
@@ -158,7 +159,7 @@ class TaskManager:
     def grant(self, job: Job, scene: str, node: NodeId, spans: tuple[Span, ...], now: float) -> list[Order]:
         """Lease episodes that `SceneEpisodes.take` took to a node."""
         attempt = 1 + job.scenes[scene].attempts_of(spans)
-        indexes = {i for span in spans for i in range(span.start, span.stop)}
+        indexes = set(indexes_of(spans))
         return self._lease(job, Lease(self._new_id(), job.plan.job, scene, node, attempt, indexes, now), spans)
 
     def copy(self, lease: Lease, index: int, node: NodeId, now: float) -> list[Order]:
@@ -184,8 +185,8 @@ class TaskManager:
 
     def _open(self, job: Job, lease: Lease) -> None:
         self.leases[lease.id] = job.leases[lease.id] = self._by_node[lease.node][lease.id] = lease
-        job.nodes[lease.node] += 1
-        job.holders[lease.scene] += 1
+        job.nodes.change(lease.node, 1)
+        job.holders.change(lease.scene, 1)
 
     def _close_if_empty(self, job: Job, lease: Lease) -> list[Order]:
         if lease.open:
@@ -193,12 +194,8 @@ class TaskManager:
         del self.leases[lease.id], job.leases[lease.id], self._by_node[lease.node][lease.id]
         if not self._by_node[lease.node]:
             del self._by_node[lease.node]
-        job.nodes[lease.node] -= 1
-        job.holders[lease.scene] -= 1
-        if not job.nodes[lease.node]:
-            del job.nodes[lease.node]
-        if not job.holders[lease.scene]:
-            del job.holders[lease.scene]
+        job.nodes.change(lease.node, -1)
+        job.holders.change(lease.scene, -1)
         return [LeaseClosed(lease.id)]
 
     # --- what becomes of episodes ---

@@ -17,9 +17,10 @@ from nimbusd.core.episodes import (
     Record,
     SceneCount,
     SceneHistory,
-    Span,
     State,
     Tried,
+    indexes_of,
+    spans_of,
 )
 from nimbusd.core.facts import JobPlan
 from nimbusd.simulate.violation import Violation
@@ -152,19 +153,3 @@ class VirtualLedger:
             scene: SceneHistory(counts[scene], spans_of(settled[scene]), tried[scene])
             for scene in dict.fromkeys([*counts, *tried])
         }
-
-
-def indexes_of(spans: Iterable[Span]) -> list[int]:
-    """The indexes that spans hold."""
-    return [index for span in spans for index in range(span.start, span.stop)]
-
-
-def spans_of(indexes: Iterable[int]) -> tuple[Span, ...]:
-    """Sorted, disjoint spans, not touching each other, of these indexes."""
-    spans: list[Span] = []
-    for index in sorted(indexes):
-        if spans and spans[-1].stop == index:
-            spans[-1] = Span(spans[-1].start, index + 1)
-        else:
-            spans.append(Span(index, index + 1))
-    return tuple(spans)

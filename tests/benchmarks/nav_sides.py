@@ -71,7 +71,7 @@ def run_baseline(
 ) -> dict[str, Any]:
     """The lockstep pipeline in a process of its own."""
     result = output.with_suffix(".json")
-    order = orjson.dumps({"job": job.to_dict(), "episodes": episodes, "output": str(output), **options})
+    order = orjson.dumps({"job": job.to_dict(), "episodes": episodes, "output": str(output), "options": options})
     began = time.perf_counter()
     command = [sys.executable, "-m", module, str(result)]
     subprocess.run(command, input=order, stdout=subprocess.DEVNULL, check=True)
