@@ -31,8 +31,7 @@ from nimbusd.core.recycle import MB
 from nimbusd.core.spares import KillSpare, StartSpare, is_spare
 from nimbusd.job import Job
 from nimbusd.stages.errors import NimbusError, out_of_groups
-from nimbusd.stages.store.piece import PIECES, draft_of, piece_folder
-from nimbusd.stages.types import EpisodeRequest
+from nimbusd.stages.store.piece import PIECES
 from nimbusd.transport import control as c
 from nimbusd.transport import messages as m
 from nimbusd.worker.environment import LoadMeter, environment_hash, packages
@@ -40,6 +39,7 @@ from nimbusd.worker.folders import FolderPlaces
 from nimbusd.worker.memory import node_memory
 from nimbusd.worker.processes import START_TIMEOUT_S, ComputeProcesses, Ended
 from nimbusd.worker.slots import Slot, environment_of_place
+from nimbusd.worker.unfinished import UnfinishedPieces, remove_pieces
 
 log = logging.getLogger(__name__)
 
@@ -106,9 +106,7 @@ class Node:
         self._devices: set[str] = set()
         self._addresses: dict[WorkerId, bytes] = {}
         self._processes = ComputeProcesses(self._process_ended, clock=clock)
-        self._job_of: dict[WorkerId, JobId] = {}
-        self._at_work: dict[WorkerId, dict[tuple[LeaseId, int], Path]] = {}
-        """Where the piece goes of each episode that a worker has begun and has not said the end of."""
+        self._unfinished = UnfinishedPieces()
         self._stages: dict[WorkerId, events.StageBegan] = {}
         self._unfit: dict[JobId, str] = {}
         self._orders: deque[_Order] = deque()
@@ -259,7 +257,7 @@ class Node:
                 self._fact(n.WorkerPulls(WorkerId(slot), credit))
             case m.Beat(slot, ref, stage):
                 worker = WorkerId(slot)
-                self._note_piece(worker, ref)
+                self._unfinished.began(worker, ref)
                 self._pool.handle(p.BeatSeen(worker, busy=True), now)
                 if stage == "load":
                     self._pool.handle(p.EpisodeBegan(worker), now)
@@ -284,19 +282,13 @@ class Node:
             case m.Welcome() | m.Lease() | m.Drain() | m.Prepare() | m.TakePlace():
                 log.warning("worker sent %s, which only a daemon may send", type(message).__name__)
 
-    def _note_piece(self, worker: WorkerId, ref: m.EpisodeRef) -> None:
-        job, pieces = self._job_of.get(worker), self._at_work.setdefault(worker, {})
-        if job is not None and (LeaseId(ref.lease), ref.index) not in pieces:
-            folder = piece_folder(EpisodeRequest(job, ref.scene, ref.index, attempt=ref.attempt))
-            pieces[LeaseId(ref.lease), ref.index] = self._jobs[job].output / PIECES / folder
-
     def _slot_of(self, worker: WorkerId) -> Slot:
         return self._slots[worker.rpartition("#")[0]]
 
     def _episode_ended(self, worker: WorkerId, message: m.Planned | m.Commit | m.Fail) -> None:
         ref, timings_s = message.episode, message.timings_s
         lease, cost_s = LeaseId(ref.lease), sum(timings_s.values())
-        self._at_work.get(worker, {}).pop((lease, ref.index), None)
+        self._unfinished.ended(worker, ref)
         self._fact(n.WorkerMeasured(worker, message.memory.rss_bytes, message.memory.gpu_bytes))
         match message:
             case m.Planned():
@@ -365,7 +357,7 @@ class Node:
                 await self._send(worker, m.Lease(ref, self._entries[lease], plan or "", spill))
             case n.AssignJob(worker, job, role):
                 limits, spec = self._jobs[job].limits, self._jobs[job]
-                self._job_of[worker] = job
+                self._unfinished.works_on(worker, job, spec.output)
                 assigned = p.JobAssigned(
                     worker, job, limits.open_timeout_s, limits.longest_silence_s(), limits.episode_timeout_s
                 )
@@ -449,10 +441,9 @@ class Node:
 
     def _lost(self, order: p.ReportLost) -> None:
         evidence = "\n".join(filter(None, (self._processes.last_words(order.worker), order.stack)))
-        self._job_of.pop(order.worker, None)
         self._stages.pop(order.worker, None)
-        if pieces := list(self._at_work.pop(order.worker, {}).values()):
-            self._group.create_task(asyncio.to_thread(_remove_pieces, pieces))
+        if pieces := self._unfinished.left_by(order.worker):
+            self._group.create_task(asyncio.to_thread(remove_pieces, pieces))
         if order.failed:
             self._watch(events.WorkerDown(order.worker, order.reason, order.detail, evidence))
         self._fact(n.WorkerGone(order.worker, order.reason, order.detail, evidence, order.stage))
@@ -477,10 +468,3 @@ class Node:
 
 def _remove_file(path: Path) -> None:
     path.unlink(missing_ok=True)
-
-
-def _remove_pieces(pieces: Iterable[Path]) -> None:
-    """Remove what a dead worker leaves of episodes that nobody was told of: they can never be committed."""
-    for piece in pieces:
-        shutil.rmtree(draft_of(piece), ignore_errors=True)
-        shutil.rmtree(piece, ignore_errors=True)
