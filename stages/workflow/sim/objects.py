@@ -6,6 +6,7 @@ configuration may define its own in the same words.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -171,6 +172,11 @@ def mesh_shape(reference: str, unit_m: float) -> MeshShape:
     low, high = points.min(axis=0), points.max(axis=0)
     centre = (low + high) / 2
     return MeshShape(centre, high - low, points - centre, model.mesh_face.astype(np.int32))
+
+
+def parse_objects(own: Mapping[str, Any]) -> dict[str, ObjectModel]:
+    """The library with a task's own models added; same names replace."""
+    return {**LIBRARY, **{name: ObjectModel.model_validate(value) for name, value in own.items()}}
 
 
 def own_size(model: ObjectModel) -> Vector:

@@ -75,13 +75,14 @@ class ArmIndex:
 
 @dataclass(frozen=True)
 class ObjectIndex:
-    """Where an object is. free_q, free_v, joint_q: addresses in qpos and qvel, -1 where it has none."""
+    """Where an object is. free_q, free_v, joint_q, joint_v: addresses in qpos and qvel, -1 where it has none."""
 
     name: str
     body: int
     free_q: int
     free_v: int
     joint_q: int
+    joint_v: int
     bodies: frozenset[int]
 
 
@@ -322,6 +323,7 @@ def _index_object(mujoco: Any, model: Any, name: str) -> ObjectIndex:
         free_q=int(model.jnt_qposadr[free]) if free >= 0 else -1,
         free_v=int(model.jnt_dofadr[free]) if free >= 0 else -1,
         joint_q=int(model.jnt_qposadr[joint]) if joint >= 0 else -1,
+        joint_v=int(model.jnt_dofadr[joint]) if joint >= 0 else -1,
         bodies=family,
     )
 
