@@ -75,7 +75,7 @@ class JobRun:
                 async with asyncio.TaskGroup() as group:
                     serving = group.create_task(self._master.run())
                     await self._master.ready.wait()
-                    await self._master.submit(self._row(), self._job, retry=self._retry_quarantined)
+                    await self._master.intake.submit(self._row(), self._job, retry=self._retry_quarantined)
                     # The node of an earlier run died with it: nobody comes back for its leases.
                     self._master.fact(NodeLeft(NodeId(NODE), EXPECTED, "ended"))
                     await self._work(group)

@@ -16,12 +16,13 @@ import numpy as np
 from nimbusd.renderers.blender_device import Device, choose_device, import_backend
 from nimbusd.renderers.blender_scene import BlenderScene, set_camera
 from nimbusd.renderers.blender_settings import BlenderArgs, apply_settings, quality
+from nimbusd.renderers.frames import FrameArrays, check_moved
 from nimbusd.renderers.raycast import RayCaster
 from nimbusd.renderers.scratch import Scratch
 from nimbusd.stages.base import BaseRenderer
 from nimbusd.stages.categories import label_table
 from nimbusd.stages.errors import RenderError
-from nimbusd.stages.types import F32, F64, U8, U16, Camera, CameraFrames, Observation, Scene, Sequence
+from nimbusd.stages.types import F32, F64, U8, U16, Camera, Observation, Scene, Sequence
 
 __all__ = ["BlenderArgs", "BlenderProcRenderer"]
 
@@ -86,24 +87,19 @@ class BlenderProcRenderer(BaseRenderer[BlenderArgs]):
     def gen_obs(self, seq: Sequence) -> Observation:
         if self._scene is None or self._caster is None:
             raise RenderError("no scene is loaded: call load(scene) before gen_obs(seq)")
-        strangers = sorted(set(seq.T_world_object) - {obj.name for obj in self._scene.objects})
-        if strangers:
-            raise RenderError(f"the sequence moves {strangers[0]!r}, which scene {self._scene.name!r} does not have")
+        check_moved(seq, self._scene)
         if self._wants_rays:
             self._caster.prepare(frozenset(seq.T_world_object))
         self.beat()
         labels = label_table(self._scene.objects)
-        semantic_of = np.zeros(65536, np.uint16)
-        semantic_of[[label.instance_id for label in labels]] = [label.semantic_id for label in labels]
-        frames = {camera.name: _Frames(camera, len(seq), self.args) for camera in seq.cameras}
+        frames = FrameArrays(seq.cameras, len(seq), depth=self.args.depth, segmentation=self.args.segmentation)
         for t in range(len(seq)):
             poses = {name: T[t] for name, T in seq.T_world_object.items()}
             for camera in seq.cameras:
                 rgb, depth, ids = self._frame(camera, seq.T_world_camera[camera.name][t], poses)
-                frames[camera.name].put(t, rgb, depth, ids)
+                frames.put(camera.name, t, rgb, depth, ids)
                 self.beat()
-        made = {name: entry.finish(semantic_of) for name, entry in frames.items()}
-        return Observation(frames=made, labels=labels, renderer=self._facts())
+        return Observation(frames.finish(labels), labels, self._facts())
 
     def close(self) -> None:
         atexit.unregister(self.close)
@@ -179,27 +175,6 @@ class BlenderProcRenderer(BaseRenderer[BlenderArgs]):
             "exposure": self.args.exposure,
             "seed": self.args.seed,
         }
-
-
-class _Frames:
-    """The arrays of one camera, filled frame by frame."""
-
-    def __init__(self, camera: Camera, length: int, args: BlenderArgs) -> None:
-        shape = (length, camera.height, camera.width)
-        self._rgb = np.empty((*shape, 3), np.uint8)
-        self._depth = np.empty(shape, np.float32) if args.depth else None
-        self._ids = np.empty(shape, np.uint16) if args.segmentation else None
-
-    def put(self, t: int, rgb: U8, depth: F32 | None, ids: U16 | None) -> None:
-        self._rgb[t] = rgb
-        if self._depth is not None:
-            self._depth[t] = depth
-        if self._ids is not None:
-            self._ids[t] = ids
-
-    def finish(self, semantic_of: U16) -> CameraFrames:
-        semantic = None if self._ids is None else semantic_of[self._ids]
-        return CameraFrames(rgb=self._rgb, depth_m=self._depth, instance=self._ids, semantic=semantic)
 
 
 def read_bmp(path: Path, width: int, height: int) -> U8:

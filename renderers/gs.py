@@ -13,7 +13,7 @@ from nimbusd.renderers.gs_device import GsBackend, choose_rasterizer
 from nimbusd.renderers.gs_types import Rasterizer, SplatImages
 from nimbusd.renderers.raycast import RayCaster
 from nimbusd.stages.base import BaseRenderer, ComponentArgs
-from nimbusd.stages.categories import label_table
+from nimbusd.stages.categories import label_table, semantic_table
 from nimbusd.stages.errors import RenderError
 from nimbusd.stages.types import F32, F64, U8, U16, Camera, CameraFrames, Label, Observation, Rgb, Scene, Sequence
 
@@ -127,13 +127,11 @@ class SCGSRenderer(BaseRenderer[GsArgs]):
                     ids[part] = casting.result()
                 self.beat()
         self._check_alignment(camera, T_world_camera, depth)
-        semantic_of = np.zeros(65536, np.uint16)
-        semantic_of[[label.instance_id for label in labels]] = [label.semantic_id for label in labels]
         return CameraFrames(
             rgb=rgb,
             depth_m=depth if self.args.depth else None,
             instance=ids,
-            semantic=None if ids is None else semantic_of[ids],
+            semantic=None if ids is None else semantic_table(labels)[ids],
             coverage=coverage,
         )
 

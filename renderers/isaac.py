@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
+from nimbusd.renderers.frames import FrameArrays, check_moved
 from nimbusd.renderers.isaac_app import start_app
 from nimbusd.renderers.isaac_geometry import Spacing, spacing
 from nimbusd.renderers.isaac_read import depth_tile, instance_tile, rgb_tile
@@ -18,7 +19,7 @@ from nimbusd.renderers.stacked import Shot, Tile, grid_offsets, render_stacked
 from nimbusd.stages.base import BaseRenderer, ComponentArgs
 from nimbusd.stages.categories import label_table
 from nimbusd.stages.errors import RenderError
-from nimbusd.stages.types import F32, F64, U16, Camera, CameraFrames, Observation, Scene, Sequence
+from nimbusd.stages.types import F32, F64, U16, Camera, Observation, Scene, Sequence
 
 __all__ = ["IsaacArgs", "IsaacSimRenderer"]
 
@@ -95,35 +96,18 @@ class IsaacSimRenderer(BaseRenderer[IsaacArgs]):
     def gen_obs(self, seq: Sequence) -> Observation:
         if self._scene is None or self._view is None:
             raise RenderError("no scene is loaded: call load(scene) before gen_obs(seq)")
-        strangers = sorted(set(seq.T_world_object) - {obj.name for obj in self._scene.objects})
-        if strangers:
-            raise RenderError(f"the sequence moves {strangers[0]!r}, which scene {self._scene.name!r} does not have")
+        check_moved(seq, self._scene)
         labels = label_table(self._scene.objects)
-        semantic_of = np.zeros(65536, np.uint16)
-        semantic_of[[label.instance_id for label in labels]] = [label.semantic_id for label in labels]
-        shape = {camera.name: (len(seq), camera.height, camera.width) for camera in seq.cameras}
-        rgb = {name: np.empty((*size, 3), np.uint8) for name, size in shape.items()}
-        depth = {name: np.empty(size, np.float32) for name, size in shape.items()} if self.args.depth else {}
-        ids = {name: np.empty(size, np.uint16) for name, size in shape.items()} if self.args.segmentation else {}
+        frames = FrameArrays(seq.cameras, len(seq), depth=self.args.depth, segmentation=self.args.segmentation)
         distances = spacing(self._scene, seq)
         self._view.begin(seq, distances)
         no_qpos = np.empty((len(seq), 0))  # a shot's row says which poses it shows
         for row, name, tile in render_stacked(
             self._view, no_qpos, seq.cameras, seq.T_world_camera, self.args.stack, self.beat, distances.stride_m
         ):
-            rgb[name][row] = tile.rgb
-            if tile.depth_m is not None:
-                depth[name][row] = tile.depth_m
-            if tile.instance is not None:
-                ids[name][row] = tile.instance
+            frames.put(name, row, tile.rgb, tile.depth_m, tile.instance)
             self.beat()
-        frames = {
-            name: CameraFrames(
-                rgb[name], depth.get(name), ids.get(name), semantic_of[ids[name]] if name in ids else None
-            )
-            for name in shape
-        }
-        return Observation(frames, labels, self._facts())
+        return Observation(frames.finish(labels), labels, self._facts())
 
     def close(self) -> None:
         if self._scene is not None:

@@ -7,12 +7,13 @@ from typing import Any, ClassVar
 import numpy as np
 from pydantic import Field, field_validator
 
+from nimbusd.renderers.frames import FrameArrays
 from nimbusd.renderers.mujoco_view import MujocoView, ViewSettings
 from nimbusd.renderers.stacked import render_stacked
 from nimbusd.stages.base import BaseRenderer, ComponentArgs
 from nimbusd.stages.errors import RenderError
-from nimbusd.stages.types import CameraFrames, Observation, Scene, Sequence
-from nimbusd.stages.workflow.sim.labels import label_rows, semantic_table
+from nimbusd.stages.types import Observation, Scene, Sequence
+from nimbusd.stages.workflow.sim.labels import label_rows
 from nimbusd.stages.workflow.sim.layout import Layout
 from nimbusd.stages.workflow.sim.style import Style, styled
 
@@ -91,26 +92,12 @@ class MujocoRenderer(BaseRenderer[MujocoRendererArgs]):
             raise RenderError(f"the sequence carries no {STATES!r}: it was not recorded by the simulator")
         qpos = np.asarray(seq.states[STATES].values, np.float64)
         labels = label_rows(self._layout)
-        semantic_of = semantic_table(labels)
-        shape = {camera.name: (len(qpos), camera.height, camera.width) for camera in seq.cameras}
-        rgb = {name: np.empty((*size, 3), np.uint8) for name, size in shape.items()}
-        depth = {name: np.empty(size, np.float32) for name, size in shape.items()} if self.args.depth else {}
-        ids = {name: np.empty(size, np.uint16) for name, size in shape.items()} if self.args.segmentation else {}
+        frames = FrameArrays(seq.cameras, len(qpos), depth=self.args.depth, segmentation=self.args.segmentation)
         for row, name, tile in render_stacked(
             self._view, qpos, seq.cameras, seq.T_world_camera, self.args.stack, self.beat
         ):
-            rgb[name][row] = tile.rgb
-            if tile.depth_m is not None:
-                depth[name][row] = tile.depth_m
-            if tile.instance is not None:
-                ids[name][row] = tile.instance
-        frames = {
-            name: CameraFrames(
-                rgb[name], depth.get(name), ids.get(name), semantic_of[ids[name]] if name in ids else None
-            )
-            for name in shape
-        }
-        return Observation(frames, labels, self._facts())
+            frames.put(name, row, tile.rgb, tile.depth_m, tile.instance)
+        return Observation(frames.finish(labels), labels, self._facts())
 
     def close(self) -> None:
         if self._view is not None:

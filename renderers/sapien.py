@@ -7,11 +7,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from nimbusd.renderers.frames import FrameArrays, check_moved
 from nimbusd.renderers.sapien_scene import OURS_FROM_SAPIEN, SapienScene, import_sapien, pose_of, rigid
 from nimbusd.stages.base import BaseRenderer, ComponentArgs
 from nimbusd.stages.categories import label_table
 from nimbusd.stages.errors import BackendUnavailable, RenderError
-from nimbusd.stages.types import F32, F64, U8, U16, Camera, CameraFrames, Observation, Scene, Sequence
+from nimbusd.stages.types import F32, F64, U8, U16, Camera, Observation, Scene, Sequence
 
 __all__ = ["SapienRenderer", "SapienRendererArgs"]
 
@@ -73,28 +74,23 @@ class SapienRenderer(BaseRenderer[SapienRendererArgs]):
     def gen_obs(self, seq: Sequence) -> Observation:
         if self._scene is None or self._loaded is None:
             raise RenderError("no scene is loaded: call load(scene) before gen_obs(seq)")
-        strangers = sorted(set(seq.T_world_object) - {obj.name for obj in self._scene.objects})
-        if strangers:
-            raise RenderError(f"the sequence moves {strangers[0]!r}, which scene {self._scene.name!r} does not have")
+        check_moved(seq, self._scene)
         labels = label_table(self._scene.objects)
-        semantic_of = np.zeros(65536, np.uint16)
-        semantic_of[[label.instance_id for label in labels]] = [label.semantic_id for label in labels]
+        frames = FrameArrays(seq.cameras, len(seq), depth=self.args.depth, segmentation=self.args.segmentation)
         eyes = {camera.name: self._loaded.add_camera(camera, NEAR_M, FAR_M) for camera in seq.cameras}
-        shots: dict[str, list[tuple[U8, F32, U16]]] = {camera.name: [] for camera in seq.cameras}
         try:
             for t in range(len(seq)):
                 self._loaded.place({name: T[t] for name, T in seq.T_world_object.items()})
                 for camera in seq.cameras:
                     T = seq.T_world_camera[camera.name][t]
-                    shots[camera.name].append(self._shot(eyes[camera.name], camera, T))
+                    frames.put(camera.name, t, *self._shot(eyes[camera.name], camera, T))
                     self.beat()
         except RuntimeError as error:
             raise RenderError(f"SAPIEN could not render scene {self._scene.name!r}: {error}") from error
         finally:
             for eye in eyes.values():
                 self._loaded.remove(eye)
-        made = {name: self._frames(taken, semantic_of) for name, taken in shots.items()}
-        return Observation(made, labels, self._facts())
+        return Observation(frames.finish(labels), labels, self._facts())
 
     def close(self) -> None:
         self._unload()
@@ -107,14 +103,14 @@ class SapienRenderer(BaseRenderer[SapienRendererArgs]):
             self._system = None
         self._loaded = self._scene = None
 
-    def _shot(self, eye: Any, camera: Camera, T_world_camera: F64) -> tuple[U8, F32, U16]:
+    def _shot(self, eye: Any, camera: Camera, T_world_camera: F64) -> tuple[U8, F32 | None, U16 | None]:
         assert self._loaded is not None
         eye.set_pose(pose_of(self._sapien, camera_pose(T_world_camera)))
         component = eye.components[0]
         self._loaded.picture(component)
         rgb = srgb_bytes(component.get_picture("Color"))
         if not (self.args.depth or self.args.segmentation):
-            return rgb, np.empty(0, np.float32), np.empty(0, np.uint16)
+            return rgb, None, None
         if self._loaded.has_glass:
             self._loaded.show_glass(False)
             try:
@@ -124,15 +120,6 @@ class SapienRenderer(BaseRenderer[SapienRendererArgs]):
         entities = component.get_picture("Segmentation")[..., 1]
         ids = instances(entities, self._loaded.instance_of)
         return rgb, depth_metres(component.get_picture("Position"), ids), ids
-
-    def _frames(self, taken: list[tuple[U8, F32, U16]], semantic_of: U16) -> CameraFrames:
-        ids = np.stack([shot[2] for shot in taken]) if self.args.segmentation else None
-        return CameraFrames(
-            rgb=np.stack([shot[0] for shot in taken]),
-            depth_m=np.stack([shot[1] for shot in taken]) if self.args.depth else None,
-            instance=ids,
-            semantic=None if ids is None else semantic_of[ids],
-        )
 
     def _facts(self) -> dict[str, Any]:
         assert self._loaded is not None

@@ -5,7 +5,9 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterable
 
-from nimbusd.stages.types import Label, SceneObject
+import numpy as np
+
+from nimbusd.stages.types import U16, Label, SceneObject
 
 # Ids are positions here plus one; append only, never reorder: datasets on disk rely on them.
 CATEGORIES = (
@@ -46,3 +48,11 @@ def label_table(objects: Iterable[SceneObject]) -> tuple[Label, ...]:
     objects = sorted(objects, key=lambda obj: obj.instance_id)
     ids = semantic_ids(obj.category for obj in objects)
     return tuple(Label(obj.instance_id, ids[obj.category], obj.name, obj.category) for obj in objects)
+
+
+def semantic_table(labels: Iterable[Label]) -> U16:
+    """(65536,) uint16: instance id → semantic id, 0 where there is no label."""
+    table = np.zeros(65536, np.uint16)
+    for label in labels:
+        table[label.instance_id] = label.semantic_id
+    return table

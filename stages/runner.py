@@ -5,8 +5,8 @@ hands the episode on. A failure is written into the episode, which then passes t
 so that every request that goes in comes out exactly once, made or with a reason. Nothing runs ahead: an
 episode's memory is bounded by the stage that holds it, plus those that are with the writer threads.
 
-The chain may be cut in two after planning: `plan_stages` in one process, `run_stages` in another, where the sequences
-come from files (`nimbusd.stages.planned`) and everything else follows from the same seeds again.
+The chain may be cut in two after planning. In the process that renders, `plan_stages` takes the sequences from files
+(`nimbusd.stages.planned`), and everything else follows from the same seeds again.
 """
 
 from __future__ import annotations
@@ -353,6 +353,22 @@ def plan_stages(
     return PlanIterator(randomized, pipeline.planner, job_seed, seen, plan_of)
 
 
+def store_stages(
+    pipeline: Pipeline,
+    planned: Iterator[Episode],
+    *,
+    writers: int = 1,
+    stored: Callable[[Episode], None] | None = None,
+    seen: StageSeen = _nothing,
+    waits: Callable[[], None] = _no_matter,
+) -> StoreIterator:
+    """Chain the iterators from planned episodes on. writers, stored, waits: see StoreIterator."""
+    assert pipeline.renderer is not None
+    assert pipeline.writer is not None
+    rendered = RenderIterator(planned, pipeline.renderer, seen)
+    return StoreIterator(rendered, pipeline.writer, writers, stored, seen, waits)
+
+
 def run_stages(
     pipeline: Pipeline,
     requests: Iterable[EpisodeRequest],
@@ -364,24 +380,9 @@ def run_stages(
     writers: int = 1,
     stored: Callable[[Episode], None] | None = None,
     seen: StageSeen = _nothing,
-    waits: Callable[[], None] = _no_matter,
-    plan_of: PlanOf = _no_plan,
 ) -> StoreIterator:
-    """Chain all iterators. Every request comes out once; `seen(stage, episode)` is called at each start.
-
-    writers, stored, waits: see StoreIterator. plan_of: see PlanIterator.
-    """
-    assert pipeline.renderer is not None
-    assert pipeline.writer is not None
+    """Chain all iterators, planning here. Every request comes out once; see `plan_stages` and `store_stages`."""
     planned = plan_stages(
-        pipeline,
-        requests,
-        job_seed=job_seed,
-        scene_config=scene_config,
-        output=output,
-        context=context,
-        seen=seen,
-        plan_of=plan_of,
+        pipeline, requests, job_seed=job_seed, scene_config=scene_config, output=output, context=context, seen=seen
     )
-    rendered = RenderIterator(planned, pipeline.renderer, seen)
-    return StoreIterator(rendered, pipeline.writer, writers, stored, seen, waits)
+    return store_stages(pipeline, planned, writers=writers, stored=stored, seen=seen)

@@ -46,6 +46,15 @@ class WorseRenderer(FaultyRenderer):
                 os._exit(0)
 
 
+class StoppedRenderer(FaultyRenderer):
+    """Stops its process (SIGSTOP) while it opens, the first time that any worker does."""
+
+    def open(self, device: str) -> None:
+        self.args.marks.mkdir(parents=True, exist_ok=True)
+        if self._next_number() == 0:
+            os.kill(os.getpid(), signal.SIGSTOP)
+
+
 def _use_up_memory() -> None:
     limits = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (psutil.Process().memory_info().vms + _ROOM_BYTES, limits[1]))

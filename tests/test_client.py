@@ -10,13 +10,10 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import msgpack
 import pytest
 import uvloop
-from hypothesis import given
-from hypothesis import strategies as st
 
 from nimbusd import client as embedded
 from nimbusd.client import (
@@ -24,20 +21,15 @@ from nimbusd.client import (
     Client,
     ClientClosed,
     ClientError,
-    Event,
-    Gap,
     KeyRefused,
     MasterSilent,
     MasterUnreachable,
     RequestRefused,
     VersionMismatch,
-    WaitTimeout,
 )
-from nimbusd.transport import control, follow
-from nimbusd.transport.client_settings import find_settings, settings_file
+from nimbusd.transport import control
 from nimbusd.transport.keys import generate, write_pair
-from nimbusd.transport.requests import REPEAT_AFTER_S, RequestTable
-from tests.scripted_master import Answer, Script, ScriptedMaster, polite, report, summary
+from tests.scripted_master import Answer, ScriptedMaster, polite, scripted
 
 NOWHERE = "tcp://127.0.0.1:9"
 
@@ -52,11 +44,6 @@ def master() -> Iterator[ScriptedMaster]:
 def client(master: ScriptedMaster) -> Iterator[Client]:
     with Client.connect(master.address, timeout_s=20) as connected:
         yield connected
-
-
-def scripted(script: Script) -> Script:
-    """`script` where it answers, else `polite`."""
-    return lambda request: polite(request) if (answer := script(request)) is None else answer
 
 
 def python(code: str, *args: str) -> str:
@@ -343,205 +330,3 @@ async def test_a_cancelled_call_is_forgotten(master: ScriptedMaster) -> None:
         with pytest.raises(asyncio.CancelledError):
             await call
         assert len(client._requests) == 0
-
-
-# --- events ---
-
-
-class Feed:
-    """Events as the master keeps them, in one epoch. Watch is answered at once."""
-
-    def __init__(self, epoch: int, count: int, first: int = 0) -> None:
-        self.epoch, self.count, self.first = epoch, count, first
-
-    def __call__(self, request: control.Request) -> Answer:
-        if not isinstance(request, control.Watch):
-            return polite(request)
-        epoch, _, number = (request.cursor or f"{self.epoch}:{self.count}").partition(":")
-        wanted = int(number) if int(epoch) == self.epoch else 0
-        start = max(wanted, self.first)
-        if start >= self.count and request.wait_s:
-            return None  # nothing yet
-        stop = min(start + 3, self.count)
-        events = tuple(
-            {"event": "episode_committed", "job": "house", "time": 1.5, "index": i, "cursor": f"{self.epoch}:{i + 1}"}
-            for i in range(start, stop)
-        )
-        return control.Events(request.request, f"{self.epoch}:{stop}", events, start - wanted)
-
-
-def take(items: Iterator[Event | Gap], count: int) -> list[Any]:
-    return [item if isinstance(item, Gap) else item.fields["index"] for item in itertools.islice(items, count)]
-
-
-def test_events_come_in_order_and_each_says_how_to_go_on_after_it() -> None:
-    with ScriptedMaster(Feed(1, 10)) as master, Client.connect(master.address) as client:
-        _, second = itertools.islice(client.watch("1:2"), 2)
-        assert isinstance(second, Event)
-        assert (second.name, second.job, second.time_unix_s, second.fields) == (
-            "episode_committed",
-            "house",
-            1.5,
-            {"index": 3},
-        )
-        assert take(client.watch(second.cursor), 6) == [4, 5, 6, 7, 8, 9]
-
-
-def test_events_that_the_master_no_longer_has_are_told_as_a_gap() -> None:
-    with ScriptedMaster(Feed(1, 10, first=7)) as master, Client.connect(master.address) as client:
-        assert take(client.watch("1:2"), 4) == [Gap(5, "1:2"), 7, 8, 9]
-
-
-def test_watching_goes_on_through_a_restart_of_the_master_and_tells_the_gap(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(follow, "AWAY_S", 0.0)
-    with ScriptedMaster(Feed(1, 2)) as first:
-        client = Client.connect(first.address, timeout_s=30)
-        items = client.watch("1:0")
-        assert take(items, 2) == [0, 1]
-    with client, ThreadPoolExecutor() as pool:
-        rest = pool.submit(take, items, 3)
-        with ScriptedMaster(Feed(2, 2), port=first.port):
-            assert rest.result() == [Gap(None, "1:2"), 0, 1]
-
-
-def test_watching_ends_with_an_error_when_the_master_stays_away_too_long() -> None:
-    with ScriptedMaster(Feed(1, 2)) as first:
-        client = Client.connect(first.address, timeout_s=30)
-        client.timeout_s = 0.1
-    with client, pytest.raises(MasterUnreachable):
-        next(client.watch("", away_s=0.0))
-
-
-async def test_the_asyncio_client_watches_too() -> None:
-    with ScriptedMaster(Feed(1, 5)) as master:
-        async with await AsyncClient.connect(master.address) as client:
-            seen: list[Any] = []
-            async for item in client.watch("1:0"):
-                assert isinstance(item, Event)
-                seen.append(item.fields["index"])
-                if len(seen) == 5:
-                    break
-    assert seen == [0, 1, 2, 3, 4]
-
-
-def test_waiting_returns_how_the_job_ended() -> None:
-    states = iter(["running", "paused", "incomplete"])
-
-    def script(request: control.Request) -> Answer:
-        if isinstance(request, control.JobDetail):
-            return report(request.request, summary(state=next(states)))
-        return None
-
-    with ScriptedMaster(scripted(script)) as master, Client.connect(master.address) as client:
-        assert client.wait("house", timeout_s=60).state == "incomplete"
-
-
-def test_waiting_too_long_is_an_error_that_python_knows_as_a_timeout() -> None:
-    def script(request: control.Request) -> Answer:
-        silent = isinstance(request, control.Watch) and request.wait_s > 0
-        return None if silent else polite(request)
-
-    with ScriptedMaster(script) as master, Client.connect(master.address) as client:
-        with pytest.raises(WaitTimeout, match=r"'house' has not ended after 0\.1 s"):
-            client.wait("house", timeout_s=0.1)
-        with pytest.raises(TimeoutError):
-            client.wait("house", timeout_s=0.1)
-
-
-# --- decisions without a socket ---
-
-
-@given(st.lists(st.tuples(st.sampled_from(["ask", "send", "lose", "answer"]), st.floats(0.0, 4.0)), max_size=40))
-def test_a_request_is_outstanding_until_it_is_answered_or_late_and_due_only_when_a_repeat_helps(
-    story: list[tuple[str, float]],
-) -> None:
-    table = RequestTable()
-    now, timeout_s = 0.0, 10.0
-    open_until: dict[int, float] = {}
-    sent_at: dict[int, float] = {}
-    for what, passed_s in story:
-        now += passed_s
-        for late in table.expired(now):
-            assert open_until.pop(late.number) <= now
-            sent_at.pop(late.number, None)
-        assert {request.number for request in table.all()} == set(open_until)
-        due = {request.number for request in table.due(now)}
-        assert due == {n for n in open_until if n not in sent_at or sent_at[n] + REPEAT_AFTER_S <= now}
-        match what:
-            case "ask":
-                request = table.ask(control.Nodes, now, timeout_s)
-                assert request.number not in open_until
-                open_until[request.number] = now + timeout_s
-            case "send":
-                for number in due:
-                    table.sent(number, now)
-                    sent_at[number] = now
-            case "lose":
-                table.reconnected()
-                sent_at.clear()
-            case _ if open_until:
-                number = min(open_until)
-                assert table.settle(number) is not None
-                assert table.settle(number) is None
-                del open_until[number]
-                sent_at.pop(number, None)
-        if open_until:
-            assert table.next_at(connected=False) == min(open_until.values())
-
-
-def test_a_long_look_at_the_master_is_not_repeated_while_it_may_rightly_take_so_long() -> None:
-    table = RequestTable()
-    watch = table.ask(lambda number: control.Watch(number, wait_s=60.0), 0.0, 10.0, patience_s=60.0)
-    table.sent(watch.number, 0.0)
-    assert not table.due(62.0)
-    assert table.due(60.0 + REPEAT_AFTER_S)
-    assert table.next_at(connected=True) == 60.0 + REPEAT_AFTER_S
-    assert not table.expired(69.0)
-    assert table.expired(70.0)
-
-
-# --- settings ---
-
-
-def write_settings(folder: Path, text: str) -> dict[str, str]:
-    """The environment in which `text` is the settings file."""
-    environ = {"XDG_CONFIG_HOME": str(folder)}
-    path = settings_file(environ)
-    path.parent.mkdir(parents=True)
-    path.write_text(text)
-    return environ
-
-
-def test_settings_come_from_arguments_then_the_environment_then_the_file(tmp_path: Path) -> None:
-    master, other = generate().public, generate().public
-    environ = write_settings(tmp_path, f'master = "tcp://10.0.0.5:7600"\nmaster_key = "{master}"\nkey = "/k/ada.key"\n')
-    found = find_settings(environ=environ)
-    assert (found.address, found.master_key, found.key) == ("tcp://10.0.0.5:7600", master, Path("/k/ada.key"))
-    environ["NIMBUS_MASTER_KEY"] = other
-    assert find_settings(environ=environ).master_key == other
-    assert find_settings("10.0.0.6:1", master, environ=environ).master_key == master
-    assert find_settings("10.0.0.6:1", environ=environ).address == "tcp://10.0.0.6:1"
-
-
-def test_the_files_keys_are_not_used_for_a_loopback_address_from_elsewhere(tmp_path: Path) -> None:
-    environ = write_settings(tmp_path, f'master = "tcp://10.0.0.5:7600"\nmaster_key = "{generate().public}"\n')
-    assert find_settings("127.0.0.1:7600", environ=environ).master_key == ""
-
-
-def test_without_any_settings_the_master_is_on_this_machine(tmp_path: Path) -> None:
-    found = find_settings(environ={"XDG_CONFIG_HOME": str(tmp_path)})
-    assert (found.address, found.master_key, found.key) == ("tcp://127.0.0.1:7600", "", None)
-
-
-@pytest.mark.parametrize(
-    ("text", "says"),
-    [
-        ("mastr = 'x'", "unknown key 'mastr'; did you mean 'master'?"),
-        ("master = 7600", "'master' must be text in quotes, but it is 7600"),
-        ("master = ", "cannot be read"),
-        ("master = '10.0.0.5:7600'\nmaster_key = '/no/such.pub'", "master's key: .*/no/such.pub"),
-    ],
-)
-def test_a_mistake_in_the_settings_file_is_named(tmp_path: Path, text: str, says: str) -> None:
-    with pytest.raises(ClientError, match=says):
-        find_settings(environ=write_settings(tmp_path, text))

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from nimbusd.worker.folders import NodeFolders
+from nimbusd.worker.folders import FolderPlaces
 from tests.test_run_processes import EPISODES, SCENES, dataset, lines, run, start, write_job
 
 pytestmark = pytest.mark.processes
@@ -100,10 +100,16 @@ def test_what_a_killed_process_left_is_removed_by_the_next_one(tmp_path: Path, m
     monkeypatch.setenv("CACHE_DIRECTORY", str(cache))
     for parent in (runtime, cache):
         parent.mkdir()
-    code = "import os; from nimbusd.worker.folders import NodeFolders; NodeFolders.create(); os.kill(os.getpid(), 9)"
+    code = """
+import os
+from nimbusd.worker.folders import FolderPlaces
+with FolderPlaces.choose().folders():
+    os.kill(os.getpid(), 9)
+"""
     killed = subprocess.run([sys.executable, "-c", code], check=False)
     assert killed.returncode == -9
     assert len([*runtime.iterdir()]) == 2
     assert len([*cache.iterdir()]) == 1
-    NodeFolders.create().remove()
+    with FolderPlaces.choose().folders() as folders:
+        assert {*runtime.iterdir(), *cache.iterdir()} == {folders.sockets, folders.memory, folders.disk}
     assert not [*runtime.iterdir(), *cache.iterdir()]

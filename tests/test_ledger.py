@@ -8,15 +8,12 @@ import random
 import sqlite3
 import subprocess
 import sys
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from nimbusd.core.episodes import (
     EpisodeKey,
@@ -27,7 +24,6 @@ from nimbusd.core.episodes import (
     LeaseClosed,
     LeaseId,
     LeaseOpened,
-    LedgerEntry,
     NodeId,
     Record,
     SceneCount,
@@ -44,7 +40,6 @@ from nimbusd.master.ledger import (
     LedgerBusy,
     LedgerError,
     LedgerFull,
-    fingerprints,
 )
 from tests.ledger_writer import job_row, kill_once
 
@@ -385,194 +380,3 @@ def test_after_sigkill_at_any_moment_all_that_was_acknowledged_is_there_whole(pa
     rng = random.Random(os.environ.get("NIMBUSD_TEST_SEED", "1"))
     seen = [kill_once(path, rng) for _ in range(6)]
     assert seen[-1][1] > 0
-
-
-# --- schema 1 ---
-
-_SCHEMA_1 = """
-CREATE TABLE about (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE episode (
-    scene TEXT NOT NULL, number INTEGER NOT NULL, state TEXT NOT NULL,
-    attempt INTEGER NOT NULL, losses INTEGER NOT NULL, worker TEXT NOT NULL,
-    stage TEXT NOT NULL, reason TEXT NOT NULL, detail TEXT NOT NULL, evidence TEXT NOT NULL,
-    folder TEXT NOT NULL, frames INTEGER NOT NULL, size_bytes INTEGER NOT NULL, digest TEXT NOT NULL,
-    PRIMARY KEY (scene, number)
-) WITHOUT ROWID;
-CREATE INDEX episode_state ON episode (state);
-INSERT INTO about VALUES ('schema', '1'), ('job', 'houses'), ('fingerprint', 'f1');
-INSERT INTO episode VALUES
-    ('a', 0, 'committed', 1, 0, 'cpu:0', '', '', '', '', 'houses__a__000000.1', 7, 70, 'd0'),
-    ('a', 1, 'leased', 2, 1, '', '', '', '', '', '', 0, 0, ''),
-    ('a', 2, 'failed', 1, 0, 'cpu:0', 'plan', 'unreachable', 'no way', '', '', 0, 0, ''),
-    ('b', 3, 'quarantined', 3, 3, 'cpu:1', 'render', 'crash', 'died', 'stack', '', 0, 0, ''),
-    ('b', 0, 'pending', 1, 1, 'cpu:1', 'render', 'hang', 'slow', '', '', 0, 0, '');
-"""
-
-
-@pytest.fixture
-def old(path: Path) -> Path:
-    db = sqlite3.connect(path)
-    db.execute("PRAGMA journal_mode = WAL")
-    db.executescript(_SCHEMA_1)
-    db.close()
-    return path
-
-
-def test_a_ledger_of_schema_1_goes_on_as_one_of_today(old: Path) -> None:
-    old.with_name("job.json").write_text('{"name": "houses", "seed": 1}')
-    assert fingerprints(old) == {HOUSES: "f1"}
-    with pytest.raises(LedgerError, match="older nimbusd"):
-        Ledger.read(old)
-    for _ in range(2):
-        with Ledger.open(old) as ledger:
-            assert ledger.history(HOUSES) == {
-                "a": SceneHistory(SceneCount(1, 1, 0, 7, 70), (Span(0, 1), Span(2, 3)), {1: Tried(2, 1)}),
-                "b": SceneHistory(SceneCount(quarantined=1), (Span(3, 4),), {0: Tried(1, 1)}),
-            }
-            (piece,) = ledger.committed(HOUSES)
-            key = EpisodeKey(HOUSES, "a", 0)
-            assert piece == CommittedPiece(key, 1, "houses__a__000000.1", 7, 70, "d0", "cpu:0")
-            assert [(row.reason, row.evidence) for row in ledger.failure_rows(HOUSES)] == [
-                ("unreachable", ""),
-                ("crash", "stack"),
-            ]
-            assert ledger.reasons(HOUSES) == {"crash": 1, "hang": 1, "unreachable": 1}
-            row = ledger.job(HOUSES)
-            assert row is not None
-            assert (row.fingerprint, row.spec, row.state) == ("f1", {"name": "houses", "seed": 1}, JobState.RUNNING)
-    assert ledger.epoch == 2
-    assert fingerprints(old) == {HOUSES: "f1"}
-
-
-def test_a_copy_of_a_converted_ledger_lies_beside_it(old: Path) -> None:
-    Ledger.open(old).close()
-    db = sqlite3.connect(old.with_name("ledger.sqlite.schema1"))
-    assert db.execute("SELECT value FROM about WHERE key = 'schema'").fetchone() == ("1",)
-    assert db.execute("SELECT COUNT(*) FROM episode").fetchone() == (5,)
-    db.close()
-
-
-def test_a_conversion_that_is_cut_short_leaves_the_old_ledger_as_it_was(
-    old: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as patch:
-        patch.setattr("nimbusd.master.ledger_schema._FROM_1", "INSERT INTO scene VALUES (1, 1, 'a');\nINSERT nonsense;")
-        with pytest.raises(LedgerError):
-            Ledger.open(old)
-    assert fingerprints(old) == {HOUSES: "f1"}
-    with Ledger.open(old) as ledger:
-        assert ledger.totals(HOUSES).committed == 1
-        assert ledger.job(HOUSES) is not None
-
-
-# --- against a model ---
-
-
-@dataclass
-class Model:
-    """What a ledger must say, kept in dicts."""
-
-    rows: dict[EpisodeKey, Record] = field(default_factory=dict)
-    leases: dict[LeaseId, LeaseOpened] = field(default_factory=dict)
-    states: dict[JobId, JobState] = field(default_factory=lambda: dict.fromkeys((HOUSES, SHOPS), JobState.RUNNING))
-    reasons: Counter[tuple[JobId, str]] = field(default_factory=Counter)
-
-    def apply(self, entry: LedgerEntry) -> None:
-        match entry:
-            case Record(key):
-                if (known := self.rows.get(key)) is None or known.state is not State.COMMITTED:
-                    self.rows[key] = entry
-                self.reasons[key.job, entry.reason] += bool(entry.reason)
-            case LeaseOpened(lease):
-                self.leases[lease] = entry
-            case LeaseClosed(lease):
-                self.leases.pop(lease, None)
-            case JobRecorded(job, state):
-                self.states[job] = state
-
-    def history(self, job: JobId) -> dict[str, SceneHistory]:
-        found = {}
-        for scene in {key.scene for key in self.rows if key.job == job}:
-            rows = {key.index: row for key, row in self.rows.items() if (key.job, key.scene) == (job, scene)}
-            made = [row for row in rows.values() if row.state is State.COMMITTED]
-            states = Counter(row.state for row in rows.values())
-            frames, size_bytes = sum(row.frames for row in made), sum(row.size_bytes for row in made)
-            counted = states[State.COMMITTED], states[State.FAILED], states[State.QUARANTINED]
-            pending = {i: Tried(row.attempt, row.losses) for i, row in rows.items() if row.state is State.PENDING}
-            found[scene] = SceneHistory(SceneCount(*counted, frames, size_bytes), spans(rows.keys() - pending), pending)
-        return found
-
-    def failed(self, job: JobId) -> dict[tuple[State, str], int]:
-        ended = (State.FAILED, State.QUARANTINED)
-        return Counter(
-            (row.state, row.reason) for key, row in self.rows.items() if key.job == job and row.state in ended
-        )
-
-
-def spans(indexes: set[int]) -> tuple[Span, ...]:
-    found: list[Span] = []
-    for index in sorted(indexes):
-        if found and found[-1].stop == index:
-            found[-1] = Span(found[-1].start, index + 1)
-        else:
-            found.append(Span(index, index + 1))
-    return tuple(found)
-
-
-JOBS = st.sampled_from([HOUSES, SHOPS])
-SCENES = st.sampled_from(["a", "b", "ünter/_ \U0001f3e0"])
-SMALL = st.integers(0, 12)
-RECORDS = st.builds(
-    Record,
-    st.builds(EpisodeKey, JOBS, SCENES, SMALL),
-    st.sampled_from(State),
-    SMALL,
-    SMALL,
-    reason=st.sampled_from(["", "crash", "hang"]),
-    evidence=st.text(max_size=5),
-    folder=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=5),
-    frames=st.integers(0, 1 << 40),
-)
-LEASES = st.builds(
-    LeaseOpened,
-    st.builds(LeaseId, SMALL),
-    JOBS,
-    SCENES,
-    SMALL,
-    st.just(NodeId("n")),
-    st.lists(st.builds(Span, SMALL, st.integers(13, 20)), min_size=1, max_size=3).map(tuple),
-)
-ENTRIES = st.one_of(
-    RECORDS,
-    LEASES,
-    st.builds(LeaseClosed, st.builds(LeaseId, SMALL)),
-    st.builds(JobRecorded, JOBS, st.sampled_from(JobState)),
-)
-
-
-@settings(max_examples=40, deadline=None)
-@given(st.lists(st.tuples(st.lists(ENTRIES, max_size=25), st.booleans()), max_size=8))
-def test_the_ledger_says_what_a_dict_would_also_after_reopening(
-    tmp_path_factory: pytest.TempPathFactory, batches: list[tuple[list[LedgerEntry], bool]]
-) -> None:
-    path = tmp_path_factory.mktemp("ledger") / "ledger.sqlite"
-    model = Model()
-    ledger = Ledger.open(path)
-    for job in (HOUSES, SHOPS):
-        ledger.put_job(job_row(job, f"of {job}"))
-    for entries, reopen in batches:
-        ledger.apply(entries)
-        for entry in entries:
-            model.apply(entry)
-        if reopen:
-            ledger.close()
-            ledger = Ledger.open(path)
-    with ledger:
-        assert ledger.open_leases() == [model.leases[lease] for lease in sorted(model.leases)]
-        assert {row.job: row.state for row in ledger.jobs()} == model.states
-        for job in (HOUSES, SHOPS):
-            assert ledger.history(job) == model.history(job)
-            assert {(c.state, c.reason): c.episodes for c in ledger.failures(job)} == model.failed(job)
-            assert ledger.reasons(job) == {r: n for (of, r), n in model.reasons.items() if of == job and n}
-            made = [row for key, row in model.rows.items() if key.job == job and row.state is State.COMMITTED]
-            assert {piece.key: piece.folder for piece in ledger.committed(job)} == {row.key: row.folder for row in made}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from nimbusd.core.episodes import JobId, WorkerId
-from nimbusd.core.pool import (
+from nimbusd.core.pool import WorkerPool
+from nimbusd.core.pool_facts import (
     BeatSeen,
     EpisodeBegan,
     GiveUp,
@@ -20,7 +21,6 @@ from nimbusd.core.pool import (
     WorkerExited,
     WorkerIntroduced,
     WorkerKilled,
-    WorkerPool,
     WorkerReady,
 )
 
@@ -31,7 +31,7 @@ def ready_pool(episode_timeout_s: float | None = None) -> WorkerPool:
     pool = WorkerPool(["cpu:0"], start_timeout_s=60.0)
     assert pool.start(0.0) == [SpawnWorker("cpu:0", W, 0.0)]
     pool.handle(WorkerIntroduced(W), 0.5)
-    pool.handle(JobAssigned(W, JOB, beat_timeout_s=10.0, episode_timeout_s=episode_timeout_s), 0.5)
+    pool.handle(JobAssigned(W, JOB, open_timeout_s=60.0, beat_timeout_s=10.0, episode_timeout_s=episode_timeout_s), 0.5)
     pool.handle(WorkerReady(W), 1.0)
     return pool
 
@@ -73,8 +73,17 @@ def test_a_worker_that_waits_for_a_job_owes_nothing() -> None:
     pool.start(0.0)
     pool.handle(WorkerIntroduced(W), 5.0)
     assert killed(pool.handle(TimePassed(), 1e6)) == []
-    pool.handle(JobAssigned(W, JOB, beat_timeout_s=10.0, episode_timeout_s=None), 1e6)
+    pool.handle(JobAssigned(W, JOB, open_timeout_s=60.0, beat_timeout_s=10.0, episode_timeout_s=None), 1e6)
     assert killed(pool.handle(TimePassed(), 1e6 + 61.0)) == [W]
+
+
+def test_a_worker_may_take_as_long_to_open_as_its_job_says() -> None:
+    pool = WorkerPool(["cpu:0"], start_timeout_s=300.0)
+    pool.start(0.0)
+    pool.handle(WorkerIntroduced(W), 5.0)
+    pool.handle(JobAssigned(W, JOB, open_timeout_s=20.0, beat_timeout_s=10.0, episode_timeout_s=None), 6.0)
+    assert pool.handle(TimePassed(), 25.9) == []
+    assert pool.handle(TimePassed(), 26.1) == [KillWorker(W, "not ready after 20 s")]
 
 
 def test_a_worker_that_makes_room_for_another_job_is_replaced_at_once_and_has_not_failed() -> None:

@@ -106,6 +106,17 @@ def test_an_episode_whose_worker_fails_in_any_way_is_made_by_the_next_one(
         assert {"spin": "in _fail", "import": "deadlocked_import.py"}[kind] in down["evidence"]
 
 
+def test_a_worker_that_stops_while_it_opens_is_replaced_within_the_limit_of_its_job(
+    tmp_path: Path, undisturbed: str
+) -> None:
+    args = {"kind": "stop", "marks": str(tmp_path / "marks"), "states": []}
+    renderer = {"component": "tests.faulty_components:StoppedRenderer", "args": args}
+    ended = run(tmp_path, workers=1, render=renderer, limits={"open_timeout_s": 3.0})
+    assert ended.dataset == undisturbed
+    assert "in stage open for 3 s" in ended.events("worker_down")[0]["detail"]
+    assert not ended.events("attempt_lost")
+
+
 def test_a_poison_scene_is_set_aside_and_the_rest_of_the_job_is_made(tmp_path: Path) -> None:
     loader = {"component": "tests.faulty_components:PoisonedLoader", "args": {"scene": "b"}}
     ended = run(tmp_path, load=loader, limits={"attempts": 2})

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nimbusd.core.episodes import SceneCount, SceneHistory, Span, State, Tried
+from nimbusd.core.episodes import SceneCount, SceneHistory, Span, State, Tried, indexes_of
 from nimbusd.core.facts import ScenePlan
 from nimbusd.core.scenes import Pending, SceneEpisodes
 
@@ -16,7 +16,7 @@ def scene(wanted: int, exact: bool = True, most: int = 100, history: SceneHistor
 
 
 def indexes(spans: tuple[Span, ...]) -> list[int]:
-    return [i for span in spans for i in range(span.start, span.stop)]
+    return list(indexes_of(spans))
 
 
 def test_episodes_are_taken_lowest_first_and_put_back_in_their_place() -> None:

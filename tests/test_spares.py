@@ -7,8 +7,9 @@ import random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nimbusd.core import pool as p
+from nimbusd.core import pool_facts as p
 from nimbusd.core.episodes import JobId, WorkerId
+from nimbusd.core.pool import WorkerPool
 from nimbusd.core.spares import MOST_FAILED, PAUSE_S, RETRY_S, KillSpare, Spares, StartSpare, is_spare
 
 A, B = JobId("a"), JobId("b")
@@ -19,7 +20,7 @@ class Node:
     """A pool and a clock; whatever is ordered is kept."""
 
     def __init__(self, slots: int = 2, spares: int = 1, memory_bytes: int | None = None) -> None:
-        self.pool = p.WorkerPool(
+        self.pool = WorkerPool(
             [f"cpu:{index}" for index in range(slots)], 60.0, spares=spares, memory_bytes=memory_bytes
         )
         self.now = 0.0
@@ -39,7 +40,7 @@ class Node:
         """Every worker is at work on a job."""
         for worker in self.workers:
             self.tell(p.WorkerIntroduced(worker))
-            assert self.tell(p.JobAssigned(worker, job, 10.0, None)) == []
+            assert self.tell(p.JobAssigned(worker, job, 60.0, 10.0, None)) == []
             self.tell(p.WorkerReady(worker))
 
     def with_warm_spare(self) -> Node:
@@ -69,7 +70,7 @@ def test_a_new_spare_is_started_once_every_slot_works_again() -> None:
     node.dies(0)
     assert node.pass_time(5) == []
     node.tell(p.WorkerIntroduced(node.workers[0]))
-    node.tell(p.JobAssigned(node.workers[0], A, 10.0, None))
+    node.tell(p.JobAssigned(node.workers[0], A, 60.0, 10.0, None))
     assert node.pass_time(5) == []
     node.tell(p.WorkerReady(node.workers[0]))
     assert node.pass_time(PAUSE_S + 0.4) == [StartSpare(WorkerId("spare#2"), A)]
@@ -129,7 +130,7 @@ def test_when_the_job_changes_the_spare_is_replaced() -> None:
 
 def test_while_two_jobs_share_a_node_the_spare_stays() -> None:
     node = Node().with_warm_spare()
-    node.tell(p.JobAssigned(node.workers[1], B, 10.0, None))
+    node.tell(p.JobAssigned(node.workers[1], B, 60.0, 10.0, None))
     node.tell(p.WorkerReady(node.workers[1]))
     assert node.pass_time(5) == []
     assert isinstance(node.dies(1), p.SpawnWorker)  # it worked on B, and will again
@@ -141,14 +142,14 @@ def test_a_spares_worker_that_is_to_have_another_job_makes_room_and_has_not_fail
     node.dies(0)
     worker = node.workers[0]
     node.tell(p.WorkerIntroduced(worker))
-    assert node.tell(p.JobAssigned(worker, B, 10.0, None)) == [p.DismissWorker(worker)]
+    assert node.tell(p.JobAssigned(worker, B, 60.0, 10.0, None)) == [p.DismissWorker(worker)]
     lost, filled = node.tell(p.WorkerExited(worker, 0))
     assert isinstance(lost, p.ReportLost)
     assert not lost.failed
     assert isinstance(filled, p.SpawnWorker)
     assert filled.not_before == node.now
     assert node.tell(p.WorkerIntroduced(filled.worker)) == []
-    assert node.tell(p.JobAssigned(filled.worker, B, 10.0, None)) == []
+    assert node.tell(p.JobAssigned(filled.worker, B, 60.0, 10.0, None)) == []
 
 
 def test_a_slot_in_which_starts_fail_gets_no_spare_to_burn() -> None:
@@ -241,7 +242,7 @@ class Storm:
                 job = self.random.choice(self.jobs)
                 self.last_job[slot], self.stage[worker] = job, "opening"
                 mismatch = self.prepared.get(worker, job) != job
-                self.tell(p.JobAssigned(worker, job, 10.0, None))
+                self.tell(p.JobAssigned(worker, job, 60.0, 10.0, None))
                 assert (self.stage[worker] == "leaving") == mismatch, "modules of two jobs in one process"
             case "opening":
                 self.stage[worker] = "ready"

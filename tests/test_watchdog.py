@@ -2,129 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
 import os
-import select
 import signal
-import socket
 import subprocess
 import sys
-import textwrap
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 
-from nimbusd.job import Job
-from nimbusd.stages.types import Episode, Observation, Piece, Sequence
 from nimbusd.supervisor import proc
-from nimbusd.supervisor.page import DAEMON, FIRST_WORKER, HeartbeatPage
-from nimbusd.supervisor.process import WorkerProcess
-from nimbusd.supervisor.watch import Killing, Seat, Watch
+from nimbusd.supervisor.page import DAEMON, FIRST_WORKER
 from nimbusd.supervisor.watchdog import stack_path
-from tests.cluster import Cluster, gate_of, toy_job
-from tests.toy import ToyWriter
+from tests.watched_workers import PATIENCE_S, SPAWN, Bench, gone
 
 pytestmark = pytest.mark.processes
-
-PATIENCE_S = 30.0
-"""How long to wait for what must come. Only a failing test waits so long."""
-SHORT_S = 1.0
-
-
-class SlowWriter(ToyWriter):
-    """Takes twice the job's beat timeout for an episode, and beats."""
-
-    def save_data(self, seq: Sequence, obs: Observation, episode: Episode) -> Piece:
-        ends = time.monotonic() + 2 * SHORT_S
-        while time.monotonic() < ends:
-            self.beat()
-            time.sleep(0.01)
-        return super().save_data(seq, obs, episode)
-
-
-PRELUDE = """
-import ctypes, os, signal, subprocess, sys, threading, time
-from nimbusd.supervisor.page import own_line
-from nimbusd.supervisor.target import dump_stacks_when_asked
-page, number, stacks, allowance_s = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], float(sys.argv[4])
-dump_stacks_when_asked(stacks)
-line = own_line(page, number)
-def render():
-    line.work.owe("render", allowance_s, time.monotonic_ns())
-    print("render", flush=True)
-"""
-
-
-class Bench:
-    """A watchdog whose daemon we are, and workers that we wrote."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.page = HeartbeatPage.create(4)
-        self.reports, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.reports.settimeout(PATIENCE_S)
-        self._children: list[subprocess.Popen[str]] = []
-        argv = [sys.executable, "-m", "nimbusd.supervisor.watchdog", str(self.page.fd), str(theirs.fileno())]
-        self.watchdog = self._popen([*argv, str(os.getpid()), str(folder)], (self.page.fd, theirs.fileno()), {})
-        theirs.close()
-
-    def _popen(self, argv: list[str], fds: tuple[int, ...], env: dict[str, str]) -> subprocess.Popen[str]:
-        child = subprocess.Popen(
-            argv,
-            pass_fds=fds,
-            env={**os.environ, **env},
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-        )
-        self._children.append(child)
-        return child
-
-    def worker(self, body: str, *, number: int = FIRST_WORKER, allowance_s: float = 0.2, **env: str) -> Any:
-        """Start a worker that runs `body` after the prelude."""
-        line = self.page.line(number)
-        generation = line.prepare("start", 60.0, time.monotonic_ns())
-        marked = {proc.MARK: proc.mark(self.page.page_id, number, generation), **env}
-        options = [str(self.page.fd), str(number), stack_path(str(self.folder), number), str(allowance_s)]
-        argv = [sys.executable, "-c", PRELUDE + textwrap.dedent(body), *options]
-        child = self._popen(argv, (self.page.fd,), marked)
-        ticks = proc.start_ticks(child.pid)
-        assert ticks is not None
-        line.occupy(child.pid, ticks)
-        return child
-
-    def report(self) -> dict[str, Any]:
-        """The next report; fails if none comes."""
-        return dict(json.loads(self.reports.recv(1 << 18)))
-
-    def killing(self) -> dict[str, Any]:
-        """The next report of a kill, which must follow that of its verdict."""
-        condemned, killed = self.report(), self.report()
-        assert (condemned["kind"], killed["kind"]) == ("condemned", "killed")
-        assert condemned["pid"] == killed["pid"]
-        return killed
-
-    def hanging(self, body: str, **options: Any) -> dict[str, Any]:
-        """The report of a worker that hangs in `body`, once it is dead."""
-        child = self.worker(body, **options)
-        killed = self.killing()
-        assert killed["pid"] == child.pid
-        assert child.wait(PATIENCE_S) < 0
-        return killed
-
-    def close(self) -> None:
-        self.reports.close()
-        assert self.watchdog.wait(PATIENCE_S) in (0, -signal.SIGKILL), self.watchdog.communicate()[1]
-        for child in self._children:
-            child.kill()
-            child.communicate()
 
 
 @pytest.fixture
@@ -134,18 +28,6 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
         yield made
     finally:
         made.close()
-
-
-def gone(pid: int) -> None:
-    """Wait until a process is gone, or dead and only waited for."""
-    try:
-        pidfd = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return
-    try:
-        assert select.select([pidfd], [], [], PATIENCE_S)[0], f"pid {pid} lives: {proc.where(pid)}"
-    finally:
-        os.close(pidfd)
 
 
 # --- what hangs ---
@@ -258,15 +140,6 @@ def test_a_worker_that_beats_or_owes_nothing_lives(bench: Bench) -> None:
 
 # --- what it started ---
 
-SPAWN = """
-group = subprocess.Popen(["sleep", "1000"])
-other_group = subprocess.Popen(["sleep", "1000"], process_group=0)
-session = subprocess.Popen(["sleep", "1000"], start_new_session=True)
-orphan = subprocess.check_output(["sh", "-c", "setsid sleep 1000 >/dev/null & echo $!"], text=True)
-with open(stacks + ".children", "w") as file:
-    file.write(f"{group.pid} {other_group.pid} {session.pid} {orphan}")
-"""
-
 
 def spawned(bench: Bench) -> list[int]:
     children = Path(stack_path(str(bench.folder), FIRST_WORKER) + ".children").read_text().split()
@@ -352,211 +225,3 @@ def test_the_watchdog_imports_little() -> None:
     script = "import sys, nimbusd.supervisor.watchdog; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
     assert not {"asyncio", "zmq", "numpy", "logging", "threading", "pydantic", "subprocess"} & set(loaded)
-
-
-# --- the daemon's side ---
-
-
-class Watching:
-    """A watch, and what it tells."""
-
-    def __init__(self, folder: Path) -> None:
-        self.condemned: asyncio.Queue[int] = asyncio.Queue()
-        self._watchdogs: asyncio.Queue[int] = asyncio.Queue()
-        self.watch = Watch(folder, 2, lambda pid, _: self.condemned.put_nowait(pid), self._watchdogs.put_nowait)
-
-    async def watchdog(self) -> int:
-        """The pid of the next watchdog that is started."""
-        return await asyncio.wait_for(self._watchdogs.get(), PATIENCE_S)
-
-
-@asynccontextmanager
-async def watching(folder: Path) -> AsyncIterator[Watching]:
-    """A watch that runs."""
-    made = Watching(folder)
-    running = asyncio.create_task(made.watch.run())
-    try:
-        yield made
-    finally:
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
-
-
-async def start(watch: Watch, body: str, allowance_s: float = 0.2) -> tuple[Seat, WorkerProcess]:
-    seat = watch.seat(60.0)
-    options = dict(zip(seat.options[::2], seat.options[1::2], strict=True))
-    argv = [sys.executable, "-c", PRELUDE + textwrap.dedent(body)]
-    argv += [options["--page"], options["--line"], options["--stacks"], str(allowance_s)]
-    process = await WorkerProcess.spawn(argv, {**os.environ, seat.env[0]: seat.env[1]}, [seat.fd])
-    watch.seated(seat, process.pid)
-    return seat, process
-
-
-async def end(watch: Watch, seat: Seat, process: WorkerProcess) -> tuple[int, Killing | None]:
-    status = await asyncio.wait_for(process.wait(), PATIENCE_S)
-    return status, await watch.rise(seat, process.pid)
-
-
-async def test_a_worker_that_was_killed_is_known_to_be_when_its_exit_is_seen(tmp_path: Path) -> None:
-    async with watching(tmp_path) as node:
-        seat, process = await start(node.watch, "render()\nctypes.PyDLL(None).pause()")
-        status, killing = await end(node.watch, seat, process)
-        assert status < 0
-        assert killing is not None
-        assert (killing.pid, killing.stage) == (process.pid, "render")
-        assert "<module>" in killing.stack
-        assert node.condemned.get_nowait() == process.pid
-
-
-@pytest.mark.parametrize(
-    ("ends", "status"), [("os.kill(os.getpid(), signal.SIGSEGV)", -signal.SIGSEGV), ("os._exit(0)", 0)]
-)
-async def test_a_worker_that_ends_by_itself_was_not_killed(tmp_path: Path, ends: str, status: int) -> None:
-    async with watching(tmp_path) as node:
-        seat, process = await start(node.watch, f"render()\n{ends}", allowance_s=60.0)
-        assert await end(node.watch, seat, process) == (status, None)
-
-
-async def test_a_worker_that_is_gone_before_anybody_looks_has_ended_like_any_other() -> None:
-    quick = await asyncio.create_subprocess_exec("sh", "-c", "exit 3", stdout=asyncio.subprocess.PIPE)
-    await quick.wait()  # and nobody can open it any more
-    process = WorkerProcess(quick)
-    process.kill()
-    assert await process.wait() == 3
-
-
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
-async def test_a_watchdog_that_is_killed_or_stopped_is_replaced_and_workers_live(
-    tmp_path: Path, number: signal.Signals
-) -> None:
-    async with watching(tmp_path) as node:
-        living = await start(node.watch, "line.work.rest()\ntime.sleep(1000)")
-        os.kill(await node.watchdog(), number)
-        await node.watchdog()
-        seat, process = await start(node.watch, "render()\ntime.sleep(1000)")  # the new one does its work
-        assert (await end(node.watch, seat, process))[1] is not None
-        assert proc.state(living[1].pid) in ("S", "R")
-        living[1].kill()
-        assert (await end(node.watch, *living))[1] is None
-
-
-async def test_what_died_while_nobody_watched_takes_its_children_along(tmp_path: Path) -> None:
-    async with watching(tmp_path) as node:
-        os.kill(await node.watchdog(), signal.SIGSTOP)
-        body = """
-        child = subprocess.Popen(["sleep", "1000"], start_new_session=True, stdout=subprocess.DEVNULL)
-        print(child.pid)
-        """
-        seat, process = await start(node.watch, body)
-        await end(node.watch, seat, process)
-        await node.watchdog()  # a new one
-        await asyncio.to_thread(gone, int(process.output()))
-
-
-async def test_a_watch_that_ends_leaves_no_process(tmp_path: Path) -> None:
-    async with watching(tmp_path) as node:
-        _, process = await start(node.watch, SPAWN + "line.work.rest()\ntime.sleep(1000)")
-        watchdog = await node.watchdog()
-    await asyncio.wait_for(process.wait(), PATIENCE_S)
-    for pid in (process.pid, watchdog):
-        gone(pid)
-
-
-# --- whole nodes ---
-
-
-def small_job(folder: Path, attempts: int = 3, **replaced: dict[str, Any]) -> Job:
-    """Three episodes of one scene, with a short beat timeout. replaced: stages other than the toys."""
-    toys = {"load": "ToyLoader", "plan": "ToyPlanner", "render": "ToyRenderer", "store": "ToyWriter"}
-    stages = {stage: {"component": f"tests.toy:{name}"} for stage, name in toys.items()}
-    limits = {"beat_timeout_s": SHORT_S, "attempts": attempts}
-    scenes = [{"name": "a"}]
-    return toy_job(folder, scenes=scenes, episodes_per_scene=3, pipeline={**stages, **replaced}, limits=limits)
-
-
-def test_the_failure_of_a_hung_episode_carries_the_stack_to_the_master(tmp_path: Path) -> None:
-    faults = {"kind": "hang", "marks": str(tmp_path / "marks"), "states": [0]}
-    job = small_job(tmp_path, 1, render={"component": "tests.toy:FaultyRenderer", "args": faults})
-    with Cluster(tmp_path) as cluster:
-        node = cluster.start_node("w1")
-        client = cluster.client()
-        client.submit(job)
-        client.wait(job.name, PATIENCE_S)
-        (failure,) = client.failures(job.name)
-        assert (failure.state, failure.stage, failure.reason) == ("quarantined", "render", "hang")
-        assert failure.detail == "killed: no progress in stage render for 1 s"
-        assert "in _fail" in failure.evidence
-        assert node.said("killing worker cpu:0#1: no progress in stage render for 1 s")
-        cluster.stop_nodes()
-
-
-def test_a_slow_writer_that_beats_lives_and_so_do_those_who_wait_for_it(tmp_path: Path) -> None:
-    job = small_job(tmp_path, store={"component": "tests.test_watchdog:SlowWriter"})
-    with Cluster(tmp_path) as cluster:
-        node = cluster.start_node("w1")
-        client = cluster.client()
-        client.submit(job)
-        assert client.wait(job.name, PATIENCE_S).state == "complete"
-        assert not node.said("killing worker")
-        cluster.stop_nodes()
-
-
-def test_a_worker_that_is_stopped_while_it_waits_for_work_is_replaced(tmp_path: Path) -> None:
-    job = small_job(tmp_path)
-    with Cluster(tmp_path) as cluster:
-        node = cluster.start_node("w1")
-        client = cluster.client()
-        client.submit(job)
-        assert client.wait(job.name, PATIENCE_S).state == "complete"
-        node.compute_workers()[0].suspend()
-        node.wait_for("killing worker cpu:0#1: no progress in stage wait for 1 s")
-        node.wait_for("worker cpu:0#2 said hello")
-        cluster.stop_nodes()
-
-
-def test_a_node_whose_watchdog_is_killed_loses_no_worker_and_no_episode(tmp_path: Path) -> None:
-    job = toy_job(tmp_path)
-    with Cluster(tmp_path) as cluster:
-        node = cluster.start_node("w1", workers=2)
-        client = cluster.client()
-        client.submit(job)
-        node.wait_for(r"scene='c', index=\d+, attempt=1, stage='render'")  # the first of them waits at the gate
-        workers = {worker.pid for worker in node.compute_workers()}
-        (watchdog,) = node.watchdogs()
-        mark = node.mark()
-        watchdog.kill()
-        node.wait_for("the watchdog runs as pid", after=mark)
-        assert {worker.pid for worker in node.compute_workers()} == workers
-        gate_of(tmp_path, job.name).touch()
-        assert client.wait(job.name, PATIENCE_S).state == "complete"
-        assert not node.said("WorkerDown")
-        cluster.stop_nodes()
-
-
-def test_a_node_that_is_killed_leaves_neither_workers_nor_a_watchdog_nor_what_workers_started(tmp_path: Path) -> None:
-    script = f"""
-import asyncio, os, sys
-from pathlib import Path
-from tests.test_watchdog import SPAWN, start
-from nimbusd.supervisor.watch import Watch
-async def main():
-    watch = Watch(Path({str(tmp_path)!r}), 1, lambda *_: None, lambda pid: print(pid, flush=True))
-    running = asyncio.create_task(watch.run())
-    _, process = await start(watch, SPAWN + "line.work.rest()\\nprint('spawned', flush=True)\\ntime.sleep(1000)")
-    reading = asyncio.create_task(process.wait())
-    print(process.pid, flush=True)
-    while "spawned" not in process.output():
-        await asyncio.sleep(0.01)
-    print("spawned", flush=True)
-    await asyncio.gather(running, reading)
-asyncio.run(main())
-"""
-    node = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
-    assert node.stdout is not None
-    said = [node.stdout.readline().strip() for _ in range(3)]
-    watched = [int(line) for line in said if line != "spawned"]
-    children = Path(stack_path(str(tmp_path), FIRST_WORKER) + ".children")
-    node.kill()
-    node.communicate()
-    for pid in [*watched, *map(int, children.read_text().split())]:
-        gone(pid)

@@ -7,7 +7,7 @@ the receiver counts and drops; they never crash it. Nothing is pickled.
 from __future__ import annotations
 
 import typing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from nimbusd.transport.codec import MAX_MESSAGE_BYTES, Codec, MessageError
@@ -42,11 +42,13 @@ class Hello:
 class Welcome:
     """Daemon → worker: the job to work on. job: `Job.to_dict()`, whose scenes come with the leases.
 
-    role: `fused`, `plan` or `render`. plans: folders for planned sequences, the first in memory, the second on disk.
+    open_timeout_s: for making its components and opening its backend. role: `fused`, `plan` or `render`. plans: folders
+    for planned sequences, the first in memory, the second on disk.
     """
 
     job: dict[str, Any]
     output: str
+    open_timeout_s: float
     role: str = "fused"
     plans: tuple[str, ...] = ()
 
@@ -114,6 +116,14 @@ class Beat:
 
 
 @dataclass(frozen=True, slots=True)
+class Memory:
+    """What a worker has in memory at the end of an episode. rss_bytes: resident; gpu_bytes: on its GPU."""
+
+    rss_bytes: int
+    gpu_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Planned:
     """Worker → daemon: the episode is planned; its sequence lies in the file `path`. timings_s: stage → seconds."""
 
@@ -123,15 +133,7 @@ class Planned:
     size_bytes: int
     spilled: bool
     timings_s: dict[str, float]
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """Worker → daemon: what I have in memory at the end of an episode. rss_bytes: resident; gpu_bytes: on its GPU."""
-
-    slot: str
-    rss_bytes: int
-    gpu_bytes: int = 0
+    memory: Memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +147,7 @@ class Commit:
     size_bytes: int
     digest: str
     timings_s: dict[str, float]
+    memory: Memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +161,8 @@ class Fail:
     detail: str
     planned: bool
     evidence: str
-    timings_s: dict[str, float] = field(default_factory=dict)
+    timings_s: dict[str, float]
+    memory: Memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +205,6 @@ Message: TypeAlias = (
     | Lease
     | Beat
     | Planned
-    | Measured
     | Commit
     | Fail
     | GiveBack

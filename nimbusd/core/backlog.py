@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from nimbusd.core.episodes import EpisodeKey, JobId, LeaseId
+from nimbusd.core.tally import Tally
 
 Held: TypeAlias = tuple[LeaseId, int]
 """An episode as a lease names it: lease and index."""
@@ -44,7 +45,7 @@ class Backlog:
         self._planned: OrderedDict[Held, _Planned] = OrderedDict()
         self._kept: OrderedDict[EpisodeKey, tuple[Plan, float]] = OrderedDict()
         """With the time since when."""
-        self._waiting: dict[JobId, int] = {}
+        self._waiting: Tally[JobId] = Tally()
         self._sizes_bytes: dict[JobId, int] = {}
         self.memory_bytes = 0
         """Of all plans that lie in memory."""
@@ -54,7 +55,7 @@ class Backlog:
 
     def waiting(self, job: JobId) -> int:
         """Plans of a job that no renderer has."""
-        return self._waiting.get(job, 0)
+        return self._waiting[job]
 
     def planned(self) -> int:
         """Plans of episodes that are leased, whether a renderer has them or not."""
@@ -72,7 +73,7 @@ class Backlog:
         """An episode has been planned."""
         assert held not in self._planned
         self._planned[held] = _Planned(episode, plan)
-        self._count(episode.job, 1)
+        self._waiting.change(episode.job, 1)
         self._sizes_bytes[episode.job] = max(self._sizes_bytes.get(episode.job, 0), plan.size_bytes)
         self.memory_bytes += 0 if plan.spilled else plan.size_bytes
 
@@ -83,7 +84,7 @@ class Backlog:
             return False
         self._planned[held] = _Planned(episode, kept[0])
         self._planned.move_to_end(held, last=False)
-        self._count(episode.job, 1)
+        self._waiting.change(episode.job, 1)
         return True
 
     def next_of(self, job: JobId, scene: str | None) -> tuple[Held, EpisodeKey] | None:
@@ -101,7 +102,7 @@ class Backlog:
         planned = self._planned[held]
         assert planned.waits
         planned.waits = False
-        self._count(planned.episode.job, -1)
+        self._waiting.change(planned.episode.job, -1)
         return planned.plan
 
     def plan_of(self, held: Held) -> Plan | None:
@@ -117,12 +118,8 @@ class Backlog:
         assert not planned.waits
         planned.waits = True
         self._planned.move_to_end(held, last=False)
-        self._count(planned.episode.job, 1)
+        self._waiting.change(planned.episode.job, 1)
         return True
-
-    def waiting_of(self, lease: LeaseId) -> tuple[int, ...]:
-        """The indexes of a lease whose plans no renderer has."""
-        return tuple(index for (of, index), planned in self._planned.items() if of == lease and planned.waits)
 
     def end(self, held: Held) -> Plan | None:
         """An episode is over: its plan, whose file is garbage from now on."""
@@ -130,7 +127,7 @@ class Backlog:
         if planned is None:
             return None
         if planned.waits:
-            self._count(planned.episode.job, -1)
+            self._waiting.change(planned.episode.job, -1)
         self.memory_bytes -= 0 if planned.plan.spilled else planned.plan.size_bytes
         return planned.plan
 
@@ -140,7 +137,7 @@ class Backlog:
         if planned is None:
             return None
         if planned.waits:
-            self._count(planned.episode.job, -1)
+            self._waiting.change(planned.episode.job, -1)
         dropped = self._kept.pop(planned.episode, None)
         self._kept[planned.episode] = planned.plan, now
         if dropped is None and len(self._kept) > MOST_KEPT:
@@ -158,10 +155,3 @@ class Backlog:
         for job in [job for job in self._sizes_bytes if job not in jobs and not self.waiting(job)]:
             del self._sizes_bytes[job]
         return plans
-
-    def _count(self, job: JobId, change: int) -> None:
-        count = self._waiting.get(job, 0) + change
-        if count:
-            self._waiting[job] = count
-        else:
-            self._waiting.pop(job, None)

@@ -15,7 +15,8 @@ from nimbusd.core.episodes import LeaseId, NodeId
 from nimbusd.core.facts import Order, RevokeLease
 from nimbusd.core.grants import idle_slots, why_not
 from nimbusd.core.nodes import EXPECTED, Node, WorkerManager
-from nimbusd.core.tasks import Job, Lease, TaskManager
+from nimbusd.core.open_jobs import Job, Lease
+from nimbusd.core.tasks import TaskManager
 
 REVOKE_AGAIN_S = 3.0
 """A revoke that was not answered for so long is sent again."""

@@ -7,7 +7,7 @@ of which nothing is known is pending and was never tried.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, NewType, TypeAlias
@@ -49,6 +49,22 @@ class Span:
 
     def __len__(self) -> int:
         return self.stop - self.start
+
+
+def indexes_of(spans: Iterable[Span]) -> Iterator[int]:
+    """The indexes that spans hold."""
+    return (index for span in spans for index in range(span.start, span.stop))
+
+
+def spans_of(indexes: Iterable[int]) -> tuple[Span, ...]:
+    """Sorted, disjoint spans, not touching each other, of these indexes."""
+    spans: list[Span] = []
+    for index in sorted(indexes):
+        if spans and spans[-1].stop == index:
+            spans[-1] = Span(spans[-1].start, index + 1)
+        else:
+            spans.append(Span(index, index + 1))
+    return tuple(spans)
 
 
 @dataclass(frozen=True, slots=True)

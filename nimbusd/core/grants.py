@@ -8,7 +8,8 @@ from collections import Counter
 from nimbusd.core.episodes import JobState
 from nimbusd.core.facts import Order
 from nimbusd.core.nodes import LONG_S, Node, WorkerManager
-from nimbusd.core.tasks import Job, TaskManager
+from nimbusd.core.open_jobs import Job
+from nimbusd.core.tasks import TaskManager
 
 MOST_LEASED = 1024
 """Episodes in one lease."""

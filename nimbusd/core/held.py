@@ -9,6 +9,7 @@ from typing import TypeAlias
 
 from nimbusd.core.episodes import EpisodeKey, JobId, LeaseId, WorkerId
 from nimbusd.core.facts import AttemptFailed, GrantLease, StoredPiece
+from nimbusd.core.tally import Tally
 
 Outcome: TypeAlias = StoredPiece | AttemptFailed | None
 """What became of an episode; None: it is given back."""
@@ -48,7 +49,7 @@ class HeldLeases:
     def __init__(self) -> None:
         self._leases: dict[LeaseId, HeldLease] = {}
         self._over: dict[LeaseId, None] = {}
-        self._waiting: dict[JobId, int] = {}
+        self._waiting: Tally[JobId] = Tally()
 
     def __len__(self) -> int:
         return len(self._leases)
@@ -73,7 +74,7 @@ class HeldLeases:
 
     def waiting(self, job: JobId | None = None) -> int:
         """Episodes that wait to be begun, of a job or of all."""
-        return sum(self._waiting.values()) if job is None else self._waiting.get(job, 0)
+        return sum(self._waiting.values()) if job is None else self._waiting[job]
 
     def holding(self) -> int:
         """Episodes of which no outcome is known."""
@@ -86,18 +87,18 @@ class HeldLeases:
         held = self._leases[lease.lease] = HeldLease(lease)
         for span in lease.spans:
             held.waiting.extend(range(span.start, span.stop))
-        self._count(lease.job, len(held.waiting))
+        self._waiting.change(lease.job, len(held.waiting))
         return held
 
     def begin_next(self, held: HeldLease) -> int:
         """The first episode that waits; it waits no more."""
-        self._count(held.lease.job, -1)
+        self._waiting.change(held.lease.job, -1)
         return held.waiting.popleft()
 
     def wait_again(self, held: HeldLease, index: int) -> None:
         """Have an episode wait to be begun, first in line."""
         held.waiting.appendleft(index)
-        self._count(held.lease.job, 1)
+        self._waiting.change(held.lease.job, 1)
 
     def drop_waiting(self, held: HeldLease, wanted: Iterable[int] | None = None) -> tuple[int, ...]:
         """Take episodes (all, or those of `wanted`) from those that wait; returns them."""
@@ -106,7 +107,7 @@ class HeldLeases:
         if dropped:
             gone = set(dropped)
             held.waiting = deque(index for index in held.waiting if index not in gone)
-            self._count(held.lease.job, -len(dropped))
+            self._waiting.change(held.lease.job, -len(dropped))
         return dropped
 
     def close_if_over(self, held: HeldLease) -> bool:
@@ -130,10 +131,3 @@ class HeldLeases:
         self._over[lease] = None
         if len(self._over) > MOST_REMEMBERED:
             del self._over[next(iter(self._over))]
-
-    def _count(self, job: JobId, change: int) -> None:
-        count = self._waiting.get(job, 0) + change
-        if count:
-            self._waiting[job] = count
-        else:
-            self._waiting.pop(job, None)

@@ -8,12 +8,10 @@ master costs nothing that was made. Which worker makes which episode is `Staff`'
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
 from nimbusd.core.backlog import Backlog, Held, Plan
 from nimbusd.core.episodes import JobId, LeaseId, NodeId, WorkerId
-from nimbusd.core.estimate import Mean
 from nimbusd.core.facts import (
     Acknowledge,
     AttemptFailed,
@@ -25,6 +23,7 @@ from nimbusd.core.facts import (
     RunningEpisode,
     StoredPiece,
 )
+from nimbusd.core.heartbeats import Heartbeats
 from nimbusd.core.held import TELL_AGAIN_S, HeldLease, HeldLeases
 from nimbusd.core.node_facts import (
     Connected,
@@ -46,14 +45,10 @@ from nimbusd.core.node_facts import (
     WorkerReturns,
     WorkerWaits,
 )
-from nimbusd.core.nodes import HEARTBEAT_S, LONG_S
+from nimbusd.core.nodes import HEARTBEAT_S
 from nimbusd.core.split import Role
 from nimbusd.core.staff import Staff, Worker
 
-AHEAD_S = 0.5
-"""Work that a node keeps queued, beside one next episode for every slot: more than a round trip to the master. Where
-episodes are long, nothing is queued (LONG_S)."""
-MOST_AHEAD = 2048
 STORE = "store"
 """The stage that a worker's writer thread does."""
 
@@ -77,16 +72,11 @@ class NodeMachine:
     ) -> None:
         self._node = node
         self._session = session
-        self._slots = slots
-        self._heartbeat_s = heartbeat_s
         self._leases = HeldLeases()
         self._backlog = Backlog()
         self._staff = Staff(self._leases, self._backlog, slots, plan_only, memory_bytes, spill_bytes)
-        self._cost = Mean()
+        self._heartbeats = Heartbeats(slots, heartbeat_s, self._leases, self._staff)
         self._stored: dict[LeaseId, list[StoredPiece]] = {}
-        self._seq = 0
-        self._told_at = -math.inf
-        self._told_credit = -1
         self._draining = False
         self._unfit: set[JobId] = set()
 
@@ -166,8 +156,7 @@ class NodeMachine:
             case JobUnfit(job):
                 self._unfit.add(job)
             case Connected(heartbeat_s):
-                self._heartbeat_s = self._heartbeat_s if heartbeat_s is None else heartbeat_s
-                self._told_at = -math.inf
+                self._heartbeats.connected(heartbeat_s)
                 for held_lease in self._leases:
                     held_lease.again_at = now
             case DrainSet(on):
@@ -291,7 +280,7 @@ class NodeMachine:
             known = self._staff.workers.get(fact.worker)
             job = known.job if known is not None else None
             return [] if job is None else [DropPiece(job, piece.folder)]  # revoked meanwhile: nobody will commit it
-        self._cost.add(piece.cost_s)
+        self._heartbeats.episode_made(piece.cost_s)
         lease = self._leases[fact.lease]
         pace = self._staff.pace(lease.lease.job)
         if plan is None:
@@ -381,10 +370,10 @@ class NodeMachine:
         for lease, pieces in self._stored.items():
             orders.append(self._tell_stored(self._leases[lease], tuple(pieces)))
         self._stored.clear()
-        if now - self._told_at >= self._heartbeat_s:
+        if self._heartbeats.due(now):
             orders += self._tell_again(now)
             orders += [DropPlan(plan.path) for plan in self._forgotten(now)]
-        if self._worth_telling(now):
+        if self._heartbeats.worth_telling(now, draining=self._draining):
             orders.append(self._heartbeat(now))
         return orders
 
@@ -416,38 +405,11 @@ class NodeMachine:
 
     # --- heartbeats ---
 
-    def _most_held(self) -> int:
-        """How many episodes to hold: one for every slot, what the backlogs may hold, and some ahead.
-
-        None are held ahead while their cost is not known, or long.
-        """
-        most = self._slots + self._staff.room()
-        if not self._cost.count or self._cost.value >= LONG_S:
-            return most
-        return most + min(MOST_AHEAD, self._slots + math.ceil(AHEAD_S * self._slots / max(self._cost.value, 1e-6)))
-
-    def _credit(self) -> int:
-        if self._draining:
-            return 0
-        return max(0, self._most_held() - self._leases.holding(), self._staff.idle() - self._leases.waiting())
-
-    def _worth_telling(self, now: float) -> bool:
-        """A heartbeat is due, or half of what we can hold is free and the master does not know it."""
-        if now - self._told_at >= self._heartbeat_s:
-            return True
-        credit = self._credit()
-        if credit == self._told_credit:
-            return False
-        return 2 * self._leases.holding() <= self._most_held() or self._staff.idle() > self._leases.waiting()
-
     def _heartbeat(self, now: float) -> HeartbeatSeen:
-        self._seq += 1
-        self._told_at, self._told_credit = now, self._credit()
+        seq, credit = self._heartbeats.tell(now, draining=self._draining)
         running = tuple(RunningEpisode(lease, index, now - began) for _, lease, index, _, began in self.running())
         pipelines = tuple(self._staff.pipelines(now))
-        return HeartbeatSeen(
-            self._node, self._session, self._seq, self._told_credit, self._leases.ids(), running, pipelines
-        )
+        return HeartbeatSeen(self._node, self._session, seq, credit, self._leases.ids(), running, pipelines)
 
 
 def _guilty(known: Worker, stage: str) -> set[Held]:

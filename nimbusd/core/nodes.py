@@ -138,9 +138,5 @@ class WorkerManager:
                 late.append(node)
         return late
 
-    def next_deadline(self) -> float | None:
-        """When `overdue` is worth asking again."""
-        return self._due[0][0] if self._due else None
-
     def _seen(self, node: Node, now: float) -> None:
         node.deadline = max(node.deadline, now + self.dead_after_s)

@@ -4,8 +4,8 @@ Workers that fall silent are killed by the node's watchdog, which says so (`Work
 for the time when there is none, and for what it cannot see (a worker that beats but never hears us): they come
 `grace_s` later than those that the watchdog keeps.
 
-A worker owes a sign of life within a deadline: `start_timeout_s` from its spawn until it says hello, as long
-again from the job it is assigned until it is ready, `beat_timeout_s` of that job between beats while it has an
+A worker owes a sign of life within a deadline: `start_timeout_s` from its spawn until it says hello, `open_timeout_s`
+of the job it is assigned from then until it is ready, `beat_timeout_s` of that job between beats while it has an
 episode, and the end of each episode within `episode_timeout_s`, where that is given. A worker that waits for a
 job or for work owes nothing.
 
@@ -18,219 +18,36 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TypeAlias
 
 from nimbusd.core.episodes import JobId, WorkerId
-from nimbusd.core.spares import SpareOrder, Spares
-
-# --- facts ---
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerIntroduced:
-    """A worker's process runs, and waits for a job."""
-
-    worker: WorkerId
-
-
-@dataclass(frozen=True, slots=True)
-class JobAssigned:
-    """A worker is to be told its job, whose limits count from now on."""
-
-    worker: WorkerId
-    job: JobId
-    beat_timeout_s: float
-    episode_timeout_s: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class LeaveAsked:
-    """A worker was asked to leave, to make room for one with another job."""
-
-    worker: WorkerId
-
-
-@dataclass(frozen=True, slots=True)
-class StopWanted:
-    """Nobody wants what a worker is making: kill it, and start another."""
-
-    worker: WorkerId
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerReady:
-    """A worker has made its components and opened its backend."""
-
-    worker: WorkerId
-
-
-@dataclass(frozen=True, slots=True)
-class BeatSeen:
-    """A worker showed progress. busy: it still has work."""
-
-    worker: WorkerId
-    busy: bool
-
-
-@dataclass(frozen=True, slots=True)
-class LeaseSent:
-    """A worker was given work: from now on it owes a beat."""
-
-    worker: WorkerId
-
-
-@dataclass(frozen=True, slots=True)
-class EpisodeBegan:
-    """A worker has turned to its next episode."""
-
-    worker: WorkerId
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerKilled:
-    """The watchdog killed a worker; its exit is told next. stack: of its threads, as it found them.
-
-    stage: of the thread that alone is to blame; empty if that cannot be told.
-    """
-
-    worker: WorkerId
-    reason: str
-    stack: str
-    stage: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerExited:
-    """A worker's process is gone. returncode: negative for a signal, as subprocess has it."""
-
-    worker: WorkerId
-    returncode: int
-
-
-@dataclass(frozen=True, slots=True)
-class TimePassed:
-    """Look at the deadlines."""
-
-
-@dataclass(frozen=True, slots=True)
-class SpareIntroduced:
-    """A spare's process runs, and waits to be told what to prepare for."""
-
-    spare: WorkerId
-
-
-@dataclass(frozen=True, slots=True)
-class SpareWarm:
-    """A spare has imported what its job needs, and waits for a slot."""
-
-    spare: WorkerId
-
-
-@dataclass(frozen=True, slots=True)
-class SpareGone:
-    """A spare's process is gone."""
-
-    spare: WorkerId
-
-
-@dataclass(frozen=True, slots=True)
-class MemorySeen:
-    """So much of the node's memory is in use, by whomever."""
-
-    used_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class StopAsked:
-    """Spawn nothing more. Workers leave by themselves; those that are still starting are killed."""
-
-
-PoolFact: TypeAlias = (
-    WorkerIntroduced
-    | JobAssigned
-    | WorkerReady
-    | LeaveAsked
-    | StopWanted
-    | LeaseSent
-    | BeatSeen
-    | EpisodeBegan
-    | WorkerKilled
-    | WorkerExited
-    | TimePassed
-    | SpareIntroduced
-    | SpareWarm
-    | SpareGone
-    | MemorySeen
-    | StopAsked
+from nimbusd.core.pool_facts import (
+    BeatSeen,
+    DismissWorker,
+    EpisodeBegan,
+    GiveUp,
+    JobAssigned,
+    KillWorker,
+    LeaseSent,
+    LeaveAsked,
+    MemorySeen,
+    PoolFact,
+    PoolOrder,
+    PrepareSpare,
+    ReportLost,
+    SpareGone,
+    SpareIntroduced,
+    SpareWarm,
+    SpawnWorker,
+    StopAsked,
+    StopWanted,
+    TakeSpare,
+    TimePassed,
+    WorkerExited,
+    WorkerIntroduced,
+    WorkerKilled,
+    WorkerReady,
 )
-
-# --- orders ---
-
-
-@dataclass(frozen=True, slots=True)
-class SpawnWorker:
-    """Start a compute worker in a slot, not before `not_before` (same clock as `now`)."""
-
-    slot: str
-    worker: WorkerId
-    not_before: float
-
-
-@dataclass(frozen=True, slots=True)
-class TakeSpare:
-    """A warm spare is the slot's worker from now on, by that name. If it has just died, one is started."""
-
-    slot: str
-    worker: WorkerId
-    spare: WorkerId
-
-
-@dataclass(frozen=True, slots=True)
-class PrepareSpare:
-    """Tell a spare what to prepare for."""
-
-    spare: WorkerId
-    job: JobId
-
-
-@dataclass(frozen=True, slots=True)
-class DismissWorker:
-    """Have a worker leave instead of telling it its job: what it was prepared for may not go along with that."""
-
-    worker: WorkerId
-
-
-@dataclass(frozen=True, slots=True)
-class KillWorker:
-    """SIGKILL the worker's process group; its exit is reported afterwards as any other."""
-
-    worker: WorkerId
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class ReportLost:
-    """Tell the task table that the worker is gone. failed: it should not have been. stack, stage: if it was killed."""
-
-    worker: WorkerId
-    reason: str
-    detail: str
-    failed: bool
-    stack: str = ""
-    stage: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class GiveUp:
-    """No worker can be started here."""
-
-    detail: str
-
-
-PoolOrder: TypeAlias = (
-    SpawnWorker | TakeSpare | PrepareSpare | DismissWorker | KillWorker | ReportLost | GiveUp | SpareOrder
-)
+from nimbusd.core.spares import Spares
 
 
 @dataclass(slots=True)
@@ -245,6 +62,8 @@ class _Slot:
     """Of its worker, and of the one before until it has one."""
     prepared: JobId | None = None
     """What its worker was prepared for as a spare."""
+    ready_within_s: float = 0.0
+    """How long it may take to its next step: to say hello, then to open for its job."""
     beat_timeout_s: float = 0.0
     episode_timeout_s: float | None = None
     deadline: float | None = None
@@ -357,7 +176,8 @@ class WorkerPool:
             slot.leaving = slot.starting = True
             return [DismissWorker(fact.worker)]
         slot.beat_timeout_s, slot.episode_timeout_s = fact.beat_timeout_s, fact.episode_timeout_s
-        slot.deadline, slot.starting = now + self._start_timeout_s, True
+        slot.ready_within_s = fact.open_timeout_s
+        slot.deadline, slot.starting = now + slot.ready_within_s, True
         return []
 
     def _main_job(self) -> JobId | None:
@@ -381,7 +201,8 @@ class WorkerPool:
         slot.starting, slot.prepared = True, None
         slot.stack = slot.stage = ""
         slot.episode_deadline = None
-        slot.deadline = now + delay_s + self._start_timeout_s
+        slot.ready_within_s = self._start_timeout_s
+        slot.deadline = now + delay_s + slot.ready_within_s
         return SpawnWorker(slot.name, slot.worker, now + delay_s)
 
     def _kill_unready(self) -> list[PoolOrder]:
@@ -407,7 +228,7 @@ class WorkerPool:
         if slot.deadline is not None and now > slot.deadline:
             if slot.ready:
                 return f"no progress for {slot.beat_timeout_s:g} s"
-            return f"not ready after {self._start_timeout_s:g} s"
+            return f"not ready after {slot.ready_within_s:g} s"
         if slot.episode_deadline is not None and now > slot.episode_deadline:
             return f"an episode took longer than {slot.episode_timeout_s:g} s"
         return None

@@ -5,8 +5,21 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
+from nimbusd.core.episodes import JobId
+from nimbusd.core.facts import PipelineSeen
 from nimbusd.core.pace import Pace
-from nimbusd.core.split import Mode, Places, Role, best_planners, mode_to_have, planners_to_have
+from nimbusd.core.split import (
+    Mode,
+    Places,
+    Role,
+    best_planners,
+    decoupled_rate,
+    fused_rate,
+    mode_to_have,
+    mu_plan,
+    mu_render,
+    planners_to_have,
+)
 
 BACKLOG_S = 30.0
 """So much rendering may wait in the backlog, so that a planner's bad luck leaves no renderer idle …"""
@@ -65,6 +78,36 @@ class Pipeline:
         steady = math.ceil(BACKLOG_S * renderers / render_s) if render_s > 0 else 0
         return min(MOST_BACKLOG, max(LEAST_BACKLOG * renderers, steady))
 
+    def seen(self, job: JobId, places: Places, planners: int, backlog: int, now: float) -> PipelineSeen:
+        """How it goes. places: of the workers that are at it, of which `planners` plan. backlog: plans that wait."""
+        latency, others = self.pace.latency(), places.plan_only
+        renderers = places.flexible + others - planners
+        plan_s, render_s, store_s = self.pace.means_s()
+        planning, rendering = self.pace.concurrency()
+        theory = plan_rate = render_rate = 0.0
+        if latency is not None and self.mode is Mode.FUSED:
+            theory = plan_rate = render_rate = fused_rate(places, latency)
+        elif latency is not None:
+            plan_rate, render_rate = mu_plan(planners, latency), mu_render(renderers, latency)
+            theory = decoupled_rate(places, planners - others, latency)
+        return PipelineSeen(
+            job=job,
+            mode=self.mode.value,
+            planners=planners,
+            renderers=renderers,
+            backlog=backlog,
+            plan_s=plan_s,
+            render_s=render_s,
+            store_s=store_s,
+            good=self.pace.good(),
+            planning=planning,
+            rendering=rendering,
+            mu_plan=plan_rate,
+            mu_render=render_rate,
+            theory=theory,
+            achieved=self.pace.achieved(now),
+        )
+
     def choose(self, now_is: Situation, now: float) -> None:
         """Choose mode and planners anew."""
         if self._may_change(now_is, now):
@@ -93,10 +136,13 @@ class Pipeline:
         places = now_is.places
         if self.fixed is not None:
             self.planners = min(max(0, self.fixed - places.plan_only), places.flexible)
-        elif not now_is.waiting and not now_is.planning:  # the end of the stream: who planned renders
+            return
+        if not now_is.waiting and not now_is.planning:  # the end of the stream: who planned renders
             if now_is.backlog and self._worth_another_renderer(now_is):
                 self._change(0, now)
-        elif self._is_catching_up(now_is):
+            return
+        self._catching_up = self._is_to_catch_up(now_is)
+        if self._catching_up:
             self._change(0, now)
         elif places.flexible + places.plan_only == 1:  # one slot for both, in turns
             if now_is.backlog >= now_is.most_backlog:
@@ -114,19 +160,19 @@ class Pipeline:
         latency = self.pace.latency()
         return least if latency is None else max(least, planners_to_have(places, latency, self.planners))
 
-    def _is_catching_up(self, now_is: Situation) -> bool:
-        """Whether all flexible slots render, because the backlog was full and planners idle, and it is not yet low."""
+    def _is_to_catch_up(self, now_is: Situation) -> bool:
+        """Whether all flexible slots shall render: once the backlog is full and planners idle, until it is low."""
         _, render_s, _ = self.pace.means_s()
         if self.pace.latency() is None or render_s <= 0:
             return False
         # A renderer first finishes what it has, and then it takes a while until there is a planner in its slot.
         low = math.ceil(now_is.places.flexible * (now_is.change_s / render_s + 2))
         if self._catching_up:
-            self._catching_up = now_is.backlog > low
-        elif now_is.backlog >= now_is.most_backlog and self.planners and not now_is.planning:
+            return now_is.backlog > low
+        if now_is.backlog >= now_is.most_backlog and self.planners and not now_is.planning:
             lasts_s = (now_is.most_backlog - low) * render_s / now_is.places.flexible
-            self._catching_up = lasts_s > WORTH_CHANGES * now_is.change_s
-        return self._catching_up
+            return lasts_s > WORTH_CHANGES * now_is.change_s
+        return False
 
     def _worth_another_renderer(self, now_is: Situation) -> bool:
         """Whether what is left takes longer than another renderer takes to start."""

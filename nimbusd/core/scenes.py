@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from operator import attrgetter
 
-from nimbusd.core.episodes import SceneCount, SceneHistory, Span, State, Tried
+from nimbusd.core.episodes import SceneCount, SceneHistory, Span, State, Tried, indexes_of
 from nimbusd.core.facts import ScenePlan
 
 _start = attrgetter("start")
@@ -106,7 +106,7 @@ class SceneEpisodes:
         if not self.tried:
             return 0
         return max(
-            (self.tried[i].attempt for span in spans for i in range(span.start, span.stop) if i in self.tried),
+            (self.tried[i].attempt for i in indexes_of(spans) if i in self.tried),
             default=0,
         )
 
@@ -114,7 +114,7 @@ class SceneEpisodes:
         """Whether any of these episodes has cost an attempt before."""
         if not self.tried:
             return False
-        return any(self.tried[i].losses for span in spans for i in range(span.start, span.stop) if i in self.tried)
+        return any(self.tried[i].losses for i in indexes_of(spans) if i in self.tried)
 
     def settle(self, index: int, state: State, frames: int = 0, size_bytes: int = 0) -> None:
         """Count an episode that is neither pending nor leased any more."""

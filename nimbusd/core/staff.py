@@ -19,15 +19,7 @@ from nimbusd.core.node_facts import AssignJob, JobKnown, MakeEpisode, NodeOrder,
 from nimbusd.core.pace import Pace
 from nimbusd.core.recycle import RecycleLimits, WorkerMemory
 from nimbusd.core.roles import Pipeline, Situation
-from nimbusd.core.split import (
-    Mode,
-    Places,
-    Role,
-    decoupled_rate,
-    fused_rate,
-    mu_plan,
-    mu_render,
-)
+from nimbusd.core.split import Mode, Places, Role
 
 CHANGE_S = 2.0
 """What it costs a slot to change its role, until that was measured."""
@@ -149,35 +141,9 @@ class Staff:
             at_work = [known for known in self.workers.values() if known.job == job and not known.unwanted]
             if not at_work:
                 continue
+            places = Places(sum(k.renders for k in at_work), sum(not k.renders for k in at_work))
             planners = sum(known.role is Role.PLAN for known in at_work)
-            pace, latency = pipeline.pace, pipeline.pace.latency()
-            plan_s, render_s, store_s = pace.means_s()
-            planning, rendering = pace.concurrency()
-            flexible, others = sum(k.renders for k in at_work), sum(not k.renders for k in at_work)
-            places = Places(flexible, others)
-            theory = plan_rate = render_rate = 0.0
-            if latency is not None and pipeline.mode is Mode.FUSED:
-                theory = plan_rate = render_rate = fused_rate(places, latency)
-            elif latency is not None:
-                plan_rate, render_rate = mu_plan(planners, latency), mu_render(len(at_work) - planners, latency)
-                theory = decoupled_rate(places, planners - others, latency)
-            yield PipelineSeen(
-                job=job,
-                mode=pipeline.mode.value,
-                planners=planners,
-                renderers=len(at_work) - planners,
-                backlog=self._backlog.waiting(job),
-                plan_s=plan_s,
-                render_s=render_s,
-                store_s=store_s,
-                good=pace.good(),
-                planning=planning,
-                rendering=rendering,
-                mu_plan=plan_rate,
-                mu_render=render_rate,
-                theory=theory,
-                achieved=pace.achieved(now),
-            )
+            yield pipeline.seen(job, places, planners, self._backlog.waiting(job), now)
 
     # --- what follows ---
 

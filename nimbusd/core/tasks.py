@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 
 from nimbusd.core.episodes import (
     EpisodeKey,
@@ -26,8 +25,8 @@ from nimbusd.core.episodes import (
     Span,
     State,
     Tried,
+    indexes_of,
 )
-from nimbusd.core.estimate import Estimates
 from nimbusd.core.facts import (
     Acknowledge,
     AttemptFailed,
@@ -35,84 +34,18 @@ from nimbusd.core.facts import (
     EpisodesReturned,
     GrantLease,
     JobAdded,
-    JobPlan,
     Order,
     PiecesStored,
     RevokeLease,
     StoredPiece,
 )
+from nimbusd.core.open_jobs import FIRST_PAUSE_S, Job, Lease
 from nimbusd.core.scenes import Pending, SceneEpisodes
 
 NODE_LOSSES_PER_ATTEMPT = 3
 """A lost node may be the network's doing: an episode may be at so many of them for each worker that it may cost."""
-FIRST_PAUSE_S = 2.0
-"""How long a job waits for storage that takes nothing; twice as long each time it waits in vain, up to PAUSE_S."""
 PAUSE_S = 30.0
-
-
-@dataclass(slots=True)
-class Lease:
-    """Episodes of a scene that a node holds. open: not settled yet; revoking: asked back, and when."""
-
-    id: LeaseId
-    job: JobId
-    scene: str
-    node: NodeId
-    attempt: int
-    open: set[int]
-    granted_at: float
-    revoking: dict[int, float] = field(default_factory=dict)
-
-    def drop(self, index: int) -> None:
-        """Hold an episode no more."""
-        self.open.discard(index)
-        self.revoking.pop(index, None)
-
-
-@dataclass(slots=True)
-class Job:
-    """A job that is not over."""
-
-    plan: JobPlan
-    scenes: dict[str, SceneEpisodes]
-    pending: Pending
-    state: JobState
-    environment: str
-    """That its nodes must have: the first node's, recorded with the first commit, if none was asked for."""
-    is_bound: bool
-    """Whether the environment is recorded."""
-    order: int
-    estimates: Estimates = field(default_factory=Estimates)
-    leases: dict[LeaseId, Lease] = field(default_factory=dict)
-    nodes: Counter[NodeId] = field(default_factory=Counter)
-    """Leases by node."""
-    holders: Counter[str] = field(default_factory=Counter)
-    """Leases by scene."""
-    copies: dict[tuple[str, int], list[Lease]] = field(default_factory=dict)
-    """Episodes that are in two leases."""
-    node_losses: Counter[tuple[str, int]] = field(default_factory=Counter)
-    owners: dict[str, NodeId] = field(default_factory=dict)
-    """Who may work on a scene, where that is fixed."""
-    last_own: dict[NodeId, str] = field(default_factory=dict)
-    """The latest scene of a node's fixed share that it was leased."""
-    fresh: list[str] = field(default_factory=list)
-    """Scenes that nobody has worked on, or that were left by those who had, the longest last."""
-    loaded: dict[NodeId, Counter[str]] = field(default_factory=dict)
-    """How many slots of a node should have which scene loaded."""
-    late: list[str] = field(default_factory=list)
-    """Scenes that need more slots, the most urgent last; worked out again at `look_at`."""
-    look_at: float = 0.0
-    unfit: dict[NodeId, str] = field(default_factory=dict)
-    """Nodes that cannot run it, and why."""
-    resume_at: float = 0.0
-    pause_s: float = FIRST_PAUSE_S
-    """How long the next pause is."""
-    why: str = ""
-    """Why it is paused."""
-
-    def cost_s(self, scene: str) -> float:
-        """Expected seconds per episode."""
-        return self.estimates.cost_s(scene, self.scenes[scene].plan.cost_hint)
+"""A job whose storage takes nothing waits twice as long each time it waits in vain, up to this."""
 
 
 class TaskManager:
@@ -165,7 +98,7 @@ class TaskManager:
         """A lease that the ledger remembers: its node may still be at work on it. held: by leases before it."""
         lease = Lease(opened.lease, opened.job, opened.scene, opened.node, opened.attempt, set(), now)
         scene = job.scenes.get(opened.scene)
-        for index in (i for span in opened.spans for i in range(span.start, span.stop)):
+        for index in indexes_of(opened.spans):
             if scene is None or (index in scene.tried and scene.tried[index].attempt >= opened.attempt):
                 continue  # it was given up since
             place = opened.scene, index
@@ -226,7 +159,7 @@ class TaskManager:
     def grant(self, job: Job, scene: str, node: NodeId, spans: tuple[Span, ...], now: float) -> list[Order]:
         """Lease episodes that `SceneEpisodes.take` took to a node."""
         attempt = 1 + job.scenes[scene].attempts_of(spans)
-        indexes = {i for span in spans for i in range(span.start, span.stop)}
+        indexes = set(indexes_of(spans))
         return self._lease(job, Lease(self._new_id(), job.plan.job, scene, node, attempt, indexes, now), spans)
 
     def copy(self, lease: Lease, index: int, node: NodeId, now: float) -> list[Order]:
@@ -252,8 +185,8 @@ class TaskManager:
 
     def _open(self, job: Job, lease: Lease) -> None:
         self.leases[lease.id] = job.leases[lease.id] = self._by_node[lease.node][lease.id] = lease
-        job.nodes[lease.node] += 1
-        job.holders[lease.scene] += 1
+        job.nodes.change(lease.node, 1)
+        job.holders.change(lease.scene, 1)
 
     def _close_if_empty(self, job: Job, lease: Lease) -> list[Order]:
         if lease.open:
@@ -261,12 +194,8 @@ class TaskManager:
         del self.leases[lease.id], job.leases[lease.id], self._by_node[lease.node][lease.id]
         if not self._by_node[lease.node]:
             del self._by_node[lease.node]
-        job.nodes[lease.node] -= 1
-        job.holders[lease.scene] -= 1
-        if not job.nodes[lease.node]:
-            del job.nodes[lease.node]
-        if not job.holders[lease.scene]:
-            del job.holders[lease.scene]
+        job.nodes.change(lease.node, -1)
+        job.holders.change(lease.scene, -1)
         return [LeaseClosed(lease.id)]
 
     # --- what becomes of episodes ---

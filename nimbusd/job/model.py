@@ -48,6 +48,7 @@ class Limits(_Section):
 
     beat_timeout_s: a compute worker that gives no sign of progress for so long is killed.
     stage_timeout_s: the same for single stages, longer or shorter.
+    open_timeout_s: a compute worker that takes longer to make its components and open its backend is killed.
     episode_timeout_s: an episode that takes longer is killed; None: as long as it beats.
     attempts: so many deaths of workers on one episode set it aside (quarantine); the job goes on.
     recycle_growth_mb: a compute worker whose memory has grown by more, between episodes, makes room for a new one;
@@ -56,6 +57,7 @@ class Limits(_Section):
 
     beat_timeout_s: float = Field(default=120.0, gt=0)
     stage_timeout_s: StageTimeouts = Field(default_factory=StageTimeouts)
+    open_timeout_s: float = Field(default=300.0, gt=0)
     episode_timeout_s: float | None = Field(default=None, gt=0)
     attempts: int = Field(default=3, ge=1)
     recycle_growth_mb: float | None = Field(default=None, gt=0)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import logging
 import time
 from collections import Counter, deque
@@ -31,14 +30,15 @@ from nimbusd.core.episodes import (
     LedgerEntry,
     NodeId,
     Record,
+    SceneHistory,
     State,
-    Tried,
 )
 from nimbusd.core.nodes import DEAD_AFTER_S, EXPECTED, HEARTBEAT_S
 from nimbusd.core.scheduler import Scheduler
 from nimbusd.job import Job
 from nimbusd.master.feed import Feed
-from nimbusd.master.ledger import Ledger, LedgerError
+from nimbusd.master.intake import ENDED, TRY_AGAIN_S, Intake
+from nimbusd.master.ledger import Ledger
 from nimbusd.master.ledger_thread import LedgerThread
 from nimbusd.master.plan import plan_of
 from nimbusd.master.publisher import PUBLISH_EVERY_S, Publisher
@@ -48,9 +48,6 @@ from nimbusd.transport import control as c
 log = logging.getLogger(__name__)
 
 TICK_S = 0.1
-TRY_AGAIN_S = 30.0
-"""After storage or a component was not as it should be."""
-_ENDED = (JobState.COMPLETE, JobState.INCOMPLETE, JobState.CANCELLED)
 _LEDGER = (Record, LeaseOpened, LeaseClosed, JobRecorded)
 
 JobWatcher: TypeAlias = Callable[[str, events.Event], None]
@@ -108,17 +105,15 @@ class Master:
         self.scheduler = Scheduler(ledger.epoch, dead_after_s)
         self.feed = Feed(ledger.epoch)
         self.open: dict[JobId, OpenJob] = {}
-        self.held_up: dict[JobId, str] = {}
         self.ends: Counter[JobId] = Counter()
-        """Open jobs of the ledger that could not be taken on, and why."""
         self.nodes: dict[NodeId, KnownNode] = {}
         self.news = asyncio.Event()
         self._publisher = Publisher(ledger, self.tell, publish_every_s)
+        self.intake = Intake(ledger, self._publisher, self.scheduler, self.open, self._begin, self.fact)
         self._timings: dict[EpisodeKey, dict[str, float]] = {}
         self._orders: list[f.Order] = []
         self._batches: deque[_Batch] = deque()
         self._turn_due = False
-        self._taking_on = asyncio.Lock()
         self._fault: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.ready = asyncio.Event()
 
@@ -141,83 +136,10 @@ class Master:
 
     async def resume(self) -> None:
         """Go on with the jobs of the ledger."""
-        rows = await self.ledger.call(lambda ledger: [row for row in ledger.jobs() if row.state not in _ENDED])
-        for row in rows:
-            try:
-                await self._take_on(row, Job.from_dict(row.spec))
-            except NimbusError as error:  # one job's output must not keep the others from going on
-                self._hold_up(row, error)
-                self._group.create_task(self._take_on_later(row))
+        await self.intake.resume(self._group)
 
-    def _hold_up(self, row: JobRow, error: NimbusError) -> None:
-        self.held_up[row.job] = str(error)
-        log.error("job %s cannot go on, and is tried again every %g s: %s", row.job, TRY_AGAIN_S, error)
-
-    async def _take_on_later(self, row: JobRow) -> None:
-        while row.job in self.held_up:
-            await asyncio.sleep(TRY_AGAIN_S)
-            async with self._taking_on:
-                if row.job not in self.held_up:  # it was submitted again
-                    return
-                try:
-                    await self._take_on(row, Job.from_dict(row.spec))
-                except NimbusError as error:
-                    self._hold_up(row, error)
-
-    async def submit(self, row: JobRow, job: Job, *, retry: bool = False) -> JobRow:
-        """Take a job on, or go on with it; returns its row. retry: quarantined episodes get another chance.
-
-        Raises LedgerError if another job has its name, or its output lies elsewhere; OutputBusy or StoreError if its
-        output cannot be used.
-        """
-        async with self._taking_on:
-            known = await self.ledger.call(lambda ledger: ledger.job(row.job))
-            if known is not None and known.fingerprint != row.fingerprint:
-                raise LedgerError(f"there is another job {row.job!r}, with other scenes, seed or pipeline: rename one")
-            if known is not None and known.spec["output"] != row.spec["output"]:
-                raise LedgerError(
-                    f"job {row.job!r} has its pieces in {known.spec['output']}: submit it with that output to go on "
-                    "with it, or give it another name to make it anew"
-                )
-            if known is not None:
-                row = dataclasses.replace(
-                    row,
-                    submitted_unix_s=known.submitted_unix_s,
-                    environment=row.environment or known.environment,
-                )
-            await self.ledger.call_writing(lambda ledger: ledger.put_job(row))
-            if retry:
-                await self._retry(row.job)
-            if row.job not in self.open:
-                await self._take_on(row, job)
-            return row
-
-    async def retry(self, name: JobId) -> int:
-        """Make a job's quarantined episodes pending again. Returns how many."""
-        async with self._taking_on:
-            return await self._retry(name)
-
-    async def _retry(self, name: JobId) -> int:
-        released = await self.ledger.call_writing(lambda ledger: ledger.release_quarantined(name))
-        episodes: dict[str, dict[int, Tried]] = {}
-        for scene, index, tried in released:
-            episodes.setdefault(scene, {})[index] = tried
-        if name in self.scheduler.tasks.jobs:
-            self.fact(f.EpisodesReleased(name, episodes))
-        elif released and name not in self.open and (row := await self._row(name)) is not None:
-            await self.ledger.submit([JobRecorded(name, JobState.RUNNING)])
-            await self._take_on(row, Job.from_dict(row.spec))
-        return len(released)
-
-    async def _row(self, name: JobId) -> JobRow | None:
-        return await self.ledger.call(lambda ledger: ledger.job(name))
-
-    async def _take_on(self, row: JobRow, job: Job) -> None:
-        history = await self.ledger.call(lambda ledger: ledger.history(row.job))
-        leases = await self.ledger.call(lambda ledger: ledger.open_leases(row.job))
-        await self._publisher.claim(row.job, job)
-        await self._publisher.sweep(row.job, job)
-        self.held_up.pop(row.job, None)
+    def _begin(self, row: JobRow, job: Job, history: dict[str, SceneHistory], leases: list[LeaseOpened]) -> None:
+        """A job is open from now on. history, leases: what the ledger knows of it."""
         self.open[row.job] = OpenJob(job, row, self._clock())
         counts = [scene.count for scene in history.values()]
         self.tell(
@@ -418,7 +340,7 @@ class Master:
         if job is None or order.environment:  # which changes neither the state nor why it is so
             return
         job.why = order.why
-        if order.state in _ENDED:
+        if order.state in ENDED:
             self._group.create_task(self._end(order))
         elif order.state is JobState.PAUSED:
             log.error("job %s is paused: %s", order.job, order.why)
@@ -487,4 +409,4 @@ class _Batch:
 
 
 def _is_end(order: LedgerEntry | f.Order) -> bool:
-    return isinstance(order, JobRecorded) and order.state in _ENDED
+    return isinstance(order, JobRecorded) and order.state in ENDED

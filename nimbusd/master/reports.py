@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nimbusd.core.episodes import JobId, JobRow, JobState, NodeId, SceneCount
 from nimbusd.core.grants import why_not
-from nimbusd.core.tasks import Job as OpenTasks
+from nimbusd.core.open_jobs import Job as OpenTasks
 from nimbusd.master.daemon import Master
 from nimbusd.transport import control as c
 
@@ -21,7 +21,7 @@ class Reports:
 
     def line(self) -> str:
         """The master at a glance."""
-        jobs = {*self._master.open, *self._master.held_up}
+        jobs = {*self._master.open, *self._master.intake.held_up}
         rate = sum(self._rate(name) for name in jobs)
         return f"{len(jobs)} open jobs, {len(self._master.scheduler.nodes)} nodes, {rate:.1f} episodes/s"
 
@@ -29,7 +29,7 @@ class Reports:
         """All jobs in order of submission."""
         rows = await self._master.ledger.call(lambda ledger: ledger.jobs())
         rows.sort(key=lambda row: row.submitted_unix_s)
-        at_work = {*self._master.open, *self._master.held_up}
+        at_work = {*self._master.open, *self._master.intake.held_up}
         return tuple([await self.summary(row) for row in rows if ended or row.job in at_work])
 
     async def summary(self, row: JobRow) -> c.JobSummary:
@@ -43,7 +43,7 @@ class Reports:
             if trouble := opened.unpublished:
                 return self._summary(row, counts, state=JobState.PAUSED.value, why=trouble)
             return self._summary(row, counts, why="publishing")
-        if (why := self._master.held_up.get(row.job)) is not None:
+        if (why := self._master.intake.held_up.get(row.job)) is not None:
             counts = await self._master.ledger.call(lambda ledger: ledger.totals(row.job))
             return self._summary(row, counts, state=JobState.PAUSED.value, why=why)
         ends, known = self._ended.get(row.job, (-1, None))

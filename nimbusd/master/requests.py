@@ -65,7 +65,7 @@ class Requests:
                 self._master.fact(JobCancelled(row.job))
                 return c.Done(number, 1, f"job {job} is cancelled; what it has committed stays")
             case c.Retry(_, job):
-                count = await self._master.retry((await self._row(job)).job)
+                count = await self._master.intake.retry((await self._row(job)).job)
                 return c.Done(number, count, f"{count} quarantined episodes of {job} are pending again")
             case c.Failures(_, job):
                 return await self._failures(request, (await self._row(job)).job)
@@ -101,7 +101,7 @@ class Requests:
             environment=request.environment,
             submitted_unix_s=time.time(),
         )
-        return await self._master.submit(row, job)
+        return await self._master.intake.submit(row, job)
 
     async def _failures(self, request: c.Failures, job: JobId) -> c.FailureList:
         limit = min(max(request.limit, 0), MOST_FAILURES)

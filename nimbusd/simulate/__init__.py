@@ -5,7 +5,7 @@ For tests (`storm`: faults at random, invariants at every step) and for planning
 
 from nimbusd.simulate.cluster import Cluster, Timing
 from nimbusd.simulate.network import Weather
-from nimbusd.simulate.node import NodeModel
+from nimbusd.simulate.node_model import NodeModel
 from nimbusd.simulate.violation import Violation
 from nimbusd.simulate.workload import DrawnWorkload, Fate, Workload, scenes_of
 

@@ -11,7 +11,7 @@ from nimbusd.core.facts import JobPlan, ScenePlan
 from nimbusd.core.scheduler import Scheduler
 from nimbusd.simulate.cluster import Cluster, Timing
 from nimbusd.simulate.master import Decider
-from nimbusd.simulate.node import NodeModel
+from nimbusd.simulate.node_model import NodeModel
 from nimbusd.simulate.violation import Violation
 from nimbusd.simulate.workload import DrawnWorkload, lognormal
 

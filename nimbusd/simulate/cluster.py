@@ -16,7 +16,8 @@ from nimbusd.simulate.invariants import Invariants
 from nimbusd.simulate.ledger import VirtualLedger
 from nimbusd.simulate.master import Decider, VirtualMaster
 from nimbusd.simulate.network import FAIR, Network, Weather
-from nimbusd.simulate.node import NodeModel, ToNode, VirtualNode, Welcome
+from nimbusd.simulate.node import ToNode, VirtualNode, Welcome
+from nimbusd.simulate.node_model import NodeModel
 from nimbusd.simulate.violation import Violation
 from nimbusd.simulate.workload import Workload
 

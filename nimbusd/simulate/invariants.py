@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 
 from nimbusd.core.episodes import JobState, NodeId, State
 from nimbusd.core.grants import why_not
-from nimbusd.core.nodes import Node
+from nimbusd.core.open_jobs import Job
 from nimbusd.core.scheduler import Scheduler
-from nimbusd.core.tasks import Job
 from nimbusd.simulate.ledger import JobPages
 from nimbusd.simulate.violation import Violation
 from nimbusd.simulate.workload import Fate
@@ -22,8 +21,6 @@ EVERY = 4
 SLACK_S = 2.0
 PATIENCE_S = 4.0
 """For how long a slot may idle beside work, when nothing was lost or cut off; a lost message costs a death more."""
-
-
 MOST_LAG_S = 0.5
 """Where messages take longer than that, slots wait for them."""
 
@@ -37,7 +34,6 @@ class Invariants:
         self._calm_since = 0.0
         self._lost = 0
         self._hungry_since: dict[str, float] = {}
-        self._dead_since: dict[NodeId, float] = {}
 
     def after_decision(self) -> None:
         """Compare the scheduler's tables with each other and with the ledger."""
@@ -193,7 +189,3 @@ class Invariants:
             wanted = sum(scene.wanted for scene in pages.plan.scenes)
             if committed != wanted:
                 raise Violation("I2", f"{pages.plan.job} is complete with {committed} of {wanted} episodes")
-
-
-def _wants(job: Job, node: Node) -> bool:
-    return bool(job.plan.dynload and job.pending.episodes) and why_not(job, node) is None

@@ -17,9 +17,10 @@ from nimbusd.core.episodes import (
     Record,
     SceneCount,
     SceneHistory,
-    Span,
     State,
     Tried,
+    indexes_of,
+    spans_of,
 )
 from nimbusd.core.facts import JobPlan
 from nimbusd.simulate.violation import Violation
@@ -46,7 +47,6 @@ class VirtualLedger:
     def __init__(self) -> None:
         self.jobs: dict[JobId, JobPages] = {}
         self.epoch = 0
-        self.transactions = 0
 
     def add(self, plan: JobPlan) -> None:
         """Take a job on, or open it again."""
@@ -55,7 +55,6 @@ class VirtualLedger:
 
     def apply(self, entries: Iterable[LedgerEntry]) -> None:
         """Write entries. Raises Violation for any that a correct master never writes."""
-        self.transactions += 1
         for entry in entries:
             match entry:
                 case Record():
@@ -154,19 +153,3 @@ class VirtualLedger:
             scene: SceneHistory(counts[scene], spans_of(settled[scene]), tried[scene])
             for scene in dict.fromkeys([*counts, *tried])
         }
-
-
-def indexes_of(spans: Iterable[Span]) -> list[int]:
-    """The indexes that spans hold."""
-    return [index for span in spans for index in range(span.start, span.stop)]
-
-
-def spans_of(indexes: Iterable[int]) -> tuple[Span, ...]:
-    """Sorted, disjoint spans, not touching each other, of these indexes."""
-    spans: list[Span] = []
-    for index in sorted(indexes):
-        if spans and spans[-1].stop == index:
-            spans[-1] = Span(spans[-1].start, index + 1)
-        else:
-            spans.append(Span(index, index + 1))
-    return tuple(spans)

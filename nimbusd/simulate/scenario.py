@@ -13,7 +13,7 @@ from nimbusd.core.split import Mode
 from nimbusd.simulate.cluster import Cluster, Timing
 from nimbusd.simulate.master import Moment
 from nimbusd.simulate.network import FAIR, Weather
-from nimbusd.simulate.node import NodeModel
+from nimbusd.simulate.node_model import NodeModel
 from nimbusd.simulate.violation import Violation
 from nimbusd.simulate.workload import DrawnWorkload, scenes_of
 

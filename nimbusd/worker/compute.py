@@ -28,7 +28,7 @@ from nimbusd.master.manifest import manifest_digest
 from nimbusd.stages.base import SceneConfig
 from nimbusd.stages.errors import NimbusError
 from nimbusd.stages.planned import Planned, write_planned
-from nimbusd.stages.runner import Pipeline, failure_of, plan_stages, run_stages
+from nimbusd.stages.runner import Pipeline, failure_of, plan_stages, store_stages
 from nimbusd.stages.types import Episode, EpisodeRequest
 from nimbusd.supervisor.page import FIRST_WORKER, Line, own_line
 from nimbusd.supervisor.prctl import die_with_parent
@@ -53,16 +53,15 @@ CLOSE_S = 30.0
 class ComputeWorker:
     """Turns leases into pieces. `link` leads to the daemon; `slot` is the name it knows us by.
 
-    line: ours on the heartbeat page. start_timeout_s: for making the components.
+    line: ours on the heartbeat page.
     """
 
-    def __init__(self, link: DaemonLink, slot: str, device: str, line: Line, start_timeout_s: float) -> None:
+    def __init__(self, link: DaemonLink, slot: str, device: str, line: Line) -> None:
         self._link = link
         self._line = line
         self._working = Progress(line.work)
         self._stores = SharedPulse(line.store)
         self._storing: dict[int, Progress] = {}
-        self._start_timeout_s = start_timeout_s
         self._wait_s = WAIT_S
         self._slot = slot
         self._device = device
@@ -83,7 +82,7 @@ class ComputeWorker:
             return
         if not isinstance(welcome, m.Welcome):
             raise NimbusError(f"the daemon said {type(welcome).__name__} instead of Welcome")
-        self._working.promise("open", self._start_timeout_s)
+        self._working.promise("open", welcome.open_timeout_s)
         job = Job.from_dict(welcome.job)
         self._role = Role(welcome.role)
         self._plans = tuple(Path(folder) for folder in welcome.plans)
@@ -123,37 +122,32 @@ class ComputeWorker:
         }
         self._limits, self._deadlines = job.limits, Deadlines(job.limits.beat_timeout_s, job.limits.stage_limits_s())
         self._link.send(m.Pull(self._slot, 2))  # one to work on and one to go on with
-        requests = self._requests(job)
 
         def scene_config(scene: str) -> SceneConfig:
             assert self._current is not None
             return job.scene_config(scene, self._current.entry)
 
-        if self._role is Role.PLAN:
-            planned = plan_stages(
-                pipeline,
-                requests,
-                job_seed=job.seed,
-                scene_config=scene_config,
-                output=output,
-                context=context,
-                seen=self._stage_began,
-            )
-            for episode in planned:
-                self._hand_over(episode)
-            return
-        episodes = run_stages(
+        planned = plan_stages(
             pipeline,
-            requests,
+            self._requests(job),
             job_seed=job.seed,
             scene_config=scene_config,
             output=output,
             context=context,
+            seen=self._stage_began,
+            plan_of=self._plan_of,
+        )
+        if self._role is Role.PLAN:
+            for episode in planned:
+                self._hand_over(episode)
+            return
+        episodes = store_stages(
+            pipeline,
+            planned,
             writers=job.writers,
             stored=self._report,
             seen=self._stage_began,
             waits=self._wait_for_writer,
-            plan_of=self._plan_of,
         )
         try:
             for episode in episodes:
@@ -180,9 +174,8 @@ class ComputeWorker:
                 episode.failure = failure_of("plan", error)
             else:
                 self._forget(episode)
-                self._measure()
                 timings_s = dict(episode.timings_s)
-                self._link.send(m.Planned(self._slot, ref, str(path), size_bytes, lease.spill, timings_s))
+                self._link.send(m.Planned(self._slot, ref, str(path), size_bytes, lease.spill, timings_s, _memory()))
                 return
         self._tell_end(episode)
 
@@ -282,13 +275,10 @@ class ComputeWorker:
             del self._stored[thread]
             self._storing[thread].rest()
 
-    def _measure(self) -> None:
-        self._link.send(m.Measured(self._slot, own_rss_bytes(), own_gpu_bytes()))
-
     def _tell_end(self, episode: Episode) -> None:
         ref = self._ref(episode)
         self._forget(episode)
-        self._measure()
+        timings_s = dict(episode.timings_s)
         if (failure := episode.failure) is not None:
             self._link.send(
                 m.Fail(
@@ -299,7 +289,8 @@ class ComputeWorker:
                     failure.detail[:2000],
                     failure.planned,
                     failure.evidence[-20000:],
-                    dict(episode.timings_s),
+                    timings_s,
+                    _memory(),
                 )
             )
             return
@@ -307,8 +298,11 @@ class ComputeWorker:
         assert piece is not None
         size_bytes = sum(file.size_bytes for file in piece.files)
         digest = manifest_digest(piece)
-        timings_s = dict(episode.timings_s)
-        self._link.send(m.Commit(self._slot, ref, piece.folder, piece.length, size_bytes, digest, timings_s))
+        self._link.send(m.Commit(self._slot, ref, piece.folder, piece.length, size_bytes, digest, timings_s, _memory()))
+
+
+def _memory() -> m.Memory:
+    return m.Memory(own_rss_bytes(), own_gpu_bytes())
 
 
 def main() -> int:
@@ -322,7 +316,12 @@ def main() -> int:
     parser.add_argument("--line", type=int, default=FIRST_WORKER, help="our line on the page")
     parser.add_argument("--stacks", help="file to write our threads' stacks to, if we are asked")
     parser.add_argument("--spare", action="store_true", help="prepare for a job, and wait for a slot")
-    parser.add_argument("--start-timeout", type=float, default=300.0, help="seconds for making the components")
+    parser.add_argument(
+        "--start-timeout",
+        type=float,
+        default=300.0,
+        help="seconds that a spare may take to import what it prepares for",
+    )
     args = parser.parse_args()
     die_with_parent(args.parent)
     die_first()
@@ -340,7 +339,7 @@ def main() -> int:
             if (place := Spare(link, slot, line, args.start_timeout).wait()) is None:
                 return 0
             slot, device = place.worker, place.device
-        ComputeWorker(link, slot, device, line, args.start_timeout).run()
+        ComputeWorker(link, slot, device, line).run()
         link.send(m.Bye(slot))
     finally:
         link.close()

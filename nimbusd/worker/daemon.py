@@ -21,24 +21,25 @@ import zmq.asyncio
 
 from nimbusd import __version__, events, wire
 from nimbusd.core import node_facts as n
-from nimbusd.core import pool
+from nimbusd.core import pool_facts as p
 from nimbusd.core.backlog import Plan
 from nimbusd.core.episodes import JobId, LeaseId, NodeId, WorkerId
 from nimbusd.core.facts import Acknowledge, HeartbeatSeen, StoredPiece
 from nimbusd.core.node import NodeMachine
+from nimbusd.core.pool import WorkerPool
 from nimbusd.core.recycle import MB
 from nimbusd.core.spares import KillSpare, StartSpare, is_spare
 from nimbusd.job import Job
 from nimbusd.stages.errors import NimbusError, out_of_groups
-from nimbusd.stages.store.piece import PIECES, draft_of, piece_folder
-from nimbusd.stages.types import EpisodeRequest
+from nimbusd.stages.store.piece import PIECES
 from nimbusd.transport import control as c
 from nimbusd.transport import messages as m
 from nimbusd.worker.environment import LoadMeter, environment_hash, packages
-from nimbusd.worker.folders import NodeFolders
+from nimbusd.worker.folders import FolderPlaces
 from nimbusd.worker.memory import node_memory
 from nimbusd.worker.processes import START_TIMEOUT_S, ComputeProcesses, Ended
 from nimbusd.worker.slots import Slot, environment_of_place
+from nimbusd.worker.unfinished import UnfinishedPieces, remove_pieces
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +53,7 @@ _FINAL = frozenset({"asset_error"})
 _PLANNING = ("load", "randomize", "plan")
 _BLAMELESS = frozenset({"disk_full", "storage_error"})
 
-_Order: TypeAlias = n.NodeOrder | pool.PoolOrder | events.WorkerUp | events.StageBegan
+_Order: TypeAlias = n.NodeOrder | p.PoolOrder | events.WorkerUp | events.StageBegan
 
 
 class Link(Protocol):
@@ -85,17 +86,17 @@ class Node:
         self._link = link
         self._watch = watch
         self._clock = clock
-        self._folders = NodeFolders.create()
+        self._places = FolderPlaces.choose()
         self._machine = NodeMachine(
             self._name,
             self._session,
             len(slots),
             plan_only=sum(not slot.renders for slot in slots),
             memory_bytes=memory_bytes,
-            spill_bytes=self._folders.memory_bytes,
+            spill_bytes=self._places.memory_bytes,
         )
         self._spares = spares
-        self._pool = pool.WorkerPool(
+        self._pool = WorkerPool(
             self._slots, START_TIMEOUT_S, grace_s=BACKSTOP_S, spares=spares, memory_bytes=memory_bytes
         )
         self._jobs: dict[JobId, Job] = {}
@@ -105,9 +106,7 @@ class Node:
         self._devices: set[str] = set()
         self._addresses: dict[WorkerId, bytes] = {}
         self._processes = ComputeProcesses(self._process_ended, clock=clock)
-        self._job_of: dict[WorkerId, JobId] = {}
-        self._at_work: dict[WorkerId, dict[tuple[LeaseId, int], Path]] = {}
-        """Where the piece goes of each episode that a worker has begun and has not said the end of."""
+        self._unfinished = UnfinishedPieces()
         self._stages: dict[WorkerId, events.StageBegan] = {}
         self._unfit: dict[JobId, str] = {}
         self._orders: deque[_Order] = deque()
@@ -124,23 +123,22 @@ class Node:
 
     async def run(self) -> None:
         """Work until drained. Raises NimbusError if no compute worker can run here."""
-        folder = self._folders.sockets
-        endpoint = f"ipc://{folder}/node"
-        self._processes.open(folder, endpoint, tuple(self._slots.values()), self._spares)
-        context = zmq.asyncio.Context()
-        self._socket = context.socket(zmq.ROUTER)
-        self._socket.setsockopt(zmq.LINGER, 0)
-        self._socket.setsockopt(zmq.MAXMSGSIZE, m.MAX_MESSAGE_BYTES)
-        self._socket.bind(endpoint)
-        try:
-            with out_of_groups(NimbusError):
-                await self._run_tasks()
-            self._link.send(c.Bye(self._name, self._session, self._leaving))
-        finally:
-            self.kill()
-            self._socket.close()
-            context.term()
-            self._folders.remove()
+        with self._places.folders() as self._folders:
+            endpoint = f"ipc://{self._folders.sockets}/node"
+            self._processes.open(self._folders.sockets, endpoint, tuple(self._slots.values()), self._spares)
+            context = zmq.asyncio.Context()
+            self._socket = context.socket(zmq.ROUTER)
+            self._socket.setsockopt(zmq.LINGER, 0)
+            self._socket.setsockopt(zmq.MAXMSGSIZE, m.MAX_MESSAGE_BYTES)
+            self._socket.bind(endpoint)
+            try:
+                with out_of_groups(NimbusError):
+                    await self._run_tasks()
+                self._link.send(c.Bye(self._name, self._session, self._leaving))
+            finally:
+                self.kill()
+                self._socket.close()
+                context.term()
 
     async def _run_tasks(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -238,15 +236,15 @@ class Node:
             case m.Hello(slot, pid) if is_spare(WorkerId(slot)):
                 self._addresses[WorkerId(slot)] = address
                 log.info("%s said hello from pid %d", slot, pid)
-                self._pool_fact(pool.SpareIntroduced(WorkerId(slot)))
+                self._pool_fact(p.SpareIntroduced(WorkerId(slot)))
             case m.Warm(slot):
                 log.info("%s is warm, pid %d", slot, self._processes.pid(WorkerId(slot)))
-                self._pool_fact(pool.SpareWarm(WorkerId(slot)))
+                self._pool_fact(p.SpareWarm(WorkerId(slot)))
             case m.Hello(slot, pid, version):
                 self._addresses[WorkerId(slot)] = address
                 log.info("worker %s said hello from pid %d, nimbusd %s", slot, pid, version)
                 self.ready.set()
-                self._pool.handle(pool.WorkerIntroduced(WorkerId(slot)), now)
+                self._pool.handle(p.WorkerIntroduced(WorkerId(slot)), now)
                 if self._leaving:
                     self._order([n.RecallWorker(WorkerId(slot))])
                 else:
@@ -254,34 +252,28 @@ class Node:
             case m.Ready(slot, device):
                 self._order([events.WorkerUp(slot, self._processes.pid(WorkerId(slot)), device)])
                 self._devices.add(device)
-                self._pool_fact(pool.WorkerReady(WorkerId(slot)))
+                self._pool_fact(p.WorkerReady(WorkerId(slot)))
             case m.Pull(slot, credit):
                 self._fact(n.WorkerPulls(WorkerId(slot), credit))
             case m.Beat(slot, ref, stage):
                 worker = WorkerId(slot)
-                self._note_piece(worker, ref)
-                self._pool.handle(pool.BeatSeen(worker, busy=True), now)
+                self._unfinished.began(worker, ref)
+                self._pool.handle(p.BeatSeen(worker, busy=True), now)
                 if stage == "load":
-                    self._pool.handle(pool.EpisodeBegan(worker), now)
+                    self._pool.handle(p.EpisodeBegan(worker), now)
                 self._fact(n.EpisodeBegan(worker, LeaseId(ref.lease), ref.index, stage))
                 began = events.StageBegan(slot, ref.scene, ref.index, ref.attempt, stage)
                 if self._stages.get(worker) != began:  # a beat tells of the stage again
                     self._stages[worker] = began
                     self._order([began])
-            case m.Planned(slot, ref):
-                self._planned(WorkerId(slot), ref, message)
-            case m.Measured(slot, rss_bytes, gpu_bytes):
-                self._fact(n.WorkerMeasured(WorkerId(slot), rss_bytes, gpu_bytes))
-            case m.Commit(slot, ref):
-                self._stored(WorkerId(slot), ref, message)
-            case m.Fail(slot, ref):
-                self._failed(WorkerId(slot), ref, message)
+            case m.Planned(slot) | m.Commit(slot) | m.Fail(slot):
+                self._episode_ended(WorkerId(slot), message)
             case m.GiveBack(slot, refs):
                 returned = tuple((LeaseId(ref.lease), ref.index) for ref in refs)
                 self._fact(n.WorkerReturns(WorkerId(slot), returned))
             case m.Fatal(slot, job, error):
                 log.error("job %s cannot run here: %s", job, error)
-                self._pool.handle(pool.LeaveAsked(WorkerId(slot)), now)
+                self._pool.handle(p.LeaveAsked(WorkerId(slot)), now)
                 self._unfit[JobId(job)] = error
                 self._link.send(c.CannotRun(self._name, job, error))
                 self._fact(n.JobUnfit(JobId(job)))
@@ -290,58 +282,43 @@ class Node:
             case m.Welcome() | m.Lease() | m.Drain() | m.Prepare() | m.TakePlace():
                 log.warning("worker sent %s, which only a daemon may send", type(message).__name__)
 
-    def _note_piece(self, worker: WorkerId, ref: m.EpisodeRef) -> None:
-        job, pieces = self._job_of.get(worker), self._at_work.setdefault(worker, {})
-        if job is not None and (LeaseId(ref.lease), ref.index) not in pieces:
-            folder = piece_folder(EpisodeRequest(job, ref.scene, ref.index, attempt=ref.attempt))
-            pieces[LeaseId(ref.lease), ref.index] = self._jobs[job].output / PIECES / folder
-
-    def _forget_piece(self, worker: WorkerId, ref: m.EpisodeRef) -> None:
-        self._at_work.get(worker, {}).pop((LeaseId(ref.lease), ref.index), None)
-
     def _slot_of(self, worker: WorkerId) -> Slot:
         return self._slots[worker.rpartition("#")[0]]
 
-    def _planned(self, worker: WorkerId, ref: m.EpisodeRef, message: m.Planned) -> None:
-        self._forget_piece(worker, ref)
-        cost_s = sum(message.timings_s.values())
-        plan = Plan(message.path, message.size_bytes, message.spilled, cost_s)
-        self._fact(n.EpisodePlanned(worker, LeaseId(ref.lease), ref.index, plan))
-        self._settle_beat(worker)
-
-    def _stored(self, worker: WorkerId, ref: m.EpisodeRef, message: m.Commit) -> None:
-        log.debug("%s/%d is stored in %s", ref.scene, ref.index, message.folder)
-        lease = LeaseId(ref.lease)
-        self._forget_piece(worker, ref)
-        self._timings[lease, ref.index] = message.timings_s
-        cost_s = sum(message.timings_s.values())
-        piece = StoredPiece(ref.index, message.folder, message.frames, message.size_bytes, message.digest, cost_s)
-        timings_s = message.timings_s
-        plan_s = sum(timings_s.get(stage, 0.0) for stage in _PLANNING)
-        self._fact(n.EpisodeStored(worker, lease, piece, plan_s, timings_s.get("store", 0.0)))
-        self._settle_beat(worker)
-
-    def _failed(self, worker: WorkerId, ref: m.EpisodeRef, message: m.Fail) -> None:
-        self._forget_piece(worker, ref)
-        failure = n.EpisodeFailed(
-            worker,
-            LeaseId(ref.lease),
-            ref.index,
-            message.stage,
-            message.reason,
-            message.detail,
-            message.evidence,
-            sum(message.timings_s.values()),
-            planned=message.planned,
-            final=message.reason in _FINAL,
-            blameless=message.reason in _BLAMELESS,
-        )
-        self._fact(failure)
-        self._settle_beat(worker)
-
-    def _settle_beat(self, worker: WorkerId) -> None:
-        """An episode is done: that is progress, and if it was the worker's last, nothing more is owed."""
-        self._pool.handle(pool.BeatSeen(worker, self._machine.busy(worker)), self._clock())
+    def _episode_ended(self, worker: WorkerId, message: m.Planned | m.Commit | m.Fail) -> None:
+        ref, timings_s = message.episode, message.timings_s
+        lease, cost_s = LeaseId(ref.lease), sum(timings_s.values())
+        self._unfinished.ended(worker, ref)
+        self._fact(n.WorkerMeasured(worker, message.memory.rss_bytes, message.memory.gpu_bytes))
+        match message:
+            case m.Planned():
+                plan = Plan(message.path, message.size_bytes, message.spilled, cost_s)
+                self._fact(n.EpisodePlanned(worker, lease, ref.index, plan))
+            case m.Commit():
+                log.debug("%s/%d is stored in %s", ref.scene, ref.index, message.folder)
+                self._timings[lease, ref.index] = timings_s
+                piece = StoredPiece(
+                    ref.index, message.folder, message.frames, message.size_bytes, message.digest, cost_s
+                )
+                plan_s = sum(timings_s.get(stage, 0.0) for stage in _PLANNING)
+                self._fact(n.EpisodeStored(worker, lease, piece, plan_s, timings_s.get("store", 0.0)))
+            case m.Fail():
+                failure = n.EpisodeFailed(
+                    worker,
+                    lease,
+                    ref.index,
+                    message.stage,
+                    message.reason,
+                    message.detail,
+                    message.evidence,
+                    cost_s,
+                    planned=message.planned,
+                    final=message.reason in _FINAL,
+                    blameless=message.reason in _BLAMELESS,
+                )
+                self._fact(failure)
+        # That is progress, and if it was the worker's last episode, it owes nothing more.
+        self._pool.handle(p.BeatSeen(worker, self._machine.busy(worker)), self._clock())
 
     # --- facts and orders ---
 
@@ -349,7 +326,7 @@ class Node:
         self._order(self._machine.handle(fact, self._clock()))
         self._wake.set()
 
-    def _pool_fact(self, fact: pool.PoolFact) -> None:
+    def _pool_fact(self, fact: p.PoolFact) -> None:
         self._order(self._pool.handle(fact, self._clock()))
 
     def _order(self, orders: Iterable[_Order]) -> None:
@@ -360,8 +337,8 @@ class Node:
         while True:
             await asyncio.sleep(TICK_S)
             if self._spares:
-                self._pool.handle(pool.MemorySeen(node_memory().used_bytes), self._clock())
-            self._pool_fact(pool.TimePassed())
+                self._pool.handle(p.MemorySeen(node_memory().used_bytes), self._clock())
+            self._pool_fact(p.TimePassed())
 
     async def _carry_out(self) -> None:
         while True:
@@ -376,49 +353,52 @@ class Node:
         match order:
             case n.MakeEpisode(worker, lease, _, scene, index, attempt, plan, spill):
                 ref = m.EpisodeRef(scene, index, attempt, lease)
-                self._pool.handle(pool.LeaseSent(worker), self._clock())
+                self._pool.handle(p.LeaseSent(worker), self._clock())
                 await self._send(worker, m.Lease(ref, self._entries[lease], plan or "", spill))
             case n.AssignJob(worker, job, role):
                 limits, spec = self._jobs[job].limits, self._jobs[job]
-                self._job_of[worker] = job
-                assigned = pool.JobAssigned(worker, job, limits.longest_silence_s(), limits.episode_timeout_s)
+                self._unfinished.works_on(worker, job, spec.output)
+                assigned = p.JobAssigned(
+                    worker, job, limits.open_timeout_s, limits.longest_silence_s(), limits.episode_timeout_s
+                )
                 if dismissed := self._pool.handle(assigned, self._clock()):
                     self._order(dismissed)
                     return
                 plans = (str(self._folders.memory), str(self._folders.disk))
-                await self._send(worker, m.Welcome(spec.to_dict(), str(spec.output), role.value, plans))
+                welcome = m.Welcome(spec.to_dict(), str(spec.output), limits.open_timeout_s, role.value, plans)
+                await self._send(worker, welcome)
             case n.RecallWorker(worker, why):
                 if why:
                     log.info("worker %s makes room for a new one: %s", worker, why)
-                self._pool.handle(pool.LeaveAsked(worker), self._clock())
+                self._pool.handle(p.LeaveAsked(worker), self._clock())
                 await self._send(worker, m.Drain())
             case n.StopWorker(worker, why):
-                self._pool_fact(pool.StopWanted(worker, why))
+                self._pool_fact(p.StopWanted(worker, why))
             case n.DropPiece(job, folder):
                 path = self._jobs[job].output / PIECES / folder
                 log.warning("piece %s belongs to an attempt that was given up: removed", path)
                 await asyncio.to_thread(shutil.rmtree, path, True)
             case n.DropPlan(path):
                 await asyncio.to_thread(_remove_file, Path(path))
-            case pool.SpawnWorker(slot, worker, not_before):
+            case p.SpawnWorker(slot, worker, not_before):
                 self._group.create_task(self._processes.look_after(self._slots[slot], worker, not_before))
-            case pool.TakeSpare(slot, worker, spare):
+            case p.TakeSpare(slot, worker, spare):
                 await self._take_spare(self._slots[slot], worker, spare)
-            case pool.DismissWorker(worker):
+            case p.DismissWorker(worker):
                 await self._send(worker, m.Drain())
             case StartSpare(spare):
                 self._group.create_task(self._processes.look_after_spare(spare))
-            case pool.PrepareSpare(spare, job):
+            case p.PrepareSpare(spare, job):
                 await self._send(spare, m.Prepare(self._jobs[job].to_dict()))
             case KillSpare(spare, reason):
                 log.info("killing %s: %s", spare, reason)
                 self._processes.kill(spare)
-            case pool.KillWorker(worker, reason):
+            case p.KillWorker(worker, reason):
                 log.warning("killing worker %s: %s", worker, reason)
                 self._processes.kill(worker)
-            case pool.ReportLost():
+            case p.ReportLost():
                 self._lost(order)
-            case pool.GiveUp(detail):
+            case p.GiveUp(detail):
                 raise NimbusError(f"no compute worker can run here: {detail}")
             case events.WorkerUp() | events.StageBegan():
                 self._watch(order)
@@ -447,7 +427,7 @@ class Node:
     # --- the ends of workers ---
 
     def _process_ended(self, fact: Ended) -> None:
-        self._addresses.pop(fact.spare if isinstance(fact, pool.SpareGone) else fact.worker, None)
+        self._addresses.pop(fact.spare if isinstance(fact, p.SpareGone) else fact.worker, None)
         self._pool_fact(fact)
 
     async def _take_spare(self, slot: Slot, worker: WorkerId, spare: WorkerId) -> None:
@@ -459,19 +439,18 @@ class Node:
         else:
             self._group.create_task(self._processes.look_after(slot, worker, self._clock()))
 
-    def _lost(self, order: pool.ReportLost) -> None:
+    def _lost(self, order: p.ReportLost) -> None:
         evidence = "\n".join(filter(None, (self._processes.last_words(order.worker), order.stack)))
-        self._job_of.pop(order.worker, None)
         self._stages.pop(order.worker, None)
-        if pieces := list(self._at_work.pop(order.worker, {}).values()):
-            self._group.create_task(asyncio.to_thread(_remove_pieces, pieces))
+        if pieces := self._unfinished.left_by(order.worker):
+            self._group.create_task(asyncio.to_thread(remove_pieces, pieces))
         if order.failed:
             self._watch(events.WorkerDown(order.worker, order.reason, order.detail, evidence))
         self._fact(n.WorkerGone(order.worker, order.reason, order.detail, evidence, order.stage))
 
     def _send_home(self) -> None:
         """Ask every worker to leave once it has finished what it has begun."""
-        self._pool_fact(pool.StopAsked())
+        self._pool_fact(p.StopAsked())
         self._order([n.RecallWorker(worker) for worker in self._addresses])
 
     def _end_if_done(self) -> None:
@@ -489,10 +468,3 @@ class Node:
 
 def _remove_file(path: Path) -> None:
     path.unlink(missing_ok=True)
-
-
-def _remove_pieces(pieces: Iterable[Path]) -> None:
-    """Remove what a dead worker leaves of episodes that nobody was told of: they can never be committed."""
-    for piece in pieces:
-        shutil.rmtree(draft_of(piece), ignore_errors=True)
-        shutil.rmtree(piece, ignore_errors=True)

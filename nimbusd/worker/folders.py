@@ -5,10 +5,12 @@ None of them outlives its process: what a killed one left, the next one removes.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +25,16 @@ MOST_IN_MEMORY_BYTES = 256 << 20
 
 @dataclass(frozen=True, slots=True)
 class NodeFolders:
-    """sockets: short enough a path for them. memory, disk: for plans. memory_bytes: how much `memory` may hold."""
+    """sockets: short enough a path for them. memory, disk: for plans."""
+
+    sockets: Path
+    memory: Path
+    disk: Path
+
+
+@dataclass(frozen=True, slots=True)
+class FolderPlaces:
+    """Where a node's folders are made: the parent of each. memory_bytes: how much the one in `memory` may hold."""
 
     sockets: Path
     memory: Path
@@ -31,8 +42,8 @@ class NodeFolders:
     memory_bytes: int
 
     @classmethod
-    def create(cls) -> NodeFolders:
-        """New folders.
+    def choose(cls) -> FolderPlaces:
+        """Choose them, and remove what killed processes left there.
 
         A service has RUNTIME_DIRECTORY in memory and CACHE_DIRECTORY on disk; otherwise plans go to shared memory and
         to the folder for temporary files, where the sockets are.
@@ -47,16 +58,19 @@ class NodeFolders:
         for parent in {sockets, memory, disk}:
             _sweep(parent)
         memory_bytes = min(MOST_IN_MEMORY_BYTES, shutil.disk_usage(memory).free // 2)
-        return cls(_own_folder(sockets), _own_folder(memory), _own_folder(disk), memory_bytes)
+        return cls(sockets, memory, disk, memory_bytes)
 
-    def remove(self) -> None:
-        """Remove the folders and all that is in them."""
-        for folder in (self.sockets, self.memory, self.disk):
-            shutil.rmtree(folder, ignore_errors=True)
+    @contextlib.contextmanager
+    def folders(self) -> Iterator[NodeFolders]:
+        """New folders. At the end they are removed, with all that is in them."""
+        with contextlib.ExitStack() as stack:
 
+            def made(parent: Path) -> Path:
+                folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=parent))
+                stack.callback(shutil.rmtree, folder, ignore_errors=True)
+                return folder
 
-def _own_folder(parent: Path) -> Path:
-    return Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=parent))
+            yield NodeFolders(made(self.sockets), made(self.memory), made(self.disk))
 
 
 def _sweep(parent: Path) -> None:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
 
-from nimbusd.core import pool
+from nimbusd.core import pool_facts as p
 from nimbusd.core.episodes import WorkerId
 from nimbusd.core.spares import is_spare
 from nimbusd.supervisor.process import WorkerProcess
@@ -30,7 +30,7 @@ START_TIMEOUT_S = 300.0
 BYE_TIMEOUT_S = 1.0
 
 
-Ended: TypeAlias = pool.WorkerKilled | pool.WorkerExited | pool.SpareGone
+Ended: TypeAlias = p.WorkerKilled | p.WorkerExited | p.SpareGone
 
 
 @dataclass(slots=True)
@@ -133,12 +133,12 @@ class ComputeProcesses:
         killing = await self._watch.rise(seat, process.pid)
         if is_spare(name):
             log.info("%s is gone, status %d; its last words: %s", name, returncode, process.output()[-2000:])
-            self._tell(pool.SpareGone(name))
+            self._tell(p.SpareGone(name))
             return
         self._last_words[name] = process.output()
         if killing is not None:
-            self._tell(pool.WorkerKilled(name, killing.reason, killing.stack, killing.guilty_stage))
-        self._tell(pool.WorkerExited(name, returncode))
+            self._tell(p.WorkerKilled(name, killing.reason, killing.stack, killing.guilty_stage))
+        self._tell(p.WorkerExited(name, returncode))
 
     def _argv(self, slot: Slot, worker: WorkerId, seat: Seat) -> list[str]:
         argv = [sys.executable, "-m", "nimbusd.worker.compute", "--endpoint", self._endpoint, "--slot", worker]

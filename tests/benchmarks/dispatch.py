@@ -29,7 +29,6 @@ from nimbusd.client import Client
 
 Measure: TypeAlias = Callable[[int, float], float]
 """(tasks, seconds of each) → seconds from submission to the last completion."""
-WIDTHS = (8, 9, 10, 9, 12, 12)
 NODE = "tests.benchmarks.dispatch_node"
 
 

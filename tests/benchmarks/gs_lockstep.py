@@ -7,26 +7,19 @@ our rasterizer (`ours`), so that only the way of working differs; storing holds 
 
 from __future__ import annotations
 
-import argparse
-import time
-from collections import defaultdict
-from pathlib import Path
-from typing import Any
-
 import numpy as np
-import orjson
 
 from nimbusd.job import Job
 from nimbusd.renderers.gs import to_bytes
 from nimbusd.renderers.gs_cpu import CpuRasterizer
-from nimbusd.stages.seeds import stream
-from nimbusd.stages.types import CameraFrames, Episode, EpisodeRequest, Observation, Scene, Sequence
+from nimbusd.stages.types import CameraFrames, Observation, Scene, Sequence
 from tests.benchmarks.gs_naive import render_naive
+from tests.benchmarks.lockstep_loop import serve
 
 _SKY = (0.87, 0.93, 1.0)
 
 
-def render(scene: Scene, seq: Sequence, *, ours: bool) -> Observation:
+def render(job: Job, scene: Scene, seq: Sequence, *, ours: bool) -> Observation:
     """Frame by frame, nothing kept from one to the next."""
     assert scene.splats is not None
     rasterizer = CpuRasterizer()
@@ -45,42 +38,5 @@ def render(scene: Scene, seq: Sequence, *, ours: bool) -> Observation:
     return Observation(frames)
 
 
-def run_lockstep(job: Job, episodes: list[tuple[str, int]], output: Path, *, ours: bool) -> dict[str, Any]:
-    """Make the episodes one after another. Returns seconds by stage, frames and the whole time."""
-    (output / ".pieces").mkdir(parents=True)
-    seconds: defaultdict[str, float] = defaultdict(float)
-    frames = 0
-
-    def timed(stage: str, call: Any, *args: Any, **options: Any) -> Any:
-        started = time.perf_counter()
-        result = call(*args, **options)
-        seconds[stage] += time.perf_counter() - started
-        return result
-
-    pieces = []
-    for scene_name, index in episodes:
-        loader, planner, writer = job.make("load"), job.make("plan"), job.make("store")
-        scene = timed("load", loader.load_asset, job.scene_config(scene_name))
-        sequence = timed("plan", planner.gen_sequence, scene, stream(job.seed, scene_name, index, "plan"))
-        observation = timed("render", render, scene, sequence, ours=ours)
-        episode = Episode(EpisodeRequest(job.name, scene_name, index), output, scene=scene, sequence=sequence)
-        pieces.append(timed("store", writer.save_data, sequence, observation, episode))
-        frames += len(sequence)
-    timed("publish", writer.publish, output, pieces, {"name": job.name, "seed": job.seed}, True)
-    return {"seconds": dict(seconds), "frames": frames}
-
-
-def main() -> None:
-    """Run the job of a JSON file; the result goes to the file named second."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("order", type=Path)
-    parser.add_argument("result", type=Path)
-    args = parser.parse_args()
-    order = orjson.loads(args.order.read_bytes())
-    episodes = [(str(scene), int(index)) for scene, index in order["episodes"]]
-    result = run_lockstep(Job.from_dict(order["job"]), episodes, Path(order["output"]), ours=order["ours"])
-    args.result.write_bytes(orjson.dumps(result))
-
-
 if __name__ == "__main__":
-    main()
+    serve(__doc__, render)

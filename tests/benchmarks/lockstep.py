@@ -11,23 +11,18 @@ our exact ones, and not as good.
 
 from __future__ import annotations
 
-import argparse
-import sys
 import tempfile
-import time
-from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import orjson
 from PIL import Image
 
 from nimbusd.job import Job
 from nimbusd.renderers.blender import BlenderProcRenderer
-from nimbusd.stages.seeds import stream
-from nimbusd.stages.types import F32, F64, U8, U16, Camera, Episode, EpisodeRequest, Scene
+from nimbusd.stages.types import F32, F64, U8, U16, Camera, Observation, Scene, Sequence
+from tests.benchmarks.lockstep_loop import serve
 
 
 class DiskPassRenderer(BlenderProcRenderer):
@@ -101,52 +96,16 @@ def use_stock_settings(bpy: Any) -> None:
         material.cycles.emission_sampling = "AUTO"
 
 
-def run_lockstep(job: Job, episodes: list[tuple[str, int]], output: Path, *, stock: bool) -> dict[str, Any]:
-    """Make the episodes one after another. Returns seconds by stage, frames and the whole time."""
-    (output / ".pieces").mkdir(parents=True)
-    began = time.perf_counter()
-    seconds: defaultdict[str, float] = defaultdict(float)
-    frames = 0
-
-    def timed(stage: str, call: Any, *args: Any) -> Any:
-        started = time.perf_counter()
-        result = call(*args)
-        seconds[stage] += time.perf_counter() - started
-        return result
-
-    pieces = []
-    for scene_name, index in episodes:
-        loader, planner, writer = job.make("load"), job.make("plan"), job.make("store")
-        scene = timed("load", loader.load_asset, job.scene_config(scene_name))
-        sequence = timed("plan", planner.gen_sequence, scene, stream(job.seed, scene_name, index, "plan"))
-        renderer = DiskPassRenderer(job.make("render").args)
-        renderer.stock = stock
-
-        def render(renderer: Any = renderer, scene: Any = scene, sequence: Any = sequence) -> Any:
-            renderer.open("auto")
-            renderer.load(scene)
-            observation = renderer.gen_obs(sequence)
-            renderer.close()
-            return observation
-
-        observation = timed("render", render)
-        episode = Episode(EpisodeRequest(job.name, scene_name, index), output, scene=scene, sequence=sequence)
-        pieces.append(timed("store", writer.save_data, sequence, observation, episode))
-        frames += len(sequence)
-    timed("publish", writer.publish, output, pieces, {"name": job.name, "seed": job.seed}, True)
-    return {"seconds": dict(seconds), "frames": frames, "wall_s": time.perf_counter() - began}
-
-
-def main() -> None:
-    """Run the job of a JSON file on standard input; the result goes to the file named first."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("result", type=Path)
-    args = parser.parse_args()
-    order = orjson.loads(sys.stdin.buffer.read())
-    episodes = [(str(scene), int(index)) for scene, index in order["episodes"]]
-    result = run_lockstep(Job.from_dict(order["job"]), episodes, Path(order["output"]), stock=order["stock"])
-    args.result.write_bytes(orjson.dumps(result))
+def render(job: Job, scene: Scene, seq: Sequence, *, stock: bool) -> Observation:
+    """By a renderer that is opened for this sequence alone."""
+    renderer = DiskPassRenderer(job.make("render").args)
+    renderer.stock = stock
+    renderer.open("auto")
+    renderer.load(scene)
+    observation = renderer.gen_obs(seq)
+    renderer.close()
+    return observation
 
 
 if __name__ == "__main__":
-    main()
+    serve(__doc__, render)

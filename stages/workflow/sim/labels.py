@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from nimbusd.stages.categories import semantic_ids
-from nimbusd.stages.types import U16, Label
+from nimbusd.stages.types import Label
 from nimbusd.stages.workflow.sim.layout import Layout
 from nimbusd.stages.workflow.sim.robots import RobotModel
 from nimbusd.stages.workflow.sim.world import FLOOR_ID, ROBOT_ID, TABLE_ID, WALL_ID
@@ -20,11 +18,3 @@ def label_rows(layout: Layout) -> tuple[Label, ...]:
     named += [(region.instance_id, region.name, "region") for region in layout.regions]
     ids = semantic_ids(category for _, _, category in named)
     return tuple(Label(number, ids[category], name, category) for number, name, category in sorted(named))
-
-
-def semantic_table(labels: tuple[Label, ...]) -> U16:
-    """(65536,) uint16: instance id → semantic id."""
-    table = np.zeros(65536, np.uint16)
-    for label in labels:
-        table[label.instance_id] = label.semantic_id
-    return table

@@ -31,7 +31,6 @@ NEAR_M, FAR_M = 0.01, 30.0
 ROOM_M = 3.0
 ROOM_HEIGHT_M = 2.6
 _DAMPING_RATIO = 1.0 / 30.0
-Ids = Any  # numpy integer index arrays
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,6 @@ class ArmIndex:
     v: I32
     servos: I32
     fingers_q: I32
-    fingers_v: I32
     finger_servos: I32
     flange: int
     base: int
@@ -302,7 +300,6 @@ def _index_arm(model: Any, name: str, arm: ArmModel) -> ArmIndex:
         v=integers([int(joint.dofadr[0]) for joint in joints]),
         servos=integers([int(model.actuator(f"servo/{name}/{joint}").id) for joint in arm.joints]),
         fingers_q=integers([int(joint.qposadr[0]) for joint in fingers]),
-        fingers_v=integers([int(joint.dofadr[0]) for joint in fingers]),
         finger_servos=integers([int(model.actuator(f"servo/{name}/{f.joint}").id) for f in arm.gripper.fingers]),
         flange=flange,
         base=base,
