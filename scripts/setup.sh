@@ -8,7 +8,7 @@ cd "$(dirname "$0")/.."
 # What Blender's Python module (bpy) loads at import. The only list; README and CI refer to it.
 BLENDER_PACKAGES="libx11-6 libxrender1 libxfixes3 libxi6 libxext6 libxkbcommon0 libsm6 libice6 libgl1"
 # What MuJoCo needs to draw without a screen: EGL and a software rasterizer.
-GL_PACKAGES="libegl1 libgl1-mesa-dri"
+GL_PACKAGES="libegl1 libopengl0 libgl1-mesa-dri"
 # What the developers' tests run besides: systemd-analyze and its like, for the units in systemd/.
 DEV_PACKAGES="systemd"
 
