@@ -7,7 +7,7 @@ from typing import Any
 
 from nimbusd.stages.errors import BackendUnavailable
 
-_PACKAGES = "libegl1 libgl1-mesa-dri"
+_PACKAGES = "libegl1 libopengl0 libgl1-mesa-dri"
 
 
 def open_context(device: str) -> Any:

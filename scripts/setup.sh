@@ -6,13 +6,23 @@ set -eu
 cd "$(dirname "$0")/.."
 
 # What Blender's Python module (bpy) loads at import. The only list; README and CI refer to it.
-PACKAGES="libx11-6 libxrender1 libxfixes3 libxi6 libxext6 libxkbcommon0 libsm6 libice6 libgl1"
+BLENDER_PACKAGES="libx11-6 libxrender1 libxfixes3 libxi6 libxext6 libxkbcommon0 libsm6 libice6 libgl1"
 # What MuJoCo needs to draw without a screen: EGL and a software rasterizer.
-GL_PACKAGES="libegl1 libgl1-mesa-dri"
+GL_PACKAGES="libegl1 libopengl0 libgl1-mesa-dri"
 # What the developers' tests run besides: systemd-analyze and its like, for the units in systemd/.
 DEV_PACKAGES="systemd"
 
 say() { printf '%s\n' "$*" >&2; }
+
+# Whether one of the named extras was asked for; some extras of pyproject.toml include others.
+asked_for() {
+    for name in "$@"; do
+        case ",$extras," in *",$name,"*) return 0 ;; esac
+    done
+    return 1
+}
+asked_for_blender() { asked_for blender bench; }
+asked_for_mujoco() { asked_for mujoco dev; }
 
 install_packages() {
     if [ "$(id -u)" = 0 ]; then as_root=""
@@ -30,10 +40,9 @@ if [ -z "$python" ]; then
     exit 1
 fi
 version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
-case " $extras " in
-    *blender*) wanted="3.11"; reason="Blender's Python module (bpy 4.5) exists for it only" ;;
-    *) wanted="3.11 or newer"; reason="nimbusd is written for it" ;;
-esac
+if asked_for_blender; then wanted="3.11"; reason="Blender's Python module (bpy 4.5) exists for it only"
+else wanted="3.11 or newer"; reason="nimbusd is written for it"
+fi
 if [ "$wanted" = 3.11 ] && [ "$version" != 3.11 ] || ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
     say "$python is Python $version, but Python $wanted is needed: $reason."
     say "Name another interpreter with PYTHON, for example: make demo PYTHON=/usr/bin/python3.11"
@@ -48,8 +57,11 @@ fi
 
 missing=""
 if command -v dpkg-query >/dev/null; then
-    case " $extras " in *dev*) tools="$DEV_PACKAGES $GL_PACKAGES" ;; *mujoco*) tools=$GL_PACKAGES ;; *) tools="" ;; esac
-    for package in $PACKAGES $tools; do
+    packages=""
+    if asked_for_blender; then packages="$packages $BLENDER_PACKAGES"; fi
+    if asked_for_mujoco; then packages="$packages $GL_PACKAGES"; fi
+    if asked_for dev; then packages="$packages $DEV_PACKAGES"; fi
+    for package in $packages; do
         [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null || true)" = installed ] || missing="$missing $package"
     done
     "$python" -c 'import ensurepip, venv' 2>/dev/null || missing="$missing python3-venv"
@@ -68,18 +80,16 @@ if ! [ -x .venv/bin/python ] || [ "$(.venv/bin/python -c 'import sys; print("%d.
         exit 1
     fi
 fi
-say "Installing nimbusd[$extras] into .venv; the first time this downloads Blender and takes some minutes"
-.venv/bin/python -m pip install --quiet --quiet --disable-pip-version-check --editable ".[$extras]"
+downloads=""
+if asked_for_blender; then downloads="Blender"; fi
+if asked_for gs-cuda; then downloads="${downloads:+$downloads and }PyTorch"; fi
+say "Installing nimbusd${extras:+[$extras]} into .venv${downloads:+; the first time this downloads $downloads and takes some minutes}"
+.venv/bin/python -m pip install --quiet --quiet --disable-pip-version-check --editable ".${extras:+[$extras]}"
 
-case " $extras " in
-    *blender*)
-        if ! problem=$(.venv/bin/python -c 'import bpy' 2>&1); then
-            say "Blender's Python module does not load here: $(printf '%s' "$problem" | tail -n 1)"
-            say "It needs: sudo apt-get install $PACKAGES"
-            exit 1
-        fi ;;
-esac
-case " $extras " in
-    *mujoco* | *dev*) .venv/bin/nimbusctl assets fetch >&2 ;;
-esac
+if asked_for_blender && ! problem=$(.venv/bin/python -c 'import bpy' 2>&1); then
+    say "Blender's Python module does not load here: $(printf '%s' "$problem" | tail -n 1)"
+    say "It needs: sudo apt-get install $BLENDER_PACKAGES"
+    exit 1
+fi
+if asked_for_mujoco; then .venv/bin/nimbusctl assets fetch >&2; fi
 printf '%s' "$key" > "$stamp"

@@ -362,7 +362,7 @@ def test_an_interrupted_run_leaves_no_process_behind(tmp_path: Path) -> None:
     out, _ = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130
     assert "interrupted: the last job is not counted" in out
-    _, left = psutil.wait_procs(family, timeout=10)
+    _, left = psutil.wait_procs(family, timeout=PATIENCE_S)
     assert left == []
 
 

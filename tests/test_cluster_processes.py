@@ -199,7 +199,7 @@ def test_a_second_signal_stops_a_node_at_once_though_the_master_is_away(tmp_path
         node.wait_for("finishing what has begun")
         node.signal(signal.SIGTERM)
         node.wait()
-        assert not psutil.wait_procs(workers, timeout=10)[1]
+        assert not psutil.wait_procs(workers, timeout=PATIENCE_S)[1]
 
 
 def test_a_job_whose_output_is_in_use_keeps_no_restarted_master_from_its_work(tmp_path: Path, undisturbed: str) -> None:

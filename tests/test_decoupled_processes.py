@@ -87,7 +87,7 @@ def test_a_killed_daemon_takes_planners_and_renderers_along_and_the_next_run_goe
     workers = psutil.Process(process.pid).children()
     process.kill()
     process.communicate(timeout=60)
-    _, alive = psutil.wait_procs(workers, timeout=10)
+    _, alive = psutil.wait_procs(workers, timeout=60)
     assert not [worker for worker in alive if worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE]
     status, _ = run(job, "--workers", "3")
     assert status == 0

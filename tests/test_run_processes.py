@@ -187,7 +187,7 @@ def test_sigkill_of_any_process_at_any_moment_loses_and_doubles_nothing(
     for victim in victims:
         victim.kill()
     process.communicate(timeout=60)
-    psutil.wait_procs(workers, timeout=10)
+    psutil.wait_procs(workers, timeout=60)
     assert not any(worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE for worker in workers)
     before = committed(tmp_path) if ledger_path(tmp_path / "out").exists() else set()
     status, events = run(job)

@@ -209,7 +209,7 @@ def test_a_spare_moves_to_its_slot_with_all_its_threads() -> None:
     found = json.loads(done.stdout)
     own = os.getpriority(os.PRIO_PROCESS, 0)
     assert found["raised"] == [own]
-    assert found["lowered"] in ([own + 10], [own])  # not where it could not be raised again
+    assert found["lowered"] in ([min(19, own + 10)], [own])  # not where it could not be raised again
     assert found["cores"] == [[found["core"]]]
     assert found["blas"] == 1
     assert found["gpu"] == "GPU-aaaa"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,20 @@ def test_videos_of_different_sizes_are_not_joined(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(encode_video(textured_frames(2, size, 96), 5, VideoSettings("h264"), no_beat))
     with pytest.raises(StoreError, match="the others are"):
         join_videos([tmp_path / "a", tmp_path / "b"], 5)
+
+
+@pytest.mark.parametrize("codec", ["av1", "h264"])
+def test_no_thread_becomes_real_time_while_a_video_is_encoded_nor_later(codec: Any) -> None:
+    """SVT-AV1 does so where root runs it; the watchdog and the daemons would then wait for it."""
+    seen: set[int] = set()
+
+    def look() -> None:
+        seen.update(os.sched_getscheduler(int(thread)) for thread in os.listdir("/proc/self/task"))
+
+    encode_video(textured_frames(5, 64, 64), 30, VideoSettings(codec), look)
+    look()
+    assert seen
+    assert not seen & {os.SCHED_FIFO, os.SCHED_RR}
 
 
 def test_a_size_that_the_codec_refuses_is_an_error_with_the_way_out() -> None:

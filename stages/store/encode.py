@@ -18,6 +18,7 @@ from typing import Any, Literal
 import numpy as np
 
 from nimbusd.stages.errors import StoreError
+from nimbusd.stages.store.realtime import policy_of_caller, restore_policy
 from nimbusd.stages.types import U8, U16
 
 Codec = Literal["av1", "h264"]
@@ -67,6 +68,7 @@ def encode_video(frames: Iterable[U8], fps: float, settings: VideoSettings, beat
 
     rate = frame_rate(fps)
     buffer = io.BytesIO()
+    policy = policy_of_caller()
     with av.open(buffer, "w", format="mp4") as container:
         stream: Any = None
         try:
@@ -79,7 +81,10 @@ def encode_video(frames: Iterable[U8], fps: float, settings: VideoSettings, beat
                 frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
                 frame.pts = index
                 frame.time_base = 1 / rate
-                container.mux(stream.encode(frame))
+                packets = stream.encode(frame)
+                if index == 0:  # the encoder was opened by it
+                    restore_policy(policy)
+                container.mux(packets)
                 beat()
             if stream is None:
                 raise StoreError("a video needs at least one frame")
