@@ -6,6 +6,7 @@ import orjson
 import pytest
 
 from nimbusd.job import Job, JobError, read_job
+from nimbusd.stages.errors import ComponentError
 from tests.toy_components import ToyPlanner, ToyPlannerArgs, ToyScene
 
 TOY = "tests.toy_components"
@@ -71,6 +72,15 @@ def test_a_stage_is_made_with_its_checked_arguments(job_file: Path) -> None:
     assert isinstance(planner, ToyPlanner)
     assert isinstance(planner.args, ToyPlannerArgs)
     assert planner.args.fps == 5
+
+
+def test_arguments_that_a_component_does_not_take_here_are_told_in_one_sentence(job_file: Path) -> None:
+    written = read_job(job_file).to_dict()
+    written["stages"]["plan"]["args"]["fps"] = "fast"
+    job = Job.from_dict(written)
+    for use in (lambda: job.make("plan"), job.describe):
+        with pytest.raises(ComponentError, match=r"plan: .*ToyPlanner: fps"):
+            use()
 
 
 def test_the_output_is_out_and_the_jobs_name_unless_told(

@@ -13,6 +13,7 @@ import orjson
 
 from nimbusd.core.split import Mode
 from nimbusd.job.model import Limits
+from nimbusd.stages.arguments import validate
 from nimbusd.stages.base import (
     BaseLoader,
     BasePlanner,
@@ -106,23 +107,27 @@ class Job:
     def make(self, kind: Kind) -> Component[Any]: ...
     def make(self, kind: Kind) -> Component[Any]:
         """A new component of a stage. Raises KeyError for `randomize` in a job without it, or ComponentError."""
-        spec = self.stages[kind]
-        component = resolve(spec.component, kind)
-        return component(with_root(component.args_model.model_validate(dict(spec.args)), self.scenes_root))
+        component, args = self._resolved(kind)
+        return component(args)
 
     def describe(self) -> dict[str, dict[str, Any]]:
         """Stage → name, version and arguments of its component, in the order of the stages: for episodes' metadata."""
         described: dict[str, dict[str, Any]] = {}
         for kind in (kind for kind in KINDS if kind in self.stages):
-            spec = self.stages[kind]
-            component = resolve(spec.component, kind)
-            args = with_root(component.args_model.model_validate(dict(spec.args)), self.scenes_root)
+            component, args = self._resolved(kind)
             described[kind] = {
                 "name": component.__name__,
                 "version": component.version,
                 "args": args.model_dump(mode="json"),
             }
         return described
+
+    def _resolved(self, kind: Kind) -> tuple[type[Component[Any]], ComponentArgs]:
+        """The component of a stage and its arguments. Raises ComponentError where they are not what it takes here."""
+        spec = self.stages[kind]
+        component = resolve(spec.component, kind)
+        args: ComponentArgs = validate(component.args_model, spec.args, f"{kind}: {spec.component}")
+        return component, with_root(args, self.scenes_root)
 
     def make_pipeline(self, *, plans: bool = True, renders: bool = True) -> Pipeline:
         """New components of all stages, or of those that a process which only plans, or only renders, needs.
