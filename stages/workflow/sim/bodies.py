@@ -11,14 +11,21 @@ from typing import Any
 import numpy as np
 
 from nimbusd.stages.load.textures import texture
+from nimbusd.stages.workflow.sim.handles import (
+    DOOR_THICK_M,
+    DRAWER_HANDLE_M,
+    GRIP_BELOW_M,
+    POST_BEFORE_M,
+    POST_INSET_M,
+    POST_RADIUS_M,
+    hinge_m,
+    hinge_side,
+)
 from nimbusd.stages.workflow.sim.layout import ObjectLayout, Surface, Vector
 from nimbusd.stages.workflow.sim.objects import ObjectModel, file_of, mesh_shape
 
 VISIBLE_GROUP = 1
 COLLISION_GROUP = 3
-HANDLE_M = (0.045, 0.036)
-"""Of a drawer: how far its handle's plate stands before the front, and the height at which to grip it."""
-
 _WALL_M = 0.006
 _TEXTURE_PX = 256
 
@@ -159,7 +166,37 @@ class _Builder:
         front = centre_x - inner[0] / 2
         # The handle: an upright plate on a peg, to be gripped from above with one finger behind it.
         self._box_geom(tray, (front - 0.02, 0, 0), (0.04, 0.016, 0.016), **part)
-        self._box_geom(tray, (front - HANDLE_M[0], 0, 0.024), (0.018, 0.016, 0.064), **part)
+        self._box_geom(tray, (front - DRAWER_HANDLE_M[0], 0, 0.024), (0.018, 0.016, 0.064), **part)
+
+    def _door(self, body: Any) -> None:
+        """A cabinet, open at -x, with a door that turns about an upright hinge at its left or right edge."""
+        import mujoco
+
+        x, y, z = self._entry.size_m
+        wall, depth = 2 * _WALL_M, x - DOOR_THICK_M
+        middle = DOOR_THICK_M / 2
+        for up in (-1, 1):
+            self._box_geom(body, (middle, 0, up * (z - wall) / 2), (depth, y, wall))
+        self._box_geom(body, ((x - wall) / 2, 0, 0), (wall, y, z - 2 * wall))
+        for left in (-1, 1):
+            self._box_geom(body, (middle - wall / 2, left * (y - wall) / 2, 0), (depth - wall, wall, z - 2 * wall))
+        side = hinge_side(self._model.hinge)
+        door = body.add_body(name=f"object/{self._entry.name}/door", pos=list(hinge_m(self._entry.size_m, side)))
+        self._joint(door, "hinge", (0, 0, -side), damping=[0.25, 0.0, 0.0], frictionloss=0.15, armature=0.01)
+        self._box_geom(
+            door, (-DOOR_THICK_M / 2, -side * y / 2, 0), (DOOR_THICK_M, y - 0.002, z - 0.004), mass=0.3
+        )  # fmt: skip
+        # The handle: an upright post on two pegs. Its round head is gripped from above, and may turn in the fingers.
+        post_x, post_y = -DOOR_THICK_M - POST_BEFORE_M, -side * (y - POST_INSET_M)
+        low, high = 0.0, z / 2 - GRIP_BELOW_M + 0.02
+        colour: dict[str, Any] = {"rgba": [0.2, 0.2, 0.22, 1.0], "material": "", "mass": 0.02}
+        self._geom(
+            door, mujoco.mjtGeom.mjGEOM_CYLINDER, [POST_RADIUS_M, (high - low) / 2],
+            pos=[post_x, post_y, (high + low) / 2], **colour,
+        )  # fmt: skip
+        for height in (z / 2 - GRIP_BELOW_M - 0.04, low + 0.008):
+            peg = (POST_BEFORE_M, 0.012, 0.012)
+            self._box_geom(door, (-DOOR_THICK_M - POST_BEFORE_M / 2, post_y, height), peg, **colour)
 
     def _button(self, body: Any) -> None:
         import mujoco

@@ -1,4 +1,4 @@
-"""Object models as data: things to grasp, and fixtures (bins, drawers, buttons, knobs) made by code.
+"""Object models as data: things to grasp, and fixtures (bins, drawers, doors, buttons, knobs) made by code.
 
 An object's frame has its origin at the centre of its bounding box, z up as it stands. `LIBRARY` has some; a task's
 configuration may define its own in the same words.
@@ -21,8 +21,8 @@ from nimbusd.stages.types import F64, I32
 from nimbusd.stages.workflow.sim.assets import asset
 from nimbusd.stages.workflow.sim.layout import Vector
 
-Shape: TypeAlias = Literal["mesh", "box", "cylinder", "bin", "drawer", "button", "knob"]
-FIXTURES = ("bin", "drawer", "button", "knob")
+Shape: TypeAlias = Literal["mesh", "box", "cylinder", "bin", "drawer", "door", "button", "knob"]
+FIXTURES = ("bin", "drawer", "door", "button", "knob")
 """Shapes that stand still unless a task says otherwise."""
 
 
@@ -33,6 +33,7 @@ class ObjectModel(ComponentArgs):
     `size_m` (x, y, z edges of the bounding box; least and most where a range). collision: what a mesh collides as.
     texture: picture of a mesh that has texture coordinates. noun: as instructions call it. density: kg/m³.
     grasps: a JSON or npz file with grasps of its own, see `grasps`. travel: range of a fixture's joint, m or rad.
+    hinge: the side of a door's hinge, as one sees it who stands before it.
     """
 
     shape: Shape
@@ -48,7 +49,8 @@ class ObjectModel(ComponentArgs):
     friction: float = Field(default=1.0, gt=0)
     colors: tuple[tuple[str, tuple[float, float, float]], ...] = ()
     grasps: str = ""
-    travel: float = 0.0
+    travel: float = Field(default=0.0, ge=0)
+    hinge: Literal["left", "right"] = "left"
 
     @model_validator(mode="after")
     def _sized(self) -> ObjectModel:
@@ -90,6 +92,19 @@ def _packaged(name: str, noun: str, texture: str, collision: Literal["hull", "bo
     )
 
 
+def _door(hinge: Literal["left", "right"]) -> ObjectModel:
+    return ObjectModel(
+        shape="door",
+        category="cabinet",
+        noun="cabinet",
+        size_m=(0.15, 0.20, 0.16),
+        size_max_m=(0.19, 0.24, 0.22),
+        colors=_COLORS,
+        travel=1.57,
+        hinge=hinge,
+    )
+
+
 LIBRARY: dict[str, ObjectModel] = {
     "milk": _packaged("milk", "milk carton", "ceramic", "hull"),
     "can": _packaged("can", "can", "soda", "cylinder"),
@@ -123,6 +138,8 @@ LIBRARY: dict[str, ObjectModel] = {
     "drawer": ObjectModel(
         shape="drawer", category="drawer", noun="drawer", size_m=(0.22, 0.26, 0.10), colors=_COLORS, travel=0.14
     ),
+    "door": _door("left"),
+    "door_right": _door("right"),
     "button": ObjectModel(
         shape="button", category="button", noun="button", size_m=(0.09, 0.09, 0.06), colors=_COLORS, travel=0.012
     ),

@@ -77,7 +77,10 @@ class ArmIndex:
 
 @dataclass(frozen=True)
 class ObjectIndex:
-    """Where an object is. free_q, free_v, joint_q, joint_v: addresses in qpos and qvel, -1 where it has none."""
+    """Where an object is. free_q, free_v, joint_q, joint_v: addresses in qpos and qvel, -1 where it has none.
+
+    part: the body that its joint moves, -1 without one.
+    """
 
     name: str
     body: int
@@ -85,6 +88,7 @@ class ObjectIndex:
     free_v: int
     joint_q: int
     joint_v: int
+    part: int
     bodies: frozenset[int]
 
 
@@ -327,6 +331,7 @@ def _index_object(mujoco: Any, model: Any, name: str) -> ObjectIndex:
         free_v=int(model.jnt_dofadr[free]) if free >= 0 else -1,
         joint_q=int(model.jnt_qposadr[joint]) if joint >= 0 else -1,
         joint_v=int(model.jnt_dofadr[joint]) if joint >= 0 else -1,
+        part=int(model.jnt_bodyid[joint]) if joint >= 0 else -1,
         bodies=family,
     )
 
