@@ -11,22 +11,23 @@ from typing import Any
 import numpy as np
 
 from nimbusd.stages.load.textures import texture
-from nimbusd.stages.workflow.sim.handles import (
+from nimbusd.stages.workflow.sim.fixtures import (
     DOOR_THICK_M,
     DRAWER_HANDLE_M,
     GRIP_BELOW_M,
     POST_BEFORE_M,
     POST_INSET_M,
     POST_RADIUS_M,
+    WALL_M,
     hinge_m,
     hinge_side,
+    tray_m,
 )
 from nimbusd.stages.workflow.sim.layout import ObjectLayout, Surface, Vector
 from nimbusd.stages.workflow.sim.objects import ObjectModel, file_of, mesh_shape
 
 VISIBLE_GROUP = 1
 COLLISION_GROUP = 3
-_WALL_M = 0.006
 _TEXTURE_PX = 256
 
 
@@ -122,10 +123,10 @@ class _Builder:
 
     def _bin(self, body: Any) -> None:
         x, y, z = self._entry.size_m
-        self._box_geom(body, (0, 0, -z / 2 + _WALL_M / 2), (x, y, _WALL_M))
+        self._box_geom(body, (0, 0, -z / 2 + WALL_M / 2), (x, y, WALL_M))
         for side in (-1, 1):
-            self._box_geom(body, (side * (x - _WALL_M) / 2, 0, 0), (_WALL_M, y, z))
-            self._box_geom(body, (0, side * (y - _WALL_M) / 2, 0), (x - 2 * _WALL_M, _WALL_M, z))
+            self._box_geom(body, (side * (x - WALL_M) / 2, 0, 0), (WALL_M, y, z))
+            self._box_geom(body, (0, side * (y - WALL_M) / 2, 0), (x - 2 * WALL_M, WALL_M, z))
 
     def _joint(self, body: Any, kind: str, axis: Vector, **more: Any) -> None:
         import mujoco
@@ -141,7 +142,7 @@ class _Builder:
     def _drawer(self, body: Any) -> None:
         """A cabinet, open at -x, with a drawer that slides out towards -x by its handle."""
         x, y, z = self._entry.size_m
-        wall = 2 * _WALL_M
+        wall = 2 * WALL_M
         self._box_geom(body, (0, 0, -z / 2 + wall / 2), (x, y, wall))
         self._box_geom(body, (0, 0, z / 2 - wall / 2), (x, y, wall))
         self._box_geom(body, (x / 2 - wall / 2, 0, 0), (wall, y, z - 2 * wall))
@@ -149,19 +150,17 @@ class _Builder:
             self._box_geom(body, (-wall / 2, side * (y - wall) / 2, 0), (x - wall, wall, z - 2 * wall))
         tray = body.add_body(name=f"object/{self._entry.name}/tray")
         self._joint(tray, "slide", (-1, 0, 0), damping=[6.0, 0.0, 0.0], frictionloss=1.0, armature=0.05)
-        gap = 0.003
-        inner = (x - wall - 2 * gap, y - 2 * wall - 2 * gap, z - 2 * wall - 2 * gap)
-        centre_x = -wall / 2 - gap
+        inner, centre_x = tray_m(self._entry.size_m)
         part = {"mass": 0.08}
-        self._box_geom(tray, (centre_x, 0, -inner[2] / 2 + _WALL_M / 2), (inner[0], inner[1], _WALL_M), **part)
+        self._box_geom(tray, (centre_x, 0, -inner[2] / 2 + WALL_M / 2), (inner[0], inner[1], WALL_M), **part)
         for side in (-1, 1):
             self._box_geom(
-                tray, (centre_x, side * (inner[1] - _WALL_M) / 2, -0.15 * inner[2]),
-                (inner[0], _WALL_M, 0.7 * inner[2]), **part,
+                tray, (centre_x, side * (inner[1] - WALL_M) / 2, -0.15 * inner[2]),
+                (inner[0], WALL_M, 0.7 * inner[2]), **part,
             )  # fmt: skip
             self._box_geom(
-                tray, (centre_x + side * (inner[0] - _WALL_M) / 2, 0, 0 if side < 0 else -0.15 * inner[2]),
-                (_WALL_M, inner[1] - 2 * _WALL_M, inner[2] if side < 0 else 0.7 * inner[2]), **part,
+                tray, (centre_x + side * (inner[0] - WALL_M) / 2, 0, 0 if side < 0 else -0.15 * inner[2]),
+                (WALL_M, inner[1] - 2 * WALL_M, inner[2] if side < 0 else 0.7 * inner[2]), **part,
             )  # fmt: skip
         front = centre_x - inner[0] / 2
         # The handle: an upright plate on a peg, to be gripped from above with one finger behind it.
@@ -173,7 +172,7 @@ class _Builder:
         import mujoco
 
         x, y, z = self._entry.size_m
-        wall, depth = 2 * _WALL_M, x - DOOR_THICK_M
+        wall, depth = 2 * WALL_M, x - DOOR_THICK_M
         middle = DOOR_THICK_M / 2
         for up in (-1, 1):
             self._box_geom(body, (middle, 0, up * (z - wall) / 2), (depth, y, wall))

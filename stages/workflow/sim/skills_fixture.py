@@ -12,7 +12,7 @@ from pydantic import Field, PrivateAttr
 from nimbusd.stages.errors import PlanningFailed
 from nimbusd.stages.types import F64
 from nimbusd.stages.workflow.sim.collision import Led
-from nimbusd.stages.workflow.sim.handles import Handle, handle_of
+from nimbusd.stages.workflow.sim.fixtures import Handle, handle_of
 from nimbusd.stages.workflow.sim.layout import RelationLayout
 from nimbusd.stages.workflow.sim.relations import DIRECTIONS, Footprint, holds
 from nimbusd.stages.workflow.sim.rotation import UP, about, inverse, transform

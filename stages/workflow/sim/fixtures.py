@@ -1,4 +1,4 @@
-"""Handles of drawers and doors: where they are, how they move with the joint, and what space that takes.
+"""The shape of drawers and doors: their handles, how these move with the joint, and what space that takes.
 
 Everything here is in the object's frame, whose front looks along -x, with the joint at 0 where the fixture is closed.
 """
@@ -29,8 +29,13 @@ POST_INSET_M = 0.035
 GRIP_BELOW_M = 0.012
 """Below the top of a cabinet: where its door's post is gripped. The hand then passes above the cabinet."""
 
-_WALL_M = 0.006
+WALL_M = 0.006
+"""Of bins and trays; cabinets have walls of twice that."""
+
+_TRAY_GAP_M = 0.003
 _FINGER_M = 0.06
+_SIDEWAYS_RAD = 0.7
+"""From this opening on, a door's handle may stand beside its cabinet."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +90,13 @@ def handle_of(entry: ObjectLayout) -> Handle:
     raise ValueError(f"{entry.name} is a {entry.category}, which has no handle")
 
 
+def tray_m(size_m: Vector) -> tuple[Vector, float]:
+    """Outer edges of the tray of a drawer of this size, and the x of its middle when it is closed."""
+    x, y, z = size_m
+    wall, gap = 2 * WALL_M, _TRAY_GAP_M
+    return (x - wall - 2 * gap, y - 2 * (wall + gap), z - 2 * (wall + gap)), -wall / 2 - gap
+
+
 def hinge_side(hinge: str) -> int:
     """1 for a hinge on the robot's left (+y of a cabinet that looks at it), -1 for one on the right."""
     return 1 if hinge == "left" else -1
@@ -95,15 +107,15 @@ def hinge_m(size_m: Vector, side: int) -> Vector:
     return -size_m[0] / 2 + DOOR_THICK_M, side * size_m[1] / 2, 0.0
 
 
-def needed_space(shape: str, size_m: Vector, travel: float, hinge: str) -> tuple[float, float, float, float]:
-    """Least x, most x, least y, most y of what an object covers in any state of its joint, fingers at its handle
-    included."""
-    x, y, _ = size_m
+def needed_space(entry: ObjectLayout) -> tuple[float, float, float, float]:
+    """Least x, most x, least y, most y of what an object covers, its joint anywhere and fingers at its handle."""
+    x, y, _ = entry.size_m
     x0, x1, y0, y1 = -x / 2, x / 2, -y / 2, y / 2
+    shape, travel = entry.definition["shape"], float(entry.definition["travel"])
     if shape == "drawer":
         return x0 - DRAWER_HANDLE_M[0] - travel - _FINGER_M, x1, y0, y1
     if shape == "door":
-        beside = POST_BEFORE_M + _FINGER_M if travel > 0.7 else 0.0
-        before = x0 - y - _FINGER_M
-        return (before, x1, y0, y1 + beside) if hinge == "left" else (before, x1, y0 - beside, y1)
+        beside = POST_BEFORE_M + _FINGER_M if travel > _SIDEWAYS_RAD else 0.0
+        left = hinge_side(entry.definition["hinge"]) > 0
+        return x0 - y - _FINGER_M, x1, y0 - (0.0 if left else beside), y1 + (beside if left else 0.0)
     return x0, x1, y0, y1
