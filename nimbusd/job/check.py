@@ -33,12 +33,15 @@ def check_job(loaded: LoadedJob) -> Findings:
 def _missing_assets(loaded: LoadedJob) -> Iterator[Problem]:
     loader = loaded.job.make("load")
     reported: set[Path] = set()
+    told: set[str] = set()
     for scene in loaded.job.scenes:
         config = loaded.job.scene_config(scene)
         try:
             paths = loader.asset_paths(config)
         except (NimbusError, OSError) as error:
-            yield Problem(loaded.where_scene(scene), str(error))
+            if str(error) not in told:  # scenes may share a file
+                told.add(str(error))
+                yield Problem(loaded.where_scene(scene), str(error))
             continue
         for path in paths:
             if path not in reported and not path.exists():

@@ -87,6 +87,8 @@ class EnvLoader(BaseLoader[EnvLoaderArgs, EnvSceneConfig]):
         self._session: tuple[Path, EnvSession] | None = None
 
     def asset_paths(self, config: EnvSceneConfig) -> list[Path]:
+        if config.cfg_path.is_file():
+            workflow_class(self.args.workflow_type).check_task(str(config.cfg_path), config.task)
         recorded = [config.layout_path, config.seq_path, _recorded_in(config)]
         return [config.cfg_path, *(path for path in recorded if path is not None)]
 

@@ -19,7 +19,7 @@ import numpy as np
 import orjson
 import yaml
 
-from nimbusd.stages.arguments import validate
+from nimbusd.stages.arguments import ArgumentsError, Mistake, validate
 from nimbusd.stages.base import BaseRenderer
 from nimbusd.stages.errors import AssetError, ComponentError
 from nimbusd.stages.packing import PlanValue, pack
@@ -33,14 +33,47 @@ from nimbusd.stages.workflow.sim import (
     AttemptFailed,
     Demonstration,
     Layout,
+    ManipTask,
     Style,
     camera_poses,
+    mistakes_in_files,
     parse_task,
     plan_episode,
     randomize_layout,
     scene_of,
     styled,
 )
+
+
+def _tasks_of(task_cfg_path: str) -> list[ManipTask]:
+    """The tasks of a file. Raises AssetError for one that is none, ArgumentsError with all mistakes of all tasks."""
+    path = Path(task_cfg_path)
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise AssetError(f"task file {path} cannot be read: {error}") from error
+    entries = content.get("tasks") if isinstance(content, dict) else None
+    if not isinstance(entries, list) or not entries:
+        raise AssetError(f"task file {path} has no list called `tasks`")
+    tasks, wrong = [], list[tuple[int, list[Mistake]]]()
+    for index, entry in enumerate(entries):
+        try:
+            if not isinstance(entry, dict):
+                raise ArgumentsError("", [Mistake((), f"a task is a mapping of keys, not {entry!r}")])
+            tasks.append(parse_task(entry, path.absolute().parent))
+        except ArgumentsError as error:
+            wrong.append((index, list(error.mistakes)))
+    if wrong:
+        raise _of_file(task_cfg_path, wrong)
+    return tasks
+
+
+def _of_file(task_cfg_path: str, wrong: list[tuple[int, list[Mistake]]]) -> ArgumentsError:
+    """Mistakes of tasks, by their position in the file."""
+    mistakes = [
+        Mistake(("tasks", index, *mistake.path), mistake.text) for index, found in wrong for mistake in found
+    ]  # fmt: skip
+    return ArgumentsError(f"task file {task_cfg_path}", mistakes)
 
 
 @dataclass(frozen=True)
@@ -57,7 +90,7 @@ class _Plan:
 class ManipWorkflow(Workflow):
     """Plans by simulating with contact, and shows what was simulated."""
 
-    version = "1.0.0"
+    version = "1.1.0"
     requires = ("mujoco",)
 
     def __init__(
@@ -82,14 +115,15 @@ class ManipWorkflow(Workflow):
     # --- the task ---
 
     def parse_task_cfgs(self, task_cfg_path: str) -> list[Any]:
-        try:
-            content = yaml.safe_load(Path(task_cfg_path).read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise AssetError(f"task file {task_cfg_path} cannot be read: {error}") from error
-        tasks = content.get("tasks") if isinstance(content, dict) else None
-        if not isinstance(tasks, list) or not tasks:
-            raise AssetError(f"task file {task_cfg_path} has no list called `tasks`")
-        return [parse_task(task) for task in tasks]
+        return list(_tasks_of(task_cfg_path))
+
+    @classmethod
+    def check_task(cls, task_cfg_path: str, index: int) -> None:
+        tasks = _tasks_of(task_cfg_path)
+        if index >= len(tasks):
+            raise AssetError(f"task file {task_cfg_path} has tasks 0…{len(tasks) - 1}, not {index}")
+        if mistakes := list(mistakes_in_files(tasks[index])):
+            raise _of_file(task_cfg_path, [(index, mistakes)])
 
     def get_task_name(self) -> str:
         return str(self.task_cfg.name)

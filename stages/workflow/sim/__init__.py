@@ -47,7 +47,8 @@ from nimbusd.stages.workflow.sim.randomize import randomize_layout
 from nimbusd.stages.workflow.sim.scene import scene_of
 from nimbusd.stages.workflow.sim.skills import SKILLS, Skill, make_skill, skill
 from nimbusd.stages.workflow.sim.style import Style, camera_poses, styled
-from nimbusd.stages.workflow.sim.task import ManipTask, parse_task
+from nimbusd.stages.workflow.sim.task import ManipTask
+from nimbusd.stages.workflow.sim.task_check import mistakes_in_files, parse_task
 
 REASONS = (
     "no_layout",  # no placement without overlap and within reach
@@ -94,6 +95,7 @@ __all__ = [
     "camera_poses",
     "label_rows",
     "make_skill",
+    "mistakes_in_files",
     "parse_task",
     "plan_episode",
     "randomize_layout",

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 
 from nimbusd.stages.load.textures import texture
+from nimbusd.stages.types import U8
+from nimbusd.stages.workflow.sim.assets import file_of
 from nimbusd.stages.workflow.sim.fixtures import (
     DOOR_THICK_M,
     DRAWER_HANDLE_M,
@@ -24,21 +26,27 @@ from nimbusd.stages.workflow.sim.fixtures import (
     tray_m,
 )
 from nimbusd.stages.workflow.sim.layout import ObjectLayout, Surface, Vector
-from nimbusd.stages.workflow.sim.objects import ObjectModel, file_of, mesh_shape
+from nimbusd.stages.workflow.sim.mesh_shape import add_mesh, mesh_shape
+from nimbusd.stages.workflow.sim.objects import ObjectModel
 
 VISIBLE_GROUP = 1
 COLLISION_GROUP = 3
 _TEXTURE_PX = 256
 
 
-def add_material(spec: Any, name: str, surface: Surface, picture: str = "", uniform: bool = True) -> str:
-    """A material called `name`. picture: file of a mesh's own texture, used where the surface keeps its own look."""
+def add_material(spec: Any, name: str, surface: Surface, picture: str | U8 = "", uniform: bool = True) -> str:
+    """A material called `name`. picture: a mesh's own texture, a file or (H, W, 3) sRGB, where its look is kept."""
     import mujoco
 
     material = spec.add_material(name=name, rgba=[*surface.color, 1.0])
     material.specular, material.shininess = surface.gloss, surface.gloss
     role = mujoco.mjtTextureRole.mjTEXROLE_RGB
-    if surface.own and picture:
+    if surface.own and isinstance(picture, np.ndarray):
+        image = spec.add_texture(name=name, type=mujoco.mjtTexture.mjTEXTURE_2D)
+        image.height, image.width, image.nchannel = picture.shape
+        image.data = np.ascontiguousarray(picture).tobytes()
+        material.textures[role] = name
+    elif surface.own and picture:
         spec.add_texture(name=name, type=mujoco.mjtTexture.mjTEXTURE_2D, file=picture)
         material.textures[role] = name
     elif surface.texture:
@@ -60,7 +68,10 @@ def add_object(spec: Any, entry: ObjectLayout) -> None:
     )
     if not entry.fixed:
         body.add_freejoint(name=f"object/{entry.name}/free")
-    picture = file_of(model.texture) if model.texture and entry.surface.own else ""
+    picture: str | U8 = ""
+    if entry.surface.own and model.shape == "mesh":
+        own = mesh_shape(model.mesh, model.unit_m, model.up).picture
+        picture = file_of(model.texture) if model.texture else "" if own is None else own
     material = add_material(spec, f"object/{entry.name}", entry.surface, picture)
     _Builder(spec, entry, model, material).build(body)
 
@@ -104,10 +115,8 @@ class _Builder:
         import mujoco
 
         entry, model = self._entry, self._model
-        shape = mesh_shape(model.mesh, model.unit_m)
         name = f"object/{entry.name}"
-        self._spec.add_mesh(name=name, file=file_of(model.mesh), scale=[model.unit_m * entry.scale] * 3)
-        offset = (-shape.centre * entry.scale).tolist()
+        offset = add_mesh(self._spec, name, model.mesh, model.unit_m, model.up, entry.scale).tolist()
         mesh = mujoco.mjtGeom.mjGEOM_MESH
         body.add_geom(
             type=mesh, meshname=name, pos=offset, group=VISIBLE_GROUP, material=self._material,

@@ -86,8 +86,8 @@ class CollisionChecker:
     ) -> None:
         """Say what the following questions are about.
 
-        held: moves with the tool; it may touch the hand. led: moves as the tool does. touchable: owners (objects, `table`) that the fingers may
-        touch, with `palm` the whole hand.
+        held: moves with the tool; it may touch the hand. led: moves as the tool does. touchable: owners (objects,
+        `table`) that the fingers may touch, with `palm` the whole hand.
         rests_on: owners that the held object may touch. clearance_m: distance to everything else, below DETECT_M.
         """
         self._arm, self._held, self._led, self._clearance = arm, held, led, clearance_m

@@ -32,6 +32,9 @@ GRIP_BELOW_M = 0.012
 WALL_M = 0.006
 """Of bins and trays; cabinets have walls of twice that."""
 
+CONTAINERS = ("bin", "drawer")
+"""Shapes that things can lie in."""
+
 _TRAY_GAP_M = 0.003
 _FINGER_M = 0.06
 _SIDEWAYS_RAD = 0.7

@@ -22,6 +22,9 @@ DIRECTIONS = {"left_of": (0, 1), "right_of": (0, -1), "behind": (1, 0), "in_fron
 KINDS = (*DIRECTIONS, "near", "on", "in", "open", "closed", "pressed", "turned", "lifted", "moved")
 """Every relation that goals may name; those from `open` on speak of the subject alone."""
 
+JOINT_SHAPES = {"open": ("drawer", "door"), "closed": ("drawer", "door"), "pressed": ("button",), "turned": ("knob",)}
+"""Relations of fixtures → shapes that they are said of."""
+
 WORDS = {"left_of": "to the left of", "right_of": "to the right of", "behind": "behind", "in_front_of": "in front of",
          "near": "next to", "on": "on", "in": "in"}  # fmt: skip
 
@@ -30,6 +33,7 @@ _SIDEWAYS = 0.6
 _STANDS_M = 0.015
 _BELOW_RIM_M = 0.02
 _GAP_M = (0.04, 0.12)
+_WALL_SPARE_M = 0.008
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,9 @@ def holds(cell: Workcell, relation: RelationLayout) -> bool:
     """Whether a relation is true now. Raises PlanningFailed('precondition') for an unknown kind or name."""
     kind = relation.kind
     entry = cell.object(relation.subject)
-    if kind in ("open", "closed", "pressed", "turned"):
+    if kind in JOINT_SHAPES:
+        if entry.definition["shape"] not in JOINT_SHAPES[kind]:
+            raise PlanningFailed("precondition", f"a {entry.category} is never {kind}")
         return _joint_holds(cell, entry.name, kind)
     subject = Footprint.of(cell.vertices(entry.name))
     table = cell.layout.table.height_m
@@ -128,8 +134,8 @@ def resting_spots(cell: Workcell, subject: str, relation: RelationLayout, tries:
         elif kind == "in" and reference is not None:
             space = container(cell, relation.reference)
             T, floor = space.T_world_floor, float(space.T_world_floor[2, 3])
-            middle, room = (space.low + space.high) / 2, (space.high - space.low) / 2 - radius - 0.008
-            if space.covered and room.min() < 0:
+            middle, room = (space.low + space.high) / 2, (space.high - space.low) / 2 - radius - _WALL_SPARE_M
+            if space.covered and room.min() < -0.75 * _WALL_SPARE_M:
                 continue
             room = np.maximum(room, 0.0)
             spot = T[:2, 3] + T[:2, :2] @ (middle + rng.uniform(-room, room))

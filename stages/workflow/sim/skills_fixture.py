@@ -160,14 +160,13 @@ class _Handled(_Touching):
     share: float = Field(ge=0, le=1)
 
     def _lead(self, cell: Workcell) -> None:
-        entry, arm = cell.object(self.object), self._arm(cell)
-        handle = handle_of(entry)
+        handle, arm = handle_of(cell.object(self.object)), self._arm(cell)
         way = self._choose(cell, arm, handle, self.share * handle.travel)
-        cell.begin_phase("reach", arm, f"reach for the handle of the {entry.definition['noun']}")
+        cell.begin_phase("reach", arm)
         cell.allow(arm)
         cell.grip_to(arm, handle.opening_m, 4)
         cell.move_joints(arm, way.before)
-        cell.begin_phase("approach", arm, "move the gripper around the handle")
+        cell.begin_phase("approach", arm)
         cell.allow(arm, touchable=[self.object])
         cell.follow(arm, way.reach)
         cell.begin_phase("grasp", arm, "grip the handle")
@@ -220,9 +219,7 @@ class _Handled(_Touching):
             raise PlanningFailed("no_path", f"no way of moving the handle of {self.object} is free")
         raise PlanningFailed("ik_failed", f"the arm cannot follow the handle of {self.object} all the way")
 
-    def _free(
-        self, cell: Workcell, arm: ArmIndex, handle: Handle, led: Led, paths: tuple[F64, F64, F64]
-    ) -> bool:
+    def _free(self, cell: Workcell, arm: ArmIndex, handle: Handle, led: Led, paths: tuple[F64, F64, F64]) -> bool:
         reach, lead, leave = paths
         cell.allow(arm, touchable=[self.object])
         cell.checker.set_opening(arm, handle.opening_m)

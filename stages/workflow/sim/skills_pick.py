@@ -6,7 +6,9 @@ from itertools import islice
 from typing import ClassVar
 
 import numpy as np
+from pydantic import field_validator
 
+from nimbusd.stages.arguments import did_you_mean
 from nimbusd.stages.errors import PlanningFailed
 from nimbusd.stages.types import F64
 from nimbusd.stages.workflow.sim.containers import container
@@ -32,6 +34,7 @@ class Pick(Skill):
     """
 
     name: ClassVar[str] = "pick"
+    files: ClassVar[tuple[str, ...]] = ("grasps",)
     object: str
     grasps: str = ""
     lift_m: float = 0.10
@@ -131,6 +134,13 @@ class Place(Skill):
     reference: str
     approach_m: float = 0.08
     spots: int = 60
+
+    @field_validator("relation")
+    @classmethod
+    def _placeable(cls, value: str) -> str:
+        if value not in WORDS:
+            raise ValueError(f"placing brings about no relation '{value}'; {did_you_mean(value, WORDS)}")
+        return value
 
     def check(self, cell: Workcell) -> None:
         if cell.holder(self.object) is None:

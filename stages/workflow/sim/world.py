@@ -15,9 +15,9 @@ import orjson
 
 from nimbusd.stages.errors import BackendUnavailable
 from nimbusd.stages.types import F64, I32, U16
+from nimbusd.stages.workflow.sim.assets import file_of
 from nimbusd.stages.workflow.sim.bodies import VISIBLE_GROUP, add_material, add_object
 from nimbusd.stages.workflow.sim.layout import Layout, Pose, Surface
-from nimbusd.stages.workflow.sim.objects import file_of
 from nimbusd.stages.workflow.sim.robots import ArmModel, RobotModel
 from nimbusd.stages.workflow.sim.rotation import matrix_of, transform
 
