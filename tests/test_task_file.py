@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from nimbusd.cli.check import check
 
 trimesh = pytest.importorskip("trimesh", reason="makes the files of objects")
 
-SLOTS = [
+SLOTS: list[dict[str, Any]] = [
     {"name": "thing", "models": ["cube"]},
     {"name": "box", "models": ["bin"], "count": [1, 1]},
     {"name": "more", "models": ["can"], "count": [0, 2]},
@@ -289,3 +290,69 @@ def test_a_users_object_and_grasps_go_from_the_task_file_to_an_episode_and_its_p
     else:
         assert upper[0] > 2 * upper[2]
         assert lower[2] > 2 * lower[0]
+
+
+# --- a user's own robot ---
+
+
+def own_robot(folder: Path) -> dict[str, Any]:
+    """The library's Franka in a task's own words, with paths that start at `folder`."""
+    from nimbusd.stages.workflow.sim.assets import asset
+    from nimbusd.stages.workflow.sim.robots import ROBOTS
+
+    def relative(reference: str) -> str:
+        return os.path.relpath(asset(*reference.split(":")), folder)
+
+    robot = ROBOTS["franka"].dump()
+    robot["parts"][0]["mjcf"] = relative(robot["parts"][0]["mjcf"])
+    robot["arms"]["arm"]["gripper"]["mjcf"] = relative(robot["arms"]["arm"]["gripper"]["mjcf"])
+    task: dict[str, Any] = {
+        "name": "mine",
+        "robot": "mine",
+        "robots": {"mine": robot},
+        "slots": [{"name": "cube", "models": ["cube"], "x_m": [0.45, 0.5], "y_m": [-0.1, 0.1]}],
+        "goals": [{"subject": "$cube", "relation": "lifted"}],
+        "skills": [{"skill": "pick", "with": {"object": "$cube"}}],
+        "instructions": ["Lift the {cube}."],
+    }
+    return task
+
+
+@pytest.mark.mujoco
+def test_a_robot_of_a_users_own_works_from_its_mjcf_files(tmp_path: Path) -> None:
+    from tests.manip_worlds import require_simulation
+
+    require_simulation()
+    from nimbusd.stages.workflow.manip import ManipWorkflow
+    from nimbusd.stages.workflow.sim import plan_episode, randomize_layout
+
+    assert errors_of(tmp_path, own_robot(tmp_path)) == []
+    (task,) = ManipWorkflow({}, str(tmp_path / "tasks.yaml")).task_cfgs
+    rng = np.random.default_rng(0)
+    assert plan_episode(task, randomize_layout(task, rng), rng).reached == ("cube lifted ",)
+
+
+@pytest.mark.mujoco
+@pytest.mark.parametrize(
+    ("place", "value", "sentence"),
+    [
+        ("flange", "rigt_hand", "robot.xml has no body called 'rigt_hand'; did you mean 'right_hand'?"),
+        ("joints", [*(f"joint{number}" for number in range(1, 7)), "joint8"], "has no joint called 'joint8'"),
+        ("finger_bodies", ["leftfingr"], "gripper.xml has no body called 'leftfingr'; did you mean 'leftfinger'?"),
+    ],
+)
+def test_a_name_that_a_robots_file_does_not_have_is_told_with_the_nearest(
+    place: str, value: Any, sentence: str, tmp_path: Path
+) -> None:
+    from tests.manip_worlds import require_simulation
+
+    require_simulation()
+    from nimbusd.stages.errors import AssetError
+    from nimbusd.stages.workflow.sim import parse_task, randomize_layout
+
+    config = own_robot(tmp_path)
+    arm = config["robots"]["mine"]["arms"]["arm"]
+    (arm["gripper"] if place == "finger_bodies" else arm)[place] = value
+    with pytest.raises(AssetError) as error:
+        randomize_layout(parse_task(config, tmp_path), np.random.default_rng(0))
+    assert sentence in str(error.value)

@@ -18,7 +18,7 @@ writers store them only when asked.
 task, layout and generator give byte-equal demonstrations in another process on the same kind of machine.
 """
 
-from nimbusd.stages.workflow.sim import skills_basic, skills_fixture, skills_pick
+from nimbusd.stages.workflow.sim import skills_basic, skills_fixture, skills_handle, skills_pick
 from nimbusd.stages.workflow.sim.demonstration import (
     ArmTrace,
     AttemptFailed,
@@ -65,7 +65,7 @@ REASONS = (
     "goal_not_reached",  # all skills done, but the validator disagrees
 )
 
-SKILL_MODULES = (skills_basic, skills_fixture, skills_pick)
+SKILL_MODULES = (skills_basic, skills_fixture, skills_handle, skills_pick)
 """Importing them makes their skills known; a user's own module does so with the decorator `skill`."""
 
 __all__ = [

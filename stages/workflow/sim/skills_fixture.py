@@ -1,9 +1,7 @@
-"""The skills `push`, `open`, `close`, `press` and `rotate`: moving things without lifting them."""
+"""The skills `push`, `press` and `rotate`: moving things without lifting them."""
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -11,26 +9,18 @@ from pydantic import Field, PrivateAttr
 
 from nimbusd.stages.errors import PlanningFailed
 from nimbusd.stages.types import F64
-from nimbusd.stages.workflow.sim.collision import Led
-from nimbusd.stages.workflow.sim.fixtures import Handle, handle_of
 from nimbusd.stages.workflow.sim.layout import RelationLayout
 from nimbusd.stages.workflow.sim.relations import DIRECTIONS, Footprint, holds
-from nimbusd.stages.workflow.sim.rotation import UP, about, inverse, transform
+from nimbusd.stages.workflow.sim.rotation import UP, about, transform
 from nimbusd.stages.workflow.sim.skills import CLOSE_STEPS, OPEN_STEPS, Skill, downward, empty_handed, note_point, skill
 from nimbusd.stages.workflow.sim.workcell import Workcell
 from nimbusd.stages.workflow.sim.world import ArmIndex
 
-_STANDOFF_M = 0.07
+STANDOFF_M = 0.07
 _PUSH_SPARE_M = 0.02
-_LEAD_STEP = {"slide": 0.015, "hinge": 0.06}
-_HOLDS = sorted(
-    ((first, last) for first in (0.0, 0.6, -0.6, 1.2, -1.2) for last in (0.0, 0.6, -0.6, 1.2, -1.2)),
-    key=lambda hold: (abs(hold[1] - hold[0]), abs(hold[0]) + abs(hold[1])),
-)
-"""How a hand may be turned against a round handle, at the start and at the end of its way; the stillest first."""
 
 
-class _Touching(Skill):
+class Touching(Skill):
     """What these skills share: an object, the arm nearest to it, a straight way in and out. palm: may touch it too."""
 
     object: str
@@ -81,11 +71,11 @@ class _Touching(Skill):
         """Back out along the tool's axis."""
         cell.begin_phase("retreat", arm, "move the gripper away")
         cell.allow(arm, touchable=[self.object], palm=self.palm)
-        cell.move_straight(arm, cell.commanded_tcp(arm) @ transform(None, (0, 0, -_STANDOFF_M)))
+        cell.move_straight(arm, cell.commanded_tcp(arm) @ transform(None, (0, 0, -STANDOFF_M)))
 
 
 @skill
-class Push(_Touching):
+class Push(Touching):
     """Push an object over the table with closed fingers. direction: as the robot sees it. distance_m: how far.
 
     Precondition: the hand is empty, the object free to move. Success: it moved at least half the distance that way.
@@ -114,7 +104,7 @@ class Push(_Touching):
         choices = []
         for turn in (yaw, yaw + np.pi, yaw + np.pi / 2, yaw - np.pi / 2):
             T_at = transform(downward(turn), point)
-            choices.append((transform(T_at[:3, :3], point + _STANDOFF_M * UP), T_at))
+            choices.append((transform(T_at[:3, :3], point + STANDOFF_M * UP), T_at))
         self._enter(cell, arm, choices, arm.model.gripper.opening_m[0])
         cell.begin_phase("push", arm)
         note_point(cell, "push", f"push {self.object}", "", np.array([*self._start, height]), arm, along)
@@ -136,147 +126,8 @@ class Push(_Touching):
         return np.asarray(cell.world.T_world_robot[:3, :3] @ np.array([forward, left, 0.0]))
 
 
-@dataclass(frozen=True)
-class _Way:
-    """How to move a handle. before: joints above it. reach: path down to it. lead: path that leads the handle along.
-
-    leave: path away from it at the end. T_at: tool pose at the handle.
-    """
-
-    before: F64
-    reach: F64
-    lead: F64
-    leave: F64
-    T_at: F64
-
-
-class _Handled(_Touching):
-    """Grip the handle of a drawer or a door from above, lead it along its joint, let go.
-
-    A drawer's hand keeps its direction. A door's turns with the door as far as the arm allows; for the rest the round
-    handle turns between the fingers.
-    """
-
-    share: float = Field(ge=0, le=1)
-
-    def _lead(self, cell: Workcell) -> None:
-        handle, arm = handle_of(cell.object(self.object)), self._arm(cell)
-        way = self._choose(cell, arm, handle, self.share * handle.travel)
-        cell.begin_phase("reach", arm)
-        cell.allow(arm)
-        cell.grip_to(arm, handle.opening_m, 4)
-        cell.move_joints(arm, way.before)
-        cell.begin_phase("approach", arm)
-        cell.allow(arm, touchable=[self.object])
-        cell.follow(arm, way.reach)
-        cell.begin_phase("grasp", arm, "grip the handle")
-        note_point(cell, "handle", f"handle of {self.object}", "", way.T_at[:3, 3], arm, -UP, handle.width_m)
-        cell.grip_to(arm, arm.model.gripper.opening_m[0], CLOSE_STEPS)
-        if cell.simulation.finger_touches(arm, self.object) < 2:
-            raise PlanningFailed("grasp_slipped", f"the fingers do not hold the handle of {self.object}")
-        cell.begin_phase("slide" if handle.kind == "slide" else "swing", arm)
-        cell.allow(arm, touchable=[self.object], led=self._led(cell, handle))
-        cell.follow(arm, way.lead)
-        cell.begin_phase("release", arm, "let go of the handle")
-        cell.allow(arm, touchable=[self.object])
-        cell.grip_to(arm, handle.opening_m, OPEN_STEPS)
-        cell.begin_phase("retreat", arm, "move the gripper away")
-        cell.follow(arm, way.leave)
-
-    def _led(self, cell: Workcell, handle: Handle) -> Led:
-        T_object_world = inverse(cell.simulation.object_pose(self.object))
-
-        def value_of(T_world_tcp: F64) -> float:
-            return handle.value_of((T_object_world @ T_world_tcp)[:3, 3])
-
-        return Led(self.object, value_of, cell.simulation.riders(self.object))
-
-    def _choose(self, cell: Workcell, arm: ArmIndex, handle: Handle, wanted: float) -> _Way:
-        """The first way of holding the handle with which the arm can go all the way without touching anything."""
-        T, now = cell.simulation.object_pose(self.object), cell.simulation.joint_of(self.object)
-        kinematics, here = cell.kinematics[arm.name], cell.commanded(arm)
-        values = np.linspace(now, wanted, 2 + math.ceil(abs(wanted - now) / _LEAD_STEP[handle.kind]))
-        grips = [T @ handle.grip(float(value)) for value in values]
-        led, reached = self._led(cell, handle), False
-        for first, last in _HOLDS if handle.turns else ((0.0, 0.0),):
-            for flip in (0.0, math.pi):
-                turns = np.linspace(first, last, len(values)) + flip + math.pi / 2
-                poses = [grip @ transform(downward(turn), (0, 0, 0)) for grip, turn in zip(grips, turns, strict=True)]
-                above = transform(poses[0][:3, :3], poses[0][:3, 3] + (_STANDOFF_M + 0.03) * UP)
-                for before in kinematics.solve_any(above, here, cell.rng, starts=4)[:2]:
-                    cell.simulation.beat()
-                    try:
-                        reach = cell.straight_path(arm, before, poses[0])
-                        lead = cell.path_through(arm, reach[-1], poses[1:])
-                        end = transform(poses[-1][:3, :3], poses[-1][:3, 3] + _STANDOFF_M * UP)
-                        leave = cell.straight_path(arm, lead[-1], end)
-                    except PlanningFailed:
-                        continue
-                    reached = True
-                    if self._free(cell, arm, handle, led, (reach, lead, leave)):
-                        return _Way(before, reach, lead, leave, poses[0])
-        if reached:
-            raise PlanningFailed("no_path", f"no way of moving the handle of {self.object} is free")
-        raise PlanningFailed("ik_failed", f"the arm cannot follow the handle of {self.object} all the way")
-
-    def _free(self, cell: Workcell, arm: ArmIndex, handle: Handle, led: Led, paths: tuple[F64, F64, F64]) -> bool:
-        reach, lead, leave = paths
-        cell.allow(arm, touchable=[self.object])
-        cell.checker.set_opening(arm, handle.opening_m)
-        if cell.checker.first_touch(reach, 0.05) is not None:
-            return False
-        cell.allow(arm, touchable=[self.object], led=led)
-        cell.checker.set_opening(arm, handle.width_m)
-        if cell.checker.first_touch(lead, 0.05) is not None:
-            return False
-        # The fixture stays where it was led, so that leaving is asked from that state.
-        cell.checker.set_query(arm, touchable=[self.object])
-        cell.checker.set_opening(arm, handle.opening_m)
-        return cell.checker.first_touch(leave, 0.05) is None
-
-
 @skill
-class Open(_Handled):
-    """Open a drawer or a door by its handle. share: of its travel. Precondition: it is not open. Success: it is."""
-
-    name: ClassVar[str] = "open"
-    share: float = Field(default=0.85, ge=0.65, le=1)
-
-    def check(self, cell: Workcell) -> None:
-        self._require(cell, "drawer", "door")
-        if holds(cell, RelationLayout(self.object, "open", "")):
-            raise PlanningFailed("precondition", f"{self.object} is open already")
-
-    def act(self, cell: Workcell) -> None:
-        self._lead(cell)
-
-    def verify(self, cell: Workcell) -> None:
-        if not holds(cell, RelationLayout(self.object, "open", "")):
-            raise PlanningFailed("skill_failed", f"{self.object} is not open afterwards")
-
-
-@skill
-class Close(_Handled):
-    """Close a drawer or a door by its handle. Precondition: it is not closed. Success: it is."""
-
-    name: ClassVar[str] = "close"
-    share: float = Field(default=0.0, ge=0, le=0.05)
-
-    def check(self, cell: Workcell) -> None:
-        self._require(cell, "drawer", "door")
-        if holds(cell, RelationLayout(self.object, "closed", "")):
-            raise PlanningFailed("precondition", f"{self.object} is closed already")
-
-    def act(self, cell: Workcell) -> None:
-        self._lead(cell)
-
-    def verify(self, cell: Workcell) -> None:
-        if not holds(cell, RelationLayout(self.object, "closed", "")):
-            raise PlanningFailed("skill_failed", f"{self.object} is not closed afterwards")
-
-
-@skill
-class Press(_Touching):
+class Press(Touching):
     """Press a button with closed fingers. Precondition: the hand is empty. Success: it was down."""
 
     name: ClassVar[str] = "press"
@@ -290,7 +141,7 @@ class Press(_Touching):
         top = T[:3, 3] + entry.size_m[2] / 2 * UP
         above = top + (arm.model.gripper.reach_m + 0.01) * UP
         choices = [
-            (transform(downward(yaw), above + _STANDOFF_M * UP), transform(downward(yaw), above))
+            (transform(downward(yaw), above + STANDOFF_M * UP), transform(downward(yaw), above))
             for yaw in (0.0, 0.8, -0.8, 1.57)
         ]
         self._enter(cell, arm, choices, arm.model.gripper.opening_m[0])
@@ -306,7 +157,7 @@ class Press(_Touching):
 
 
 @skill
-class Rotate(_Touching):
+class Rotate(Touching):
     """Turn a knob. angle_rad: by how much.
 
     Precondition: it can still turn that far. Success: it did, within a quarter of the angle.
@@ -334,7 +185,7 @@ class Rotate(_Touching):
         choices = []
         for turn in (yaw, yaw + np.pi):
             T_at = transform(downward(turn), top)
-            choices.append((transform(T_at[:3, :3], top + _STANDOFF_M * UP), T_at))
+            choices.append((transform(T_at[:3, :3], top + STANDOFF_M * UP), T_at))
         self._enter(cell, arm, choices, 0.045)
         cell.begin_phase("grasp", arm)
         note_point(cell, "handle", f"grip of {self.object}", "", top, arm, -UP, 0.018)
