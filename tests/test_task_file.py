@@ -230,6 +230,8 @@ def test_a_file_in_another_unit_or_without_volume_is_told(tmp_path: Path) -> Non
     trimesh.creation.box((40, 30, 50)).export(tmp_path / "large.obj")
     with pytest.raises(AssetError, match=r"large\.obj is 50 m large with unit_m 1; is that its unit\?"):
         mesh_shape(str(tmp_path / "large.obj"), 1.0)
+    (text,) = errors_of(tmp_path, TASK | own(mesh="large.obj"))
+    assert "is 50 m large with unit_m 1" in text
     assert mesh_shape(str(tmp_path / "large.obj"), 0.001).size_m == pytest.approx((0.04, 0.03, 0.05))
     flat = trimesh.Trimesh([[0, 0, 0], [1, 0, 0], [0, 1, 0]], [[0, 1, 2]])
     flat.export(tmp_path / "flat.obj")

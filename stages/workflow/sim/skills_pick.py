@@ -12,6 +12,7 @@ from nimbusd.stages.arguments import did_you_mean
 from nimbusd.stages.errors import PlanningFailed
 from nimbusd.stages.types import F64
 from nimbusd.stages.workflow.sim.containers import container
+from nimbusd.stages.workflow.sim.fixtures import WALL_M
 from nimbusd.stages.workflow.sim.grasps import Grasp, antipodal_grasps, read_grasps
 from nimbusd.stages.workflow.sim.layout import RelationLayout
 from nimbusd.stages.workflow.sim.relations import WORDS, Footprint, holds, resting_spots, settled
@@ -245,7 +246,7 @@ class Place(Skill):
         """Heights above the support to let go at: on the ground, or from ever higher into a container."""
         if self.relation != "in" or cell.region(self.reference) is not None:
             return (0.002,)
-        rim = container(cell, self.reference).rim_m
+        rim = container(cell, self.reference).rim_m + WALL_M
         return (0.004, 0.35 * rim, 0.7 * rim, rim + 0.01)
 
 

@@ -6,6 +6,7 @@ Everything is found without drawing a layout. Each mistake says where it stands,
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from string import Formatter
 from typing import Any
@@ -15,7 +16,8 @@ from nimbusd.stages.errors import AssetError
 from nimbusd.stages.workflow.sim.assets import PACKAGES, fetched, file_of
 from nimbusd.stages.workflow.sim.fixtures import CONTAINERS
 from nimbusd.stages.workflow.sim.grasps import read_grasps
-from nimbusd.stages.workflow.sim.mesh_shape import MESH_SUFFIXES
+from nimbusd.stages.workflow.sim.mesh_shape import MESH_SUFFIXES, mesh_shape
+from nimbusd.stages.workflow.sim.objects import ObjectModel
 from nimbusd.stages.workflow.sim.relations import JOINT_SHAPES, WORDS
 from nimbusd.stages.workflow.sim.relations import KINDS as RELATIONS
 from nimbusd.stages.workflow.sim.skills import SKILLS
@@ -51,12 +53,21 @@ def mistakes_in_files(task: ManipTask) -> Iterator[Mistake]:
             found = Path(file_of(reference))
             if path[-1] == "grasps":
                 read_grasps(str(found))
+            elif path[-1] == "mesh":
+                _try_mesh(task.objects[str(path[1])], found)
         except AssetError as error:
             yield Mistake(path, str(error))
-            continue
-        if path[-1] == "mesh" and found.suffix.lower() not in MESH_SUFFIXES:
-            known = ", ".join(MESH_SUFFIXES)
-            yield Mistake(path, f"object file {found} is of a kind that cannot be read; convert it to one of {known}")
+
+
+def _try_mesh(model: ObjectModel, found: Path) -> None:
+    """Read a mesh as a layout would, where what reads it is installed. Raises AssetError."""
+    suffix = found.suffix.lower()
+    if suffix not in MESH_SUFFIXES:
+        known = ", ".join(MESH_SUFFIXES)
+        raise AssetError(f"object file {found} is of a kind that cannot be read; convert it to one of {known}")
+    needed = ["mujoco", *(["trimesh"] if suffix == ".ply" else [])]
+    if all(find_spec(module) for module in needed):
+        mesh_shape(model.mesh, model.unit_m, model.up)
 
 
 def _in_slots(task: ManipTask) -> Iterator[Mistake]:
