@@ -14,13 +14,15 @@ from nimbusd.stages.types import F64
 from nimbusd.stages.workflow.sim.collision import Led
 from nimbusd.stages.workflow.sim.fixtures import Handle, handle_of
 from nimbusd.stages.workflow.sim.layout import RelationLayout
+from nimbusd.stages.workflow.sim.motion import RECHECK_RAD
 from nimbusd.stages.workflow.sim.relations import holds
 from nimbusd.stages.workflow.sim.rotation import UP, inverse, transform
 from nimbusd.stages.workflow.sim.skills import CLOSE_STEPS, OPEN_STEPS, downward, note_point, skill
 from nimbusd.stages.workflow.sim.skills_fixture import STANDOFF_M, Touching
-from nimbusd.stages.workflow.sim.workcell import Workcell
+from nimbusd.stages.workflow.sim.workcell import CLEARANCE_M, Workcell
 from nimbusd.stages.workflow.sim.world import ArmIndex
 
+_ROUGH_RAD = 0.05
 _LEAD_STEP = {"slide": 0.015, "hinge": 0.06}
 _HOLDS = sorted(
     ((first, last) for first in (0.0, 0.6, -0.6, 1.2, -1.2) for last in (0.0, 0.6, -0.6, 1.2, -1.2)),
@@ -112,20 +114,24 @@ class _Handled(Touching):
             raise PlanningFailed("no_path", f"no way of moving the handle of {self.object} is free")
         raise PlanningFailed("ik_failed", f"the arm cannot follow the handle of {self.object} all the way")
 
-    def _free(self, cell: Workcell, arm: ArmIndex, handle: Handle, led: Led, paths: tuple[F64, F64, F64]) -> bool:
-        reach, lead, leave = paths
-        cell.allow(arm, touchable=[self.object])
-        cell.checker.set_opening(arm, handle.opening_m)
-        if cell.checker.first_touch(reach, 0.05) is not None:
-            return False
-        cell.allow(arm, touchable=[self.object], led=led)
-        cell.checker.set_opening(arm, handle.width_m)
-        if cell.checker.first_touch(lead, 0.05) is not None:
-            return False
-        # The fixture stays where it was led, so that leaving is asked from that state.
-        cell.checker.set_query(arm, touchable=[self.object])
-        cell.checker.set_opening(arm, handle.opening_m)
-        return cell.checker.first_touch(leave, 0.05) is None
+    def _free(self, cell: Workcell, arm: ArmIndex, handle: Handle, led: Led, paths: tuple[F64, ...]) -> bool:
+        """Whether the ways there, along and away are free: roughly first, then as densely as they are rechecked."""
+        timed = tuple(cell.straight_timing(arm, path) for path in paths)
+        for (reach, lead, leave), step_rad in ((paths, _ROUGH_RAD), (timed, RECHECK_RAD)):
+            cell.allow(arm, touchable=[self.object], clearance_m=CLEARANCE_M / 4)
+            cell.checker.set_opening(arm, handle.opening_m)
+            if cell.checker.first_touch(reach, step_rad) is not None:
+                return False
+            cell.allow(arm, touchable=[self.object], led=led)
+            cell.checker.set_opening(arm, handle.width_m)
+            if cell.checker.first_touch(lead, step_rad) is not None:
+                return False
+            # The fixture stays where it was led, so that leaving is asked from that state.
+            cell.checker.set_query(arm, touchable=[self.object], clearance_m=CLEARANCE_M / 4)
+            cell.checker.set_opening(arm, handle.opening_m)
+            if cell.checker.first_touch(leave, step_rad) is not None:
+                return False
+        return True
 
 
 @skill

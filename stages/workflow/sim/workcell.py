@@ -245,9 +245,13 @@ class Workcell:
 
     def follow(self, arm: ArmIndex, path: F64, scale: float = 1.0) -> None:
         """Time a joint path at the speed of straight motions, check it densely and run it."""
-        positions = self.limits(arm, scale * _STRAIGHT_SCALE).time(path)
+        positions = self.straight_timing(arm, path, scale)
         check_trajectory(positions, self.checker)
         self.run(arm, positions)
+
+    def straight_timing(self, arm: ArmIndex, path: F64, scale: float = 1.0) -> F64:
+        """(M, n) the set points with which `follow` goes along a path."""
+        return self.limits(arm, scale * _STRAIGHT_SCALE).time(path)
 
     def run(self, arm: ArmIndex, positions: F64) -> None:
         """Run a checked trajectory and wait until the arm has caught up. Raises PlanningFailed('forbidden_contact')."""
