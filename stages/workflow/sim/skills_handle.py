@@ -96,7 +96,7 @@ class _Handled(Touching):
         for first, last in _HOLDS if handle.turns else ((0.0, 0.0),):
             for flip in (0.0, math.pi):
                 turns = np.linspace(first, last, len(values)) + flip + math.pi / 2
-                poses = [grip @ transform(downward(turn), (0, 0, 0)) for grip, turn in zip(grips, turns, strict=True)]
+                poses = [grip @ transform(downward(turn)) for grip, turn in zip(grips, turns, strict=True)]
                 above = transform(poses[0][:3, :3], poses[0][:3, 3] + (STANDOFF_M + 0.03) * UP)
                 for before in kinematics.solve_any(above, here, cell.rng, starts=4)[:2]:
                     cell.simulation.beat()
@@ -116,8 +116,9 @@ class _Handled(Touching):
 
     def _free(self, cell: Workcell, arm: ArmIndex, handle: Handle, led: Led, paths: tuple[F64, ...]) -> bool:
         """Whether the ways there, along and away are free: roughly first, then as densely as they are rechecked."""
-        timed = tuple(cell.straight_timing(arm, path) for path in paths)
-        for (reach, lead, leave), step_rad in ((paths, _ROUGH_RAD), (timed, RECHECK_RAD)):
+        for step_rad in (_ROUGH_RAD, RECHECK_RAD):
+            timed = step_rad == RECHECK_RAD
+            reach, lead, leave = (cell.straight_timing(arm, path) for path in paths) if timed else paths
             cell.allow(arm, touchable=[self.object], clearance_m=CLEARANCE_M / 4)
             cell.checker.set_opening(arm, handle.opening_m)
             if cell.checker.first_touch(reach, step_rad) is not None:
