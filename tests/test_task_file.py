@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -153,22 +154,50 @@ def test_a_good_task_has_nothing_wrong(tmp_path: Path) -> None:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_check_tells_a_mistake_once_with_file_place_and_the_nearest_right_word(
+def test_check_tells_a_mistake_with_file_line_place_and_the_nearest_right_word(
     change: dict[str, Any], sentence: str, tmp_path: Path
 ) -> None:
-    (text,) = errors_of(tmp_path, TASK | change)
-    assert text.startswith(f"task file {tmp_path / 'tasks.yaml'}: ")
-    assert f"tasks.0.{sentence}".replace("{folder}", str(tmp_path)) in text
+    texts = errors_of(tmp_path, TASK | change)  # a missing name may be missed elsewhere as well
+    told = f"task file {tmp_path / 'tasks.yaml'}: tasks.0.{sentence}".replace("{folder}", str(tmp_path))
+    (text,) = [text for text in texts if text.startswith(told)]
+    assert re.search(r" \(line \d+\)$", text)
 
 
-def test_all_mistakes_of_all_tasks_are_told_at_once(tmp_path: Path) -> None:
-    (text,) = errors_of(tmp_path, TASK | {"robot": "frnka"}, TASK | place(relation="inn", reference="$bix"), "three")
-    for part in (
-        "tasks.0.robot",
-        "tasks.1.skills.0.with.reference",
-        "tasks.2: a task is a mapping of keys, not 'three'",
-    ):
-        assert part in text
+def test_all_mistakes_of_all_tasks_are_told_at_once_each_with_its_line(tmp_path: Path) -> None:
+    (tmp_path / "job.yaml").write_text(yaml.safe_dump(JOB))
+    (tmp_path / "tasks.yaml").write_text(
+        """tasks:
+  - name: one
+    robot: frnka
+    skills: [{skill: home}]
+    instructions: [Go home.]
+  - name: two
+    slots:
+      - {name: thing, models: [cube]}
+    skills:
+      - skill: pick
+        with: {object: $thin, lift: 0.1}
+    instructions: [Take it.]
+  - three
+"""
+    )
+    result = CliRunner().invoke(check, [str(tmp_path / "job.yaml"), "--json"], catch_exceptions=False)
+    texts = [error["text"].partition("tasks.yaml: ")[2] for error in json.loads(result.stdout)["errors"]]
+    assert texts == [
+        "tasks.0.robot: no robot is called 'frnka'; did you mean 'franka'? (line 3)",
+        "tasks.1.skills.0.with.object: nothing fills '$thin'; did you mean 'thing'? (line 11)",
+        "tasks.1.skills.0.with.lift: unknown key 'lift'; did you mean 'lift_m'? (line 11)",
+        "tasks.2: a task is a mapping of keys, not 'three' (line 13)",
+    ]
+
+
+def test_a_file_that_is_no_yaml_is_named_with_the_line(tmp_path: Path) -> None:
+    (tmp_path / "job.yaml").write_text(yaml.safe_dump(JOB))
+    (tmp_path / "tasks.yaml").write_text("tasks:\n  - name: [\n")
+    result = CliRunner().invoke(check, [str(tmp_path / "job.yaml"), "--json"], catch_exceptions=False)
+    (error,) = json.loads(result.stdout)["errors"]
+    assert f"task file {tmp_path / 'tasks.yaml'} cannot be read" in error["text"]
+    assert "line 3" in error["text"]
 
 
 def test_a_task_that_the_file_does_not_have_is_named(tmp_path: Path) -> None:

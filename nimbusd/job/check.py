@@ -10,6 +10,7 @@ from pathlib import Path
 
 from nimbusd.job.problems import Problem
 from nimbusd.job.reader import LoadedJob
+from nimbusd.stages.arguments import ArgumentsError
 from nimbusd.stages.base import SceneConfig
 from nimbusd.stages.errors import NimbusError
 
@@ -39,9 +40,11 @@ def _missing_assets(loaded: LoadedJob) -> Iterator[Problem]:
         try:
             paths = loader.asset_paths(config)
         except (NimbusError, OSError) as error:
-            if str(error) not in told:  # scenes may share a file
-                told.add(str(error))
-                yield Problem(loaded.where_scene(scene), str(error))
+            texts = [str(error)]
+            if isinstance(error, ArgumentsError):
+                texts = [f"{error.subject}: {mistake}" for mistake in error.mistakes]
+            yield from (Problem(loaded.where_scene(scene), text) for text in texts if text not in told)
+            told.update(texts)  # scenes may share a file
             continue
         for path in paths:
             if path not in reported and not path.exists():

@@ -19,7 +19,7 @@ import numpy as np
 import orjson
 import yaml
 
-from nimbusd.stages.arguments import ArgumentsError, Mistake, validate
+from nimbusd.stages.arguments import ArgumentsError, Key, Mistake, validate
 from nimbusd.stages.base import BaseRenderer
 from nimbusd.stages.errors import AssetError, ComponentError
 from nimbusd.stages.packing import PlanValue, pack
@@ -51,7 +51,8 @@ def _tasks_of(task_cfg_path: str) -> list[ManipTask]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise AssetError(f"task file {path} cannot be read: {error}") from error
+        words = " ".join(str(error).split())
+        raise AssetError(f"task file {path} cannot be read: {words}") from error
     entries = content.get("tasks") if isinstance(content, dict) else None
     if not isinstance(entries, list) or not entries:
         raise AssetError(f"task file {path} has no list called `tasks`")
@@ -70,10 +71,29 @@ def _tasks_of(task_cfg_path: str) -> list[ManipTask]:
 
 def _of_file(task_cfg_path: str, wrong: list[tuple[int, list[Mistake]]]) -> ArgumentsError:
     """Mistakes of tasks, by their position in the file."""
-    mistakes = [
-        Mistake(("tasks", index, *mistake.path), mistake.text) for index, found in wrong for mistake in found
-    ]  # fmt: skip
+    root = yaml.compose(Path(task_cfg_path).read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+    mistakes = []
+    for index, found in wrong:
+        for mistake in found:
+            place = ("tasks", index, *mistake.path)
+            mistakes.append(Mistake(place, f"{mistake.text} (line {_line_of(root, place)})"))
     return ArgumentsError(f"task file {task_cfg_path}", mistakes)
+
+
+def _line_of(node: Any, place: tuple[Key, ...]) -> int:
+    """The line of what stands at `place` of a YAML document, or of the innermost thing around it."""
+    line = int(node.start_mark.line)
+    for key in place:
+        if isinstance(node, yaml.MappingNode):
+            entry = next(((k, v) for k, v in node.value if k.value == str(key)), None)
+        elif isinstance(node, yaml.SequenceNode) and isinstance(key, int) and key < len(node.value):
+            entry = (node.value[key], node.value[key])
+        else:
+            entry = None
+        if entry is None:
+            break
+        line, node = int(entry[0].start_mark.line), entry[1]
+    return line + 1
 
 
 @dataclass(frozen=True)

@@ -150,26 +150,26 @@ def _in_goal(task: ManipTask, index: int) -> Iterator[Mistake]:
 def _in_skill(task: ManipTask, index: int, call: SkillSpec) -> Iterator[Mistake]:
     kind, place = SKILLS[call.skill], ("skills", index, "with")
     names = [name for name in ("object", "reference") if name in kind.model_fields and name in call.with_]
-    wrong = False
+    wrong: set[Key] = set()
     for key, value in call.with_.items():
         if isinstance(value, str) and (value.startswith("$") or key in names) and value:
             for mistake in _in_name(task, (*place, key), value, call.for_each):
-                wrong = True
+                wrong.add(key)
                 yield mistake
     arms = task.robot_model().arms
     if (arm := call.with_.get("arm", "")) not in ("", *arms):
         yield Mistake((*place, "arm"), f"the robot has no arm '{arm}'; {did_you_mean(str(arm), arms)}")
-    if not wrong:
-        for count in range(max([1, *(len(values) for values in task.choices.values())])):
-            arguments = {key: _nth(task, value, count) for key, value in call.with_.items()}
-            try:
-                validate(kind, arguments, call.skill)
-            except ArgumentsError as error:
-                yield from (Mistake((*place, *mistake.path), mistake.text) for mistake in error.mistakes)
-                break
-        if "reference" in names and "relation" in call.with_:
-            relation, reference = str(call.with_["relation"]), str(call.with_["reference"])
-            yield from _in_reference(task, (*place, "reference"), relation, reference, call.for_each)
+    for count in range(max([1, *(len(values) for values in task.choices.values())])):
+        arguments = {key: _nth(task, value, count) for key, value in call.with_.items()}
+        try:
+            validate(kind, arguments, call.skill)
+        except ArgumentsError as error:
+            mistakes = [mistake for mistake in error.mistakes if mistake.path[0] not in wrong]
+            yield from (Mistake((*place, *mistake.path), mistake.text) for mistake in mistakes)
+            break
+    if "reference" in names and "relation" in call.with_ and "reference" not in wrong:
+        relation, reference = str(call.with_["relation"]), str(call.with_["reference"])
+        yield from _in_reference(task, (*place, "reference"), relation, reference, call.for_each)
     known = {*_always_there(task), *call.with_, *(["item", "bin"] if call.for_each else [])}
     yield from _in_words(("skills", index, "instruction"), call.instruction, known)
 
