@@ -194,7 +194,7 @@ def test_a_thing_is_put_into_a_drawer_and_shut_in() -> None:
 
 def test_a_door_with_something_before_it_is_not_opened() -> None:
     task = task_of(
-        [{"skill": "open", "object": "$thing"}],
+        [{"skill": "open", "object": "$thing", "tries": 1}],
         [
             {"name": "thing", "models": ["door"], **PLACE, "yaw_rad": [0, 0]},
             {"name": "wall", "models": ["cube"], "fixed": True, "size_m": [0.03, 0.3, 0.1], "x_m": [0.3, 0.3],
