@@ -115,7 +115,10 @@ class _Handled(Touching):
         raise PlanningFailed("ik_failed", f"the arm cannot follow the handle of {self.object} all the way")
 
     def _free(self, cell: Workcell, arm: ArmIndex, handle: Handle, led: Led, paths: tuple[F64, ...]) -> bool:
-        """Whether the ways there, along and away are free: roughly first, then as densely as they are rechecked."""
+        """Whether the ways there, along and away are free: roughly first, then as densely as they are rechecked.
+
+        Raises PlanningFailed('no_path') where the moving part itself would touch something.
+        """
         for step_rad in (_ROUGH_RAD, RECHECK_RAD):
             timed = step_rad == RECHECK_RAD
             reach, lead, leave = (cell.straight_timing(arm, path) for path in paths) if timed else paths
@@ -125,7 +128,9 @@ class _Handled(Touching):
                 return False
             cell.allow(arm, touchable=[self.object], led=led)
             cell.checker.set_opening(arm, handle.width_m)
-            if cell.checker.first_touch(lead, step_rad) is not None:
+            if (touch := cell.checker.first_touch(lead, step_rad)) is not None:
+                if not any(owner.startswith("robot/") for owner in touch[1]):  # no other way of holding it would help
+                    raise PlanningFailed("no_path", f"{' would touch '.join(touch[1])} on its way")
                 return False
             # The fixture stays where it was led, so that leaving is asked from that state.
             cell.checker.set_query(arm, touchable=[self.object], clearance_m=CLEARANCE_M / 4)
