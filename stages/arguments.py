@@ -32,10 +32,10 @@ class Mistake:
 
 
 class ArgumentsError(ComponentError):
-    """Arguments do not fit their model. mistakes: every one of them, not only the first."""
+    """Arguments do not fit their model. subject: whose. mistakes: every one of them, not only the first."""
 
     def __init__(self, subject: str, mistakes: Iterable[Mistake]) -> None:
-        self.mistakes = tuple(mistakes)
+        self.subject, self.mistakes = subject, tuple(mistakes)
         super().__init__(f"{subject}: " + "; ".join(str(mistake) for mistake in self.mistakes))
 
 

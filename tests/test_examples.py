@@ -7,7 +7,11 @@ import pytest
 from nimbusd.job import JobError, check_job, load_job, read_job
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
-MANIPULATION = {"genmanip_pick_place.yaml": "InternDataM1Writer", "simbox_sort_trash.yaml": "InternDataA1Writer"}
+MANIPULATION = {
+    "genmanip_pick_place.yaml": "InternDataM1Writer",
+    "simbox_fixtures.yaml": "InternDataA1Writer",
+    "simbox_sort_trash.yaml": "InternDataA1Writer",
+}
 
 
 def test_every_example_is_tested_here() -> None:

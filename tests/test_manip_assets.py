@@ -107,7 +107,7 @@ def test_a_job_whose_robots_were_not_fetched_cannot_run(
         ({"objects": {"mug": {"shape": "mesh", "category": "mug", "noun": "mug", "mesh": "mug.obj"}},
           "slots": [{"name": "target", "models": ["mug"]}]}, 0, "mug.obj is missing"),
         ({"objects": {"mug": {"shape": "mesh", "category": "mug", "noun": "mug", "mesh": "robosuit:mug.obj"}},
-          "slots": [{"name": "target", "models": ["mug"]}]}, 0, "'robosuit:mug.obj' names no package of assets"),
+          "slots": [{"name": "target", "models": ["mug"]}]}, 0, "no package of assets is called 'robosuit'"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_with_a_task_is_told_before_it_runs(

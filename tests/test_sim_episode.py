@@ -186,7 +186,7 @@ def test_an_item_that_something_is_in_the_way_of_waits_until_the_others_are_done
 
 def test_skills_that_do_not_fit_the_state_fail_with_precondition() -> None:
     assert reason_of(
-        task_of([{"skill": "place", "object": "$cube", "relation": "in", "reference": "nowhere"}], CUBE)
+        task_of([{"skill": "place", "object": "$cube", "relation": "near", "reference": "$cube"}], CUBE)
     ) == ("precondition")
     fixed = [{"name": "bin", "models": ["bin"], "x_m": [0.45, 0.5]}]
     assert reason_of(task_of([{"skill": "pick", "object": "$bin"}], fixed)) == "precondition"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from nimbusd.job.problems import Problem
 from nimbusd.job.reader import LoadedJob
+from nimbusd.stages.arguments import ArgumentsError
 from nimbusd.stages.base import SceneConfig
 from nimbusd.stages.errors import NimbusError
 from nimbusd.stages.modules import how_to_install, missing_modules
@@ -33,12 +34,17 @@ def check_job(loaded: LoadedJob) -> Findings:
 def _missing_assets(loaded: LoadedJob) -> Iterator[Problem]:
     loader = loaded.job.make("load")
     reported: set[Path] = set()
+    told: set[str] = set()
     for scene in loaded.job.scenes:
         config = loaded.job.scene_config(scene)
         try:
             paths = loader.asset_paths(config)
         except (NimbusError, OSError) as error:
-            yield Problem(loaded.where_scene(scene), str(error))
+            texts = [str(error)]
+            if isinstance(error, ArgumentsError):
+                texts = [f"{error.subject}: {mistake}" for mistake in error.mistakes]
+            yield from (Problem(loaded.where_scene(scene), text) for text in texts if text not in told)
+            told.update(texts)  # scenes may share a file
             continue
         for path in paths:
             if path not in reported and not path.exists():

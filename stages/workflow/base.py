@@ -114,17 +114,16 @@ class Workflow(ABC):
         self.reset(need_preload)
 
     @classmethod
-    def task_files(cls, task_cfg_path: str, index: int) -> list[Path]:
-        """Files that task `index` needs besides its task file; asked by `nimbusctl check`, before there is a world.
-
-        Raises AssetError or ComponentError for what else can be seen to be wrong. Here: none.
-        """
-        return []
-
-    @classmethod
     def create_world(cls, simulator: Mapping[str, Any]) -> Any:
         """What `__init__` gets as `world`, such as a simulator's handle; here the job's `simulator` settings."""
         return dict(simulator)
+
+    @classmethod  # noqa: B027 - what may be wrong is the workflow's
+    def check_task(cls, task_cfg_path: str, index: int) -> None:
+        """Look at task `index` of a task file without making a world; `nimbusctl check` calls it for every scene.
+
+        Raises ComponentError or AssetError with what is wrong. Here: nothing is known about tasks.
+        """
 
     def use_device(self, device: str) -> None:  # noqa: B027 - a workflow without a device has nothing to do
         """Told before the first `seq_replay` in a process: `auto`, `cpu`, `cuda:0` …"""

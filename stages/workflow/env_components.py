@@ -88,11 +88,10 @@ class EnvLoader(BaseLoader[EnvLoaderArgs, EnvSceneConfig]):
         self._session: tuple[Path, EnvSession] | None = None
 
     def asset_paths(self, config: EnvSceneConfig) -> list[Path]:
-        recorded = [config.layout_path, config.seq_path, _recorded_in(config)]
-        paths = [config.cfg_path, *(path for path in recorded if path is not None)]
         if config.cfg_path.is_file():
-            paths += workflow_class(self.args.workflow_type).task_files(str(config.cfg_path), config.task)
-        return paths
+            workflow_class(self.args.workflow_type).check_task(str(config.cfg_path), config.task)
+        recorded = [config.layout_path, config.seq_path, _recorded_in(config)]
+        return [config.cfg_path, *(path for path in recorded if path is not None)]
 
     def needs(self) -> tuple[str, ...]:
         return workflow_class(self.args.workflow_type).requires

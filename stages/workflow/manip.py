@@ -19,7 +19,7 @@ import numpy as np
 import orjson
 import yaml
 
-from nimbusd.stages.arguments import validate
+from nimbusd.stages.arguments import ArgumentsError, Key, Mistake, validate
 from nimbusd.stages.base import BaseRenderer
 from nimbusd.stages.errors import AssetError, ComponentError
 from nimbusd.stages.packing import PlanValue, pack
@@ -33,15 +33,68 @@ from nimbusd.stages.workflow.sim import (
     AttemptFailed,
     Demonstration,
     Layout,
+    ManipTask,
     Style,
     camera_poses,
     file_of,
+    mistakes_in_files,
     parse_task,
     plan_episode,
     randomize_layout,
     scene_of,
     styled,
 )
+
+
+def _tasks_of(task_cfg_path: str) -> list[ManipTask]:
+    """The tasks of a file. Raises AssetError for one that is none, ArgumentsError with all mistakes of all tasks."""
+    path = Path(task_cfg_path)
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        words = " ".join(str(error).split())
+        raise AssetError(f"task file {path} cannot be read: {words}") from error
+    entries = content.get("tasks") if isinstance(content, dict) else None
+    if not isinstance(entries, list) or not entries:
+        raise AssetError(f"task file {path} has no list called `tasks`")
+    tasks, wrong = [], list[tuple[int, list[Mistake]]]()
+    for index, entry in enumerate(entries):
+        try:
+            if not isinstance(entry, dict):
+                raise ArgumentsError("", [Mistake((), f"a task is a mapping of keys, not {entry!r}")])
+            tasks.append(parse_task(entry, path.absolute().parent))
+        except ArgumentsError as error:
+            wrong.append((index, list(error.mistakes)))
+    if wrong:
+        raise _of_file(task_cfg_path, wrong)
+    return tasks
+
+
+def _of_file(task_cfg_path: str, wrong: list[tuple[int, list[Mistake]]]) -> ArgumentsError:
+    """Mistakes of tasks, by their position in the file."""
+    root = yaml.compose(Path(task_cfg_path).read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+    mistakes = []
+    for index, found in wrong:
+        for mistake in found:
+            place = ("tasks", index, *mistake.path)
+            mistakes.append(Mistake(place, f"{mistake.text} (line {_line_of(root, place)})"))
+    return ArgumentsError(f"task file {task_cfg_path}", mistakes)
+
+
+def _line_of(node: Any, place: tuple[Key, ...]) -> int:
+    """The line of what stands at `place` of a YAML document, or of the innermost thing around it."""
+    line = int(node.start_mark.line)
+    for key in place:
+        if isinstance(node, yaml.MappingNode):
+            entry = next(((k, v) for k, v in node.value if k.value == str(key)), None)
+        elif isinstance(node, yaml.SequenceNode) and isinstance(key, int) and key < len(node.value):
+            entry = (node.value[key], node.value[key])
+        else:
+            entry = None
+        if entry is None:
+            break
+        line, node = int(entry[0].start_mark.line), entry[1]
+    return line + 1
 
 
 @dataclass(frozen=True)
@@ -83,15 +136,17 @@ class ManipWorkflow(Workflow):
     # --- the task ---
 
     def parse_task_cfgs(self, task_cfg_path: str) -> list[Any]:
-        return [parse_task(task) for task in _tasks_of(task_cfg_path)]
+        return list(_tasks_of(task_cfg_path))
 
     @classmethod
-    def task_files(cls, task_cfg_path: str, index: int) -> list[Path]:
-        """Of the robot and of every object that may be drawn."""
+    def check_task(cls, task_cfg_path: str, index: int) -> None:
         tasks = _tasks_of(task_cfg_path)
         if not 0 <= index < len(tasks):
-            raise AssetError(f"{task_cfg_path} has tasks 0…{len(tasks) - 1}, not {index}")
-        return [Path(file_of(reference)) for reference in parse_task(tasks[index]).file_references()]
+            raise AssetError(f"task file {task_cfg_path} has tasks 0…{len(tasks) - 1}, not {index}")
+        if mistakes := list(mistakes_in_files(tasks[index])):
+            raise _of_file(task_cfg_path, [(index, mistakes)])
+        for reference in tasks[index].file_references():
+            file_of(reference)  # what was not fetched
 
     def get_task_name(self) -> str:
         return str(self.task_cfg.name)
@@ -222,15 +277,3 @@ class ManipWorkflow(Workflow):
             renderer.open(self._device)
             self._renderer = renderer
         return self._renderer
-
-
-def _tasks_of(task_cfg_path: str) -> list[Any]:
-    """The tasks of a task file, as they are written. Raises AssetError."""
-    try:
-        content = yaml.safe_load(Path(task_cfg_path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise AssetError(f"task file {task_cfg_path} cannot be read: {error}") from error
-    tasks = content.get("tasks") if isinstance(content, dict) else None
-    if not isinstance(tasks, list) or not tasks or not all(isinstance(task, dict) for task in tasks):
-        raise AssetError(f"task file {task_cfg_path} has no list called `tasks`, each of them a mapping")
-    return tasks

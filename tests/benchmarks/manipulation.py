@@ -1,7 +1,9 @@
-"""Success and cost of manipulation: both example tasks over random layouts, and what rendering their frames costs.
+"""Success and cost of manipulation: the example tasks over random layouts, and what rendering their frames costs.
 
-    python -m tests.benchmarks.manipulation [--layouts 200] [--first 0] [--robot R] [--task pick_place|sort_trash]
-                                            [--frames 24] [--json]
+    python -m tests.benchmarks.manipulation [--layouts 200] [--first 0] [--robot R]
+                                            [--task pick_place|sort_trash|fixtures] [--frames 24] [--json]
+
+`fixtures` are three tasks: into a drawer, a cabinet's door, and a door, a button and a knob in one episode.
 
 Layout i of a task is drawn and planned with seed i; a layout that cannot be drawn counts as a failure like one whose
 plan fails. `cpu` is processor time, which other programs on the machine disturb less than `wall`. Rendering is measured
@@ -28,6 +30,7 @@ from nimbusd.stages.errors import PlanningFailed
 from nimbusd.stages.workflow.sim import Demonstration, Layout, ManipTask, parse_task, plan_episode, randomize_layout
 
 TASKS = Path(__file__).parents[2] / "examples" / "manipulation"
+FILES = ("pick_place", "sort_trash", "fixtures")
 GOAL, GOAL_DB, STACK = 0.95, 40.0, 8
 
 
@@ -144,14 +147,17 @@ def table(results: list[Result], frames: Frames | None) -> str:
 @click.command(help=__doc__)
 @click.option("--layouts", default=200, help="random layouts per task")
 @click.option("--first", default=0, help="seed of the first")
-@click.option("--robot", default="", help="another robot of the library for both tasks")
-@click.option("--task", "only", type=click.Choice(["pick_place", "sort_trash"]), help="one task instead of both")
+@click.option("--robot", default="", help="another robot of the library for all tasks")
+@click.option("--task", "only", type=click.Choice(FILES), help="one example instead of all")
 @click.option("--frames", default=24, help="frames per camera to render; 0 renders none")
 @click.option("--json", "as_json", is_flag=True, help="print JSON instead of tables")
 def main(layouts: int, first: int, robot: str, only: str | None, frames: int, as_json: bool) -> None:
     results, rendered = [], None
-    for name in [only] if only else ["pick_place", "sort_trash"]:
-        config = yaml.safe_load((TASKS / f"{name}.yaml").read_text())["tasks"][0]
+    configs = [
+        config for name in FILES if only in (None, name)
+        for config in yaml.safe_load((TASKS / f"{name}.yaml").read_text())["tasks"]
+    ]  # fmt: skip
+    for config in configs:
         task = parse_task({**config, "robot": robot} if robot else config)
         result, last = run_task(task, range(first, first + layouts), show=not as_json)
         results.append(result)

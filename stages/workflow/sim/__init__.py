@@ -18,7 +18,8 @@ writers store them only when asked.
 task, layout and generator give byte-equal demonstrations in another process on the same kind of machine.
 """
 
-from nimbusd.stages.workflow.sim import skills_basic, skills_fixture, skills_pick
+from nimbusd.stages.workflow.sim import skills_basic, skills_fixture, skills_handle, skills_pick
+from nimbusd.stages.workflow.sim.assets import file_of
 from nimbusd.stages.workflow.sim.demonstration import (
     ArmTrace,
     AttemptFailed,
@@ -43,12 +44,12 @@ from nimbusd.stages.workflow.sim.layout import (
     Surface,
     TableLayout,
 )
-from nimbusd.stages.workflow.sim.objects import file_of
 from nimbusd.stages.workflow.sim.randomize import randomize_layout
 from nimbusd.stages.workflow.sim.scene import scene_of
 from nimbusd.stages.workflow.sim.skills import SKILLS, Skill, make_skill, skill
 from nimbusd.stages.workflow.sim.style import Style, camera_poses, styled
-from nimbusd.stages.workflow.sim.task import ManipTask, parse_task
+from nimbusd.stages.workflow.sim.task import ManipTask
+from nimbusd.stages.workflow.sim.task_check import mistakes_in_files, parse_task
 
 REASONS = (
     "no_layout",  # no placement without overlap and within reach
@@ -65,7 +66,7 @@ REASONS = (
     "goal_not_reached",  # all skills done, but the validator disagrees
 )
 
-SKILL_MODULES = (skills_basic, skills_fixture, skills_pick)
+SKILL_MODULES = (skills_basic, skills_fixture, skills_handle, skills_pick)
 """Importing them makes their skills known; a user's own module does so with the decorator `skill`."""
 
 __all__ = [
@@ -96,6 +97,7 @@ __all__ = [
     "file_of",
     "label_rows",
     "make_skill",
+    "mistakes_in_files",
     "parse_task",
     "plan_episode",
     "randomize_layout",

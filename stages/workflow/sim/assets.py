@@ -76,7 +76,7 @@ def cache_folder() -> Path:
 def asset(package: str, path: str) -> Path:
     """A file of a fetched package. Raises AssetError that says how to fetch it, or that the path is wrong."""
     if package not in PACKAGES:
-        raise AssetError(f"'{package}:{path}' names no package of assets; {did_you_mean(package, PACKAGES)}")
+        raise AssetError(f"no package of assets is called '{package}'; {did_you_mean(package, PACKAGES)}")
     entry = PACKAGES[package]
     folder = cache_folder() / entry.folder
     if not folder.is_dir():
@@ -88,6 +88,16 @@ def asset(package: str, path: str) -> Path:
     if not found.exists():
         raise AssetError(f"{found} is missing: remove {folder} and run `nimbusctl assets fetch` again")
     return found
+
+
+def file_of(reference: str) -> str:
+    """Path of `package:path` in the asset cache, or of a plain file. Raises AssetError where it is missing."""
+    package, colon, path = reference.partition(":")
+    if colon:
+        return str(asset(package, path))
+    if not Path(reference).is_file():
+        raise AssetError(f"file {reference} is missing; relative paths start at the task file's folder")
+    return reference
 
 
 def fetched(package: str) -> bool:

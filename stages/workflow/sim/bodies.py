@@ -11,26 +11,42 @@ from typing import Any
 import numpy as np
 
 from nimbusd.stages.load.textures import texture
+from nimbusd.stages.types import U8
+from nimbusd.stages.workflow.sim.assets import file_of
+from nimbusd.stages.workflow.sim.fixtures import (
+    DOOR_THICK_M,
+    DRAWER_HANDLE_M,
+    GRIP_BELOW_M,
+    POST_BEFORE_M,
+    POST_INSET_M,
+    POST_RADIUS_M,
+    WALL_M,
+    hinge_m,
+    hinge_side,
+    tray_m,
+)
 from nimbusd.stages.workflow.sim.layout import ObjectLayout, Surface, Vector
-from nimbusd.stages.workflow.sim.objects import ObjectModel, file_of, mesh_shape
+from nimbusd.stages.workflow.sim.mesh_shape import add_mesh, mesh_shape
+from nimbusd.stages.workflow.sim.objects import ObjectModel
 
 VISIBLE_GROUP = 1
 COLLISION_GROUP = 3
-HANDLE_M = (0.045, 0.036)
-"""Of a drawer: how far its handle's plate stands before the front, and the height at which to grip it."""
-
-_WALL_M = 0.006
 _TEXTURE_PX = 256
 
 
-def add_material(spec: Any, name: str, surface: Surface, picture: str = "", uniform: bool = True) -> str:
-    """A material called `name`. picture: file of a mesh's own texture, used where the surface keeps its own look."""
+def add_material(spec: Any, name: str, surface: Surface, picture: str | U8 = "", uniform: bool = True) -> str:
+    """A material called `name`. picture: a mesh's own texture, a file or (H, W, 3) sRGB, where its look is kept."""
     import mujoco
 
     material = spec.add_material(name=name, rgba=[*surface.color, 1.0])
     material.specular, material.shininess = surface.gloss, surface.gloss
     role = mujoco.mjtTextureRole.mjTEXROLE_RGB
-    if surface.own and picture:
+    if surface.own and isinstance(picture, np.ndarray):
+        image = spec.add_texture(name=name, type=mujoco.mjtTexture.mjTEXTURE_2D)
+        image.height, image.width, image.nchannel = picture.shape
+        image.data = np.ascontiguousarray(picture).tobytes()
+        material.textures[role] = name
+    elif surface.own and picture:
         spec.add_texture(name=name, type=mujoco.mjtTexture.mjTEXTURE_2D, file=picture)
         material.textures[role] = name
     elif surface.texture:
@@ -52,7 +68,10 @@ def add_object(spec: Any, entry: ObjectLayout) -> None:
     )
     if not entry.fixed:
         body.add_freejoint(name=f"object/{entry.name}/free")
-    picture = file_of(model.texture) if model.texture and entry.surface.own else ""
+    picture: str | U8 = ""
+    if entry.surface.own and model.shape == "mesh":
+        own = mesh_shape(model.mesh, model.unit_m, model.up).picture
+        picture = file_of(model.texture) if model.texture else "" if own is None else own
     material = add_material(spec, f"object/{entry.name}", entry.surface, picture)
     _Builder(spec, entry, model, material).build(body)
 
@@ -96,10 +115,8 @@ class _Builder:
         import mujoco
 
         entry, model = self._entry, self._model
-        shape = mesh_shape(model.mesh, model.unit_m)
         name = f"object/{entry.name}"
-        self._spec.add_mesh(name=name, file=file_of(model.mesh), scale=[model.unit_m * entry.scale] * 3)
-        offset = (-shape.centre * entry.scale).tolist()
+        offset = add_mesh(self._spec, name, model.mesh, model.unit_m, model.up, entry.scale).tolist()
         mesh = mujoco.mjtGeom.mjGEOM_MESH
         body.add_geom(
             type=mesh, meshname=name, pos=offset, group=VISIBLE_GROUP, material=self._material,
@@ -115,10 +132,10 @@ class _Builder:
 
     def _bin(self, body: Any) -> None:
         x, y, z = self._entry.size_m
-        self._box_geom(body, (0, 0, -z / 2 + _WALL_M / 2), (x, y, _WALL_M))
+        self._box_geom(body, (0, 0, -z / 2 + WALL_M / 2), (x, y, WALL_M))
         for side in (-1, 1):
-            self._box_geom(body, (side * (x - _WALL_M) / 2, 0, 0), (_WALL_M, y, z))
-            self._box_geom(body, (0, side * (y - _WALL_M) / 2, 0), (x - 2 * _WALL_M, _WALL_M, z))
+            self._box_geom(body, (side * (x - WALL_M) / 2, 0, 0), (WALL_M, y, z))
+            self._box_geom(body, (0, side * (y - WALL_M) / 2, 0), (x - 2 * WALL_M, WALL_M, z))
 
     def _joint(self, body: Any, kind: str, axis: Vector, **more: Any) -> None:
         import mujoco
@@ -134,7 +151,7 @@ class _Builder:
     def _drawer(self, body: Any) -> None:
         """A cabinet, open at -x, with a drawer that slides out towards -x by its handle."""
         x, y, z = self._entry.size_m
-        wall = 2 * _WALL_M
+        wall = 2 * WALL_M
         self._box_geom(body, (0, 0, -z / 2 + wall / 2), (x, y, wall))
         self._box_geom(body, (0, 0, z / 2 - wall / 2), (x, y, wall))
         self._box_geom(body, (x / 2 - wall / 2, 0, 0), (wall, y, z - 2 * wall))
@@ -142,24 +159,52 @@ class _Builder:
             self._box_geom(body, (-wall / 2, side * (y - wall) / 2, 0), (x - wall, wall, z - 2 * wall))
         tray = body.add_body(name=f"object/{self._entry.name}/tray")
         self._joint(tray, "slide", (-1, 0, 0), damping=[6.0, 0.0, 0.0], frictionloss=1.0, armature=0.05)
-        gap = 0.003
-        inner = (x - wall - 2 * gap, y - 2 * wall - 2 * gap, z - 2 * wall - 2 * gap)
-        centre_x = -wall / 2 - gap
+        inner, centre_x = tray_m(self._entry.size_m)
         part = {"mass": 0.08}
-        self._box_geom(tray, (centre_x, 0, -inner[2] / 2 + _WALL_M / 2), (inner[0], inner[1], _WALL_M), **part)
+        self._box_geom(tray, (centre_x, 0, -inner[2] / 2 + WALL_M / 2), (inner[0], inner[1], WALL_M), **part)
         for side in (-1, 1):
             self._box_geom(
-                tray, (centre_x, side * (inner[1] - _WALL_M) / 2, -0.15 * inner[2]),
-                (inner[0], _WALL_M, 0.7 * inner[2]), **part,
+                tray, (centre_x, side * (inner[1] - WALL_M) / 2, -0.15 * inner[2]),
+                (inner[0], WALL_M, 0.7 * inner[2]), **part,
             )  # fmt: skip
             self._box_geom(
-                tray, (centre_x + side * (inner[0] - _WALL_M) / 2, 0, 0 if side < 0 else -0.15 * inner[2]),
-                (_WALL_M, inner[1] - 2 * _WALL_M, inner[2] if side < 0 else 0.7 * inner[2]), **part,
+                tray, (centre_x + side * (inner[0] - WALL_M) / 2, 0, 0 if side < 0 else -0.15 * inner[2]),
+                (WALL_M, inner[1] - 2 * WALL_M, inner[2] if side < 0 else 0.7 * inner[2]), **part,
             )  # fmt: skip
         front = centre_x - inner[0] / 2
         # The handle: an upright plate on a peg, to be gripped from above with one finger behind it.
         self._box_geom(tray, (front - 0.02, 0, 0), (0.04, 0.016, 0.016), **part)
-        self._box_geom(tray, (front - HANDLE_M[0], 0, 0.024), (0.018, 0.016, 0.064), **part)
+        self._box_geom(tray, (front - DRAWER_HANDLE_M[0], 0, 0.024), (0.018, 0.016, 0.064), **part)
+
+    def _door(self, body: Any) -> None:
+        """A cabinet, open at -x, with a door that turns about an upright hinge at its left or right edge."""
+        import mujoco
+
+        x, y, z = self._entry.size_m
+        wall, depth = 2 * WALL_M, x - DOOR_THICK_M
+        middle = DOOR_THICK_M / 2
+        for up in (-1, 1):
+            self._box_geom(body, (middle, 0, up * (z - wall) / 2), (depth, y, wall))
+        self._box_geom(body, ((x - wall) / 2, 0, 0), (wall, y, z - 2 * wall))
+        for left in (-1, 1):
+            self._box_geom(body, (middle - wall / 2, left * (y - wall) / 2, 0), (depth - wall, wall, z - 2 * wall))
+        side = hinge_side(self._model.hinge)
+        door = body.add_body(name=f"object/{self._entry.name}/door", pos=list(hinge_m(self._entry.size_m, side)))
+        self._joint(door, "hinge", (0, 0, -side), damping=[0.25, 0.0, 0.0], frictionloss=0.15, armature=0.01)
+        self._box_geom(
+            door, (-DOOR_THICK_M / 2, -side * y / 2, 0), (DOOR_THICK_M, y - 0.002, z - 0.004), mass=0.3
+        )  # fmt: skip
+        # The handle: an upright post on two pegs. Its round head is gripped from above, and may turn in the fingers.
+        post_x, post_y = -DOOR_THICK_M - POST_BEFORE_M, -side * (y - POST_INSET_M)
+        low, high = 0.0, z / 2 - GRIP_BELOW_M + 0.02
+        colour: dict[str, Any] = {"rgba": [0.2, 0.2, 0.22, 1.0], "material": "", "mass": 0.02}
+        self._geom(
+            door, mujoco.mjtGeom.mjGEOM_CYLINDER, [POST_RADIUS_M, (high - low) / 2],
+            pos=[post_x, post_y, (high + low) / 2], **colour,
+        )  # fmt: skip
+        for height in (z / 2 - GRIP_BELOW_M - 0.04, low + 0.008):
+            peg = (POST_BEFORE_M, 0.012, 0.012)
+            self._box_geom(door, (-DOOR_THICK_M - POST_BEFORE_M / 2, post_y, height), peg, **colour)
 
     def _button(self, body: Any) -> None:
         import mujoco

@@ -7,14 +7,14 @@ contact margins are widened, which makes near misses visible, and a state of its
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from nimbusd.stages.types import F64, BoolArray
-from nimbusd.stages.workflow.sim.rotation import quaternion_of
+from nimbusd.stages.workflow.sim.rotation import inverse, quaternion_of
 from nimbusd.stages.workflow.sim.world import ArmIndex, World, import_mujoco
 
 DETECT_M = 0.01
@@ -27,6 +27,18 @@ class Held:
 
     name: str
     T_tcp_object: F64
+
+
+@dataclass(frozen=True)
+class Led:
+    """A fixture whose moving part goes where the tool leads it. value_of: `T_world_tcp` → its joint's value.
+
+    riders: free objects that lie in that part and go with it.
+    """
+
+    name: str
+    value_of: Callable[[F64], float]
+    riders: tuple[str, ...] = ()
 
 
 class CollisionChecker:
@@ -44,6 +56,8 @@ class CollisionChecker:
         self._always = self._never_together()
         self._arm: ArmIndex | None = None
         self._held: Held | None = None
+        self._led: Led | None = None
+        self._T_part_rider: dict[str, F64] = {}
         self._relevant: BoolArray = np.zeros_like(self._always)
         self._clearance = 0.0
 
@@ -68,14 +82,15 @@ class CollisionChecker:
         touchable: Iterable[str] = (),
         rests_on: Iterable[str] = (),
         palm: bool = False,
+        led: Led | None = None,
     ) -> None:
         """Say what the following questions are about.
 
-        held: moves with the tool; it may touch the hand. touchable: owners (objects, `table`) that the fingers may
-        touch, with `palm` the whole hand.
+        held: moves with the tool; it may touch the hand. led: moves as the tool does. touchable: owners (objects,
+        `table`) that the fingers may touch, with `palm` the whole hand.
         rests_on: owners that the held object may touch. clearance_m: distance to everything else, below DETECT_M.
         """
-        self._arm, self._held, self._clearance = arm, held, clearance_m
+        self._arm, self._held, self._led, self._clearance = arm, held, led, clearance_m
         owner = np.array(self._world.owner)
         moving = self.geoms_of(arm.bodies)
         hand, fingers = self.geoms_of(arm.hand_bodies), self.geoms_of(arm.finger_bodies)
@@ -85,6 +100,15 @@ class CollisionChecker:
             relevant |= carried[:, None] | carried[None, :]
             _clear(relevant, carried, hand | carried)
             _clear(relevant, carried, np.isin(owner, list(rests_on)))
+        if led is not None:
+            mine = [self._world.objects[name] for name in (led.name, *led.riders)]
+            swinging = self.geoms_of({mine[0].part}.union(*(rider.bodies for rider in mine[1:])))
+            relevant |= swinging[:, None] | swinging[None, :]
+            _clear(relevant, swinging, self.geoms_of(set[int]().union(*(entry.bodies for entry in mine))))
+            T_world_part = self._pose(mine[0].part)
+            self._T_part_rider = {
+                name: inverse(T_world_part) @ self._pose(self._world.objects[name].body) for name in led.riders
+            }
         _clear(relevant, hand if palm else fingers, np.isin(owner, list(touchable)))
         self._relevant = relevant & ~self._always
 
@@ -128,15 +152,26 @@ class CollisionChecker:
         data.qpos[arm.q] = joints
         self._mujoco.mj_kinematics(self._model, data)
         if self._held is not None:
-            T = np.eye(4)
-            T[:3, :3], T[:3, 3] = data.xmat[arm.flange].reshape(3, 3), data.xpos[arm.flange]
-            T = T @ arm.T_ee_tcp @ self._held.T_tcp_object
-            address = self._world.objects[self._held.name].free_q
-            data.qpos[address : address + 3] = T[:3, 3]
-            data.qpos[address + 3 : address + 7] = quaternion_of(T[:3, :3])
+            self._put(self._held.name, self._pose(arm.flange) @ arm.T_ee_tcp @ self._held.T_tcp_object)
+        if self._led is not None:
+            fixture = self._world.objects[self._led.name]
+            data.qpos[fixture.joint_q] = self._led.value_of(self._pose(arm.flange) @ arm.T_ee_tcp)
             self._mujoco.mj_kinematics(self._model, data)
+            for name, T_part_rider in self._T_part_rider.items():
+                self._put(name, self._pose(fixture.part) @ T_part_rider)
         self._mujoco.mj_collision(self._model, data)
         return data
+
+    def _pose(self, body: int) -> F64:
+        T = np.eye(4)
+        T[:3, :3], T[:3, 3] = self._data.xmat[body].reshape(3, 3), self._data.xpos[body]
+        return T
+
+    def _put(self, name: str, T_world_object: F64) -> None:
+        address = self._world.objects[name].free_q
+        self._data.qpos[address : address + 3] = T_world_object[:3, 3]
+        self._data.qpos[address + 3 : address + 7] = quaternion_of(T_world_object[:3, :3])
+        self._mujoco.mj_kinematics(self._model, self._data)
 
     def _never_together(self) -> BoolArray:
         """(ngeom, ngeom) pairs to overlook: of one hand, and those of a robot that overlap in its home posture."""

@@ -51,21 +51,17 @@ def geom_mesh(model: Any, geom: int) -> TriangleMesh:
     raise ValueError(f"geom {model.geom(geom).name!r} is of kind {kind}, which has no triangle mesh here")
 
 
-def object_mesh(world: World, name: str, joints: bool = True) -> TriangleMesh:
-    """The visible surface of an object in its own frame, its joint at the start value.
-
-    joints: with the parts that move on joints (drawers, caps).
-    """
+def object_mesh(world: World, name: str, qpos: F64 | None = None) -> TriangleMesh:
+    """The visible surface of an object in its own frame, its joint as in the state `qpos`, or at the start value."""
     mujoco = import_mujoco()
     data = mujoco.MjData(world.model)
-    data.qpos[:] = world.start
+    data.qpos[:] = world.start if qpos is None else qpos
     mujoco.mj_kinematics(world.model, data)
     index = world.objects[name]
-    bodies = index.bodies if joints else {index.body}
     R, p = data.xmat[index.body].reshape(3, 3), data.xpos[index.body]
     meshes = []
     for geom in range(world.model.ngeom):
-        if int(world.model.geom_bodyid[geom]) in bodies and world.model.geom_group[geom] == VISIBLE_GROUP:
+        if int(world.model.geom_bodyid[geom]) in index.bodies and world.model.geom_group[geom] == VISIBLE_GROUP:
             T = np.eye(4)
             T[:3, :3] = R.T @ data.geom_xmat[geom].reshape(3, 3)
             T[:3, 3] = R.T @ (data.geom_xpos[geom] - p)

@@ -1,4 +1,4 @@
-"""Object models as data: things to grasp, and fixtures (bins, drawers, buttons, knobs) made by code.
+"""Object models as data: things to grasp, and fixtures (bins, drawers, doors, buttons, knobs) made by code.
 
 An object's frame has its origin at the centre of its bounding box, z up as it stands. `LIBRARY` has some; a task's
 configuration may define its own in the same words.
@@ -6,23 +6,16 @@ configuration may define its own in the same words.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-import numpy as np
 from pydantic import Field, model_validator
 
 from nimbusd.stages.base import ComponentArgs
-from nimbusd.stages.errors import AssetError
-from nimbusd.stages.types import F64, I32
-from nimbusd.stages.workflow.sim.assets import asset
 from nimbusd.stages.workflow.sim.layout import Vector
+from nimbusd.stages.workflow.sim.mesh_shape import Up, mesh_shape
 
-Shape: TypeAlias = Literal["mesh", "box", "cylinder", "bin", "drawer", "button", "knob"]
-FIXTURES = ("bin", "drawer", "button", "knob")
+Shape: TypeAlias = Literal["mesh", "box", "cylinder", "bin", "drawer", "door", "button", "knob"]
+FIXTURES = ("bin", "drawer", "door", "button", "knob")
 """Shapes that stand still unless a task says otherwise."""
 
 
@@ -31,15 +24,18 @@ class ObjectModel(ComponentArgs):
 
     shape: `mesh` reads `mesh` (`package:path`, or a file), in metres after `unit_m`; the others are made by code with
     `size_m` (x, y, z edges of the bounding box; least and most where a range). collision: what a mesh collides as.
-    texture: picture of a mesh that has texture coordinates. noun: as instructions call it. density: kg/m³.
+    up: the file's upward axis; empty follows its kind (y for .glb and .gltf, else z). texture: picture of a mesh that
+    has texture coordinates, instead of the file's own. noun: as instructions call it. density: kg/m³.
     grasps: a JSON or npz file with grasps of its own, see `grasps`. travel: range of a fixture's joint, m or rad.
+    hinge: the side of a door's hinge, as one sees it who stands before it.
     """
 
     shape: Shape
     category: str
     noun: str
     mesh: str = ""
-    unit_m: float = 1.0
+    unit_m: float = Field(default=1.0, gt=0)
+    up: Up = ""
     texture: str = ""
     collision: Literal["hull", "box", "cylinder"] = "hull"
     size_m: Vector | None = None
@@ -48,7 +44,8 @@ class ObjectModel(ComponentArgs):
     friction: float = Field(default=1.0, gt=0)
     colors: tuple[tuple[str, tuple[float, float, float]], ...] = ()
     grasps: str = ""
-    travel: float = 0.0
+    travel: float = Field(default=0.0, ge=0)
+    hinge: Literal["left", "right"] = "left"
 
     @model_validator(mode="after")
     def _sized(self) -> ObjectModel:
@@ -90,6 +87,19 @@ def _packaged(name: str, noun: str, texture: str, collision: Literal["hull", "bo
     )
 
 
+def _door(hinge: Literal["left", "right"]) -> ObjectModel:
+    return ObjectModel(
+        shape="door",
+        category="cabinet",
+        noun="cabinet",
+        size_m=(0.15, 0.20, 0.16),
+        size_max_m=(0.19, 0.24, 0.22),
+        colors=_COLORS,
+        travel=1.57,
+        hinge=hinge,
+    )
+
+
 LIBRARY: dict[str, ObjectModel] = {
     "milk": _packaged("milk", "milk carton", "ceramic", "hull"),
     "can": _packaged("can", "can", "soda", "cylinder"),
@@ -123,6 +133,8 @@ LIBRARY: dict[str, ObjectModel] = {
     "drawer": ObjectModel(
         shape="drawer", category="drawer", noun="drawer", size_m=(0.22, 0.26, 0.10), colors=_COLORS, travel=0.14
     ),
+    "door": _door("left"),
+    "door_right": _door("right"),
     "button": ObjectModel(
         shape="button", category="button", noun="button", size_m=(0.09, 0.09, 0.06), colors=_COLORS, travel=0.012
     ),
@@ -133,56 +145,10 @@ LIBRARY: dict[str, ObjectModel] = {
 """Object key → model."""
 
 
-@dataclass(frozen=True)
-class MeshShape:
-    """A mesh file as MuJoCo reads it, origin moved to the centre of its bounding box, in metres.
-
-    centre: where that is in the file's own frame. vertices: (V, 3). faces: (F, 3).
-    """
-
-    centre: F64
-    size_m: F64
-    vertices: F64
-    faces: I32
-
-
-def file_of(reference: str) -> str:
-    """Path of `package:path` in the asset cache, or of a plain file. Raises AssetError where it is missing."""
-    package, colon, path = reference.partition(":")
-    if colon:
-        return str(asset(package, path))
-    if not Path(reference).is_file():
-        raise AssetError(f"object file {reference} is missing; a relative path starts at the current folder")
-    return reference
-
-
-@cache
-def mesh_shape(reference: str, unit_m: float) -> MeshShape:
-    """The geometry of a mesh file in metres."""
-    import mujoco
-
-    spec = mujoco.MjSpec()
-    spec.add_mesh(name="mesh", file=file_of(reference), scale=[unit_m] * 3)
-    spec.worldbody.add_geom(type=mujoco.mjtGeom.mjGEOM_MESH, meshname="mesh")
-    model = spec.compile()
-    data = mujoco.MjData(model)
-    mujoco.mj_kinematics(model, data)
-    # MuJoCo moves a mesh to its inertial frame; the geom's pose takes it back to the file's.
-    points = model.mesh_vert @ data.geom_xmat[0].reshape(3, 3).T + data.geom_xpos[0]
-    low, high = points.min(axis=0), points.max(axis=0)
-    centre = (low + high) / 2
-    return MeshShape(centre, high - low, points - centre, model.mesh_face.astype(np.int32))
-
-
-def parse_objects(own: Mapping[str, Any]) -> dict[str, ObjectModel]:
-    """The library with a task's own models added; same names replace."""
-    return {**LIBRARY, **{name: ObjectModel.model_validate(value) for name, value in own.items()}}
-
-
 def own_size(model: ObjectModel) -> Vector:
     """Edges of the bounding box of an unscaled object (the least, where it has a range)."""
     if model.shape == "mesh":
-        x, y, z = (float(value) for value in mesh_shape(model.mesh, model.unit_m).size_m)
+        x, y, z = (float(value) for value in mesh_shape(model.mesh, model.unit_m, model.up).size_m)
         return x, y, z
     assert model.size_m is not None
     return model.size_m

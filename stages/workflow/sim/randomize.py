@@ -14,6 +14,7 @@ import numpy as np
 
 from nimbusd.stages.errors import PlanningFailed
 from nimbusd.stages.types import Camera, Rgb
+from nimbusd.stages.workflow.sim.fixtures import needed_space
 from nimbusd.stages.workflow.sim.layout import (
     CameraLayout,
     Layout,
@@ -177,11 +178,16 @@ def _put(
     task: ManipTask, slot: SlotSpec, entry: ObjectLayout, taken: list[tuple[float, float, float, float]],
     rng: np.random.Generator,
 ) -> ObjectLayout:  # fmt: skip
-    half_x, half_y, half_z = (edge / 2 for edge in entry.size_m)
+    x0, x1, y0, y1 = needed_space(entry)
+    half_x, half_y, half_z = (x1 - x0) / 2, (y1 - y0) / 2, entry.size_m[2] / 2
     for _ in range(_PLACES):
         x, y, yaw = _uniform(rng, slot.x_m), _uniform(rng, slot.y_m), _uniform(rng, slot.yaw_rad)
-        c, s = abs(math.cos(yaw)), abs(math.sin(yaw))
-        box = (x, y, c * half_x + s * half_y, s * half_x + c * half_y)
+        c, s = math.cos(yaw), math.sin(yaw)
+        off_x, off_y = (x0 + x1) / 2, (y0 + y1) / 2
+        box = (
+            x + c * off_x - s * off_y, y + s * off_x + c * off_y,
+            abs(c) * half_x + abs(s) * half_y, abs(s) * half_x + abs(c) * half_y,
+        )  # fmt: skip
         if not _overlaps(box, taken, slot.gap_m):
             taken.append(box)
             height = task.table.height_m + half_z + (0.0 if entry.fixed else 0.0005)
@@ -314,7 +320,9 @@ def _check(layout: Layout, rng: np.random.Generator) -> None:
         if goal.kind in (*DIRECTIONS, "near", "on", "in"):
             if holds(cell, goal):
                 raise PlanningFailed("no_layout", f"{goal.words()} holds from the start")
-            if next(iter(resting_spots(cell, goal.subject, goal, 40)), None) is None:
+            # A drawer has room only when it has been opened.
+            held_back = goal.reference in cell.world.objects and cell.world.objects[goal.reference].joint_q >= 0
+            if not held_back and next(iter(resting_spots(cell, goal.subject, goal, 40)), None) is None:
                 raise PlanningFailed("no_layout", f"there is no free spot for {goal.words()}")
 
 

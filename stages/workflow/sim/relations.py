@@ -14,12 +14,16 @@ import numpy as np
 
 from nimbusd.stages.errors import PlanningFailed
 from nimbusd.stages.types import F64
+from nimbusd.stages.workflow.sim.containers import container
 from nimbusd.stages.workflow.sim.layout import RelationLayout
 from nimbusd.stages.workflow.sim.workcell import Workcell
 
 DIRECTIONS = {"left_of": (0, 1), "right_of": (0, -1), "behind": (1, 0), "in_front_of": (-1, 0)}
 KINDS = (*DIRECTIONS, "near", "on", "in", "open", "closed", "pressed", "turned", "lifted", "moved")
 """Every relation that goals may name; those from `open` on speak of the subject alone."""
+
+JOINT_SHAPES = {"open": ("drawer", "door"), "closed": ("drawer", "door"), "pressed": ("button",), "turned": ("knob",)}
+"""Relations of fixtures → shapes that they are said of."""
 
 WORDS = {"left_of": "to the left of", "right_of": "to the right of", "behind": "behind", "in_front_of": "in front of",
          "near": "next to", "on": "on", "in": "in"}  # fmt: skip
@@ -29,6 +33,7 @@ _SIDEWAYS = 0.6
 _STANDS_M = 0.015
 _BELOW_RIM_M = 0.02
 _GAP_M = (0.04, 0.12)
+_WALL_SPARE_M = 0.008
 
 
 @dataclass(frozen=True)
@@ -50,7 +55,9 @@ def holds(cell: Workcell, relation: RelationLayout) -> bool:
     """Whether a relation is true now. Raises PlanningFailed('precondition') for an unknown kind or name."""
     kind = relation.kind
     entry = cell.object(relation.subject)
-    if kind in ("open", "closed", "pressed", "turned"):
+    if kind in JOINT_SHAPES:
+        if entry.definition["shape"] not in JOINT_SHAPES[kind]:
+            raise PlanningFailed("precondition", f"a {entry.category} is never {kind}")
         return _joint_holds(cell, entry.name, kind)
     subject = Footprint.of(cell.vertices(entry.name))
     table = cell.layout.table.height_m
@@ -125,10 +132,13 @@ def resting_spots(cell: Workcell, subject: str, relation: RelationLayout, tries:
             spot = reference.centre + rng.uniform(-0.15, 0.15, 2) * reference.half
             ground, support = reference.high, {relation.reference}
         elif kind == "in" and reference is not None:
-            inner, floor = _inner(cell, relation.reference)
-            T = cell.simulation.object_pose(relation.reference)
-            room = np.maximum(inner - radius - 0.008, 0.0)
-            spot = T[:2, 3] + T[:2, :2] @ rng.uniform(-room, room)
+            space = container(cell, relation.reference)
+            T, floor = space.T_world_floor, float(space.T_world_floor[2, 3])
+            middle, room = (space.low + space.high) / 2, (space.high - space.low) / 2 - radius - _WALL_SPARE_M
+            if space.covered and room.min() < -0.75 * _WALL_SPARE_M:
+                continue
+            room = np.maximum(room, 0.0)
+            spot = T[:2, 3] + T[:2, :2] @ (middle + rng.uniform(-room, room))
             ground, support = floor, {relation.reference}
             if number >= tries // 2:  # no free floor left: on top of what lies there already
                 below = [other for other in others if _near(spot, radius, other) and other.high > floor]
@@ -163,24 +173,13 @@ def _from_components(cell: Workcell, along_m: float, across_m: float, kind: str)
     return np.asarray(along_m * along + across_m * across)
 
 
-def _inner(cell: Workcell, name: str) -> tuple[F64, float]:
-    """Half the inner edges of a container, (2,), and the height of its floor in the world."""
-    entry = cell.object(name)
-    if entry.definition["shape"] != "bin":
-        raise PlanningFailed("precondition", f"{name!r} is a {entry.category}, not a container that things lie in")
-    wall = 0.006
-    floor = float(cell.simulation.object_pose(name)[2, 3]) - entry.size_m[2] / 2 + wall
-    return np.asarray(entry.size_m[:2]) / 2 - wall, floor
-
-
 def _inside(cell: Workcell, relation: RelationLayout) -> bool:
     """The centre within the walls, and the lowest point well below the rim."""
-    inner, _ = _inner(cell, relation.reference)
-    T = cell.simulation.object_pose(relation.reference)
-    vertices = cell.vertices(relation.subject)
+    space = container(cell, relation.reference)
+    T, vertices = space.T_world_floor, cell.vertices(relation.subject)
     centre = T[:2, :2].T @ ((vertices[:, :2].max(axis=0) + vertices[:, :2].min(axis=0)) / 2 - T[:2, 3])
-    rim = float(T[2, 3]) + cell.object(relation.reference).size_m[2] / 2
-    return bool((np.abs(centre) < inner).all()) and float(vertices[:, 2].min()) < rim - _BELOW_RIM_M
+    rim = float(T[2, 3]) + space.rim_m
+    return bool((np.abs(centre) < space.half).all()) and float(vertices[:, 2].min()) < rim - _BELOW_RIM_M
 
 
 def _joint_holds(cell: Workcell, name: str, kind: str) -> bool:

@@ -156,6 +156,17 @@ class Simulation:
         """Owners that touch an object now."""
         return {b if a == name else a for a, b in self._pairs() if name in (a, b)} - {name}
 
+    def riders(self, name: str) -> tuple[str, ...]:
+        """Free objects that a fixture's moving part carries: those that touch it, and those that touch these."""
+        body_of, data = self.world.model.geom_bodyid, self.data
+        free = {body: index.name for index in self.world.objects.values() if index.free_q >= 0 for body in index.bodies}
+        near = [(int(body_of[a]), int(body_of[b])) for a, b in data.contact.geom[: data.ncon].tolist()]
+        carried, grown = {self.world.objects[name].part}, True
+        while grown:
+            more = {b for pair in near for a, b in (pair, pair[::-1]) if a in carried and b in free} - carried
+            carried, grown = carried | more, bool(more)
+        return tuple(sorted({free[body] for body in carried if body in free}))
+
     def finger_touches(self, arm: ArmIndex, name: str) -> int:
         """How many of the arm's finger joints' sides touch an object."""
         model, data = self.world.model, self.data

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
+from pydantic import Field
 
 from nimbusd.stages.arguments import did_you_mean, validate
 from nimbusd.stages.base import ComponentArgs
@@ -29,11 +30,15 @@ CLOSE_STEPS, OPEN_STEPS = 12, 10
 
 
 class Skill(ComponentArgs, ABC):
-    """Base of the skills. arm: which one acts; empty picks the nearest. tries: from the same state."""
+    """Base of the skills. arm: which one acts; empty picks the nearest. tries: from the same state.
+
+    files: arguments that are paths; relative ones start at the task file's folder.
+    """
 
     name: ClassVar[str]
+    files: ClassVar[tuple[str, ...]] = ()
     arm: str = ""
-    tries: int = 3
+    tries: int = Field(default=3, ge=1)
 
     @abstractmethod
     def check(self, cell: Workcell) -> None:

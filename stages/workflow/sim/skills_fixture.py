@@ -1,4 +1,4 @@
-"""The skills `push`, `open`, `close`, `press` and `rotate`: moving things without lifting them."""
+"""The skills `push`, `press` and `rotate`: moving things without lifting them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from pydantic import Field, PrivateAttr
 
 from nimbusd.stages.errors import PlanningFailed
 from nimbusd.stages.types import F64
-from nimbusd.stages.workflow.sim.bodies import HANDLE_M
 from nimbusd.stages.workflow.sim.layout import RelationLayout
 from nimbusd.stages.workflow.sim.relations import DIRECTIONS, Footprint, holds
 from nimbusd.stages.workflow.sim.rotation import UP, about, transform
@@ -17,11 +16,11 @@ from nimbusd.stages.workflow.sim.skills import CLOSE_STEPS, OPEN_STEPS, Skill, d
 from nimbusd.stages.workflow.sim.workcell import Workcell
 from nimbusd.stages.workflow.sim.world import ArmIndex
 
-_STANDOFF_M = 0.07
+STANDOFF_M = 0.07
 _PUSH_SPARE_M = 0.02
 
 
-class _Touching(Skill):
+class Touching(Skill):
     """What these skills share: an object, the arm nearest to it, a straight way in and out. palm: may touch it too."""
 
     object: str
@@ -72,11 +71,11 @@ class _Touching(Skill):
         """Back out along the tool's axis."""
         cell.begin_phase("retreat", arm, "move the gripper away")
         cell.allow(arm, touchable=[self.object], palm=self.palm)
-        cell.move_straight(arm, cell.commanded_tcp(arm) @ transform(None, (0, 0, -_STANDOFF_M)))
+        cell.move_straight(arm, cell.commanded_tcp(arm) @ transform(None, (0, 0, -STANDOFF_M)))
 
 
 @skill
-class Push(_Touching):
+class Push(Touching):
     """Push an object over the table with closed fingers. direction: as the robot sees it. distance_m: how far.
 
     Precondition: the hand is empty, the object free to move. Success: it moved at least half the distance that way.
@@ -105,7 +104,7 @@ class Push(_Touching):
         choices = []
         for turn in (yaw, yaw + np.pi, yaw + np.pi / 2, yaw - np.pi / 2):
             T_at = transform(downward(turn), point)
-            choices.append((transform(T_at[:3, :3], point + _STANDOFF_M * UP), T_at))
+            choices.append((transform(T_at[:3, :3], point + STANDOFF_M * UP), T_at))
         self._enter(cell, arm, choices, arm.model.gripper.opening_m[0])
         cell.begin_phase("push", arm)
         note_point(cell, "push", f"push {self.object}", "", np.array([*self._start, height]), arm, along)
@@ -127,80 +126,8 @@ class Push(_Touching):
         return np.asarray(cell.world.T_world_robot[:3, :3] @ np.array([forward, left, 0.0]))
 
 
-class _Drawer(_Touching):
-    """Grip the handle, move it along the joint, let go."""
-
-    share: float = Field(ge=0, le=1)
-
-    def _slide(self, cell: Workcell, wanted_m: float) -> None:
-        arm = self._arm(cell)
-        body = next(b for b in cell.world.objects[self.object].bodies if b != cell.world.objects[self.object].body)
-        T, entry = cell.simulation.object_pose(self.object), cell.object(self.object)
-        tray = cell.simulation.body_pose(body)
-        # The handle's plate is gripped from above: the fingers close along the slide.
-        before, height = HANDLE_M
-        handle = tray[:3, 3] + T[:3, :3] @ np.array([-entry.size_m[0] / 2 - before, 0.0, height])
-        yaw = float(np.arctan2(T[1, 0], T[0, 0])) + np.pi / 2
-        choices = []
-        for turn in (yaw, yaw + np.pi):
-            T_at = transform(downward(turn), handle)
-            choices.append((transform(T_at[:3, :3], handle + (_STANDOFF_M + 0.03) * UP), T_at))
-        self._enter(cell, arm, choices, 0.035)
-        cell.begin_phase("grasp", arm, "grip the handle")
-        note_point(cell, "handle", f"handle of {self.object}", "", handle, arm, -UP, 0.012)
-        cell.allow(arm, touchable=[self.object], palm=self.palm)
-        cell.grip_to(arm, arm.model.gripper.opening_m[0], CLOSE_STEPS)
-        if cell.simulation.finger_touches(arm, self.object) < 2:
-            raise PlanningFailed("grasp_slipped", f"the fingers do not hold the handle of {self.object}")
-        cell.begin_phase("slide", arm)
-        self._shift(cell, arm, T[:3, :3] @ np.array([cell.simulation.joint_of(self.object) - wanted_m, 0.0, 0.0]))
-        cell.begin_phase("release", arm, "let go of the handle")
-        cell.grip_to(arm, 0.035, OPEN_STEPS)
-        self._leave(cell, arm)
-
-
 @skill
-class Open(_Drawer):
-    """Open a drawer by its handle. share: of its travel. Precondition: it is not open. Success: it is."""
-
-    name: ClassVar[str] = "open"
-    share: float = Field(default=0.85, ge=0.65, le=1)
-
-    def check(self, cell: Workcell) -> None:
-        self._require(cell, "drawer")
-        if holds(cell, RelationLayout(self.object, "open", "")):
-            raise PlanningFailed("precondition", f"{self.object} is open already")
-
-    def act(self, cell: Workcell) -> None:
-        self._slide(cell, self.share * float(cell.object(self.object).definition["travel"]))
-
-    def verify(self, cell: Workcell) -> None:
-        if not holds(cell, RelationLayout(self.object, "open", "")):
-            raise PlanningFailed("skill_failed", f"{self.object} is not open afterwards")
-
-
-@skill
-class Close(_Drawer):
-    """Close a drawer by its handle. Precondition: it is not closed. Success: it is."""
-
-    name: ClassVar[str] = "close"
-    share: float = Field(default=0.0, ge=0, le=0.05)
-
-    def check(self, cell: Workcell) -> None:
-        self._require(cell, "drawer")
-        if holds(cell, RelationLayout(self.object, "closed", "")):
-            raise PlanningFailed("precondition", f"{self.object} is closed already")
-
-    def act(self, cell: Workcell) -> None:
-        self._slide(cell, self.share * float(cell.object(self.object).definition["travel"]))
-
-    def verify(self, cell: Workcell) -> None:
-        if not holds(cell, RelationLayout(self.object, "closed", "")):
-            raise PlanningFailed("skill_failed", f"{self.object} is not closed afterwards")
-
-
-@skill
-class Press(_Touching):
+class Press(Touching):
     """Press a button with closed fingers. Precondition: the hand is empty. Success: it was down."""
 
     name: ClassVar[str] = "press"
@@ -214,7 +141,7 @@ class Press(_Touching):
         top = T[:3, 3] + entry.size_m[2] / 2 * UP
         above = top + (arm.model.gripper.reach_m + 0.01) * UP
         choices = [
-            (transform(downward(yaw), above + _STANDOFF_M * UP), transform(downward(yaw), above))
+            (transform(downward(yaw), above + STANDOFF_M * UP), transform(downward(yaw), above))
             for yaw in (0.0, 0.8, -0.8, 1.57)
         ]
         self._enter(cell, arm, choices, arm.model.gripper.opening_m[0])
@@ -230,7 +157,7 @@ class Press(_Touching):
 
 
 @skill
-class Rotate(_Touching):
+class Rotate(Touching):
     """Turn a knob. angle_rad: by how much.
 
     Precondition: it can still turn that far. Success: it did, within a quarter of the angle.
@@ -258,7 +185,7 @@ class Rotate(_Touching):
         choices = []
         for turn in (yaw, yaw + np.pi):
             T_at = transform(downward(turn), top)
-            choices.append((transform(T_at[:3, :3], top + _STANDOFF_M * UP), T_at))
+            choices.append((transform(T_at[:3, :3], top + STANDOFF_M * UP), T_at))
         self._enter(cell, arm, choices, 0.045)
         cell.begin_phase("grasp", arm)
         note_point(cell, "handle", f"grip of {self.object}", "", top, arm, -UP, 0.018)

@@ -6,9 +6,13 @@ from itertools import islice
 from typing import ClassVar
 
 import numpy as np
+from pydantic import field_validator
 
+from nimbusd.stages.arguments import did_you_mean
 from nimbusd.stages.errors import PlanningFailed
 from nimbusd.stages.types import F64
+from nimbusd.stages.workflow.sim.containers import container
+from nimbusd.stages.workflow.sim.fixtures import WALL_M
 from nimbusd.stages.workflow.sim.grasps import Grasp, antipodal_grasps, read_grasps
 from nimbusd.stages.workflow.sim.layout import RelationLayout
 from nimbusd.stages.workflow.sim.relations import WORDS, Footprint, holds, resting_spots, settled
@@ -31,6 +35,7 @@ class Pick(Skill):
     """
 
     name: ClassVar[str] = "pick"
+    files: ClassVar[tuple[str, ...]] = ("grasps",)
     object: str
     grasps: str = ""
     lift_m: float = 0.10
@@ -130,6 +135,13 @@ class Place(Skill):
     reference: str
     approach_m: float = 0.08
     spots: int = 60
+
+    @field_validator("relation")
+    @classmethod
+    def _placeable(cls, value: str) -> str:
+        if value not in WORDS:
+            raise ValueError(f"placing brings about no relation '{value}'; {did_you_mean(value, WORDS)}")
+        return value
 
     def check(self, cell: Workcell) -> None:
         if cell.holder(self.object) is None:
@@ -234,7 +246,7 @@ class Place(Skill):
         """Heights above the support to let go at: on the ground, or from ever higher into a container."""
         if self.relation != "in" or cell.region(self.reference) is not None:
             return (0.002,)
-        rim = cell.object(self.reference).size_m[2]
+        rim = container(cell, self.reference).rim_m + WALL_M
         return (0.004, 0.35 * rim, 0.7 * rim, rim + 0.01)
 
 

@@ -8,22 +8,30 @@ where that item belongs. Instruction templates name the same in braces, in words
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, TypeVar
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, NonNegativeInt, field_validator
 
-from nimbusd.stages.arguments import did_you_mean, validate
+from nimbusd.stages.arguments import Key, did_you_mean
 from nimbusd.stages.base import ComponentArgs
 from nimbusd.stages.load.textures import KINDS as TEXTURES
 from nimbusd.stages.types import Rgb
 from nimbusd.stages.workflow.sim.layout import Physics, Vector
 from nimbusd.stages.workflow.sim.objects import LIBRARY, ObjectModel
-from nimbusd.stages.workflow.sim.relations import KINDS as RELATIONS
 from nimbusd.stages.workflow.sim.robots import ROBOTS, RobotModel
 from nimbusd.stages.workflow.sim.skills import SKILLS
 
 Range = tuple[float, float]
+M = TypeVar("M", bound=ComponentArgs)
+
+
+def _rising(value: Range) -> Range:
+    if value[0] > value[1]:
+        raise ValueError(f"a range goes from its least to its most, not from {value[0]} to {value[1]}")
+    return value
 
 
 class TableSpec(ComponentArgs):
@@ -45,7 +53,7 @@ class SlotSpec(ComponentArgs):
 
     name: str
     models: tuple[str, ...] = Field(min_length=1)
-    count: tuple[int, int] = (1, 1)
+    count: tuple[NonNegativeInt, NonNegativeInt] = (1, 1)
     x_m: Range = (0.36, 0.66)
     y_m: Range = (-0.32, 0.32)
     yaw_rad: Range = (-3.1416, 3.1416)
@@ -55,6 +63,11 @@ class SlotSpec(ComponentArgs):
     fixed: bool | None = None
     joint: float = Field(default=0.0, ge=0, le=1)
     size_m: Vector | None = None
+
+    @field_validator("count", "x_m", "y_m", "yaw_rad")
+    @classmethod
+    def _rises(cls, value: Range) -> Range:
+        return _rising(value)
 
 
 class RegionSpec(ComponentArgs):
@@ -66,6 +79,11 @@ class RegionSpec(ComponentArgs):
     y_m: Range = (-0.3, 0.3)
     color: Rgb = (0.25, 0.55, 0.35)
     visible: bool = True
+
+    @field_validator("x_m", "y_m")
+    @classmethod
+    def _rises(cls, value: Range) -> Range:
+        return _rising(value)
 
 
 class CameraSpec(ComponentArgs):
@@ -164,7 +182,7 @@ class RandomizeSpec(ComponentArgs):
 
 
 class ManipTask(ComponentArgs):
-    """A task template. objects, robots: models of the task's own.
+    """A task template. objects, robots: models of the task's own. `task_check` looks at what its names refer to.
 
     robot: key of `robots` or of the library. planner: `connect` runs anywhere, `curobo` on a GPU.
     """
@@ -186,60 +204,75 @@ class ManipTask(ComponentArgs):
     randomize: RandomizeSpec = RandomizeSpec()
     physics: Physics = Physics()
 
+    def all_robots(self) -> dict[str, RobotModel]:
+        """The library's robots and the task's own."""
+        return {**ROBOTS, **self.robots}
+
+    def all_objects(self) -> dict[str, ObjectModel]:
+        """The library's objects and the task's own."""
+        return {**LIBRARY, **self.objects}
+
     def robot_model(self) -> RobotModel:
         """The model of the task's robot."""
-        return {**ROBOTS, **self.robots}[self.robot]
+        return self.all_robots()[self.robot]
 
     def object_model(self, key: str) -> ObjectModel:
         """The model called `key`."""
-        return {**LIBRARY, **self.objects}[key]
+        return self.all_objects()[key]
 
     def file_references(self) -> list[str]:
-        """Files of the robot and of all objects that may be drawn, as `objects.file_of` takes them; none twice."""
+        """Files of the robot and of all objects that may be drawn, as `file_of` takes them; none twice."""
         robot = self.robot_model()
         files = [part.mjcf for part in robot.parts] + [arm.gripper.mjcf for arm in robot.arms.values()]
         models = [self.object_model(key) for slot in self.slots for key in slot.models]
         files += [file for model in models for file in (model.mesh, model.texture, model.grasps) if file]
         return list(dict.fromkeys(files))
 
-    @model_validator(mode="after")
-    def _names_exist(self) -> ManipTask:
-        robots = {**ROBOTS, **self.robots}
-        if self.robot not in robots:
-            raise ValueError(f"no robot is called '{self.robot}'; {did_you_mean(self.robot, robots)}")
-        models = {**LIBRARY, **self.objects}
-        slots = {slot.name for slot in self.slots}
-        for slot in self.slots:
-            for key in slot.models:
-                if key not in models:
-                    raise ValueError(f"slot '{slot.name}': no object is called '{key}'; {did_you_mean(key, models)}")
-        names = slots | {region.name for region in self.regions} | set(self.choices)
-        known = names | ({"item", "bin"} if self.sort or any(s.for_each for s in self.skills) else set())
-        for word in [*(call.for_each for call in self.skills), *(goal.for_each for goal in self.goals)]:
-            if word and word not in slots:
-                raise ValueError(f"for_each names '{word}'; {did_you_mean(word, slots)}")
-        for goal in self.goals:
-            self._check_words((goal.subject, goal.reference, goal.relation), known)
-            if not goal.relation.startswith("$") and goal.relation not in RELATIONS:
-                raise ValueError(f"no relation is called '{goal.relation}'; {did_you_mean(goal.relation, RELATIONS)}")
-        for call in self.skills:
-            self._check_words([value for value in call.with_.values() if isinstance(value, str)], known)
-        if self.sort is not None:
-            if self.sort.slot not in slots:
-                raise ValueError(f"sort.slot is '{self.sort.slot}'; {did_you_mean(self.sort.slot, slots)}")
-            sorted_models = {key for keys in self.sort.into.values() for key in keys}
-            missing = {key for slot in self.slots if slot.name == self.sort.slot for key in slot.models} - sorted_models
-            if missing:
-                raise ValueError(f"sort.into has no place for {', '.join(sorted(missing))}")
-        return self
+    def files(self) -> list[tuple[tuple[Key, ...], str]]:
+        """Every file that the task's own models and skills name, and where they name it."""
+        found: list[tuple[tuple[Key, ...], str]] = []
 
-    @staticmethod
-    def _check_words(values: Any, known: set[str]) -> None:
-        for value in values:
-            if value.startswith("$") and value[1:] not in known:
-                raise ValueError(f"nothing fills '{value}'; {did_you_mean(value[1:], known)}")
+        def keep(place: tuple[Key, ...], reference: str) -> str:
+            found.append((place, reference))
+            return reference
 
+        self._with_files(keep)
+        return found
 
-def parse_task(config: Mapping[str, Any]) -> ManipTask:
-    """A task from what a YAML file holds. Raises ArgumentsError with every mistake in sentences."""
-    return validate(ManipTask, config, f"task '{config.get('name', '?')}'")
+    def located(self, folder: Path) -> ManipTask:
+        """The task with relative paths of files made absolute: they start at `folder`."""
+
+        def locate(_: tuple[Key, ...], reference: str) -> str:
+            return reference if ":" in reference else os.path.normpath(folder / reference)
+
+        return self._with_files(locate)
+
+    def _with_files(self, change: Callable[[tuple[Key, ...], str], str]) -> ManipTask:
+        """The task with every file that it names changed."""
+
+        def own(model: M, place: tuple[Key, ...], *names: str) -> M:
+            given = {name: getattr(model, name) for name in names}
+            return model.model_copy(
+                update={name: change((*place, name), reference) for name, reference in given.items() if reference}
+            )
+
+        robots, objects, skills = {}, {}, []
+        for key, robot in self.robots.items():
+            place: tuple[Key, ...] = ("robots", key)
+            parts = tuple(own(part, (*place, "parts", index), "mjcf") for index, part in enumerate(robot.parts))
+            arms = {
+                name: arm.model_copy(
+                    update={"gripper": own(arm.gripper, (*place, "arms", name, "gripper"), "mjcf")}
+                )
+                for name, arm in robot.arms.items()
+            }  # fmt: skip
+            robots[key] = robot.model_copy(update={"parts": parts, "arms": arms})
+        for key, model in self.objects.items():
+            objects[key] = own(model, ("objects", key), "mesh", "texture", "grasps")
+        for index, call in enumerate(self.skills):
+            arguments = dict(call.with_)
+            for name in SKILLS[call.skill].files:
+                if isinstance(arguments.get(name), str) and arguments[name]:
+                    arguments[name] = change(("skills", index, "with", name), arguments[name])
+            skills.append(call.model_copy(update={"with_": arguments}))
+        return self.model_copy(update={"robots": robots, "objects": objects, "skills": tuple(skills)})

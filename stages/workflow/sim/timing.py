@@ -18,7 +18,7 @@ def timed(path: F64, velocity: F64, acceleration: F64, step_s: float, grid: int 
     """Joint positions at every `step_s` along a smooth curve through `path`, at rest at both ends.
 
     path: (N, n) waypoints, N >= 2. velocity, acceleration: (n,) limits. Returns (M, n); the first row is the start, the
-    last exactly the end. A path that goes nowhere returns its single end. Raises PlanningFailed('no_timing') where the
+    last exactly the end. A path that goes nowhere returns its single end. Raises PlanningFailed('no_path') where the
     limits cannot be kept.
     """
     path = _distinct(path)
@@ -41,7 +41,7 @@ def timed(path: F64, velocity: F64, acceleration: F64, step_s: float, grid: int 
     )
     trajectory = parametrization.compute_trajectory()
     if trajectory is None:
-        raise PlanningFailed("no_timing", "no timing of the path keeps the joints' limits")
+        raise PlanningFailed("no_path", "no timing of the path keeps the joints' limits")
     # Stretching to whole steps only slows the motion down.
     steps = max(1, int(np.ceil(trajectory.duration / step_s)))
     rows = np.asarray(trajectory(np.linspace(0.0, trajectory.duration, steps + 1)), np.float64)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from nimbusd.stages.errors import PlanningFailed
 from nimbusd.stages.types import F64
-from nimbusd.stages.workflow.sim.collision import CollisionChecker, Held
+from nimbusd.stages.workflow.sim.collision import CollisionChecker, Held, Led
 from nimbusd.stages.workflow.sim.curobo import CuroboPlanner
 from nimbusd.stages.workflow.sim.demonstration import KeyPoint, Phase
 from nimbusd.stages.workflow.sim.geometry import TriangleMesh, object_mesh
@@ -104,7 +104,9 @@ class Workcell:
         return next((region for region in self.layout.regions if region.name == name), None)
 
     def mesh(self, name: str) -> TriangleMesh:
-        """Visible surface of an object in its own frame."""
+        """Visible surface of an object in its own frame, as its joint is now."""
+        if self.world.objects[name].joint_q >= 0:
+            return object_mesh(self.world, name, self.simulation.qpos)
         if name not in self._meshes:
             self._meshes[name] = object_mesh(self.world, name)
         return self._meshes[name]
@@ -187,15 +189,16 @@ class Workcell:
         clearance_m: float = 0.0,
         palm: bool = False,
         empty: bool = False,
+        led: Led | None = None,
     ) -> None:
         """Set what the arm's fingers (with `palm`, its hand) and its load may touch in what is asked and moved next.
 
-        empty: as if the hand held nothing.
+        empty: as if the hand held nothing. led: a fixture whose moving part follows the tool.
         """
         grip = None if empty else self.grips.get(arm.name)
         held = Held(grip.name, grip.T_tcp_object) if grip else None
         self.checker.observe(self.simulation.qpos)
-        self.checker.set_query(arm, held, clearance_m, touchable, rests_on, palm)
+        self.checker.set_query(arm, held, clearance_m, touchable, rests_on, palm, led)
 
     def move_joints(self, arm: ArmIndex, goal: F64, scale: float = 1.0) -> None:
         """Free motion to joint positions, with clearance. Nothing may be touched."""
@@ -210,19 +213,28 @@ class Workcell:
 
     def straight_path(self, arm: ArmIndex, start: F64, T_goal: F64) -> F64:
         """(N, n) joint positions that take the tool along a straight line. Raises PlanningFailed('ik_failed')."""
-        kinematics = self.kinematics[arm.name]
-        T_start = kinematics.tcp(start)
+        T_start = self.kinematics[arm.name].tcp(start)
         shift = T_goal[:3, 3] - T_start[:3, 3]
         turn = rotation_vector(T_goal[:3, :3] @ T_start[:3, :3].T)
         angle = float(np.linalg.norm(turn))
         pieces = max(1, math.ceil(float(np.linalg.norm(shift)) / STRAIGHT_STEP_M), math.ceil(angle / STRAIGHT_STEP_RAD))
-        path = [start]
+        poses = []
         for k in range(1, pieces + 1):
             share = k / pieces
             rotation = about(turn, angle * share) @ T_start[:3, :3] if angle > 1e-6 else T_start[:3, :3]
-            joints = kinematics.solve(transform(rotation, T_start[:3, 3] + share * shift), path[-1])
+            poses.append(transform(rotation, T_start[:3, 3] + share * shift))
+        return self.path_through(arm, start, poses)
+
+    def path_through(self, arm: ArmIndex, start: F64, poses: Sequence[F64]) -> F64:
+        """(N, n) joint positions that take the tool from `start` through poses that lie close to each other.
+
+        Raises PlanningFailed('ik_failed') where the arm does not reach one, or only by a jump.
+        """
+        path = [start]
+        for number, pose in enumerate(poses, 1):
+            joints = self.kinematics[arm.name].solve(pose, path[-1])
             if joints is None or np.abs(joints - path[-1]).max() > _JUMP_RAD:
-                raise PlanningFailed("ik_failed", f"the tool cannot follow a straight line beyond {share:.0%} of it")
+                raise PlanningFailed("ik_failed", f"the tool cannot follow its line beyond {number / len(poses):.0%}")
             path.append(joints)
         return np.array(path)
 
@@ -233,9 +245,13 @@ class Workcell:
 
     def follow(self, arm: ArmIndex, path: F64, scale: float = 1.0) -> None:
         """Time a joint path at the speed of straight motions, check it densely and run it."""
-        positions = self.limits(arm, scale * _STRAIGHT_SCALE).time(path)
+        positions = self.straight_timing(arm, path, scale)
         check_trajectory(positions, self.checker)
         self.run(arm, positions)
+
+    def straight_timing(self, arm: ArmIndex, path: F64, scale: float = 1.0) -> F64:
+        """(M, n) the set points with which `follow` goes along a path."""
+        return self.limits(arm, scale * _STRAIGHT_SCALE).time(path)
 
     def run(self, arm: ArmIndex, positions: F64) -> None:
         """Run a checked trajectory and wait until the arm has caught up. Raises PlanningFailed('forbidden_contact')."""

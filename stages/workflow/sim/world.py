@@ -6,6 +6,7 @@ friction cone with a high `impratio`, and a bounded grip force. Actuators are fo
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -13,11 +14,12 @@ from typing import Any
 import numpy as np
 import orjson
 
-from nimbusd.stages.errors import BackendUnavailable
+from nimbusd.stages.arguments import did_you_mean
+from nimbusd.stages.errors import AssetError, BackendUnavailable
 from nimbusd.stages.types import F64, I32, U16
+from nimbusd.stages.workflow.sim.assets import file_of
 from nimbusd.stages.workflow.sim.bodies import VISIBLE_GROUP, add_material, add_object
 from nimbusd.stages.workflow.sim.layout import Layout, Pose, Surface
-from nimbusd.stages.workflow.sim.objects import file_of
 from nimbusd.stages.workflow.sim.robots import ArmModel, RobotModel
 from nimbusd.stages.workflow.sim.rotation import matrix_of, transform
 
@@ -75,14 +77,17 @@ class ArmIndex:
 
 @dataclass(frozen=True)
 class ObjectIndex:
-    """Where an object is. free_q, free_v, joint_q, joint_v: addresses in qpos and qvel, -1 where it has none."""
+    """Where an object is. free_q, free_v, joint_q: addresses in qpos and qvel, -1 where it has none.
+
+    part: the body that its joint moves, -1 without one.
+    """
 
     name: str
     body: int
     free_q: int
     free_v: int
     joint_q: int
-    joint_v: int
+    part: int
     bodies: frozenset[int]
 
 
@@ -222,19 +227,21 @@ def _add_room(mujoco: Any, spec: Any, layout: Layout) -> None:
 
 
 def _add_part(mujoco: Any, spec: Any, robot: RobotModel, number: int, mjcf: str, T_world_part: F64) -> None:
-    part = mujoco.MjSpec.from_file(file_of(mjcf))
-    _strip(part)
+    part = _read_mjcf(mujoco, mjcf)
+    for arm in robot.arms.values():
+        if arm.part == number:
+            _require(part.bodies, [arm.flange, *filter(None, [arm.base])], "body", mjcf)
+            _require(part.joints, arm.joints, "joint", mjcf)
     place = Pose.from_matrix(T_world_part)
     frame = spec.worldbody.add_frame(pos=list(place.position), quat=list(place.quaternion))
     spec.attach(part, prefix=f"robot{number}/", frame=frame)
     for name, arm in robot.arms.items():
         if arm.part != number:
             continue
-        gripper = mujoco.MjSpec.from_file(file_of(arm.gripper.mjcf))
-        _strip(gripper)
+        gripper = _read_mjcf(mujoco, arm.gripper.mjcf)
+        _require(gripper.joints, [finger.joint for finger in arm.gripper.fingers], "joint", arm.gripper.mjcf)
+        _require(gripper.bodies, arm.gripper.finger_bodies, "body", arm.gripper.mjcf)
         flange = spec.body(f"robot{number}/{arm.flange}")
-        if flange is None:
-            raise ValueError(f"{mjcf} has no body {arm.flange!r}, which arm {name!r} names as its flange")
         spec.attach(gripper, prefix=f"gripper/{name}/", frame=flange.add_frame())
         for joint_name, kp, force in zip(arm.joints, arm.kp, arm.force_nm, strict=True):
             joint = spec.joint(f"robot{number}/{joint_name}")
@@ -251,11 +258,25 @@ def _add_part(mujoco: Any, spec: Any, robot: RobotModel, number: int, mjcf: str,
             body.gravcomp = 1.0
 
 
-def _strip(part: Any) -> None:
-    """Leave only bodies, joints and geoms: servos, cameras and lamps are ours."""
+def _require(entries: Any, names: Iterable[str], kind: str, mjcf: str) -> None:
+    """Raises AssetError for a name that the file does not have."""
+    known = [entry.name for entry in entries if entry.name]
+    for name in names:
+        if name not in known:
+            raise AssetError(f"robot file {mjcf} has no {kind} called '{name}'; {did_you_mean(name, known)}")
+
+
+def _read_mjcf(mujoco: Any, mjcf: str) -> Any:
+    """A file with bodies, joints and geoms alone: servos, cameras and lamps are ours. Raises AssetError."""
+    path = file_of(mjcf)
+    try:
+        part = mujoco.MjSpec.from_file(path)
+    except ValueError as error:
+        raise AssetError(f"robot file {path} cannot be read: {' '.join(str(error).split())}") from error
     for kind in (part.actuators, part.sensors, part.cameras, part.lights, part.sites):
         for entry in list(kind):
             part.delete(entry)
+    return part
 
 
 def _add_servo(mujoco: Any, spec: Any, name: str, joint: str, kp: float, force: float) -> None:
@@ -323,7 +344,7 @@ def _index_object(mujoco: Any, model: Any, name: str) -> ObjectIndex:
         free_q=int(model.jnt_qposadr[free]) if free >= 0 else -1,
         free_v=int(model.jnt_dofadr[free]) if free >= 0 else -1,
         joint_q=int(model.jnt_qposadr[joint]) if joint >= 0 else -1,
-        joint_v=int(model.jnt_dofadr[joint]) if joint >= 0 else -1,
+        part=int(model.jnt_bodyid[joint]) if joint >= 0 else -1,
         bodies=family,
     )
 

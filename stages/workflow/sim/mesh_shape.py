@@ -1,0 +1,151 @@
+"""Mesh files of objects, as MuJoCo gets them: what each kind of file holds, in metres, z up, origin in the middle.
+
+.obj, .glb, .gltf and .ply are read by our own loaders, with their materials; .stl and .msh by MuJoCo itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+
+from nimbusd.stages.errors import AssetError
+from nimbusd.stages.load.mesh_part import MeshPart
+from nimbusd.stages.types import F32, F64, I32, U8, Material
+from nimbusd.stages.workflow.sim.assets import file_of
+
+Up: TypeAlias = Literal["", "y", "z"]
+MESH_SUFFIXES = (".obj", ".glb", ".gltf", ".ply", ".stl", ".msh")
+_LEAST_M, _MOST_M = 0.002, 3.0
+
+
+@dataclass(frozen=True)
+class MeshShape:
+    """A mesh of a file, in metres, z up.
+
+    centre: middle of its bounding box in the file's frame, the origin of what follows. size_m: edges of that box.
+    vertices: (V, 3). faces: (F, 3), counter-clockwise from outside.
+    uvs: (F, 3, 2) with v upwards, and picture: (H, W, 3) sRGB, where the file has a look of its own.
+    """
+
+    centre: F64
+    size_m: F64
+    vertices: F64
+    faces: I32
+    uvs: F32 | None = None
+    picture: U8 | None = None
+
+
+@cache
+def mesh_shape(reference: str, unit_m: float, up: Up = "") -> MeshShape:
+    """The geometry of a mesh file. Raises AssetError where it cannot be read, or has the size of no object."""
+    path = file_of(reference)
+    read = _read_by_mujoco if _is_read_by_mujoco(path) else _read
+    shape = read(path, unit_m, up)
+    largest = float(shape.size_m.max())
+    if not _LEAST_M < largest < _MOST_M:
+        raise AssetError(f"object file {path} is {largest:.4g} m large with unit_m {unit_m:g}; is that its unit?")
+    return shape
+
+
+def add_mesh(spec: Any, name: str, reference: str, unit_m: float, up: Up, scale: float) -> F64:
+    """Add the mesh to a specification. Returns where its geoms stand in the object's frame, (3,)."""
+    import mujoco
+
+    shape, path = mesh_shape(reference, unit_m, up), file_of(reference)
+    if _is_read_by_mujoco(path) and up != "y":
+        spec.add_mesh(name=name, file=path, scale=[unit_m * scale] * 3)
+        return np.asarray(-shape.centre * scale)
+    more: dict[str, Any] = {}
+    if shape.uvs is not None:
+        flat = shape.uvs.reshape(-1, 2)
+        more["usertexcoord"] = np.column_stack([flat[:, 0], 1 - flat[:, 1]]).ravel().tolist()  # MuJoCo's v is downwards
+        more["userfacetexcoord"] = list(range(len(flat)))
+    mesh = spec.add_mesh(
+        name=name, uservert=(shape.vertices * scale).ravel().tolist(), userface=shape.faces.ravel().tolist(), **more
+    )
+    mesh.inertia = mujoco.mjtMeshInertia.mjMESH_INERTIA_CONVEX  # scans have holes
+    return np.zeros(3)
+
+
+def _is_read_by_mujoco(path: str) -> bool:
+    return Path(path).suffix.lower() in (".stl", ".msh")
+
+
+def _read(path: str, unit_m: float, up: Up) -> MeshShape:
+    from nimbusd.stages.load.mesh_files import Z_UP_FROM_Y_UP, default_up_axis, join_parts, read_mesh_file
+
+    part = join_parts(Path(path).stem, read_mesh_file(Path(path)))
+    points = part.vertices.astype(np.float64) * unit_m
+    if (up or default_up_axis(Path(path))) == "y":
+        points = points @ Z_UP_FROM_Y_UP[:3, :3].T
+    uvs, picture = _look(part)
+    _check_hull(path, points, part.faces)
+    return _centred(points, part.faces, uvs, picture)
+
+
+def _look(part: MeshPart) -> tuple[F32 | None, U8 | None]:
+    """Texture coordinates and picture of a part: its texture, or one texel for each face where it has several."""
+    from nimbusd.stages.load.mesh_part import color_atlas, srgb_bytes
+
+    if len(part.materials) == 1 and part.materials[0].texture is not None and part.uvs is not None:
+        return part.uvs, part.materials[0].texture
+    if part.materials == (Material(part.materials[0].name),):
+        return None, None  # nothing but the default
+    colors = np.empty((len(part.faces), 3), np.uint8)
+    for number, material in enumerate(part.materials):
+        mine = part.face_material == number
+        colors[mine] = srgb_bytes(material.base_color)
+        if material.texture is not None and part.uvs is not None:
+            height, width = material.texture.shape[:2]
+            middle = part.uvs[mine].mean(axis=1) % 1.0
+            row, column = ((1 - middle[:, 1]) * height).astype(int), (middle[:, 0] * width).astype(int)
+            colors[mine] = material.texture[np.minimum(row, height - 1), np.minimum(column, width - 1)]
+    picture, uvs = color_atlas(colors)
+    return uvs, picture
+
+
+def _read_by_mujoco(path: str, unit_m: float, up: Up) -> MeshShape:
+    import mujoco
+
+    spec = mujoco.MjSpec()
+    spec.add_mesh(name="mesh", file=path, scale=[unit_m] * 3)
+    model = _compiled(spec, path)
+    data = mujoco.MjData(model)
+    mujoco.mj_kinematics(model, data)
+    # MuJoCo moves a mesh to its inertial frame; the geom's pose takes it back to the file's.
+    points = model.mesh_vert @ data.geom_xmat[0].reshape(3, 3).T + data.geom_xpos[0]
+    if up == "y":
+        points = np.column_stack([points[:, 0], -points[:, 2], points[:, 1]])
+    return _centred(points, model.mesh_face.astype(np.int32))
+
+
+def _check_hull(path: str, points: F64, faces: I32) -> None:
+    """Raises AssetError for a mesh around which there is no hull."""
+    import mujoco
+
+    spec = mujoco.MjSpec()
+    middle = points - (points.min(axis=0) + points.max(axis=0)) / 2
+    mesh = spec.add_mesh(name="mesh", uservert=middle.ravel().tolist(), userface=faces.ravel().tolist())
+    mesh.inertia = mujoco.mjtMeshInertia.mjMESH_INERTIA_CONVEX
+    _compiled(spec, path)
+
+
+def _compiled(spec: Any, path: str) -> Any:
+    import mujoco
+
+    spec.worldbody.add_geom(type=mujoco.mjtGeom.mjGEOM_MESH, meshname="mesh")
+    try:
+        return spec.compile()
+    except ValueError as error:
+        words = " ".join(str(error).split())
+        raise AssetError(f"object file {path} cannot be used as an object: {words}") from error
+
+
+def _centred(points: F64, faces: I32, uvs: F32 | None = None, picture: U8 | None = None) -> MeshShape:
+    low, high = points.min(axis=0), points.max(axis=0)
+    centre = (low + high) / 2
+    return MeshShape(centre, high - low, points - centre, faces, uvs, picture)

@@ -1,0 +1,267 @@
+"""What can be wrong with a task beyond the shape of its keys: names, models, places, words, and files.
+
+Everything is found without drawing a layout. Each mistake says where it stands, and the nearest right word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from string import Formatter
+from typing import Any
+
+from nimbusd.stages.arguments import ArgumentsError, Key, Mistake, did_you_mean, validate
+from nimbusd.stages.errors import AssetError
+from nimbusd.stages.workflow.sim.assets import PACKAGES, fetched, file_of
+from nimbusd.stages.workflow.sim.fixtures import CONTAINERS
+from nimbusd.stages.workflow.sim.grasps import read_grasps
+from nimbusd.stages.workflow.sim.mesh_shape import MESH_SUFFIXES, mesh_shape
+from nimbusd.stages.workflow.sim.objects import ObjectModel
+from nimbusd.stages.workflow.sim.relations import JOINT_SHAPES, WORDS
+from nimbusd.stages.workflow.sim.relations import KINDS as RELATIONS
+from nimbusd.stages.workflow.sim.skills import SKILLS
+from nimbusd.stages.workflow.sim.task import ManipTask, SkillSpec, SlotSpec
+
+
+def mistakes_in(task: ManipTask) -> Iterator[Mistake]:
+    """Every mistake of a task whose keys and types are right."""
+    if task.robot not in task.all_robots():
+        yield Mistake(("robot",), f"no robot is called '{task.robot}'; {did_you_mean(task.robot, task.all_robots())}")
+        return
+    yield from _in_slots(task)
+    yield from _in_cameras(task)
+    if task.sort is not None:
+        yield from _in_sort(task)
+    for index, goal in enumerate(task.goals):
+        yield from _in_goal(task, index)
+        yield from _in_for_each(task, ("goals", index), goal.for_each)
+    for index, call in enumerate(task.skills):
+        yield from _in_for_each(task, ("skills", index), call.for_each)
+        yield from _in_skill(task, index, call)
+    for index, template in enumerate(task.instructions):
+        yield from _in_words(("instructions", index), template, _always_there(task))
+
+
+def mistakes_in_files(task: ManipTask) -> Iterator[Mistake]:
+    """Files that are missing or of an unknown kind. Of packages that are not fetched here, nothing is known."""
+    for path, reference in task.files():
+        package, colon, _ = reference.partition(":")
+        if colon and package in PACKAGES and not fetched(package):
+            continue
+        try:
+            found = Path(file_of(reference))
+            if path[-1] == "grasps":
+                read_grasps(str(found))
+            elif path[-1] == "mesh":
+                _try_mesh(task.objects[str(path[1])], found)
+        except AssetError as error:
+            yield Mistake(path, str(error))
+
+
+def _try_mesh(model: ObjectModel, found: Path) -> None:
+    """Read a mesh as a layout would, where what reads it is installed. Raises AssetError."""
+    suffix = found.suffix.lower()
+    if suffix not in MESH_SUFFIXES:
+        known = ", ".join(MESH_SUFFIXES)
+        raise AssetError(f"object file {found} is of a kind that cannot be read; convert it to one of {known}")
+    needed = ["mujoco", *(["trimesh"] if suffix == ".ply" else [])]
+    if all(find_spec(module) for module in needed):
+        mesh_shape(model.mesh, model.unit_m, model.up)
+
+
+def _in_slots(task: ManipTask) -> Iterator[Mistake]:
+    taken: set[str] = set()
+    named = [("slots", index, slot.name) for index, slot in enumerate(task.slots)]
+    named += [("regions", index, region.name) for index, region in enumerate(task.regions)]
+    for kind, index, name in named:
+        if name in taken:
+            yield Mistake((kind, index, "name"), f"two things are called '{name}'; give one another name")
+        taken.add(name)
+    models = task.all_objects()
+    for index, slot in enumerate(task.slots):
+        place: tuple[Key, ...] = ("slots", index)
+        for key in slot.models:
+            if key not in models:
+                yield Mistake(
+                    (*place, "models"), f"slot '{slot.name}': no object is called '{key}'; {did_you_mean(key, models)}"
+                )
+                continue
+            colors = dict(models[key].colors)
+            if slot.color and slot.color not in colors:
+                hint = did_you_mean(slot.color, colors) if colors else "it has its own look only"
+                yield Mistake((*place, "color"), f"'{key}' does not come in '{slot.color}'; {hint}")
+            if slot.joint and not models[key].travel:
+                yield Mistake((*place, "joint"), f"'{key}' has no joint; leave 'joint' out")
+
+
+def _in_cameras(task: ManipTask) -> Iterator[Mistake]:
+    arms, taken = task.robot_model().arms, set[str]()
+    for index, camera in enumerate(task.cameras):
+        if camera.name in taken:
+            yield Mistake(("cameras", index, "name"), f"two cameras are called '{camera.name}'")
+        taken.add(camera.name)
+        if camera.mount not in ("", "*", *arms):
+            hint = did_you_mean(camera.mount, [*arms, "*"])
+            yield Mistake(("cameras", index, "mount"), f"the robot has no arm '{camera.mount}'; {hint}")
+
+
+def _in_sort(task: ManipTask) -> Iterator[Mistake]:
+    sort, slots = task.sort, {slot.name: slot for slot in task.slots}
+    assert sort is not None
+    if sort.slot not in slots:
+        yield Mistake(("sort", "slot"), f"no slot is called '{sort.slot}'; {did_you_mean(sort.slot, slots)}")
+        return
+    for word in sort.into:
+        if word not in slots:
+            yield Mistake(("sort", "into", word), f"no slot is called '{word}'; {did_you_mean(word, slots)}")
+    missing = set(slots[sort.slot].models) - {key for keys in sort.into.values() for key in keys}
+    if missing:
+        yield Mistake(("sort", "into"), f"there is no place for {', '.join(sorted(missing))}")
+
+
+def _in_for_each(task: ManipTask, place: tuple[Key, ...], word: str) -> Iterator[Mistake]:
+    slots = [slot.name for slot in task.slots]
+    if word and word not in slots:
+        yield Mistake((*place, "for_each"), f"no slot is called '{word}'; {did_you_mean(word, slots)}")
+
+
+def _in_goal(task: ManipTask, index: int) -> Iterator[Mistake]:
+    goal, place = task.goals[index], ("goals", index)
+    subject = list(_in_name(task, (*place, "subject"), goal.subject, goal.for_each, regions=False))
+    yield from subject
+    for kind in _values(task, goal.relation):
+        if kind.startswith("$"):
+            hint = did_you_mean(kind[1:], task.choices)
+            yield Mistake((*place, "relation"), f"no choice is called '{kind}'; {hint}")
+        elif kind not in RELATIONS:
+            yield Mistake((*place, "relation"), f"no relation is called '{kind}'; {did_you_mean(kind, RELATIONS)}")
+        elif kind in WORDS and not goal.reference:
+            yield Mistake((*place, "reference"), f"'{kind}' is between two things: key 'reference' is missing")
+        elif kind in JOINT_SHAPES and not subject:
+            for model in _models(task, goal.subject, goal.for_each):
+                if task.object_model(model).shape not in JOINT_SHAPES[kind]:
+                    shapes = " or a ".join(JOINT_SHAPES[kind])
+                    yield Mistake((*place, "relation"), f"'{kind}' is said of a {shapes}, not of '{model}'")
+    if goal.reference:
+        yield from _in_reference(task, (*place, "reference"), goal.relation, goal.reference, goal.for_each)
+
+
+def _in_skill(task: ManipTask, index: int, call: SkillSpec) -> Iterator[Mistake]:
+    kind, place = SKILLS[call.skill], ("skills", index, "with")
+    names = [name for name in ("object", "reference") if name in kind.model_fields and name in call.with_]
+    wrong: set[Key] = set()
+    for key, value in call.with_.items():
+        if isinstance(value, str) and (value.startswith("$") or key in names) and value:
+            for mistake in _in_name(task, (*place, key), value, call.for_each):
+                wrong.add(key)
+                yield mistake
+    arms = task.robot_model().arms
+    if (arm := call.with_.get("arm", "")) not in ("", *arms):
+        yield Mistake((*place, "arm"), f"the robot has no arm '{arm}'; {did_you_mean(str(arm), arms)}")
+    for count in range(max([1, *(len(values) for values in task.choices.values())])):
+        arguments = {key: _nth(task, value, count) for key, value in call.with_.items()}
+        try:
+            validate(kind, arguments, call.skill)
+        except ArgumentsError as error:
+            mistakes = [mistake for mistake in error.mistakes if mistake.path[0] not in wrong]
+            yield from (Mistake((*place, *mistake.path), mistake.text) for mistake in mistakes)
+            break
+    if "reference" in names and "relation" in call.with_ and "reference" not in wrong:
+        relation, reference = str(call.with_["relation"]), str(call.with_["reference"])
+        yield from _in_reference(task, (*place, "reference"), relation, reference, call.for_each)
+    known = {*_always_there(task), *call.with_, *(["item", "bin"] if call.for_each else [])}
+    yield from _in_words(("skills", index, "instruction"), call.instruction, known)
+
+
+def _in_reference(
+    task: ManipTask, place: tuple[Key, ...], relation: str, reference: str, for_each: str
+) -> Iterator[Mistake]:
+    """What is wrong with the second of two things that stand in a relation."""
+    wrong = list(_in_name(task, place, reference, for_each))
+    yield from wrong
+    if wrong or "in" not in _values(task, relation):
+        return
+    for model in _models(task, reference, for_each):
+        if task.object_model(model).shape not in CONTAINERS:
+            shapes = " or a ".join(CONTAINERS)
+            yield Mistake(place, f"things lie in a {shapes}, or in a region, not in '{model}'")
+
+
+def _in_name(
+    task: ManipTask, place: tuple[Key, ...], value: str, for_each: str, regions: bool = True
+) -> Iterator[Mistake]:
+    """Whether a word stands for something: a placeholder (`$slot`), or the name of an object or region."""
+    places = [region.name for region in task.regions] if regions else []
+    fillers = [*(slot.name for slot in task.slots), *places]
+    if value.startswith("$"):
+        known = [*fillers, *task.choices, *(["item"] if for_each else [])]
+        known += ["bin"] if task.sort is not None and task.sort.slot == for_each else []
+        if value[1:] not in known:
+            yield Mistake(place, f"nothing fills '{value}'; {did_you_mean(value[1:], known)}")
+        return
+    objects = [name for slot in task.slots for name in _object_names(slot)]
+    if value not in (*objects, *places):
+        hint = f"did you mean '${value}'?" if value in fillers else did_you_mean(value, [*objects, *places])
+        yield Mistake(place, f"no object is called '{value}'; {hint}")
+
+
+def _in_words(place: tuple[Key, ...], template: str, known: Iterable[str]) -> Iterator[Mistake]:
+    known = sorted(known)
+    try:
+        words = [name for _, name, _, _ in Formatter().parse(template) if name is not None]
+    except ValueError as error:
+        yield Mistake(place, f"the braces in {template!r} do not match: {error}")
+        return
+    for word in words:
+        if word not in known:
+            yield Mistake(place, f"nothing is called '{{{word}}}' in every layout; {did_you_mean(word, known)}")
+
+
+def _always_there(task: ManipTask) -> set[str]:
+    """What instructions can name: slots that are never empty, regions, choices."""
+    slots = {slot.name for slot in task.slots if slot.count[0] > 0}
+    return slots | {region.name for region in task.regions} | set(task.choices)
+
+
+def _object_names(slot: SlotSpec) -> list[str]:
+    if slot.count == (1, 1):
+        return [slot.name]
+    return [f"{slot.name}_{number}" for number in range(1, slot.count[1] + 1)]
+
+
+def _models(task: ManipTask, value: str, for_each: str) -> list[str]:
+    """Models that a name or placeholder may stand for; none for regions, and for what is unknown."""
+    word = value.removeprefix("$")
+    if task.sort is not None and word == "bin" and task.sort.slot == for_each:
+        names = set(task.sort.into)
+    else:
+        names = {for_each if word == "item" and for_each else word}
+    found = [slot for slot in task.slots if slot.name in names or value in _object_names(slot)]
+    return sorted({key for slot in found for key in slot.models if key in task.all_objects()})
+
+
+def _values(task: ManipTask, word: str) -> tuple[str, ...]:
+    """What a word that may be a choice stands for."""
+    return task.choices.get(word[1:], (word,)) if word.startswith("$") else (word,)
+
+
+def _nth(task: ManipTask, value: Any, count: int) -> Any:
+    if not isinstance(value, str):
+        return value
+    values = _values(task, value)
+    return values[count % len(values)]
+
+
+def parse_task(config: Mapping[str, Any], folder: Path | None = None) -> ManipTask:
+    """A task from what a YAML file holds. folder: where its relative paths start; None is the current folder.
+
+    Raises ArgumentsError with every mistake in sentences.
+    """
+    subject = f"task '{config.get('name', '?')}'"
+    task = validate(ManipTask, config, subject)
+    if folder is not None:
+        task = task.located(folder)
+    if mistakes := list(mistakes_in(task)):
+        raise ArgumentsError(subject, mistakes)
+    return task
