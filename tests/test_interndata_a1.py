@@ -9,10 +9,13 @@ import numpy as np
 import orjson
 import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from nimbusd.cli.show import show
+from nimbusd.show import episode_view
 from nimbusd.stages.store.a1_columns import camera_pose_rows, camera_poses, required_columns
 from nimbusd.stages.store.poses import euler_rows, inverse, pose_rows, transforms_of
 from nimbusd.stages.store.read import Dataset, open_dataset
@@ -170,6 +173,10 @@ def test_failures_are_kept_apart_with_their_reason(tmp_path: Path, version: str)
     assert data.episode(3).length == 12
     pieces = [episode.piece for episode in good + bad if episode.piece is not None]
     assert verify_dataset(tmp_path / "out", pieces) == []
+    shown = CliRunner().invoke(show, [str(root), "--episodes", "0"], catch_exceptions=False).output
+    assert "2 failed attempts (goal_not_reached 2)" in " ".join(shown.split())
+    assert "failed: goal_not_reached" in episode_view(data, 3, data.cameras[0]).subtitle
+    assert "failed" not in episode_view(data, 0, data.cameras[0]).subtitle
 
 
 def test_a_sequence_without_the_columns_is_refused_by_name(tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ def _table(summary: Summary) -> Table:
     rows = {
         "dataset": summary.path,
         "format": f"{summary.format}, {summary.fps:g} fps",
-        "episodes": f"{summary.episodes} in {len(summary.scenes)} scenes",
+        "episodes": f"{summary.episodes} in {len(summary.scenes)} scenes" + _failed(summary.failures),
         "frames": f"{summary.frames} ({summary.duration_s:.1f} s); "
         f"{summary.shortest_frames} to {summary.longest_frames} per episode",
         "cameras": ", ".join(f"{name} {width}x{height}" for name, (width, height) in summary.cameras.items()),
@@ -90,3 +90,10 @@ def _table(summary: Summary) -> Table:
     for key, text in rows.items():
         table.add_row(key, escape(text))
     return table
+
+
+def _failed(failures: dict[str, int]) -> str:
+    if not failures:
+        return ""
+    reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(failures.items()))
+    return f", of them {sum(failures.values())} failed attempts ({reasons}), the last ones"

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +20,8 @@ _STOREY_M = 2.5
 class Summary:
     """A dataset in numbers. cameras: name → (width, height). features: key → dtype and shape. scenes, tasks: counts.
 
-    size_bytes: of all files in the dataset's folder, hard-linked ones included.
+    failures: counts by reason, of a dataset that keeps failed attempts apart. size_bytes: of all files in the dataset's
+    folder, hard-linked ones included.
     """
 
     path: str
@@ -32,6 +34,7 @@ class Summary:
     features: dict[str, str]
     scenes: dict[str, int]
     tasks: dict[str, int]
+    failures: dict[str, int]
     shortest_frames: int
     longest_frames: int
     size_bytes: int
@@ -53,6 +56,7 @@ def summarize(dataset: Dataset) -> Summary:
         features={key: f"{entry['dtype']} {list(entry['shape'])}" for key, entry in dataset.features.items()},
         scenes=dict(Counter(str(meta["scene"]["id"]) for meta in metas)),
         tasks=dict(Counter(str(meta["task"]) for meta in metas)),
+        failures=dict(Counter(reason for meta in metas if (reason := _failure(meta)))),
         shortest_frames=min(lengths, default=0),
         longest_frames=max(lengths, default=0),
         size_bytes=_size(dataset.root.rglob("*")),
@@ -71,8 +75,10 @@ def episode_view(dataset: Dataset, index: int, camera: str) -> EpisodeView:
     fx, fy, cx, cy = (float(value) for value in stored.intrinsics[camera])
     path = stored.T_world_camera[camera][:, :3, 3]
     length_m = float(np.linalg.norm(np.diff(path, axis=0), axis=1).sum())
+    reason = _failure(stored.meta)
     facts = (
         f"episode {index}",
+        *([f"failed: {reason}"] if reason else []),
         str(stored.meta["scene"]["id"]),
         f"{stored.length} frames, {stored.length / dataset.fps:.1f} s",
         *([f"{length_m:.1f} m"] if length_m else []),
@@ -91,6 +97,12 @@ def episode_view(dataset: Dataset, index: int, camera: str) -> EpisodeView:
         rooms=_rooms_below(float(path[:, 2].mean()), stored),
         beside={name: rgb for name, rgb in stored.rgb.items() if name != camera},
     )
+
+
+def _failure(meta: Mapping[str, Any]) -> str:
+    """Why an episode's attempt failed; empty where it did not."""
+    result = meta.get("result") or {}
+    return "" if result.get("success", True) else str(result.get("reason"))
 
 
 def _rooms_below(camera_z_m: float, stored: StoredEpisode) -> tuple[Room, ...]:
