@@ -18,7 +18,7 @@ import psutil
 
 from nimbusd.stages import ComponentArgs, Episode, Observation, Piece, Scene, SceneConfig, Sequence
 from nimbusd.stages.store.piece import draft_piece
-from tests.toy import FaultyRenderer, ToyLoader, ToyPlanner, ToyPlannerArgs, ToyWriter
+from tests.toy import FaultyRenderer, ToyLoader, ToyPlanner, ToyPlannerArgs, ToyRenderer, ToyWriter
 
 _ROOM_BYTES = 64 << 20
 
@@ -53,6 +53,13 @@ class StoppedRenderer(FaultyRenderer):
         self.args.marks.mkdir(parents=True, exist_ok=True)
         if self._next_number() == 0:
             os.kill(os.getpid(), signal.SIGSTOP)
+
+
+class UnopenedRenderer(ToyRenderer):
+    """Ends its process while it opens, every time: a driver that crashes, say."""
+
+    def open(self, device: str) -> None:
+        os._exit(3)
 
 
 def _use_up_memory() -> None:

@@ -329,6 +329,21 @@ def test_a_job_that_no_node_can_run_says_why_and_harms_no_other(
     assert client.wait("unfit", PATIENCE_S).state == "cancelled"
 
 
+def test_a_job_whose_backend_crashes_while_it_opens_takes_no_node_along(shared: Cluster) -> None:
+    described = json.loads(json.dumps(toy_job(shared.folder, "crashing").to_dict()))
+    described["stages"]["render"] = {"component": "tests.faulty_components:UnopenedRenderer", "version": "", "args": {}}
+    client, other = shared.client(), toy_job(shared.folder, "beside")
+    client.submit(described)
+    for name in ("w1", "w2"):
+        shared.nodes[name].wait_for("job crashing cannot run here: 3 workers in a row ended while they opened")
+    gate_of(shared.folder, other.name).touch()
+    client.submit(other)
+    assert client.wait(other.name, PATIENCE_S).state == "complete"
+    assert all("exited with status 3" in client.job("crashing").waiting[name] for name in ("w1", "w2"))
+    client.cancel("crashing")
+    assert client.wait("crashing", PATIENCE_S).state == "cancelled"
+
+
 # --- what people ask for ---
 
 

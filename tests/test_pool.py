@@ -6,6 +6,7 @@ from nimbusd.core.episodes import JobId, WorkerId
 from nimbusd.core.pool import WorkerPool
 from nimbusd.core.pool_facts import (
     BeatSeen,
+    CannotOpen,
     EpisodeBegan,
     GiveUp,
     JobAssigned,
@@ -145,6 +146,22 @@ def test_workers_that_cannot_start_are_tried_with_growing_pauses_and_given_up() 
         pauses.append(spawn.not_before - 10.0)
     assert pauses == [0.5, 1.0]
     assert isinstance(pool.handle(WorkerExited(WorkerId("cpu:0#3"), 1), 20.0)[-1], GiveUp)
+
+
+def test_a_job_that_ends_its_workers_while_they_open_is_unfit_here_and_the_slot_goes_on() -> None:
+    pool = WorkerPool(["cpu:0"], most_failed_starts=3)
+    pool.start(0.0)
+    for number in (1, 2, 3):
+        worker = WorkerId(f"cpu:0#{number}")
+        pool.handle(WorkerIntroduced(worker), 1.0)
+        pool.handle(JobAssigned(worker, JobId("bad"), 60.0, 60.0, None), 1.0)
+        lost, *orders = pool.handle(WorkerExited(worker, -11), 2.0)
+        assert isinstance(lost, ReportLost)
+    unfit, spawn = orders
+    assert unfit == CannotOpen(
+        JobId("bad"), "3 workers in a row ended while they opened in slot cpu:0: died of signal 11"
+    )
+    assert spawn == SpawnWorker("cpu:0", WorkerId("cpu:0#4"), 2.0)
 
 
 def test_after_a_stop_nothing_is_spawned_and_an_orderly_exit_is_no_failure() -> None:

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from nimbusd.core.episodes import JobId, WorkerId
 from nimbusd.core.pool_facts import (
     BeatSeen,
+    CannotOpen,
     DismissWorker,
     EpisodeBegan,
     GiveUp,
@@ -62,6 +63,8 @@ class _Slot:
     """Of its worker, and of the one before until it has one."""
     prepared: JobId | None = None
     """What its worker was prepared for as a spare."""
+    opens_for: JobId | None = None
+    """What its worker has been told to open for."""
     ready_within_s: float = 0.0
     """How long it may take to its next step: to say hello, then to open for its job."""
     beat_timeout_s: float = 0.0
@@ -79,8 +82,9 @@ class _Slot:
 class WorkerPool:
     """The slots of a node, one worker each.
 
-    A worker that dies before it was ever ready counts as a failed start; `most_failed_starts` of them in a
-    row in one slot mean that something is wrong with the node, not with an episode.
+    A worker that dies before it was ever ready counts as a failed start; `most_failed_starts` of them in a row in one
+    slot mean that something is wrong, and not with an episode: with the job that the last one opened for, which other
+    nodes may be able to run, or else with the node.
     spares, memory_bytes: how many warm spares to keep, and how much memory the node may use with them.
     """
 
@@ -176,7 +180,7 @@ class WorkerPool:
             slot.leaving = slot.starting = True
             return [DismissWorker(fact.worker)]
         slot.beat_timeout_s, slot.episode_timeout_s = fact.beat_timeout_s, fact.episode_timeout_s
-        slot.ready_within_s = fact.open_timeout_s
+        slot.ready_within_s, slot.opens_for = fact.open_timeout_s, fact.job
         slot.deadline, slot.starting = now + slot.ready_within_s, True
         return []
 
@@ -198,7 +202,7 @@ class WorkerPool:
         slot.generation += 1
         slot.worker = WorkerId(f"{slot.name}#{slot.generation}")
         slot.ready, slot.killed, slot.leaving, slot.present = False, None, False, True
-        slot.starting, slot.prepared = True, None
+        slot.starting, slot.prepared, slot.opens_for = True, None, None
         slot.stack = slot.stage = ""
         slot.episode_deadline = None
         slot.ready_within_s = self._start_timeout_s
@@ -245,10 +249,12 @@ class WorkerPool:
             return orders
         slot.failed_starts += 0 if slot.ready or slot.leaving else 1
         if slot.failed_starts >= self._most_failed_starts:
-            orders.append(
-                GiveUp(f"{slot.failed_starts} workers in a row could not start in slot {slot.name}: {detail}")
-            )
-            return orders
+            row = f"{slot.failed_starts} workers in a row"
+            if slot.opens_for is None:
+                orders.append(GiveUp(f"{row} could not start in slot {slot.name}: {detail}"))
+                return orders
+            orders.append(CannotOpen(slot.opens_for, f"{row} ended while they opened in slot {slot.name}: {detail}"))
+            slot.failed_starts, slot.job = 0, None
         delay_s = self._backoff_s * 2 ** (slot.failed_starts - 1) if slot.failed_starts else 0.0
         orders.append(self._fill(slot, now, delay_s))
         return orders

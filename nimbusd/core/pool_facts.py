@@ -208,6 +208,14 @@ class ReportLost:
 
 
 @dataclass(frozen=True, slots=True)
+class CannotOpen:
+    """No worker can be opened for a job here; the slot's next one is for others."""
+
+    job: JobId
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
 class GiveUp:
     """No worker can be started here."""
 
@@ -215,5 +223,5 @@ class GiveUp:
 
 
 PoolOrder: TypeAlias = (
-    SpawnWorker | TakeSpare | PrepareSpare | DismissWorker | KillWorker | ReportLost | GiveUp | SpareOrder
+    SpawnWorker | TakeSpare | PrepareSpare | DismissWorker | KillWorker | ReportLost | CannotOpen | GiveUp | SpareOrder
 )

@@ -272,15 +272,18 @@ class Node:
                 returned = tuple((LeaseId(ref.lease), ref.index) for ref in refs)
                 self._fact(n.WorkerReturns(WorkerId(slot), returned))
             case m.Fatal(slot, job, error):
-                log.error("job %s cannot run here: %s", job, error)
                 self._pool.handle(p.LeaveAsked(WorkerId(slot)), now)
-                self._unfit[JobId(job)] = error
-                self._link.send(c.CannotRun(self._name, job, error))
-                self._fact(n.JobUnfit(JobId(job)))
+                self._cannot_run(JobId(job), error)
             case m.Bye(slot):
                 self._processes.said_bye(WorkerId(slot))
             case m.Welcome() | m.Lease() | m.Drain() | m.Prepare() | m.TakePlace():
                 log.warning("worker sent %s, which only a daemon may send", type(message).__name__)
+
+    def _cannot_run(self, job: JobId, error: str) -> None:
+        log.error("job %s cannot run here: %s", job, error)
+        self._unfit[job] = error
+        self._link.send(c.CannotRun(self._name, job, error))
+        self._fact(n.JobUnfit(job))
 
     def _slot_of(self, worker: WorkerId) -> Slot:
         return self._slots[worker.rpartition("#")[0]]
@@ -398,6 +401,8 @@ class Node:
                 self._processes.kill(worker)
             case p.ReportLost():
                 self._lost(order)
+            case p.CannotOpen(job, detail):
+                self._cannot_run(job, detail)
             case p.GiveUp(detail):
                 raise NimbusError(f"no compute worker can run here: {detail}")
             case events.WorkerUp() | events.StageBegan():
