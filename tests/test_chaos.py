@@ -352,16 +352,20 @@ def test_an_interrupted_run_leaves_no_process_behind(tmp_path: Path) -> None:
     job = write_job(tmp_path / "storm.yaml", episodes=600)
     process = chaos(job, "--faults", "watchdog", "--nodes", "1", "--output", tmp_path / "run")
     assert process.stderr is not None
-    line = ""
-    while not re.search("watchdog of node0: SIGKILL", line):
-        line = process.stderr.readline()
-        assert line, "it ended before the first fault"
-    family = psutil.Process(process.pid).children(recursive=True)
-    assert family
-    process.send_signal(signal.SIGTERM)
-    out, _ = process.communicate(timeout=PATIENCE_S)
-    assert process.returncode == 130
-    assert "interrupted: the last job is not counted" in out
+    try:
+        line = ""
+        while not re.search("watchdog of node0: SIGKILL", line):
+            line = process.stderr.readline()
+            assert line, "it ended before the first fault"
+        family = psutil.Process(process.pid).children(recursive=True)
+        assert family
+        process.send_signal(signal.SIGTERM)
+        out, _ = process.communicate(timeout=PATIENCE_S)
+        assert process.returncode == 130
+        assert "interrupted: the last job is not counted" in out
+    finally:
+        process.terminate()
+        process.wait(PATIENCE_S)
     _, left = psutil.wait_procs(family, timeout=PATIENCE_S)
     assert left == []
 

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -286,6 +288,25 @@ def test_keys_that_do_not_fit_are_told_at_once_and_in_words(tmp_path: Path) -> N
             Client.connect(master.address, master_key=generate().public, key=own, timeout_s=30)
     with ScriptedMaster(polite) as plain, pytest.raises(KeyRefused, match="does not have the master's key"):
         Client.connect(plain.address, master_key=keys.public, timeout_s=30)
+
+
+def test_a_master_that_hangs_up_each_time_before_its_greeting_is_read_wants_encryption() -> None:
+    """As one with keys may do to a client without, where the machine is busy."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def hang_up() -> None:
+            with contextlib.suppress(OSError):  # it is shut down
+                while True:
+                    listener.accept()[0].close()
+
+        thread = threading.Thread(target=hang_up)
+        thread.start()
+        try:
+            with pytest.raises(KeyRefused, match="wants encryption"):
+                Client.connect(f"tcp://127.0.0.1:{listener.getsockname()[1]}", timeout_s=60)
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
 
 
 @pytest.mark.parametrize(

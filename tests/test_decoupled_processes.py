@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import psutil
 import pytest
 
+from nimbusd.config import ConfigError
 from nimbusd.worker.folders import FolderPlaces
 from tests.test_run_processes import EPISODES, SCENES, dataset, lines, run, start, write_job
 
@@ -94,8 +97,11 @@ def test_a_killed_daemon_takes_planners_and_renderers_along_and_the_next_run_goe
     assert dataset(tmp_path) == fused
 
 
-def test_what_a_killed_process_left_is_removed_by_the_next_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    runtime, cache = tmp_path / "runtime", tmp_path / "cache"
+def test_what_a_killed_process_left_is_removed_by_the_next_one(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path_factory.mktemp("node")  # a short path, as sockets need
+    runtime, cache = folder / "runtime", folder / "cache"
     monkeypatch.setenv("RUNTIME_DIRECTORY", str(runtime))
     monkeypatch.setenv("CACHE_DIRECTORY", str(cache))
     for parent in (runtime, cache):
@@ -113,3 +119,25 @@ with FolderPlaces.choose().folders():
     with FolderPlaces.choose().folders() as folders:
         assert {*runtime.iterdir(), *cache.iterdir()} == {folders.sockets, folders.memory, folders.disk}
     assert not [*runtime.iterdir(), *cache.iterdir()]
+
+
+def test_a_folder_whose_path_is_too_long_for_sockets_has_the_plans_and_another_has_the_sockets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = tmp_path / ("long" * 25)
+    long.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(long))
+    monkeypatch.delenv("RUNTIME_DIRECTORY", raising=False)
+    monkeypatch.delenv("CACHE_DIRECTORY", raising=False)
+    with FolderPlaces.choose().folders() as folders:
+        assert folders.disk.parent == long
+        with socket.socket(socket.AF_UNIX) as ours:
+            ours.bind(str(folders.sockets / "node"))
+    assert not folders.sockets.exists()
+
+
+def test_a_node_whose_sockets_can_be_nowhere_says_what_to_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nimbusd.worker.folders._SHORT_PATHS", (tmp_path / "missing",))
+    monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path / ("long" * 25)))
+    with pytest.raises(ConfigError, match="Set RUNTIME_DIRECTORY or TMPDIR to a folder with a shorter path"):
+        FolderPlaces.choose()

@@ -115,8 +115,8 @@ def test_a_spare_that_hangs_in_an_import_is_in_nobodys_way(tmp_path: Path) -> No
         node = cluster.start_node("n", workers=1, spares=1)
         client.submit(job)
         comes_to(gate_of(tmp_path, "toy"))
-        node.wait_for("spare#1 said hello")
-        (worker, spare) = sorted(process.pid for process in node.compute_workers())
+        spare = int(node.wait_for(r"spare#1 said hello from pid \d+").split("from pid ")[1].partition(",")[0])
+        (worker,) = [process.pid for process in node.compute_workers() if process.pid != spare]
         mark = node.mark()
         os.kill(worker, signal.SIGKILL)
         node.wait_for("worker cpu:0#2 said hello", mark)

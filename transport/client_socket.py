@@ -23,7 +23,10 @@ RECONNECT_MS = (100, 2000)
 HANDSHAKE_MS = 5000
 PING_MS = 5000
 BROKEN_OFF_TO_BELIEVE = 3
-"""A handshake that breaks off may be a master that is just dying. So many in a row mean another key."""
+"""A handshake that breaks off may be a master that is just dying. So many in a row mean another key.
+
+Also one that wants encryption from a client without: whether its greeting is read before it hangs up is a race.
+"""
 
 _BROKEN_OFF = zmq.Event.HANDSHAKE_FAILED_NO_DETAIL
 _UNLIKE = zmq.Event.HANDSHAKE_FAILED_PROTOCOL
@@ -146,12 +149,13 @@ class ClientSocket:
             )
         elif event == _UNLIKE:
             self._given_up = True
-            self.refused = (
-                f"what listens at {self.address} does not have the master's key that was given for it"
-                if self._encrypted
-                else f"the master at {self.address} wants encryption: give its public key, and a key of your own"
-            )
+            self.refused = self._how_unlike()
         elif event == _BROKEN_OFF:
             self._broken_off += 1
-            if self._broken_off >= BROKEN_OFF_TO_BELIEVE and self._encrypted:
-                self.refused = f"what listens at {self.address} does not have the master's key that was given for it"
+            if self._broken_off >= BROKEN_OFF_TO_BELIEVE:
+                self.refused = self._how_unlike()
+
+    def _how_unlike(self) -> str:
+        if self._encrypted:
+            return f"what listens at {self.address} does not have the master's key that was given for it"
+        return f"the master at {self.address} wants encryption: give its public key, and a key of your own"

@@ -16,10 +16,14 @@ from pathlib import Path
 
 import psutil
 
+from nimbusd.config import ConfigError
+
 log = logging.getLogger(__name__)
 
 _PREFIX = "nimbusd-node-"
 _SHARED_MEMORY = Path("/dev/shm")
+_SHORT_PATHS = (Path("/tmp"), _SHARED_MEMORY)
+_LONGEST_SOCKET_PATH = 107
 MOST_IN_MEMORY_BYTES = 256 << 20
 
 
@@ -46,11 +50,12 @@ class FolderPlaces:
         """Choose them, and remove what killed processes left there.
 
         A service has RUNTIME_DIRECTORY in memory and CACHE_DIRECTORY on disk; otherwise plans go to shared memory and
-        to the folder for temporary files, where the sockets are.
+        to the folder for temporary files, where the sockets are, unless its path is too long for them.
+        Raises ConfigError if sockets can be nowhere.
         """
         temporary = Path(tempfile.gettempdir())
         runtime = os.environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]
-        sockets = Path(runtime) if runtime else temporary
+        sockets = _for_sockets(Path(runtime) if runtime else temporary)
         memory = Path(runtime) if runtime else _SHARED_MEMORY
         if not os.access(memory, os.W_OK):
             memory = temporary
@@ -71,6 +76,19 @@ class FolderPlaces:
                 return folder
 
             yield NodeFolders(made(self.sockets), made(self.memory), made(self.disk))
+
+
+def _for_sockets(wanted: Path) -> Path:
+    """`wanted`, or another folder where its path is too long: the kernel allows that of a socket 107 bytes."""
+    for parent in (wanted, *_SHORT_PATHS):
+        longest = parent / f"{_PREFIX}{os.getpid()}-12345678" / "node"
+        if len(os.fsencode(longest)) <= _LONGEST_SOCKET_PATH and os.access(parent, os.W_OK):
+            return parent
+    short = " and ".join(map(str, _SHORT_PATHS))
+    raise ConfigError(
+        f"the sockets of this node cannot lie in {wanted}, whose path is too long for them, nor in {short}, which "
+        "cannot be written. Set RUNTIME_DIRECTORY or TMPDIR to a folder with a shorter path."
+    )
 
 
 def _sweep(parent: Path) -> None:
