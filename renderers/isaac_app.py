@@ -14,7 +14,7 @@ from typing import Any
 
 from nimbusd.stages.errors import BackendUnavailable
 
-INSTALL = "pip install 'isaacsim[all,extscache]==5.1.*' --extra-index-url https://pypi.nvidia.com (Python 3.11)"
+INSTALL = "pip install 'isaacsim[all,extscache]==5.1.*' with NVIDIA's own index as --extra-index-url (Python 3.11)"
 
 _NO_RAY_CORES = re.compile(r"\b(?:[ABHPV]\d00X?|[AH]800|A30|GH200|GB200|K\d0|GTX|MX\d+)\b")
 

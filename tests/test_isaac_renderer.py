@@ -113,7 +113,7 @@ def observed(shown: Scene, seq: Sequence, **args: object) -> Observation:
 
 def test_a_missing_package_is_one_sentence_that_names_the_index(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "isaacsim", None)
-    with pytest.raises(BackendUnavailable, match=r"pypi\.nvidia\.com.*public registry is a placeholder"):
+    with pytest.raises(BackendUnavailable, match=r"own index as --extra-index-url.*public registry is a placeholder"):
         IsaacSimRenderer(IsaacArgs()).open("auto")
 
 
