@@ -66,6 +66,12 @@ def test_a_worker_in_a_gpu_slot_sees_only_that_gpu_which_is_its_first(cores: lis
     assert environment(slot)["OMP_NUM_THREADS"] == str(len(slot.cpus))
 
 
+def test_slots_of_one_and_of_many_cores_compute_sums_alike() -> None:
+    one, many = environment(Slot("cpu:0", (0,))), environment(Slot("cpu:0", tuple(range(8))))
+    assert {name for name in one if one[name] != many[name]} == {"OMP_NUM_THREADS"}
+    assert one["OPENBLAS_NUM_THREADS"] == one["MKL_NUM_THREADS"] == "1"
+
+
 def test_a_worker_that_only_plans_sees_no_gpu(cores: list[int]) -> None:
     slot = discover(library=two_gpus())[-1]
     assert slot.device == "cpu"

@@ -20,6 +20,7 @@ import orjson
 from nimbusd.job import Job
 from nimbusd.stages.errors import BackendUnavailable
 from nimbusd.supervisor.target import Target, read_stack
+from nimbusd.worker.slots import MAKER_ENVIRONMENT
 
 START_TIMEOUT_S = 300.0
 CLOSE_S = 30.0
@@ -96,7 +97,7 @@ def replay_episode(request: ReplayRequest, seen: StageSeen, stdout: IO[str] | No
                 argv,
                 pass_fds=[mouth],
                 stdout=stdout,
-                env={**os.environ, "SVT_LOG": "1"},  # the AV1 encoder keeps to errors, as in a node's slots
+                env={**os.environ, **MAKER_ENVIRONMENT},
                 start_new_session=not request.debugger,
             )
         finally:

@@ -14,6 +14,18 @@ from nimbusd.worker.gpus import Gpu
 MOST_CPU_SLOTS = 8
 """Unless more are asked for: every compute worker takes memory for its scene."""
 
+MAKER_ENVIRONMENT = {
+    "PYTHONUNBUFFERED": "1",
+    "SVT_LOG": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+}
+"""Of every process that makes episodes.
+
+The AV1 encoder, which otherwise writes a page per video to standard error, keeps to errors. Linear algebra has one
+thread: how many add up decides over the last bits of a sum, and episodes must not depend on a slot's cores.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Slot:
@@ -81,17 +93,13 @@ def typical(slots: Sequence[Slot]) -> Slot:
 
 
 def environment(slot: Slot) -> Mapping[str, str]:
-    """The environment of a worker in `slot`: ours, and what the slot changes in it.
-
-    The AV1 encoder, which otherwise writes a page per video to standard error, keeps to errors.
-    """
-    return {**os.environ, **environment_of_place(slot), "PYTHONUNBUFFERED": "1", "SVT_LOG": "1"}
+    """The environment of a worker in `slot`: ours, and what the slot changes in it."""
+    return {**os.environ, **environment_of_place(slot), **MAKER_ENVIRONMENT}
 
 
 def environment_of_place(slot: Slot) -> Mapping[str, str]:
-    """What depends on the slot: its GPU, and as many threads of numeric libraries as it has cores."""
-    threads = str(len(slot.cpus))
-    own = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), threads)
+    """What depends on the slot: its GPU, and as many threads of OpenMP as it has cores."""
+    own = {"OMP_NUM_THREADS": str(len(slot.cpus))}
     if slot.gpu_uuid:
         own["CUDA_VISIBLE_DEVICES"] = slot.gpu_uuid
     elif slot.device == "cpu":

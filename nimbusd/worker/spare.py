@@ -30,15 +30,15 @@ NICER = 10
 """How much a spare gives way to workers while it imports: about a tenth of their share of a core."""
 WAIT_S = 5.0
 """A spare that waits says within this time that it could take a place."""
-_SETTERS = (
+_OPENMP = "omp_set_num_threads"
+_LINEAR_ALGEBRA = (
     "openblas_set_num_threads",
     "openblas_set_num_threads64_",
     "scipy_openblas_set_num_threads",
     "scipy_openblas_set_num_threads64_",
-    "omp_set_num_threads",
     "MKL_Set_Num_Threads",
 )
-"""Of OpenBLAS, as NumPy and SciPy name it, of OpenMP runtimes, and of MKL."""
+"""Of OpenBLAS, as NumPy and SciPy name it, and of MKL."""
 _LIBRARIES = ("openblas", "libgomp", "libomp", "libiomp", "mkl_rt")
 
 
@@ -99,12 +99,15 @@ def move_to(place: m.TakePlace) -> None:
 
 
 def limit_threads(number: int) -> None:
-    """Have libraries that are loaded compute with so many threads: they read the environment when they were loaded."""
+    """Have libraries that are loaded compute with so many threads, linear algebra with one (see MAKER_ENVIRONMENT).
+
+    They read the environment when they were loaded.
+    """
     for path in _loaded(_LIBRARIES):
         library = ctypes.CDLL(path)
-        for name in _SETTERS:
+        for name, threads in ((_OPENMP, number), *((setter, 1) for setter in _LINEAR_ALGEBRA)):
             if hasattr(library, name):
-                getattr(library, name)(ctypes.c_int(number))
+                getattr(library, name)(ctypes.c_int(threads))
 
 
 def _loaded(names: Iterable[str]) -> set[str]:
