@@ -305,6 +305,25 @@ def test_a_second_node_of_the_same_name_is_refused_and_the_first_one_works_on(sh
     assert client.job(job.name).reasons == {"unreachable": client.job(job.name).summary.failed}
 
 
+def refused_by_all(shared: Cluster, name: str, renderer: str, said: str) -> dict[str, str]:
+    """Submit a job that no node can run, wait until all say so, and do another beside it; why each node does not."""
+    described = json.loads(json.dumps(toy_job(shared.folder, name).to_dict()))
+    described["stages"]["render"] = {"component": renderer, "version": "", "args": {}}
+    client, other = shared.client(), toy_job(shared.folder, f"beside_{name}")
+    client.submit(described)
+    for node in ("w1", "w2"):
+        shared.nodes[node].wait_for(f"job {name} cannot run here{said}")
+    gate_of(shared.folder, other.name).touch()
+    client.submit(other)
+    assert client.wait(other.name, PATIENCE_S).state == "complete"
+    report = client.job(name)
+    assert report.summary.state == "running"
+    assert {"w1", "w2"} <= report.waiting.keys()
+    client.cancel(name)
+    assert client.wait(name, PATIENCE_S).state == "cancelled"
+    return {node: report.waiting[node] for node in ("w1", "w2")}
+
+
 def test_a_job_that_no_node_can_run_says_why_and_harms_no_other(
     shared: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -312,36 +331,14 @@ def test_a_job_that_no_node_can_run_says_why_and_harms_no_other(
     here.mkdir()
     (here / "only_here.py").write_text("from tests.toy import ToyRenderer\nclass Only(ToyRenderer): pass\n")
     monkeypatch.syspath_prepend(str(here))
-    described = json.loads(json.dumps(toy_job(shared.folder, "unfit").to_dict()))
-    described["stages"]["render"] = {"component": "only_here:Only", "version": "", "args": {}}
-    client, other = shared.client(), toy_job(shared.folder, "fit")
-    client.submit(described)
-    for name in ("w1", "w2"):
-        shared.nodes[name].wait_for("job unfit cannot run here")
-    gate_of(shared.folder, other.name).touch()
-    client.submit(other)
-    assert client.wait(other.name, PATIENCE_S).state == "complete"
-    report = client.job("unfit")
-    assert report.summary.state == "running"
-    assert {"w1", "w2"} <= report.waiting.keys()
-    assert all("only_here" in report.waiting[name] for name in ("w1", "w2"))
-    client.cancel("unfit")
-    assert client.wait("unfit", PATIENCE_S).state == "cancelled"
+    reasons = refused_by_all(shared, "unfit", "only_here:Only", "")
+    assert all("only_here" in reason for reason in reasons.values())
 
 
 def test_a_job_whose_backend_crashes_while_it_opens_takes_no_node_along(shared: Cluster) -> None:
-    described = json.loads(json.dumps(toy_job(shared.folder, "crashing").to_dict()))
-    described["stages"]["render"] = {"component": "tests.faulty_components:UnopenedRenderer", "version": "", "args": {}}
-    client, other = shared.client(), toy_job(shared.folder, "beside")
-    client.submit(described)
-    for name in ("w1", "w2"):
-        shared.nodes[name].wait_for("job crashing cannot run here: 3 workers in a row ended while they opened")
-    gate_of(shared.folder, other.name).touch()
-    client.submit(other)
-    assert client.wait(other.name, PATIENCE_S).state == "complete"
-    assert all("exited with status 3" in client.job("crashing").waiting[name] for name in ("w1", "w2"))
-    client.cancel("crashing")
-    assert client.wait("crashing", PATIENCE_S).state == "cancelled"
+    said = ": 3 workers in a row ended while they opened"
+    reasons = refused_by_all(shared, "crashing", "tests.faulty_components:UnopenedRenderer", said)
+    assert all("exited with status 3" in reason for reason in reasons.values())
 
 
 # --- what people ask for ---
