@@ -59,7 +59,6 @@ def arm(base_y: float, joints: int) -> ArmTrace:
     return ArmTrace(
         joint_names=tuple(f"j{index}" for index in range(joints)),
         joint_position=position,
-        joint_velocity=np.full_like(position, 0.3),
         joint_command=np.concatenate([position[1:], position[-1:]]),
         opening=opening,
         opening_command=np.concatenate([opening[1:], opening[-1:]]),

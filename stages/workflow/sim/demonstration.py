@@ -63,7 +63,7 @@ class KeyPoint:
 class ArmTrace:
     """One arm's rows. n joints, T rows; poses are (T, 4, 4) float64.
 
-    joint_position, joint_velocity: (T, n) radians, measured. joint_command: (T, n) radians, the set point of row t.
+    joint_position: (T, n) radians, measured. joint_command: (T, n) radians, the set point of row t.
     opening, opening_command: (T,) metres between the fingers, measured and commanded. openness_command: (T,) 0…1.
     T_world_ee: flange (what the gripper is screwed to). T_world_tcp: between the finger pads; z points out of the
     gripper, y along the closing direction. T_world_base: the arm's base, constant.
@@ -71,7 +71,6 @@ class ArmTrace:
 
     joint_names: tuple[str, ...]
     joint_position: F64
-    joint_velocity: F64
     joint_command: F64
     opening: F64
     opening_command: F64

@@ -177,7 +177,7 @@ def _demonstration(cell: Workcell, reached: tuple[str, ...], clock: _Clock) -> D
         instruction=world.layout.instruction,
         qpos=qpos,
         qvel=qvel,
-        arms={name: _trace(cell, poses, arm, qpos, qvel) for name, arm in world.arms.items()},
+        arms={name: _trace(cell, poses, arm, qpos) for name, arm in world.arms.items()},
         T_world_object={
             **{name: poses.of(index.body) for name, index in world.objects.items()},
             **{region.name: np.repeat(region.pose.matrix()[None], len(rows), 0) for region in world.layout.regions},
@@ -215,7 +215,7 @@ class _Poses:
         return T
 
 
-def _trace(cell: Workcell, poses: _Poses, arm: ArmIndex, qpos: F64, qvel: F64) -> ArmTrace:
+def _trace(cell: Workcell, poses: _Poses, arm: ArmIndex, qpos: F64) -> ArmTrace:
     commands = [row.commands[arm.name] for row in cell.simulation.rows]
     low, high = arm.model.gripper.opening_m
     opening_command = np.array([command.opening_m for command in commands])
@@ -223,7 +223,6 @@ def _trace(cell: Workcell, poses: _Poses, arm: ArmIndex, qpos: F64, qvel: F64) -
     return ArmTrace(
         joint_names=tuple(arm.model.joints),
         joint_position=qpos[:, arm.q],
-        joint_velocity=qvel[:, arm.v],
         joint_command=np.array([command.joints for command in commands]),
         opening=arm.opening_of(qpos),
         opening_command=opening_command,
