@@ -1,5 +1,5 @@
 # The README's commands. `make demo` and `make test` do all their set-up themselves.
-.PHONY: help demo test lint format setup setup-dev clean
+.PHONY: help demo test test-all soak lint format setup setup-dev clean
 
 DEMO_JOB := examples/nav_mesh.yaml
 DEMO_OUT := out/nav_mesh
@@ -13,8 +13,17 @@ demo: setup ## make a navigation dataset from scratch, and a contact sheet of it
 	@echo "Dataset:       $(DEMO_OUT)/dataset"
 	@echo "Contact sheet: $(DEMO_OUT)/contact_sheet.png"
 
-test: setup-dev lint ## all checks and tests
+test: setup-dev lint ## all checks, and the tests but those that take long
 	@.venv/bin/pytest -q
+
+test-all: setup-dev lint ## all checks and all tests, for every night
+	@.venv/bin/pytest -q --slow
+
+SOAK_HOURS ?= 24
+
+soak: setup-dev ## a day of real work with kills and memory slopes, as root (SOAK_HOURS=1 for an hour)
+	@.venv/bin/nimbusctl assets fetch
+	@.venv/bin/python -m tests.benchmarks.soak_cluster --hours $(SOAK_HOURS)
 
 lint: setup-dev ## formatting, lint, types and layers
 	@.venv/bin/ruff check --quiet

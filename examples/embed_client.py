@@ -1,7 +1,7 @@
 """Submit a job to a cluster, follow it, and print where its dataset is: what a tool of your own would do.
 
-    nimbusd master &
-    nimbusd worker --master tcp://127.0.0.1:7600 &
+    nimbusd master                                              # in a terminal of its own
+    nimbusd worker                                              # in another one
     python examples/embed_client.py examples/nav_mesh.yaml
 
 Without --master, it is the one of NIMBUS_MASTER or of the settings file, else one on this machine.
@@ -19,7 +19,9 @@ from nimbusd.client import ENDED, Client, ClientError, Event, Gap
 def main() -> int:
     arguments = argparse.ArgumentParser(description="Run a job on a cluster and print the path of its dataset.")
     arguments.add_argument("job", help="job file")
-    arguments.add_argument("--master", help="such as tcp://127.0.0.1:7600")
+    arguments.add_argument(
+        "--master", help="such as tcp://master.lab:7600; default: of the settings, or this machine's"
+    )
     options = arguments.parse_args()
     try:
         with Client.connect(options.master) as client:

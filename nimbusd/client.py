@@ -2,12 +2,12 @@
 
     from nimbusd.client import Client
 
-    with Client.connect("tcp://127.0.0.1:7600") as client:
+    with Client.connect() as client:  # the master on this machine, or that of the settings
         job = client.submit("examples/nav_mesh.yaml")
         print(client.wait(job.job).output)
 
-Importing it needs the standard library, pyzmq and msgpack. Only `submit` with a job *file* loads the rest of nimbusd,
-because reading the file checks the arguments of its components.
+Importing it needs the standard library, pyzmq and msgpack. Only `submit` with a job *file* loads the rest of nimbusd; a
+process of its own then imports the job's components, and checks their arguments.
 """
 
 from __future__ import annotations
@@ -90,9 +90,9 @@ def spec_of(job: JobLike, *, output: Path | None = None, overrides: Iterable[str
         return job
     if isinstance(job, HasSpec):
         return job.to_dict()
-    from nimbusd.job import read_job  # pydantic, numpy and the job's components: for those who have a file
+    from nimbusd.job import read_apart  # pydantic and numpy: for those who have a file
 
-    return read_job(Path(job), output=output, overrides=overrides).to_dict()
+    return read_apart(Path(job), output=output, overrides=overrides).job.to_dict()
 
 
 class AsyncClient(client.AsyncClient):
@@ -110,14 +110,27 @@ class AsyncClient(client.AsyncClient):
         user: str | None = None,
         max_nodes: int = 0,
         dynload: bool = True,
+        adopt: bool = False,
+        accept_environment: bool = False,
     ) -> JobSummary:
         """Run a job, or go on with it if it is the same as before. job: a Job, a job file's path, or `Job.to_dict()`.
 
         priority: greater is sooner. max_nodes: at most so many nodes at a time, 0: no limit. dynload: False divides
-        the work among the nodes beforehand. Raises nimbusd.job.JobError for a file with mistakes.
+        the work among the nodes beforehand. adopt: take over what lies in its output also if a newer state of the
+        master's ledger wrote it, or a job with the same seed and component versions but another fingerprint.
+        accept_environment: go on with the packages that most slots have now, though the job began with others.
+        Raises nimbusd.job.JobError for a file with mistakes.
         """
         spec = await asyncio.to_thread(spec_of, job)
-        return await super().submit(spec, priority=priority, user=user, max_nodes=max_nodes, dynload=dynload)
+        return await super().submit(
+            spec,
+            priority=priority,
+            user=user,
+            max_nodes=max_nodes,
+            dynload=dynload,
+            accept_environment=accept_environment,
+            adopt=adopt,
+        )
 
 
 class Client(blocking_client.Client):
@@ -134,6 +147,16 @@ class Client(blocking_client.Client):
         user: str | None = None,
         max_nodes: int = 0,
         dynload: bool = True,
+        adopt: bool = False,
+        accept_environment: bool = False,
     ) -> JobSummary:
         """As `AsyncClient.submit`."""
-        return super().submit(spec_of(job), priority=priority, user=user, max_nodes=max_nodes, dynload=dynload)
+        return super().submit(
+            spec_of(job),
+            priority=priority,
+            user=user,
+            max_nodes=max_nodes,
+            dynload=dynload,
+            accept_environment=accept_environment,
+            adopt=adopt,
+        )

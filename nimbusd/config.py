@@ -5,20 +5,23 @@ from __future__ import annotations
 import os
 import platform
 import tomllib
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from nimbusd.core.nodes import DEAD_AFTER_S, HEARTBEAT_S
+from nimbusd.stages.arguments import ArgumentsError, did_you_mean, validate
 from nimbusd.stages.errors import NimbusError
+from nimbusd.transport.keys import is_name
 
-PORT = 7600
 SLOTS_PER_GPU = 2
 """While one renderer loads a scene or stores an episode, another one uses the GPU."""
 SPARES = 1
 MEMORY_SHARE = 0.9
+PUBLISH_MEMORY_SHARE = 0.5
+
+_SECTIONS = ("master", "worker")
 
 M = TypeVar("M", bound="_Config")
 
@@ -43,18 +46,28 @@ def _state_folder(kind: str) -> Path:
 
 
 class MasterConfig(_Config):
-    """`nimbusd master`. bind: ZeroMQ addresses. state: folder of the ledger, the keys and the allow-list.
+    """`nimbusd master`. bind: ZeroMQ addresses; none: the Unix socket of this user's master. state: folder of the
+    ledger, the keys and the allow-list.
 
-    advertise: the address that join tokens name; None: this host's name. A node that has been silent for
-    dead_after_s is given up. publish_every_s: at least so long between two publishings of a running job.
+    group: whose members may use the Unix socket, beside this user and root. allow_any_local_user: the loopback address
+    takes everybody on this machine, without keys. advertise: the address that join tokens name; None: this host's
+    name. A node that has been silent for dead_after_s is given up. publish_every_s: at least so long between two
+    publishings of a running job. trusted_import_folders: see `import_folders.check`. seen_within_s: so long may a piece
+    that a node has stored be out of the master's sight, as on file systems that remember absence.
+    publish_memory_share: of the machine's memory, or of the control group's limit, that one publishing may take.
     """
 
-    bind: tuple[str, ...] = (f"tcp://127.0.0.1:{PORT}",)
+    bind: tuple[str, ...] = ()
+    group: str | None = Field(default=None, min_length=1)
+    allow_any_local_user: bool = False
     state: Path = Field(default_factory=lambda: _state_folder("master"))
+    trusted_import_folders: tuple[Path, ...] = ()
     advertise: str | None = None
     heartbeat_s: float = Field(default=HEARTBEAT_S, gt=0)
     dead_after_s: float = Field(default=DEAD_AFTER_S, gt=0)
     publish_every_s: float = Field(default=30.0, gt=0)
+    seen_within_s: float = Field(default=60.0, ge=0)
+    publish_memory_share: float = Field(default=PUBLISH_MEMORY_SHARE, gt=0, le=1)
 
 
 class WorkerConfig(_Config):
@@ -63,18 +76,31 @@ class WorkerConfig(_Config):
     workers: CPU slots; None: one per core that no GPU slot needs, at most 8. gpus: which to use, as nvidia-smi counts;
     None: those of CUDA_VISIBLE_DEVICES, or all. slots_per_gpu: compute workers on each. spares: processes kept warm to
     take the place of a compute worker that is gone. memory_share: of the machine's memory, or of the control group's
-    limit, that compute workers may take together.
-    state: folder of the node's key and of what it learned when it joined.
+    limit, that compute workers may take together. temporary: folder for the temporary files of compute workers; None:
+    the service's cache folder, or else this process's own TMPDIR.
+    state: folder of the node's key and of what it learned when it joined. master: its address; None: of the one that
+    was joined, or of this machine's. allow_any_local_user: on the loopback address there are no keys, and whoever
+    listens there is trusted. trusted_import_folders: see `import_folders.check`.
     """
 
     master: str | None = None
-    name: str = Field(default_factory=platform.node, min_length=1, max_length=100)
+    allow_any_local_user: bool = False
+    trusted_import_folders: tuple[Path, ...] = ()
+    name: str = Field(default_factory=platform.node, validate_default=True)
     workers: int | None = Field(default=None, ge=0, le=256)
     gpus: tuple[Annotated[int, Field(ge=0)], ...] | None = None
     slots_per_gpu: int = Field(default=SLOTS_PER_GPU, ge=1, le=16)
     spares: int = Field(default=SPARES, ge=0, le=16)
     memory_share: float = Field(default=MEMORY_SHARE, gt=0, le=1)
+    temporary: Path | None = None
     state: Path = Field(default_factory=lambda: _state_folder("worker"))
+
+    @field_validator("name")
+    @classmethod
+    def _is_a_name(cls, name: str) -> str:
+        if not is_name(name):
+            raise ValueError(f"{name!r} is not 1 to 63 letters, digits, dots, dashes and underscores")
+        return name
 
 
 def read_config(model: type[M], path: Path | None, section: str, **given: Any) -> M:
@@ -83,12 +109,18 @@ def read_config(model: type[M], path: Path | None, section: str, **given: Any) -
     Raises ConfigError that names the file and the key.
     """
     values = _section(path, section) if path is not None else {}
-    values.update({key: value for key, value in given.items() if value is not None})
+    values.update({key: _as_written(value) for key, value in given.items() if value is not None})
     try:
-        return model.model_validate(values)
-    except ValidationError as error:
-        where = f"{path} [{section}]" if path is not None else "the options"
-        raise ConfigError("; ".join(_sentence(model, where, dict(problem)) for problem in error.errors())) from error
+        return validate(model, values, f"{path} [{section}]" if path is not None else "the options")
+    except ArgumentsError as error:
+        raise ConfigError(str(error)) from error
+
+
+def _as_written(value: object) -> object:
+    """An option's value as a file has it."""
+    if isinstance(value, (tuple, list)):
+        return [_as_written(entry) for entry in value]
+    return str(value) if isinstance(value, Path) else value
 
 
 def _section(path: Path, section: str) -> dict[str, Any]:
@@ -98,16 +130,11 @@ def _section(path: Path, section: str) -> dict[str, Any]:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not TOML: {error}") from error
-    strange = sorted(set(content) - {"master", "worker"})
-    if strange:
-        raise ConfigError(f"{path}: unknown section [{strange[0]}]; there are [master] and [worker]")
-    return dict(content.get(section, {}))
-
-
-def _sentence(model: type[_Config], where: str, problem: dict[str, Any]) -> str:
-    key = ".".join(str(part) for part in problem["loc"])
-    if problem["type"] == "extra_forbidden":
-        near = get_close_matches(key, model.model_fields, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(model.model_fields)}"
-        return f"{where}: unknown key {key!r}{hint}"
-    return f"{where}: {key}: {problem['msg']}"
+    for name in sorted(set(content) - set(_SECTIONS)):
+        if not isinstance(content[name], dict):
+            raise ConfigError(f"{path}: key {name!r} stands in no section: write it below [master] or [worker]")
+        raise ConfigError(f"{path}: unknown section [{name}]; {did_you_mean(name, _SECTIONS)}")
+    values = content.get(section, {})
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: {section} is not a section: write [{section}] on a line of its own")
+    return values

@@ -8,23 +8,28 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import getpass
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from nimbusd import events
 from nimbusd.config import MEMORY_SHARE
-from nimbusd.core.episodes import JobId, JobRow, NodeId
-from nimbusd.core.facts import DrainAsked, NodeLeft
+from nimbusd.core.environments import differences
+from nimbusd.core.episodes import JobId, NodeId
+from nimbusd.core.facts import Cause, DrainAsked, EnvironmentAccepted, NodeLeft
 from nimbusd.core.nodes import EXPECTED
 from nimbusd.job import Job
 from nimbusd.master.daemon import Master
 from nimbusd.master.ledger import Ledger, LedgerError
 from nimbusd.master.ledger_thread import LedgerThread
-from nimbusd.master.output import claim_output, ledger_path
+from nimbusd.master.output import claim_output, ledger_path, owner_of
+from nimbusd.master.owner import Whose, refusal
+from nimbusd.master.publish_apart import PublishFailed
+from nimbusd.master.rebuild import row_of
 from nimbusd.stages.errors import NimbusError, out_of_groups
 from nimbusd.transport import control as c
 from nimbusd.worker.daemon import Node
+from nimbusd.worker.environment import environment_hash, packages
 from nimbusd.worker.memory import node_memory
 from nimbusd.worker.slots import Slot
 
@@ -35,8 +40,10 @@ class JobRun:
     """One run of a job on this machine, from the ledger as it stands to the published dataset.
 
     slots: where compute workers run. watch: is told what happens. spares: processes to keep warm for slots that lose
-    their worker. retry_quarantined: give episodes that were set aside another chance. `drain()` and `kill()` may be
-    called from the event loop's thread at any time.
+    their worker. retry_quarantined: give episodes that were set aside another chance. adopt: take over what lies in the
+    output also if a newer state of its ledger was there, or it is of the same seed and component versions only.
+    accept_environment: go on with the packages of this machine, though the job began with others.
+    `drain()` and `kill()` may be called from the event loop's thread at any time.
     """
 
     def __init__(
@@ -47,6 +54,8 @@ class JobRun:
         *,
         spares: int = 0,
         retry_quarantined: bool = False,
+        adopt: bool = False,
+        accept_environment: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._job = job
@@ -55,19 +64,24 @@ class JobRun:
         self._spares = spares
         self._tell = watch
         self._retry_quarantined = retry_quarantined
+        self._adopt = adopt
+        self._accept_environment = accept_environment
         self._clock = clock
         self._node: Node | None = None
         self._ended: events.JobEnded | None = None
         self._over = asyncio.Event()
         self._stopped_because = ""
         self._drained = False
+        self._publishing: asyncio.Task[Path | None] | None = None
 
     async def run(self) -> events.JobEnded:
         """Make what is missing and publish. Raises NimbusError if the job cannot run here at all."""
         began = self._clock()
         path = ledger_path(self._job.output)
-        with claim_output(self._job.output):
-            pass  # says who works on it, if anybody does; the master claims it for good
+        with claim_output(self._job.output):  # says who works on it, if anybody does; the master claims it for good
+            mark = owner_of(self._job.output)
+            if mark is not None and mark.job != self._job.name:  # before a ledger of ours is there
+                raise refusal(self._job.output, mark, Whose.OTHER_JOB, self._job.name)
         async with LedgerThread.opened(path) as ledger:
             await ledger.call(self._check)
             self._master = Master(ledger, self._to_node, self._watch, clock=self._clock)
@@ -75,12 +89,14 @@ class JobRun:
                 async with asyncio.TaskGroup() as group:
                     serving = group.create_task(self._master.run())
                     await self._master.ready.wait()
-                    await self._master.intake.submit(self._row(), self._job, retry=self._retry_quarantined)
+                    await self._master.intake.submit(
+                        row_of(self._job), self._job, retry=self._retry_quarantined, adopt=self._adopt
+                    )
                     # The node of an earlier run died with it: nobody comes back for its leases.
                     self._master.fact(NodeLeft(NodeId(NODE), EXPECTED, "ended"))
                     await self._work(group)
+                    ended = self._ended or await self._cut_short()
                     serving.cancel()
-            ended = self._ended or await self._cut_short(self._clock() - began)
         self._tell(dataclasses.replace(ended, elapsed_s=self._clock() - began))
         return ended
 
@@ -96,6 +112,8 @@ class JobRun:
         """Stop at once. What was not committed is made again by the next run."""
         if self._node is not None:
             self._node.kill()
+        if self._publishing is not None:
+            self._publishing.cancel()
 
     # --- the two halves ---
 
@@ -103,6 +121,10 @@ class JobRun:
         """Have a node work until the job is over; none is started if nothing is missing."""
         if self._name not in self._master.scheduler.tasks.jobs:
             await self._over.wait()
+            return
+        if self._accept_environment:
+            self._master.fact(EnvironmentAccepted(self._name, environment_hash(), packages()))
+        if self._is_of_another_environment():
             return
         memory_bytes = int(MEMORY_SHARE * node_memory().limit_bytes)
         self._node = Node(
@@ -119,6 +141,18 @@ class JobRun:
         await self._over.wait()
         self._node.leave("the run is over")
         await working
+
+    def _is_of_another_environment(self) -> bool:
+        """Whether the job began with other packages, which stops this run: nothing here would ever change that."""
+        job = self._master.scheduler.tasks.jobs[self._name]
+        if job.environment in ("", environment_hash()):
+            return False
+        differs = differences(job.packages, packages(), "here")
+        way_out = "Go on with --accept-environment, or install what the job began with and run the same command again"
+        self._stopped_because = f"{differs}. {way_out}"
+        self._tell(events.JobWaiting(Cause.ENVIRONMENT.value, self._stopped_because))
+        self._master.fact(DrainAsked())
+        return True
 
     def _to_node(self, _: NodeId, message: c.ToNode) -> None:
         if self._node is not None:
@@ -153,26 +187,21 @@ class JobRun:
                     f"{self._name!r} has now. Choose another --output, or restore the job file to resume."
                 )
 
-    def _row(self) -> JobRow:
-        job = self._job
-        return JobRow(
-            job=self._name,
-            fingerprint=job.fingerprint(),
-            spec=job.to_dict(),
-            user=getpass.getuser(),
-            priority=0,
-            max_nodes=0,
-            dynload=True,
-            environment="",
-            submitted_unix_s=time.time(),
-        )
-
-    async def _cut_short(self, elapsed_s: float) -> events.JobEnded:
-        """How a run ended that was asked to stop: published as far as it is."""
-        dataset = await self._master.publish_now(self._name)
+    async def _cut_short(self) -> events.JobEnded:
+        """How a run ended that was asked to stop: published as far as it is, unless that failed or was under way."""
+        job, dataset = self._master.open[self._name], None
+        if job.publishing is None and not job.unpublished:
+            self._publishing = asyncio.create_task(self._master.publish_now(self._name))
+            try:
+                dataset = await self._publishing
+            except PublishFailed:
+                pass  # which was told
+            except asyncio.CancelledError:
+                own_task = asyncio.current_task()
+                if own_task is None or own_task.cancelling():  # it is not that we were killed
+                    raise
         status = "stopped" if self._stopped_because else "interrupted"
-        ended = await self._master.summary(self._name, status, self._stopped_because, dataset)
-        return dataclasses.replace(ended, elapsed_s=elapsed_s)
+        return await self._master.summary(self._name, status, self._stopped_because, dataset)
 
 
 class _Wire:

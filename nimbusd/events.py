@@ -96,6 +96,19 @@ class Published:
 
 
 @dataclass(frozen=True, slots=True)
+class PublishFailed:
+    """The dataset could not be published; what was published before stays. why: in words.
+
+    evidence: what the writer wrote at last, and where its threads were. again_s: in how many seconds it is tried again.
+    """
+
+    why: str
+    evidence: str
+    final: bool
+    again_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Draining:
     """No new episode will be started. why: in words."""
 
@@ -110,15 +123,31 @@ class JobPaused:
 
 
 @dataclass(frozen=True, slots=True)
+class JobWaiting:
+    """Nothing of the job moves, or the reason for that has changed. cause: a word (`nimbusd.core.facts.Cause`)."""
+
+    cause: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class JobResumed:
-    """The job goes on."""
+    """The job goes on, after a pause or a wait."""
+
+
+@dataclass(frozen=True, slots=True)
+class EnvironmentChanged:
+    """The job goes on with other packages. before, now: of those that differ, version by name."""
+
+    before: Mapping[str, str]
+    now: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class JobEnded:
     """The job is over: complete, incomplete or cancelled; or this run of it is: interrupted or stopped.
 
-    failures: reason → count.
+    failures: episodes that were not made, by reason.
     """
 
     job: str
@@ -142,9 +171,12 @@ Event: TypeAlias = (
     | EpisodeFailed
     | AttemptLost
     | Published
+    | PublishFailed
     | Draining
     | JobPaused
+    | JobWaiting
     | JobResumed
+    | EnvironmentChanged
     | JobEnded
 )
 Watcher: TypeAlias = Callable[[Event], None]

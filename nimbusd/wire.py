@@ -1,4 +1,8 @@
-"""Between the words of the state machines and the messages of the control protocol, in both directions."""
+"""Between the words of the state machines and the messages of the control protocol, in both directions.
+
+Text of nodes, which is made of what users' programs print, is cut to its bounds and rid of control characters by who
+sends it, so that no message is malformed for its length, and again by who gets it.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +14,16 @@ from nimbusd.core import facts as f
 from nimbusd.core.episodes import EpisodeKey, JobId, LeaseId, NodeId, Span
 from nimbusd.core.node_facts import NodeFact, Told
 from nimbusd.transport import control as c
-
-FromNodeFact: TypeAlias = (
-    f.HeartbeatSeen | f.PiecesStored | f.AttemptFailed | f.EpisodesReturned | f.NodeSeen | f.NodeUnfit | f.NodeLeft
+from nimbusd.transport.bounds import (
+    MOST_DETAIL,
+    MOST_EVIDENCE,
+    MOST_REASON,
+    MOST_SECONDS,
+    plain_line,
+    plain_text,
 )
-Timings: TypeAlias = Mapping[tuple[LeaseId, int], Mapping[str, float]]
-"""Seconds by stage, by lease and episode index."""
+
+FromNodeFact: TypeAlias = f.HeartbeatSeen | f.AttemptFailed | f.EpisodesReturned | f.NodeSeen | f.NodeUnfit | f.NodeLeft
 
 
 def fact_from_node(message: c.FromNode) -> FromNodeFact | None:
@@ -25,22 +33,16 @@ def fact_from_node(message: c.FromNode) -> FromNodeFact | None:
             held = tuple(LeaseId(lease) for lease in message.held)
             running = tuple(f.RunningEpisode(LeaseId(r.lease), r.index, r.elapsed_s) for r in message.running)
             return f.HeartbeatSeen(NodeId(message.node), message.session, message.seq, message.credit, held, running)
-        case c.Commit():
-            pieces = tuple(
-                f.StoredPiece(s.index, s.folder, s.frames, s.size_bytes, s.digest, s.cost_s) for s in message.stored
-            )
-            lease, job = LeaseId(message.lease), JobId(message.job)
-            return f.PiecesStored(NodeId(message.node), lease, job, message.scene, message.attempt, pieces)
         case c.Fail():
             return f.AttemptFailed(
                 NodeId(message.node),
                 LeaseId(message.lease),
                 message.attempt,
                 EpisodeKey(JobId(message.job), message.scene, message.index),
-                message.stage,
-                message.reason,
-                message.detail,
-                message.evidence,
+                plain_line(message.stage, MOST_REASON),
+                plain_line(message.reason, MOST_REASON),
+                plain_text(message.detail, MOST_DETAIL),
+                plain_text(message.evidence, MOST_EVIDENCE),
                 message.cost_s,
                 message.planned,
                 message.final,
@@ -49,13 +51,24 @@ def fact_from_node(message: c.FromNode) -> FromNodeFact | None:
         case c.GiveBack():
             return f.EpisodesReturned(NodeId(message.node), LeaseId(message.lease), message.indexes)
         case c.CannotRun(node, job, error):
-            return f.NodeUnfit(NodeId(node), JobId(job), error)
+            return f.NodeUnfit(NodeId(node), JobId(job), plain_text(error, MOST_DETAIL))
         case c.Hello():
-            return f.NodeSeen(NodeId(message.node), message.session, message.environment, message.slots)
+            name, packages = NodeId(message.node), message.packages
+            return f.NodeSeen(name, message.session, message.environment, message.slots, packages)
         case c.Bye():
-            return f.NodeLeft(NodeId(message.node), message.session, message.why)
-        case c.NeedJob():
+            return f.NodeLeft(NodeId(message.node), message.session, plain_text(message.why, MOST_DETAIL))
+        case c.NeedJob() | c.Commit():
             return None
+
+
+def pieces_from_node(message: c.Commit) -> f.PiecesStored:
+    """What a node says that it has stored."""
+    stored = message.stored
+    pieces = tuple(
+        f.StoredPiece(s.index, s.folder, s.frames, s.size_bytes, s.digest, s.cost_s, s.timings_s) for s in stored
+    )
+    lease, job = LeaseId(message.lease), JobId(message.job)
+    return f.PiecesStored(NodeId(message.node), lease, job, message.scene, message.attempt, pieces)
 
 
 def message_to_node(order: f.GrantLease | f.RevokeLease | f.Acknowledge, entry: Mapping[str, Any]) -> c.ToNode:
@@ -83,10 +96,8 @@ def fact_from_master(message: c.Lease | c.Revoke | c.Ack, node: NodeId) -> NodeF
             return f.Acknowledge(node, lease, message.indexes, message.refused)
 
 
-def message_to_master(
-    told: Told, running_stages: Mapping[tuple[LeaseId, int], str], load: c.Load | None, timings: Timings
-) -> c.FromNode:
-    """What the node's machine tells the master, as a message. timings: of every piece that is told."""
+def message_to_master(told: Told, running_stages: Mapping[tuple[LeaseId, int], str], load: c.Load | None) -> c.FromNode:
+    """What the node's machine tells the master, as a message."""
     match told:
         case f.HeartbeatSeen():
             running = tuple(
@@ -97,9 +108,7 @@ def message_to_master(
             return c.Heartbeat(told.node, told.session, told.seq, told.credit, told.held, running, load, pipelines)
         case f.PiecesStored():
             stored = tuple(
-                c.Stored(
-                    p.index, p.folder, p.frames, p.size_bytes, p.digest, p.cost_s, dict(timings[told.lease, p.index])
-                )
+                c.Stored(p.index, p.folder, p.frames, p.size_bytes, p.digest, p.cost_s, dict(p.timings_s))
                 for p in told.stored
             )
             return c.Commit(told.node, told.lease, told.job, told.scene, told.attempt, stored)
@@ -112,11 +121,11 @@ def message_to_master(
                 key.scene,
                 told.attempt,
                 key.index,
-                told.stage,
-                told.reason,
-                told.detail,
-                told.evidence,
-                told.cost_s,
+                plain_line(told.stage, MOST_REASON),
+                plain_line(told.reason, MOST_REASON),
+                plain_text(told.detail, MOST_DETAIL),
+                plain_text(told.evidence, MOST_EVIDENCE),
+                min(told.cost_s, MOST_SECONDS),
                 told.planned,
                 told.final,
                 told.blameless,

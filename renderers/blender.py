@@ -13,11 +13,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from nimbusd.renderers.blender_device import Device, choose_device, import_backend
+from nimbusd.renderers.blender_device import Device, choose_device, import_bpy
 from nimbusd.renderers.blender_scene import BlenderScene, set_camera
 from nimbusd.renderers.blender_settings import BlenderArgs, apply_settings, quality
 from nimbusd.renderers.frames import FrameArrays, check_moved
-from nimbusd.renderers.raycast import RayCaster
+from nimbusd.renderers.raycast import RayCaster, import_embree
 from nimbusd.renderers.scratch import Scratch
 from nimbusd.stages.base import BaseRenderer
 from nimbusd.stages.categories import label_table
@@ -34,7 +34,7 @@ class BlenderProcRenderer(BaseRenderer[BlenderArgs]):
     """
 
     args_model: ClassVar[type[BlenderArgs]] = BlenderArgs
-    requires = ("bpy", "embreex")
+    requires = ("bpy",)
 
     def __init__(self, args: BlenderArgs) -> None:
         super().__init__(args)
@@ -47,14 +47,18 @@ class BlenderProcRenderer(BaseRenderer[BlenderArgs]):
         self._camera_object: Any = None
         self._pool: ThreadPoolExecutor | None = None
 
+    def needs(self) -> tuple[str, ...]:
+        return (*self.requires, "embreex") if self._wants_rays else self.requires
+
     @property
     def device_name(self) -> str:
         """What Cycles renders on, such as `OPTIX (NVIDIA L40)`; empty before open()."""
         return str(self._device) if self._device else ""
 
     def open(self, device: str) -> None:
-        bpy = import_backend("bpy")
-        import_backend("embreex")
+        bpy = import_bpy()
+        if self._wants_rays:
+            import_embree()
         self._scratch = Scratch(self.args.scratch)
         # Blender's own clean-up at exit deadlocks while a handler of ours is still registered.
         atexit.register(self.close)

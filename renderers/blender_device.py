@@ -39,23 +39,23 @@ class Device:
         return f"{self.kind} ({self.name})"
 
 
-def import_backend(name: Literal["bpy", "embreex"]) -> ModuleType:
-    """Import `bpy` or `embreex`. Raises BackendUnavailable with one sentence that says what to install."""
+def import_bpy() -> ModuleType:
+    """Import `bpy`. Raises BackendUnavailable with one sentence that says what to install."""
     try:
-        return importlib.import_module("bpy" if name == "bpy" else "embreex.rtcore_scene")
+        return importlib.import_module("bpy")
     except ImportError as error:
-        raise BackendUnavailable(_why(name, error)) from error
+        raise BackendUnavailable(_why(error)) from error
 
 
-def _why(name: str, error: ImportError) -> str:
+def _why(error: ImportError) -> str:
     library = _MISSING_LIBRARY.search(str(error))
     if library:
         package = DEBIAN_PACKAGES.get(library[1])
         way_out = f"apt-get install {package}" if package else f"install the package that holds {library[1]}"
         return f"Blender cannot start: the system library {library[1]} is missing ({way_out})."
     if isinstance(error, ModuleNotFoundError):
-        return f"The Blender renderer needs the Python package {name} (pip install 'nimbusd[blender]', Python 3.11)."
-    return f"The Python package {name} does not load: {error}. Reinstall it: pip install 'nimbusd[blender]'."
+        return "The Blender renderer needs the Python package bpy (pip install 'nimbusd[blender]', Python 3.11)."
+    return f"The Python package bpy does not load: {error}. Reinstall it: pip install 'nimbusd[blender]'."
 
 
 def choose_device(bpy: Any, slot_device: str, choice: DeviceChoice) -> Device:

@@ -11,7 +11,7 @@ from pydantic import Field, field_validator
 from nimbusd.renderers.gs_align import worst_side_px
 from nimbusd.renderers.gs_device import GsBackend, choose_rasterizer
 from nimbusd.renderers.gs_types import Rasterizer, SplatImages
-from nimbusd.renderers.raycast import RayCaster
+from nimbusd.renderers.raycast import RayCaster, import_embree
 from nimbusd.stages.base import BaseRenderer, ComponentArgs
 from nimbusd.stages.categories import label_table, semantic_table
 from nimbusd.stages.errors import RenderError
@@ -53,6 +53,13 @@ class SCGSRenderer(BaseRenderer[GsArgs]):
     args_model: ClassVar[type[ComponentArgs]] = GsArgs
     requires = ("numba",)
 
+    def needs(self) -> tuple[str, ...]:
+        return (*self.requires, "embreex") if self._casts_rays else self.requires
+
+    @property
+    def _casts_rays(self) -> bool:
+        return self.args.segmentation or self.args.max_misalignment_px is not None
+
     def __init__(self, args: GsArgs) -> None:
         super().__init__(args)
         self._rasterizer: Rasterizer | None = None
@@ -65,6 +72,8 @@ class SCGSRenderer(BaseRenderer[GsArgs]):
         return self._rasterizer.device_name if self._rasterizer else ""
 
     def open(self, device: str) -> None:
+        if self._casts_rays:
+            import_embree()
         self._rasterizer = choose_rasterizer(device, self.args.backend, self.args.threads)
 
     def load(self, scene: Scene) -> None:
@@ -80,7 +89,7 @@ class SCGSRenderer(BaseRenderer[GsArgs]):
             return
         self._scene = None
         self._rasterizer.load(scene.splats)
-        self._caster = RayCaster(scene) if self.args.segmentation or self.args.max_misalignment_px else None
+        self._caster = RayCaster(scene) if self._casts_rays else None
         if self._caster is not None:
             self._caster.prepare(frozenset())
         self._scene = scene

@@ -111,6 +111,7 @@ class MujocoRenderer(BaseRenderer[MujocoRendererArgs]):
             "backend": "mujoco",
             "mujoco": mujoco.__version__,
             "device": self._device,
+            "opengl": self._view.driver if self._view is not None else "",
             "stack": self.args.stack,
             "style": self.args.style.model_dump(mode="json"),
         }

@@ -33,3 +33,11 @@ def open_context(device: str) -> Any:
             f"on Debian: sudo apt-get install {_PACKAGES}"
         ) from error
     return context
+
+
+def driver() -> str:
+    """The version and the renderer of the current context's driver: `4.5 … Mesa 22.3.6, llvmpipe (LLVM 15.0.6, …)`."""
+    from OpenGL import GL
+
+    said = (GL.glGetString(name) or b"" for name in (GL.GL_VERSION, GL.GL_RENDERER))
+    return ", ".join(text.decode(errors="replace") for text in said)

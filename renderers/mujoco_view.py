@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from nimbusd.renderers.mujoco_detail import simplify_visible
-from nimbusd.renderers.mujoco_gl import open_context
+from nimbusd.renderers.mujoco_gl import driver, open_context
 from nimbusd.renderers.stacked import Shot, Tile
 from nimbusd.stages.errors import RenderError
 from nimbusd.stages.types import F32, F64, U8, U16, Camera
@@ -38,11 +38,15 @@ class ViewSettings:
 
 
 class MujocoView:
-    """Draws states of one layout. Not for several threads: it owns an OpenGL context that is current in its own."""
+    """Draws states of one layout. Not for several threads: it owns an OpenGL context that is current in its own.
+
+    driver: of OpenGL, in its own words.
+    """
 
     def __init__(self, layout: Layout, device: str = "auto", settings: ViewSettings | None = None) -> None:
         self._mujoco = import_mujoco()
         self._gl = open_context(device)
+        self.driver = driver()
         self._settings = settings or ViewSettings()
         self.world: World = _coarser(build_world(layout), self._settings.tolerance_m)
         self._data = self._mujoco.MjData(self.world.model)

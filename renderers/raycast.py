@@ -7,13 +7,15 @@ in a furnished house. It runs outside the GIL, beside Cycles.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from nimbusd.renderers.blender_device import import_backend
+from nimbusd.stages.errors import BackendUnavailable
 from nimbusd.stages.types import BACKGROUND_ID, F32, F64, U16, Camera, Scene, SceneObject
 
 NEAR_M = 0.01
@@ -76,6 +78,21 @@ class RayCaster:
         return depth.astype(np.float32).reshape(shape), ids.reshape(shape)
 
 
+def import_embree() -> ModuleType:
+    """Import embreex, which casts the rays. Raises BackendUnavailable with one sentence that says what to install."""
+    try:
+        return importlib.import_module("embreex.rtcore_scene")
+    except ModuleNotFoundError as error:
+        raise BackendUnavailable(
+            "Exact depth, segmentation and the comparison of splats with their mesh are cast by the Python package "
+            "embreex, which is not installed here: pip install embreex."
+        ) from error
+    except ImportError as error:
+        raise BackendUnavailable(
+            f"The Python package embreex does not load: {error}. Reinstall it: pip install --force-reinstall embreex."
+        ) from error
+
+
 def pixel_rays(camera: Camera) -> F64:
     """(H * W, 3) float64 camera-frame directions through the pixel centres, one metre along the axis long."""
     u = (np.arange(camera.width) + 0.5 - camera.cx) / camera.fx
@@ -98,7 +115,7 @@ def _body(parts: list[tuple[SceneObject, Any]]) -> _Body | None:
             offset += len(points)
     if not vertices:
         return None
-    embree = import_backend("embreex").EmbreeScene(robust=True)
+    embree = import_embree().EmbreeScene(robust=True)
     from embreex.mesh_construction import TriangleMesh
 
     TriangleMesh(embree, np.concatenate(vertices), np.concatenate(faces).astype(np.int32))

@@ -34,8 +34,8 @@ A = TypeVar("A", bound=ComponentArgs)
 S = TypeVar("S", bound=SceneConfig)
 
 
-def _no_beat() -> None:
-    pass
+def no_beat() -> None:
+    """The beat of a component that nobody watches."""
 
 
 class Component(ABC, Generic[A]):
@@ -52,7 +52,7 @@ class Component(ABC, Generic[A]):
 
     def __init__(self, args: A) -> None:
         self.args = args
-        self.beat: Callable[[], None] = _no_beat
+        self.beat: Callable[[], None] = no_beat
 
     def needs(self) -> tuple[str, ...]:
         """Modules that this component, made of these arguments, will import."""
@@ -70,6 +70,18 @@ class BaseLoader(Component[A], Generic[A, S]):
     def asset_paths(self, config: S) -> list[Path]:
         """The files that `load_asset` will need; `nimbusctl check` names those that are missing."""
         return []
+
+    def asset_warnings(self, config: S) -> list[str]:
+        """What those files hold that the scene will lack, a sentence each; `nimbusctl check` tells them.
+
+        Cheap: headers, not contents; a file that is missing is asset_paths' matter. Raises AssetError where a header
+        alone tells that `load_asset` will fail.
+        """
+        return []
+
+    def image_sizes(self, config: S) -> dict[str, tuple[int, int]]:
+        """Camera → width and height in pixels, where the scene itself says what will be rendered."""
+        return {}
 
     @abstractmethod
     def load_asset(self, config: S) -> Scene:
@@ -93,6 +105,11 @@ class BasePlanner(Component[A]):
 
         The planner may keep what it derived from `scene` (an occupancy map) keyed by its content_hash.
         """
+
+    def image_sizes(self) -> dict[str, tuple[int, int]]:
+        """Camera → width and height in pixels of what will be rendered. Here: of the argument `cameras`."""
+        cameras = getattr(self.args, "cameras", ())
+        return {camera.name: (camera.width, camera.height) for camera in cameras}
 
 
 class BaseRenderer(Component[A]):
@@ -128,5 +145,10 @@ class BaseWriter(Component[A]):
 
         A pure function of its arguments and the pieces' files: the same call gives the same dataset.
         job: facts for the metadata (name, seed, task …). final: compact to the format's file sizes.
+        Called in a process of its own, which is killed if it does not call `beat` for `limits.publish_timeout_s`.
         Returns the dataset's path. Raises StoreError for a missing or torn piece.
         """
+
+    def refused_sizes(self, sizes: dict[str, tuple[int, int]]) -> list[str]:
+        """Of images (camera → width and height in pixels), those that `save_data` could not store: a sentence each."""
+        return []

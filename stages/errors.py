@@ -30,6 +30,10 @@ class StoreError(NimbusError):
     """A piece or dataset could not be written, or is not what its manifest says."""
 
 
+class OutputGone(StoreError):
+    """The output folder was removed or moved away while episodes were made for it."""
+
+
 class PlanningFailed(NimbusError):
     """No sequence exists for this episode. A result, not a fault: it is counted by `reason`, not retried.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, metadata
 
@@ -14,10 +15,33 @@ def missing_modules(names: Iterable[str]) -> list[str]:
 
 def how_to_install(module: str) -> str:
     """What to do about a missing module, as the end of a sentence: the extra of nimbusd that brings it, if one does."""
-    try:
-        extras = metadata("nimbusd").get_all("Provides-Extra") or []
-    except PackageNotFoundError:
-        extras = []
-    if module in extras:
-        return f"pip install 'nimbusd[{module}]'"
+    if (extra := _extra_with(module)) is not None:
+        return f"pip install 'nimbusd[{extra}]'"
     return "install the package that has it"
+
+
+def what_is_missing(error: ModuleNotFoundError) -> str:
+    """The module that was not found, and what to do about it, as a sentence."""
+    module = (error.name or "").partition(".")[0]
+    if not module:
+        return str(error)
+    return f"the Python module '{module}' is not installed here: {how_to_install(module)}"
+
+
+def _extra_with(module: str) -> str | None:
+    """The first extra that brings the package which has this module."""
+    try:
+        about = metadata("nimbusd")
+    except PackageNotFoundError:
+        return None
+    package = _PACKAGES.get(module, module).replace("_", "-").lower()
+    for requirement in about.get_all("Requires-Dist") or []:
+        found = _REQUIREMENT.match(requirement)
+        if found is not None and found["package"].lower() == package:
+            return found["extra"]
+    return module if module in (about.get_all("Provides-Extra") or []) else None
+
+
+_REQUIREMENT = re.compile(r"(?P<package>[A-Za-z0-9._-]+)[^;]*;.*extra == ['\"](?P<extra>[^'\"]+)['\"]")
+_PACKAGES = {"skimage": "scikit-image", "pxr": "usd-core", "pynvml": "nvidia-ml-py", "mathutils": "bpy"}
+"""Module → package, where their names differ in more than dashes."""

@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeAlias, get_args, overload
 from nimbusd.stages.arguments import did_you_mean, validate
 from nimbusd.stages.base import BaseLoader, BasePlanner, BaseRandomizer, BaseRenderer, BaseWriter, Component
 from nimbusd.stages.errors import ComponentError
+from nimbusd.stages.modules import what_is_missing
 
 Kind: TypeAlias = Literal["load", "randomize", "plan", "render", "store"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -89,19 +90,23 @@ def _by_word(name: str) -> object:
         )
     try:
         return point.load()
-    except (ImportError, AttributeError) as error:
-        raise ComponentError(f"component '{name}' ({point.value}) cannot be imported: {error}") from error
+    except Exception as error:
+        raise ComponentError(f"component '{name}' ({point.value}) cannot be imported: {_why(error)}") from error
 
 
 def _by_path(path: str) -> object:
     module_name, _, class_name = path.partition(":")
     try:
         module = importlib.import_module(module_name)
-    except (ImportError, ValueError) as error:
+    except ModuleNotFoundError as error:
+        if error.name is not None and module_name.partition(".")[0] != error.name.partition(".")[0]:
+            raise ComponentError(f"component '{path}' cannot be imported: {_why(error)}") from error
         raise ComponentError(
             f"component '{path}': module '{module_name}' cannot be imported ({error}); "
             f"install its package, or put its folder on PYTHONPATH"
         ) from error
+    except Exception as error:
+        raise ComponentError(f"component '{path}': module '{module_name}' cannot be imported: {_why(error)}") from error
     found = getattr(module, class_name, None)
     if found is None:
         classes = [name for name, value in vars(module).items() if isinstance(value, type)]
@@ -109,3 +114,8 @@ def _by_path(path: str) -> object:
             f"component '{path}': module '{module_name}' has no '{class_name}'; {did_you_mean(class_name, classes)}"
         )
     return found
+
+
+def _why(error: Exception) -> str:
+    """What a module raised when it was imported, which may be anything."""
+    return what_is_missing(error) if isinstance(error, ModuleNotFoundError) else f"{type(error).__name__}: {error}"

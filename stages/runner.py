@@ -12,6 +12,7 @@ The chain may be cut in two after planning. In the process that renders, `plan_s
 from __future__ import annotations
 
 import errno
+import logging
 import time
 import traceback
 from collections import deque
@@ -23,9 +24,16 @@ from typing import Any, TypeVar
 
 from nimbusd.stages.base import BaseLoader, BasePlanner, BaseRandomizer, BaseRenderer, BaseWriter, SceneConfig
 from nimbusd.stages.errors import AssetError, BackendUnavailable, ComponentError, NimbusError, PlanningFailed
+from nimbusd.stages.load.asset_hashes import AssetHashes
+from nimbusd.stages.load.mend import warnings_of
+from nimbusd.stages.load.recentre import check_near_origin
+from nimbusd.stages.modules import what_is_missing
 from nimbusd.stages.planned import read_planned
 from nimbusd.stages.seeds import stream
+from nimbusd.stages.sight import check_cameras_inside, check_sight
 from nimbusd.stages.types import Episode, EpisodeRequest, Failure, Observation, Piece, Scene, Sequence
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 StageSeen = Callable[[str, Episode], None]
@@ -106,6 +114,8 @@ class _StageIterator(Iterator[Episode]):
             self._apply(episode)
         except BackendUnavailable:
             raise  # no episode can succeed here: the worker must stop and say so
+        except ModuleNotFoundError as error:
+            raise BackendUnavailable(f"{self.stage}: {what_is_missing(error)}") from error
         except Exception as error:  # noqa: BLE001 - a component may raise anything; it becomes the episode's failure
             episode.failure = failure_of(self.stage, error)
         finally:
@@ -122,6 +132,8 @@ def failure_of(stage: str, error: Exception) -> Failure:
     evidence = "".join(traceback.format_exception(error))
     if isinstance(error, AssetError):
         return Failure(stage, "asset_error", str(error), evidence=evidence)
+    if isinstance(error, ComponentError):
+        return Failure(stage, "component_error", str(error), evidence=evidence)
     if isinstance(error, OSError) and error.errno in _FULL:
         return Failure(stage, "disk_full", str(error), evidence=evidence)
     if isinstance(error, OSError) and stage == "store" and error.errno in _BROKEN:
@@ -160,15 +172,21 @@ class LoadIterator(_StageIterator):
         super().__init__((Episode(request, output, context=dict(context)) for request in requests), seen)
         self._loader = loader
         self._scene_config = scene_config
-        self._loaded: tuple[str, Scene] | None = None
+        self._loaded: tuple[str, Scene, dict[str, str]] | None = None
+        self._hashes = AssetHashes()
 
     def _apply(self, episode: Episode) -> None:
         name = episode.request.scene
         if self._loaded is None or self._loaded[0] != name:
             self._loaded = None  # free the old scene before the new one takes memory
-            scene = self._loader.load_asset(self._scene_config(name))
-            self._loaded = (name, _require(self._loader, "load_asset", scene, Scene))
-        episode.scene = self._loaded[1]
+            config = self._scene_config(name)
+            scene = _require(self._loader, "load_asset", self._loader.load_asset(config), Scene)
+            check_near_origin(scene)
+            for sentence in warnings_of(scene):
+                log.warning("scene %r: %s", name, sentence)
+            self._loaded = (name, scene, self._hashes.of(self._loader.asset_paths(config), self._loader.beat))
+        _, episode.scene, files = self._loaded
+        episode.context = {**episode.context, "scene_files": files}
 
 
 class RandomizeIterator(_StageIterator):
@@ -259,8 +277,11 @@ class RenderIterator(_StageIterator):
     def _apply(self, episode: Episode) -> None:
         assert episode.scene is not None
         assert episode.sequence is not None
+        check_cameras_inside(episode.scene, episode.sequence)
         self._renderer.load(episode.scene)
-        episode.observation = _require(self._renderer, "gen_obs", self._renderer.gen_obs(episode.sequence), Observation)
+        observation = _require(self._renderer, "gen_obs", self._renderer.gen_obs(episode.sequence), Observation)
+        check_sight(episode.scene, observation)
+        episode.observation = observation
 
 
 class StoreIterator(_StageIterator):

@@ -318,22 +318,28 @@ class Piece:
     """An episode's files before publishing, durable under `<output>/.pieces/<folder>`.
 
     folder: name of the piece's folder. length: frames. files: every file in it, sorted by path.
+    fingerprint: of the job that it was made for; empty if it was stored without one.
     """
 
     folder: str
     length: int
     files: tuple[PieceFile, ...]
+    fingerprint: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class EpisodeRequest:
-    """An episode to make. variant: which randomization of the scene it uses. attempt: fencing number."""
+    """An episode to make. variant: which randomization of the scene it uses. attempt: fencing number.
+
+    fingerprint: of the job, which its piece keeps.
+    """
 
     job: str
     scene: str
     index: int
     variant: int = 0
     attempt: int = 1
+    fingerprint: str = ""
 
     @property
     def episode_id(self) -> EpisodeId:

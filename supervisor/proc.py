@@ -70,6 +70,21 @@ def descendants(pid: int) -> list[Found]:
     return found
 
 
+def children(pid: int) -> list[tuple[Found, int]]:
+    """The children of a process, dead ones that nobody has waited for included, each with its session."""
+    stats = ((other, fields) for other in pids() if (fields := _stat(other)))
+    return [(Found(other, int(f[19])), int(f[3])) for other, f in stats if int(f[1]) == pid]
+
+
+def anonymous_bytes(pid: int) -> int:
+    """Memory that a process alone takes, resident or swapped out; files that it has mapped are not counted."""
+    total = 0
+    for line in _read(f"/proc/{pid}/status").splitlines():
+        if line.startswith(("RssAnon:", "RssShmem:", "VmSwap:")):
+            total += 1024 * int(line.split()[1])
+    return total
+
+
 def marked(page_id: int, over: Mapping[int, int] | None = None) -> list[Found]:
     """Processes other than our own that are marked as descendants of a page's compute workers.
 

@@ -23,14 +23,19 @@ _SWEEP_S = 5.0
 
 
 def dump_stacks_when_asked(path: str) -> None:
-    """Have this process write the stacks of its threads to `path`, and die, when STACK_SIGNAL comes.
+    """Have this process write the stacks of its threads to `path`, and die, when STACK_SIGNAL comes."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    os.set_inheritable(fd, False)
+    dump_stacks_to(fd)
+
+
+def dump_stacks_to(fd: int) -> None:
+    """The same to an open file.
 
     faulthandler's handler is plain C: it runs while a thread holds the GIL and never gives it back. It then hands
     on to the signal's default, which is to die. That is wanted: a system call that the signal interrupts would
     return, and the condemned worker go on.
     """
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600)
-    os.set_inheritable(fd, False)
     faulthandler.register(STACK_SIGNAL, fd, all_threads=True, chain=True)
 
 

@@ -9,7 +9,6 @@ import logging
 import os
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +16,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from nimbusd.supervisor import proc
+from nimbusd.supervisor.cgroups import WorkerGroups
+from nimbusd.supervisor.orphans import child_ended, start_child
 from nimbusd.supervisor.page import DAEMON, FIRST_WORKER, WATCHDOG, HeartbeatPage
+from nimbusd.supervisor.process import python
 from nimbusd.supervisor.watchdog import stack_path
 
 log = logging.getLogger(__name__)
@@ -37,13 +39,17 @@ _MOST_REPORT_BYTES = 1 << 18
 
 @dataclass(frozen=True, slots=True)
 class Seat:
-    """A worker's place on the page, from before it starts until it is gone. options, env and fd are for it."""
+    """A worker's place on the page, from before it starts until it is gone. options, env and fd are for it.
+
+    group: the control group that it joins; empty if there are none.
+    """
 
     line: int
     generation: int
     options: tuple[str, ...]
     env: tuple[str, str]
     fd: int
+    group: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +95,7 @@ class Watch:
     ) -> None:
         self._folder = folder
         self.page = HeartbeatPage.create(workers)
+        self._groups = WorkerGroups.make()
         self._condemned = condemned
         self._started = started
         self._free = list(range(FIRST_WORKER, self.page.lines))
@@ -117,6 +124,8 @@ class Watch:
             self._let_go()
             if self._process is not None and self._process.returncode is None:
                 await self._process.wait()
+            if self._groups is not None:
+                self._groups.close()
 
     # --- workers ---
 
@@ -125,7 +134,9 @@ class Watch:
         assert self._free, "more compute workers than lines on the heartbeat page"
         number = self._free.pop(0)
         generation = self.page.line(number).prepare("start", allowance_s, time.monotonic_ns())
+        group = "" if self._groups is None else self._groups.group(number)
         options = (
+            *(("--group", group) if group else ()),
             "--page",
             str(self.page.fd),
             "--line",
@@ -134,7 +145,7 @@ class Watch:
             stack_path(str(self._folder), number),
         )
         env = (proc.MARK, proc.mark(self.page.page_id, number, generation))
-        return Seat(number, generation, options, env, self.page.fd)
+        return Seat(number, generation, options, env, self.page.fd, group)
 
     def seated(self, seat: Seat, pid: int) -> None:
         """The worker runs. The watchdog takes nobody for it who is no child of ours."""
@@ -170,25 +181,34 @@ class Watch:
                 continue
             began = loop.time()
             status = await process.wait()
+            child_ended(process.pid)
             short_lives = short_lives + 1 if loop.time() - began < _LIVED_LONG_S else 0
             self._let_go()
             log.error("the watchdog (pid %d) ended with status %d: started anew", process.pid, status)
             await asyncio.sleep(_RESTART_PAUSES_S[min(short_lives, len(_RESTART_PAUSES_S) - 1)])
 
     async def _start(self) -> asyncio.subprocess.Process:
-        argv = [sys.executable, "-m", "nimbusd.supervisor.watchdog", str(self.page.fd), str(self._theirs.fileno())]
-        process = await asyncio.create_subprocess_exec(
-            *(*argv, str(os.getpid()), str(self._folder)),
+        fds = (self.page.fd, self._theirs.fileno())
+        process = await start_child(
+            python(
+                "nimbusd.supervisor.watchdog",
+                *map(str, fds),
+                str(os.getpid()),
+                str(self._folder),
+                *self._groups_option(),
+            ),
+            fds=fds,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
-            pass_fds=(self.page.fd, self._theirs.fileno()),
-            start_new_session=True,
         )
         with contextlib.suppress(ProcessLookupError):  # it has ended already, and is started anew
             self._running = _Running(process.pid, os.pidfd_open(process.pid))
         self._beats_seen = self.page.line(WATCHDOG).working().counter
         self._silent_turns, self._starting = 0, True
         return process
+
+    def _groups_option(self) -> list[str]:
+        return [] if self._groups is None else [self._groups.folder]
 
     def _let_go(self) -> None:
         running, self._running = self._running, None

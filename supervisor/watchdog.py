@@ -5,9 +5,10 @@ anybody, and imports nothing but a little of the standard library. Its rules:
 
 1. A worker that is overdue is asked for the stacks of its threads, has at most STACK_S for them, and is then killed
    by SIGKILL, with its process group and all that descends from it. The daemon is told before and after.
-2. What a worker has started dies with it, however it ends: processes that left its group are known by a mark in
-   their environment. Without root nothing finds one that wiped its environment *and* whose parent is gone.
-3. When the daemon goes (its pidfd, or the end of the report socket), every worker is killed, and the watchdog ends.
+2. What a worker has started dies with it, however it ends. While the worker lives it stays below it (it is a
+   subreaper). Of a worker that has died the daemon ends what is left, and we what has a mark in its environment.
+3. When the daemon goes (its pidfd, or the end of the report socket), every worker is killed with its control group, and
+   the watchdog ends. Where there are no control groups, nothing finds what wiped its environment then.
 4. A daemon that lives but does not turn its event loop is reported on standard error, never killed: only a
    service manager can start it again, and systemd's WatchdogSec kills it itself. Hung workers are killed meanwhile.
 5. When the watchdog itself could not run for a while (the machine stood still), the workers could not either: it
@@ -29,6 +30,7 @@ import time
 from typing import NamedTuple
 
 from nimbusd.supervisor import proc
+from nimbusd.supervisor.cgroups import WorkerGroups
 from nimbusd.supervisor.page import DAEMON, FIRST_WORKER, WATCHDOG, HeartbeatPage, Line, Occupant, Owed
 from nimbusd.supervisor.prctl import wake_when_parent_dies
 from nimbusd.supervisor.target import Target, read_stack, sweep
@@ -112,13 +114,24 @@ class _Watched:
 
 
 class Watchdog:
-    """page: shared with everybody. reports: socket to the daemon. folder: where workers write their stacks."""
+    """page: shared with everybody. reports: socket to the daemon. folder: where workers write their stacks.
 
-    def __init__(self, page: HeartbeatPage, reports: socket.socket, daemon_pidfd: int, folder: str) -> None:
+    groups: the workers' control groups, where they have any.
+    """
+
+    def __init__(
+        self,
+        page: HeartbeatPage,
+        reports: socket.socket,
+        daemon_pidfd: int,
+        folder: str,
+        groups: WorkerGroups | None = None,
+    ) -> None:
         self._page = page
         self._reports = reports
         self._daemon_pidfd = daemon_pidfd
         self._folder = folder
+        self._groups = groups
         self._own = page.line(WATCHDOG).work
         self._daemon = page.line(DAEMON)
         self._lines = {number: page.line(number) for number in range(FIRST_WORKER, page.lines)}
@@ -268,8 +281,12 @@ class Watchdog:
         """Kill every worker of this page, and what it has started; also one that was not in its line yet."""
         for watched in self._watched.values():
             watched.target.kill()
+        if self._groups is not None:
+            self._groups.close()
         pidfd = sweep(self._page.page_id)
         os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
+        if self._groups is not None:
+            self._groups.close()  # whose processes have died by now
 
 
 def stack_path(folder: str, number: int) -> str:
@@ -278,8 +295,11 @@ def stack_path(folder: str, number: int) -> str:
 
 
 def main() -> int:
-    """Arguments: file descriptors of page and report socket, pid of the daemon, folder of the stacks."""
-    page_fd, reports_fd, daemon_pid, folder = sys.argv[1:]
+    """Arguments: file descriptors of page and report socket, pid of the daemon, folder of the stacks; and that of the
+    workers' control groups, if they have any.
+    """
+    page_fd, reports_fd, daemon_pid, folder, *rest = sys.argv[1:]
+    groups = WorkerGroups(rest[0]) if rest else None
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     wake_when_parent_dies()
@@ -296,9 +316,11 @@ def main() -> int:
     with contextlib.suppress(PermissionError):  # only root may; others look a little late on a busy machine
         os.setpriority(os.PRIO_PROCESS, 0, -10)
     if daemon_pidfd < 0:  # it died while we started
+        if groups is not None:
+            groups.close()
         sweep(page.page_id)
         return 0
-    Watchdog(page, reports, daemon_pidfd, folder).run()
+    Watchdog(page, reports, daemon_pidfd, folder, groups).run()
     return 0
 
 

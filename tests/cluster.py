@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import yaml
 
 from nimbusd.chaos import cluster
@@ -17,7 +20,17 @@ from nimbusd.core.episodes import EpisodeKey, JobId
 from nimbusd.job import Job, read_job
 from nimbusd.master.ledger import Ledger
 
-__all__ = ["PATIENCE_S", "REPOSITORY", "Cluster", "Daemon", "comes_to", "gate_of", "pieces_of", "toy_job"]
+__all__ = [
+    "PATIENCE_S",
+    "REPOSITORY",
+    "Cluster",
+    "Daemon",
+    "come_to_their_end",
+    "comes_to",
+    "gate_of",
+    "pieces_of",
+    "toy_job",
+]
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -82,6 +95,16 @@ def toy_job(folder: Path, name: str = "toy", **changes: Any) -> Job:
 def gate_of(folder: Path, name: str) -> Path:
     """The file that opens the gate of a toy job."""
     return folder / f"{name}.gate"
+
+
+def come_to_their_end(pids: Iterable[int]) -> None:
+    """Wait until none of these processes is alive: one that was killed goes on until its signal reaches it."""
+    for pid in pids:
+        ends = time.monotonic() + PATIENCE_S
+        with contextlib.suppress(psutil.NoSuchProcess):
+            while psutil.Process(pid).status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD):
+                assert time.monotonic() < ends, f"{psutil.Process(pid)} was left running"
+                time.sleep(0.01)
 
 
 def comes_to(gate: Path) -> int:

@@ -9,7 +9,9 @@ import os
 import resource
 import signal
 import subprocess
+import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +20,15 @@ import psutil
 
 from nimbusd.stages import ComponentArgs, Episode, Observation, Piece, Scene, SceneConfig, Sequence
 from nimbusd.stages.store.piece import draft_piece
-from tests.toy import FaultyRenderer, ToyLoader, ToyPlanner, ToyPlannerArgs, ToyRenderer, ToyWriter
+from tests.toy import FaultArgs, FaultyRenderer, ToyLoader, ToyPlanner, ToyPlannerArgs, ToyRenderer, ToyWriter
 
 _ROOM_BYTES = 64 << 20
 
 
 class WorseRenderer(FaultyRenderer):
-    """kind: `stop` (SIGSTOP), `spin`, `import` (a deadlock), `memory` (no more of it), `oom_kill` or `children`."""
+    """kind: `stop` (SIGSTOP), `spin`, `import` (a deadlock), `memory` (no more of it), `oom_kill`, `children` or
+    `orphans`, which nothing but their ancestry tells from others.
+    """
 
     def _fail(self) -> None:
         match self.args.kind:
@@ -44,6 +48,41 @@ class WorseRenderer(FaultyRenderer):
                 session = subprocess.Popen(["sleep", "1000"], start_new_session=True)
                 (self.args.marks / "children").write_text(f"{group.pid} {session.pid}")
                 os._exit(0)
+            case "orphans":
+                leave_children(self.args.marks / "children")
+                os._exit(0)
+
+
+class KeepArgs(FaultArgs):
+    """gated: wait for ever once there are hidden children."""
+
+    gated: bool = False
+
+
+class KeepingRenderer(WorseRenderer):
+    """Each process of it has hidden children, and notes in `betrayed` if they are gone while it works."""
+
+    args_model = KeepArgs
+
+    def gen_obs(self, seq: Sequence) -> Observation:
+        self.args.marks.mkdir(parents=True, exist_ok=True)
+        note = self.args.marks / f"children.{os.getpid()}"
+        if not note.exists():
+            leave_children(note)
+        while self.args.gated:
+            self.beat()
+            time.sleep(0.1)
+        if not all(psutil.pid_exists(int(pid)) for pid in note.read_text().split()):
+            (self.args.marks / "betrayed").touch()
+        return super().gen_obs(seq)
+
+
+class ThreadedRenderer(ToyRenderer):
+    """Leaves a thread that never ends."""
+
+    def gen_obs(self, seq: Sequence) -> Observation:
+        threading.Thread(target=threading.Event().wait, name="endless").start()
+        return super().gen_obs(seq)
 
 
 class StoppedRenderer(FaultyRenderer):
@@ -130,6 +169,69 @@ class StalledWriter(ToyWriter):
             with self.args.fifo.open("wb"):
                 pass
         return super().save_data(seq, obs, episode)
+
+
+class PublishFaultArgs(ComponentArgs):
+    """kind: what happens in publishing. while_exists: only as long as this file is there."""
+
+    kind: str
+    while_exists: Path
+
+
+class FaultyPublisher(ToyWriter):
+    """kind: `raise`, `sys_exit`, `exit`, `crash`, `hang`, `hold` (in C, with the GIL), `memory`, `leave` or `threads`.
+
+    `leave` is an exit that leaves processes behind, whose pids it writes to `children` in the output. `threads`
+    publishes, and leaves a thread that never ends.
+    """
+
+    args_model = PublishFaultArgs
+    args: Any
+
+    def publish(self, output: Path, pieces: list[Piece], job: dict[str, Any], final: bool) -> Path:
+        if self.args.while_exists.exists():
+            self._fail(output)
+        return super().publish(output, pieces, job, final)
+
+    def _fail(self, output: Path) -> None:
+        print("about to fail", flush=True)
+        match self.args.kind:
+            case "raise":
+                raise ZeroDivisionError("no such luck")
+            case "sys_exit":
+                raise SystemExit(3)
+            case "exit":
+                os._exit(0)
+            case "crash":
+                os.kill(os.getpid(), signal.SIGSEGV)
+            case "hang":
+                threading.Event().wait()
+            case "hold":
+                ctypes.PyDLL(None).pause()
+            case "memory":
+                hoard = []
+                while True:
+                    hoard.append(b"x" * _ROOM_BYTES)
+                    self.beat()
+            case "leave":
+                leave_children(output / "children")
+                os._exit(0)
+            case "threads":
+                threading.Thread(target=threading.Event().wait, name="endless").start()
+
+
+def leave_children(note: Path) -> None:
+    """Leave processes as they are hard to find: in sessions of their own, without environment, without a parent.
+
+    note: gets their pids.
+    """
+    twice = "import os, time\nif os.fork(): os._exit(0)\nos.setsid()\nif os.fork(): os._exit(0)\n"
+    tell = "fd = os.open({note!r}, os.O_WRONLY | os.O_CREAT | os.O_APPEND)\nos.write(fd, b'%d ' % os.getpid())\n"
+    code = twice + tell.format(note=str(note)) + "time.sleep(1000)"
+    for _ in range(2):
+        subprocess.run([sys.executable, "-I", "-S", "-c", code], env={}, check=True)
+    while len(note.read_text().split() if note.exists() else ()) < 2:
+        time.sleep(0.01)
 
 
 class PlanLogArgs(ToyPlannerArgs):

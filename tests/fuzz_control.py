@@ -101,7 +101,7 @@ def _answering(**security: Any) -> MasterSocket:
         if isinstance(message, c.Hello):
             socket.send(peer, c.Welcome(1, 1.0, 5.0))
 
-    socket = MasterSocket(("tcp://127.0.0.1:*",), answer, **security)
+    socket = MasterSocket(("tcp://127.0.0.1:*",), answer, any_local_user=not security, **security)
     return socket
 
 
@@ -114,7 +114,14 @@ class HonestNode:
         self.breaks = 0
         self._answered = asyncio.Event()
         self._connected = asyncio.Event()
-        self._link = NodeLink(address, self._got, on_connected=self._connected.set, on_disconnected=self._broke, **keys)
+        self._link = NodeLink(
+            address,
+            self._got,
+            on_connected=self._connected.set,
+            on_disconnected=self._broke,
+            any_local_user=not keys,
+            **keys,
+        )
 
     async def run(self, ends: float) -> None:
         """Raises TimeoutError if an answer takes longer than _ANSWER_WITHIN_S."""

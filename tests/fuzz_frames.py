@@ -16,6 +16,7 @@ from typing import Any
 import msgpack
 
 from nimbusd.transport import control as c
+from nimbusd.transport.bounds import Length, Letters, Printable, Range
 from nimbusd.transport.codec import MessageError
 
 _ODD = [0, 1, -1, 2**31, 2**63 - 1, -(2**63), 0.0, 1e308, "", "x" * 300, "\0", "é", None, True, [], {}, [[[]]], b"b"]
@@ -33,6 +34,8 @@ def _any(hint: Any, rng: random.Random) -> Any:
         cls: Any = hint
         hints = _hints(cls)
         return cls(*(_any(hints[f.name], rng) for f in dataclasses.fields(hint)))
+    if origin is typing.Annotated:
+        return _within(args[0], args[1:], rng)
     if origin is types.UnionType:
         return _any(rng.choice(args), rng)
     if origin is tuple:
@@ -46,9 +49,22 @@ def _any(hint: Any, rng: random.Random) -> Any:
     return "".join(rng.choices("abé/_0", k=rng.randrange(12))) if hint is str else plain[hint]
 
 
+def _within(hint: Any, bounds: tuple[Any, ...], rng: random.Random) -> Any:
+    match bounds:
+        case (Range(low, high),) if hint is int:
+            return rng.choice([int(low), int(high), rng.randint(int(low), int(high))])
+        case (Range(low, high),):
+            return rng.choice([float(low), float(high), rng.random()])
+        case (Letters(),):
+            return rng.randbytes(32).hex()
+        case (Length(_, least), Printable()) if least:
+            return _any(hint, rng) or "n"
+    return _any(hint, rng)
+
+
 @functools.cache
 def _hints(cls: Hashable) -> dict[str, Any]:
-    return typing.get_type_hints(cls)
+    return typing.get_type_hints(cls, include_extras=True)
 
 
 def damaged(data: bytes, rng: random.Random) -> bytes:

@@ -56,6 +56,7 @@ class Master(MasterSocket):
     def __init__(self, bind: str | tuple[str, ...] = LOOPBACK, **security: Any) -> None:
         self.heard: list[tuple[Peer, c.Message]] = []
         self.events = Waiter()
+        security.setdefault("any_local_user", "keys" not in security)
         super().__init__((bind,) if isinstance(bind, str) else bind, self._answer, **security)
 
     def _answer(self, peer: Peer, message: c.Message) -> None:
@@ -84,6 +85,7 @@ class Link:
         self.troubles: list[str] = []
         self.connections = self.breaks = 0
         self.events = Waiter()
+        keys.setdefault("any_local_user", "keys" not in keys)
         self.link = NodeLink(
             address,
             self._got,

@@ -9,6 +9,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from nimbusd.transport.bounds import Keys, Length, Letters, Printable, Range, plain_line
+
 JSON: st.SearchStrategy[Any] = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False) | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
@@ -27,12 +29,30 @@ _PLAIN: dict[Any, st.SearchStrategy[Any]] = {
 
 def messages_of(cls: type[Any]) -> st.SearchStrategy[Any]:
     """Any message of this class."""
-    hints = typing.get_type_hints(cls)
+    hints = typing.get_type_hints(cls, include_extras=True)
     return st.builds(cls, **{field.name: _values(hints[field.name]) for field in dataclasses.fields(cls)})
+
+
+def _within(hint: Any, bounds: tuple[Any, ...]) -> st.SearchStrategy[Any]:
+    """Values of a type that keep to bounds, mostly near them."""
+    match bounds:
+        case (Range(low, high),) if hint is int:
+            return st.integers(int(low), int(high))
+        case (Range(low, high),):
+            return st.floats(low, high)
+        case (Letters(pattern),):
+            return st.from_regex(pattern, fullmatch=True)
+        case (Length(_, least), Printable()):
+            return st.text(min_size=least, max_size=12).map(lambda text: plain_line(text, 12))
+        case (Length(), Keys()) | (Length(),):
+            return _values(hint)
+    raise AssertionError(f"no strategy for {bounds}")
 
 
 def _values(hint: Any) -> st.SearchStrategy[Any]:
     origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Annotated:
+        return _within(args[0], args[1:])
     if hint in _PLAIN:
         return _PLAIN[hint]
     if dataclasses.is_dataclass(hint):

@@ -1,4 +1,4 @@
-"""Peers that speak TCP, or as much of ZMTP 3 as they like."""
+"""Peers that speak bytes over TCP or a Unix socket, or as much of ZMTP 3 as they like."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def frame(data: bytes, *, flags: int = 0, announced: int | None = None) -> bytes
 
 
 class RawPeer:
-    """A connection to a listener's port."""
+    """A connection to a listener's port or Unix socket."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self._writer = reader, writer
@@ -24,6 +24,8 @@ class RawPeer:
     @classmethod
     async def connect(cls, address: str) -> RawPeer:
         """Connect, and say nothing yet."""
+        if address.startswith("ipc://"):
+            return cls(*await asyncio.open_unix_connection(address.removeprefix("ipc://")))
         host, _, port = address.removeprefix("tcp://").rpartition(":")
         return cls(*await asyncio.open_connection(host, int(port)))
 

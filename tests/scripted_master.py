@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,6 +12,7 @@ from typing import Self, TypeAlias
 import zmq
 
 from nimbusd.transport import control
+from nimbusd.transport.addresses import socket_path
 from nimbusd.transport.keys import KeyPair
 
 Answer: TypeAlias = control.Message | bytes | None
@@ -19,16 +22,15 @@ Script: TypeAlias = Callable[[control.Request], Answer]
 
 @dataclass
 class ScriptedMaster:
-    """Listens on loopback, in a thread of its own, while the `with` lasts. seen: every request, in order."""
+    """Listens, in a thread of its own, while the `with` lasts. seen: every request, in order.
+
+    address: chosen if it is not given: a Unix socket, or with keys a port.
+    """
 
     script: Script
     keys: KeyPair | None = None
-    port: int = 0
+    address: str = ""
     seen: list[control.Message] = field(default_factory=list)
-
-    @property
-    def address(self) -> str:
-        return f"tcp://127.0.0.1:{self.port}"
 
     def __enter__(self) -> Self:
         self._context = zmq.Context()
@@ -37,7 +39,12 @@ class ScriptedMaster:
         if self.keys is not None:
             self._router.curve_server = True
             self._router.curve_secretkey = self.keys.secret.encode()
-        self.port = int(self._router.bind(f"tcp://127.0.0.1:{self.port or '*'}").addr.rpartition(":")[2])
+        if not self.address:
+            encrypted = self.keys is not None
+            self.address = "tcp://127.0.0.1:*" if encrypted else f"ipc://{tempfile.mkdtemp()}/socket"
+        if (path := socket_path(self.address)) is not None:
+            path.parent.mkdir(exist_ok=True)
+        self.address = self._router.bind(self.address).addr
         self._stop, self._stopped = self._context.socket(zmq.PAIR), self._context.socket(zmq.PAIR)
         self._stop.bind("inproc://stop")
         self._stopped.connect("inproc://stop")
@@ -49,6 +56,8 @@ class ScriptedMaster:
         self._stopped.send(b"")
         self._thread.join()
         self._context.destroy(linger=0)
+        if (path := socket_path(self.address)) is not None:
+            shutil.rmtree(path.parent)
 
     def _serve(self) -> None:
         poller = zmq.Poller()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -111,8 +111,16 @@ def make_observation(seq: Sequence, *, depth: bool = True, segmentation: bool = 
 
 
 def make_episode(
-    output: Path, index: int = 0, *, scene: str = "room", attempt: int = 1, seq: Sequence, variant: int = 0
+    output: Path,
+    index: int = 0,
+    *,
+    scene: str = "room",
+    attempt: int = 1,
+    seq: Sequence,
+    variant: int = 0,
+    environment: Mapping[str, Any] | None = None,
 ) -> Episode:
+    output.mkdir(parents=True, exist_ok=True)  # as a job makes it; pieces are not stored where it is gone
     request = EpisodeRequest("job", scene, index, variant, attempt)
     context = {
         "job": {"name": "job", "seed": 3},
@@ -120,6 +128,7 @@ def make_episode(
         "node": "n1",
         "slot": "cpu:0",
         "started_unix_s": 1.5,
+        **({"environment": environment} if environment is not None else {}),
     }
     return Episode(request, output, make_scene(scene), seq, timings_s={"plan": 0.1}, context=context)
 
@@ -129,12 +138,17 @@ def make_writer(**args: Any) -> NavWriter:
 
 
 def store_episode(writer: NavWriter, output: Path, index: int, *, attempt: int = 1, **options: Any) -> Piece:
-    """Store episode `index`, whose content depends on `index` only. options: of make_sequence, and `scene`."""
+    """Store episode `index`, whose content depends on `index` only.
+
+    options: of make_sequence, and `scene`, `variant` and `environment` of make_episode.
+    """
     scene = options.pop("scene", "room")
-    variant = options.pop("variant", 0)
+    variant, environment = options.pop("variant", 0), options.pop("environment", None)
     options = {"length": 8 + index, "seed": index, "task": f"go to place {index % 2}", **options}
     seq = make_sequence(**options)
-    episode = make_episode(output, index, scene=scene, attempt=attempt, seq=seq, variant=variant)
+    episode = make_episode(
+        output, index, scene=scene, attempt=attempt, seq=seq, variant=variant, environment=environment
+    )
     return writer.save_data(seq, make_observation(seq, seed=index), episode)
 
 

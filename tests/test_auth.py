@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nimbusd.transport import control as c
-from nimbusd.transport.addresses import AddressError, check_address, is_private
+from nimbusd.transport.addresses import AddressError, check_address
 from nimbusd.transport.auth import AllowList, AllowListError, Entry, Peer, Role, objection
 from nimbusd.transport.errors import TransportError
 from nimbusd.transport.gate import Gate
@@ -273,11 +273,28 @@ def test_files_of_the_gate_are_private_and_damage_is_told(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    "address", ["tcp://127.0.0.1:7600", "tcp://127.8.8.8:*", "tcp://localhost:1", "tcp://[::1]:7600", "ipc:///run/n"]
+    "address", ["tcp://127.0.0.1:7600", "tcp://127.8.8.8:*", "tcp://localhost:1", "tcp://[::1]:7600"]
 )
-def test_addresses_of_this_machine_need_no_encryption(address: str) -> None:
-    assert is_private(address)
-    check_address(address, encrypted=False)
+def test_on_loopback_every_user_of_the_machine_is_let_in_only_if_that_is_said(address: str) -> None:
+    check_address(address, encrypted=True)
+    check_address(address, encrypted=False, any_local_user=True)
+    with pytest.raises(
+        AddressError, match=r"every user of this machine.*keys only.*ipc://PATH.*--allow-any-local-user"
+    ):
+        check_address(address, encrypted=False)
+
+
+def test_a_unix_socket_needs_no_keys() -> None:
+    check_address("ipc:///run/n", encrypted=False)
+
+
+@pytest.mark.parametrize(
+    ("path", "says"),
+    [("/" + "x" * 107, "at most 107 bytes, and this one has 108"), ("@nimbusd", "names no file"), ("*", "no file")],
+)
+def test_a_unix_socket_needs_a_file_with_a_path_that_the_kernel_takes(path: str, says: str) -> None:
+    with pytest.raises(AddressError, match=says):
+        check_address(f"ipc://{path}", encrypted=False)
 
 
 @pytest.mark.parametrize(
@@ -285,10 +302,9 @@ def test_addresses_of_this_machine_need_no_encryption(address: str) -> None:
     ["tcp://*:7600", "tcp://0.0.0.0:7600", "tcp://10.0.0.1:7600", "tcp://[::]:7600", "tcp://eth0:1", "tcp://127.0.0.1.evil.org:1"],
 )  # fmt: skip
 def test_addresses_that_others_can_reach_need_keys(address: str) -> None:
-    assert not is_private(address)
     check_address(address, encrypted=True)
     with pytest.raises(AddressError, match="keys only: make them by `nimbusctl keygen`"):
-        check_address(address, encrypted=False)
+        check_address(address, encrypted=False, any_local_user=True)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from nimbusd.renderers.blender import BlenderArgs, BlenderProcRenderer
-from nimbusd.renderers.blender_device import DEBIAN_PACKAGES, choose_device, import_backend
+from nimbusd.renderers.blender_device import DEBIAN_PACKAGES, choose_device, import_bpy
 from nimbusd.renderers.blender_settings import PRESETS, quality
 from nimbusd.stages.errors import BackendUnavailable
 
@@ -37,15 +37,15 @@ def test_a_missing_system_library_is_named_with_its_debian_package(
     text = f"{library}: cannot open shared object file: No such file or directory"
     imports_fail_with(monkeypatch, ImportError(text))
     with pytest.raises(BackendUnavailable) as caught:
-        import_backend("bpy")
+        import_bpy()
     assert library in str(caught.value)
     assert f"apt-get install {DEBIAN_PACKAGES[library]}" in str(caught.value)
 
 
 def test_any_other_import_failure_is_quoted(monkeypatch: pytest.MonkeyPatch) -> None:
     imports_fail_with(monkeypatch, ImportError("numpy failed"))
-    with pytest.raises(BackendUnavailable, match="embreex does not load: numpy failed"):
-        import_backend("embreex")
+    with pytest.raises(BackendUnavailable, match="bpy does not load: numpy failed"):
+        import_bpy()
 
 
 class FakePreferences(SimpleNamespace):

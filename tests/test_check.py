@@ -10,7 +10,8 @@ from nimbusd.cli.check import check
 from nimbusd.core.episodes import JobId, JobRow
 from nimbusd.job import read_job
 from nimbusd.master.ledger import Ledger
-from nimbusd.master.output import ledger_path
+from nimbusd.master.ledger_reads import LedgerIdentity
+from nimbusd.master.output import ledger_path, remember_job
 from tests.test_job_file import JOB
 
 
@@ -70,7 +71,20 @@ def test_an_output_of_another_job_is_an_error_and_of_this_job_is_not(job_file: P
         ledger.put_job(JobRow(JobId("toy"), job.fingerprint(), job.to_dict(), "me", 0, 0, True, "", 0.0))
     assert run(job_file, "--output", output).exit_code == 0
     (text,) = errors_of(job_file, "--output", output, "--set", "seed=6").values()
-    assert "holds episodes of job 'toy' with other settings" in text
+    assert "belongs to job 'toy' with other scenes, seed or pipeline" in text
+
+
+def test_an_output_of_a_master_s_job_is_an_error_for_others_with_the_ways_out(job_file: Path, tmp_path: Path) -> None:
+    output = tmp_path / "there"
+    (output / ".pieces/one").mkdir(parents=True)
+    (output / ".nimbusd").mkdir()
+    remember_job(output, read_job(job_file), tmp_path / "master.sqlite", LedgerIdentity("l", 1, "t"), 1)
+    assert run(job_file, "--output", output).exit_code == 0
+    (text,) = errors_of(job_file, "--output", output, "--set", "seed=6").values()
+    assert "holds job 'toy' with other scenes, seed or pipeline" in text
+    (text,) = errors_of(job_file, "--output", output, "--set", "name=other").values()
+    assert "belongs to job 'toy'" in text
+    assert f"nimbusctl output move {output} FOLDER" in text
 
 
 def test_every_error_of_the_file_is_printed_and_counted(job_file: Path) -> None:

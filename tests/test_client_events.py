@@ -73,7 +73,7 @@ def test_watching_goes_on_through_a_restart_of_the_master_and_tells_the_gap(monk
         assert take(items, 2) == [0, 1]
     with client, ThreadPoolExecutor() as pool:
         rest = pool.submit(take, items, 3)
-        with ScriptedMaster(Feed(2, 2), port=first.port):
+        with ScriptedMaster(Feed(2, 2), address=first.address):
             assert rest.result() == [Gap(None, "1:2"), 0, 1]
 
 

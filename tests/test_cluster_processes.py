@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
 from nimbusd.chaos.proxy import DroppingProxy
-from nimbusd.client import Client, Event, JobSummary, RequestRefused
+from nimbusd.client import Client, ClientError, Event, JobSummary, RequestRefused
 from nimbusd.core.episodes import EpisodeKey, JobId
-from nimbusd.job import Job
+from nimbusd.job import Job, StageSpec
 from nimbusd.master.output import claim_output
 from nimbusd.transport.keys import generate, write_pair
 from tests.cluster import PATIENCE_S, REPOSITORY, Cluster, comes_to, gate_of, pieces_of, toy_job
+from tests.slow import slow
 
 pytestmark = pytest.mark.processes
 
@@ -33,7 +37,18 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("undisturbed")
     job = toy_job(folder)
     gate_of(folder, job.name).touch()
-    command = [sys.executable, "-m", "nimbusd.cli", "run", str(folder / "toy.yaml"), "--workers", "1", "--json"]
+    command = [
+        sys.executable,
+        "-m",
+        "nimbusd.cli",
+        "run",
+        str(folder / "toy.yaml"),
+        "--workers",
+        "1",
+        "--spares",
+        "0",
+        "--json",
+    ]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=REPOSITORY, timeout=PATIENCE_S)
     return dataset(job)
 
@@ -124,6 +139,7 @@ def test_a_killed_master_goes_on_where_it_was(tmp_path: Path, undisturbed: str) 
         finish(cluster, client, job, undisturbed)
 
 
+@slow
 def test_a_killed_master_is_found_again_by_all_nodes(tmp_path: Path, undisturbed: str) -> None:
     with Cluster(tmp_path) as cluster:
         for name in ("w1", "w2"):
@@ -150,6 +166,7 @@ def test_a_killed_node_takes_its_workers_with_it_and_others_make_what_it_held(tm
         finish(cluster, client, job, undisturbed)
 
 
+@slow
 def test_a_killed_node_that_is_started_again_is_taken_at_once(tmp_path: Path, undisturbed: str) -> None:
     with Cluster(tmp_path, dead_after_s=60.0) as cluster:
         node = cluster.start_node("w1")
@@ -161,16 +178,23 @@ def test_a_killed_node_that_is_started_again_is_taken_at_once(tmp_path: Path, un
         finish(cluster, client, job, undisturbed)
 
 
-def test_a_killed_compute_worker_costs_one_attempt(tmp_path: Path, undisturbed: str) -> None:
+def test_a_killed_compute_worker_costs_one_attempt_of_what_it_was_at(tmp_path: Path, undisturbed: str) -> None:
+    """What it was at: the episode it rendered, and perhaps the one before, which was still being stored."""
     with Cluster(tmp_path) as cluster:
         for name in ("w1", "w2"):
             cluster.start_node(name)
         client, job = cluster.client(), toy_job(tmp_path)
+        cursor = client.cursor()
         node = cluster.nodes[middle(cluster, client, job)]
         node.compute_workers()[0].kill()
         node.wait_for("WorkerDown")
         finish(cluster, client, job, undisturbed)
-        assert client.job(job.name).reasons["crash"] == 1
+        lost = [e.fields for e in until(client, cursor, job, "job_ended") if e.name == "attempt_lost"]
+        places = [(fields["scene"], fields["index"]) for fields in lost]
+        assert len(places) == len(set(places)) <= 2
+        assert "c" in dict(places)
+        assert {fields["reason"] for fields in lost} == {"crash"}
+        assert client.job(job.name).reasons["crash"] == len(lost)
 
 
 def test_a_node_asked_to_stop_finishes_what_it_began_and_exits_with_0(tmp_path: Path, undisturbed: str) -> None:
@@ -202,6 +226,7 @@ def test_a_second_signal_stops_a_node_at_once_though_the_master_is_away(tmp_path
         assert not psutil.wait_procs(workers, timeout=PATIENCE_S)[1]
 
 
+@slow
 def test_a_job_whose_output_is_in_use_keeps_no_restarted_master_from_its_work(tmp_path: Path, undisturbed: str) -> None:
     with Cluster(tmp_path) as cluster:
         cluster.start_node("w1")
@@ -226,8 +251,9 @@ def test_a_job_whose_output_is_in_use_keeps_no_restarted_master_from_its_work(tm
 def test_late_commits_of_a_node_that_was_given_up_are_refused_and_their_pieces_removed(
     tmp_path: Path, undisturbed: str
 ) -> None:
-    with Cluster(tmp_path) as cluster, DroppingProxy(cluster.address) as p1, DroppingProxy(cluster.address) as p2:
-        proxies = {"w1": p1, "w2": p2}
+    with Cluster(tmp_path) as cluster, ExitStack() as running:
+        places = {name: DroppingProxy(cluster.address, cluster.sockets / name) for name in ("w1", "w2")}
+        proxies = {name: running.enter_context(proxy) for name, proxy in places.items()}
         for name, proxy in proxies.items():
             cluster.start_node(name, master=proxy.address)
         client, job = cluster.client(), toy_job(tmp_path)
@@ -244,7 +270,7 @@ def test_late_commits_of_a_node_that_was_given_up_are_refused_and_their_pieces_r
 
 
 def test_what_a_node_made_while_it_was_cut_off_counts_if_nobody_else_made_it(tmp_path: Path, undisturbed: str) -> None:
-    with Cluster(tmp_path) as cluster, DroppingProxy(cluster.address) as proxy:
+    with Cluster(tmp_path) as cluster, DroppingProxy(cluster.address, cluster.sockets / "w1") as proxy:
         node = cluster.start_node("w1", master=proxy.address)
         client, job = cluster.client(), toy_job(tmp_path)
         cursor = client.cursor()
@@ -253,9 +279,11 @@ def test_what_a_node_made_while_it_was_cut_off_counts_if_nobody_else_made_it(tmp
         cluster.master.wait_for("node w1 has been silent")
         gate_of(tmp_path, job.name).touch()
         node.wait_for(f"{episode}stage='store'")
+        node.wait_for(r"c/\d+ is stored in")
+        stored = {line.rpartition(" ")[2] for line in node.said(" is stored in ")}
         proxy.heal()
-        events = until(client, cursor, job, "job_ended")
-        assert [e.fields["attempt"] for e in events if e.name == "episode_committed"] == [1] * EPISODES
+        until(client, cursor, job, "job_ended")
+        assert stored & set(pieces_of(job.output))
         finish(cluster, client, job, undisturbed)
 
 
@@ -274,7 +302,7 @@ main()
     options = ["worker", "--state", str(shared.folder / "new"), "--name", "new", "--master", shared.address]
     node = shared.start([sys.executable, "-c", script, *options], "new")
     assert node.wait() == 1
-    assert node.said("error: the master refuses this node: this master speaks protocol version 1, you speak 2")
+    assert node.said("error: the master refuses this node: this master speaks protocol version 2, you speak 3")
 
 
 def test_a_node_with_another_environment_gets_nothing_and_the_report_says_why(shared: Cluster) -> None:
@@ -285,7 +313,7 @@ def test_a_node_with_another_environment_gets_nothing_and_the_report_says_why(sh
     (package / "METADATA").write_text("Metadata-Version: 2.1\nName: torch\nVersion: 99.0\n")
     node = shared.start_node("w3", env={"PYTHONPATH": str(package.parent)})
     shared.master.wait_for("node w3 joined")
-    assert "environment" in client.job(job.name).waiting["w3"]
+    assert re.fullmatch(r"(no )?torch .*when this job began, 99\.0 on w3", client.job(job.name).waiting["w3"])
     gate_of(shared.folder, job.name).touch()
     assert client.wait(job.name, PATIENCE_S).state == "complete"
     assert not node.said("StageBegan")
@@ -339,6 +367,36 @@ def test_a_job_whose_backend_crashes_while_it_opens_takes_no_node_along(shared: 
     said = ": 3 workers in a row ended while they opened"
     reasons = refused_by_all(shared, "crashing", "tests.faulty_components:UnopenedRenderer", said)
     assert all("exited with status 3" in reason for reason in reasons.values())
+
+
+def test_an_episode_of_a_node_is_stored_with_the_fingerprint_of_its_job(shared: Cluster) -> None:
+    job = toy_job(shared.folder, "known", randomize_every=2, scenes=[{"name": "a"}, {"name": "b"}])
+    written = replace(job, stages={**job.stages, "store": StageSpec("tests.toy:ContextWriter", "", {})})
+    client = shared.client()
+    client.submit(written)
+    assert client.wait(job.name, PATIENCE_S).state == "complete"
+    told = {json.loads(line)["fingerprint"] for line in dataset(job).split("\n\n")}
+    assert told == {written.fingerprint()}
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"episodes_per_scene": "3"}, "episodes_per_scene: must be a whole number, but it is '3'"),
+        ({"scenes": [["s" * 300, {"name": "s" * 300}]]}, "has 300 bytes; a name has at most 200"),
+        ({"scenes": [["a", {"name": "a\0"}]]}, "has characters that no file or message can hold"),
+        ({"scenes": []}, "has no scenes"),
+        ({"seed": -1}, "seed: must be 0 or more, but it is -1"),
+    ],
+)
+def test_a_job_that_check_would_refuse_is_refused_and_leaves_nothing(
+    shared: Cluster, changes: dict[str, Any], sentence: str
+) -> None:
+    client, job = shared.client(), toy_job(shared.folder, "refused")
+    with pytest.raises(ClientError, match=re.escape(sentence)):
+        client.submit({**job.to_dict(), **changes})
+    assert job.name not in {known.job for known in client.jobs(ended=True)}
+    assert not job.output.exists()
 
 
 # --- what people ask for ---
@@ -434,11 +492,8 @@ def test_a_job_submitted_with_another_output_is_refused(shared: Cluster) -> None
 # --- keys ---
 
 
-def test_off_loopback_nodes_join_by_a_token_that_is_good_once(tmp_path: Path) -> None:
-    address = outside_address()
-    if address is None:
-        pytest.skip("this machine has no address but loopback")
-    with Cluster(tmp_path, bind=f"tcp://{address}:*") as cluster:
+def test_over_tcp_nodes_join_by_a_token_that_is_good_once(tmp_path: Path) -> None:
+    with Cluster(tmp_path, bind="tcp://127.0.0.1:*") as cluster:
         options = {"master_key": str(cluster.state / "master.pub"), "key": str(cluster.state / "admin.key")}
         stranger = tmp_path / "stranger"
         write_pair(generate(), stranger, "node")
@@ -463,12 +518,3 @@ def test_off_loopback_nodes_join_by_a_token_that_is_good_once(tmp_path: Path) ->
         gate_of(tmp_path, job.name).touch()
         client.submit(job)
         assert client.wait(job.name, PATIENCE_S).state == "complete"
-
-
-def outside_address() -> str | None:
-    """An IPv4 address of this machine that is not loopback."""
-    for addresses in psutil.net_if_addrs().values():
-        for found in addresses:
-            if found.family == socket.AF_INET and not found.address.startswith("127."):
-                return found.address
-    return None

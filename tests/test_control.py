@@ -101,7 +101,7 @@ def test_missing_fields_that_have_a_default_take_it() -> None:
     body = body_of(HEARTBEAT)
     del body["load"]
     assert c.decode(packed("Heartbeat", body)) == dataclasses.replace(HEARTBEAT, load=None)
-    stored = {"index": 1, "folder": "f", "frames": 1, "size_bytes": 1, "digest": "d", "cost_s": 1}
+    stored = {"index": 1, "folder": "f", "frames": 1, "size_bytes": 1, "digest": "d" * 64, "cost_s": 1}
     commit = {"node": "n", "lease": 1, "job": "j", "scene": "s", "attempt": 1, "stored": [stored, stored]}
     first, second = c.decode(packed("Commit", commit)).stored  # type: ignore[union-attr]
     assert first.timings_s == {}
@@ -109,7 +109,7 @@ def test_missing_fields_that_have_a_default_take_it() -> None:
 
 
 def test_another_version_is_told_with_the_number_of_the_request() -> None:
-    with pytest.raises(VersionError, match=r"protocol version 9, this side speaks version 1") as caught:
+    with pytest.raises(VersionError, match=r"protocol version 9, this side speaks version 2") as caught:
         c.decode(packed("Submit", {"request": 7, "new": True}, version=9))
     assert (caught.value.version, caught.value.request) == (9, 7)
     for version in (None, "1", 1.0, True, [1]):
@@ -228,7 +228,7 @@ def test_a_message_class_with_fields_that_cannot_travel_is_noticed_at_once() -> 
 def test_the_fuzz_programs_damage_is_refused_or_understood() -> None:
     counts = fuzz_decoder(random.Random(7), rounds=20_000)
     assert counts["frames"] == counts["accepted"] + counts["refused"] == 20_000
-    assert min(counts["accepted"], counts["refused"]) > 500
+    assert min(counts["accepted"], counts["refused"]) > 300
 
 
 def test_a_request_that_is_malformed_can_be_refused_by_its_number() -> None:

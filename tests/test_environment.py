@@ -44,7 +44,7 @@ def nvml(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
 
 
 def test_versions_that_decide_episodes_are_told() -> None:
-    assert {"python", "nimbusd", "numpy"} <= set(packages())
+    assert {"python", "nimbusd", "numpy", "arithmetic", "libc"} <= set(packages())
     assert len(environment_hash()) == 64
     assert environment_hash() == environment_hash()
 

@@ -15,7 +15,7 @@ MANIPULATION = {
 
 
 def test_every_example_is_tested_here() -> None:
-    navigation = {"nav_mesh.yaml", "nav_house.yaml", "nav_front3d.yaml", "nav_gs.yaml"}
+    navigation = {"nav_mesh.yaml", "nav_house.yaml", "nav_front3d.yaml", "nav_gs.yaml", "nav_n1.yaml"}
     assert {path.name for path in EXAMPLES.glob("*.yaml")} == {*navigation, *MANIPULATION}
 
 
@@ -28,8 +28,8 @@ def test_the_demo_needs_no_file_and_makes_at_least_four_episodes() -> None:
 
 
 def test_the_house_is_any_mesh_file_named_on_the_command_line(tmp_path: Path) -> None:
-    house = tmp_path / "house.ply"
-    house.write_text("ply\n")
+    house = tmp_path / "house.obj"
+    house.write_text("v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n")
     loaded = load_job(EXAMPLES / "nav_house.yaml", overrides=[f"scenes.0.path={house}"])
     assert not check_job(loaded).errors
 

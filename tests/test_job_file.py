@@ -135,6 +135,13 @@ def test_the_fingerprint_changes_with_a_components_version(job_file: Path, monke
     assert read_job(job_file).fingerprint() != before
 
 
+def test_a_job_that_travels_without_its_scenes_keeps_its_fingerprint(job_file: Path) -> None:
+    job = read_job(job_file)
+    travelled = Job.from_dict(orjson.loads(orjson.dumps(job.without_scenes().to_dict())))
+    assert not travelled.scenes
+    assert travelled.fingerprint() == travelled.without_scenes().fingerprint() == job.fingerprint()
+
+
 def test_variants_of_a_scene_change_every_so_many_indexes(job_file: Path) -> None:
     assert [read_job(job_file).variant(index) for index in range(5)] == [0, 0, 1, 1, 2]
     assert read_job(job_file, overrides=["randomize_every=0"]).variant(9) == 0
@@ -152,7 +159,7 @@ def test_a_timeout_of_an_unknown_stage_names_the_nearest_one(job_file: Path) -> 
     text = JOB + "limits:\n  stage_timeout_s:\n    rendr: 10\n    plan: 0\n"
     assert problems_of(job_file, text) == {
         "23": "unknown key 'rendr'; did you mean 'render'?",
-        "24": "limits.stage_timeout_s.plan: input should be greater than 0, but it is 0",
+        "24": "limits.stage_timeout_s.plan: must be greater than 0, but it is 0",
     }
 
 
@@ -169,7 +176,7 @@ def test_all_mistakes_are_told_at_once_with_their_lines(job_file: Path) -> None:
     assert problems_of(job_file, text) == {
         "2": "unknown key 'sead'; did you mean 'seed'?",
         "5": "unknown key 'pth'; did you mean 'path'?",
-        "9": "episodes_per_scene: input should be greater than or equal to 1, but it is 0",
+        "9": "episodes_per_scene: must be 1 or more, but it is 0",
         "17": "unknown key 'fpz'; did you mean 'fps'?",
     }
 
@@ -209,7 +216,7 @@ def test_a_count_of_scenes_without_seeds_is_refused(job_file: Path) -> None:
 
 def test_broken_yaml_is_told_with_its_line(job_file: Path) -> None:
     (problem,) = problems_of(job_file, JOB.replace("path: meshes", "path: [meshes")).items()
-    assert problem == ("6", "not valid YAML: expected ',' or ']', but got ':'")
+    assert problem == ("6", "not valid YAML: did not find expected ',' or ']'")
 
 
 def test_a_missing_job_file_is_told(tmp_path: Path) -> None:
@@ -219,9 +226,7 @@ def test_a_missing_job_file_is_told(tmp_path: Path) -> None:
 
 def test_an_override_is_named_where_its_value_is_wrong(job_file: Path) -> None:
     assert problems_of(job_file, JOB, "pipeline.plan.args.fps=fast", "pipeline.plan.args.mapp=x") == {
-        "--set pipeline.plan.args.fps": (
-            "fps: input should be a valid number, unable to parse string as a number, but it is 'fast'"
-        ),
+        "--set pipeline.plan.args.fps": ("fps: must be a number, but it is 'fast'"),
         "--set pipeline.plan.args.mapp": "unknown key 'mapp'; did you mean 'map'?",
     }
 

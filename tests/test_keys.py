@@ -84,6 +84,17 @@ def test_files_that_cannot_be_read_are_told_with_their_path(tmp_path: Path) -> N
         write_pair(generate(), tmp_path / "file", "gpu")
 
 
+def test_of_a_pair_the_file_that_is_needed_is_named_when_the_other_one_is_given(tmp_path: Path) -> None:
+    secret, public = write_pair(generate(), tmp_path, "admin")
+    with pytest.raises(KeyFileError, match=rf"public key, and a secret one is needed: name {secret}"):
+        read_pair(public)
+    with pytest.raises(KeyFileError, match=rf"secret key, and a public one is needed: name {public}"):
+        read_public(secret)
+    renamed = public.rename(tmp_path / "admin")
+    with pytest.raises(KeyFileError, match=r"admin holds a public key.*admin\.key"):
+        read_pair(renamed)
+
+
 def test_a_key_shows_no_secret_when_printed() -> None:
     pair = generate()
     assert pair.secret not in repr(pair)

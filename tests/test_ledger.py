@@ -105,6 +105,24 @@ def test_a_jobs_state_is_the_last_recorded_and_its_environment_stays_once_known(
     assert (row.state, row.why, row.environment) == (JobState.RUNNING, "", "e1")
 
 
+def test_what_a_job_began_with_is_recorded_once_and_what_it_has_now_each_time(ledger: Ledger) -> None:
+    for environment, packages in (("e1", {"numpy": "1"}), ("e2", {"numpy": "2"}), ("e3", {})):
+        ledger.apply([JobRecorded(HOUSES, JobState.RUNNING, environment=environment, packages=packages)])
+        row = ledger.job(HOUSES)
+        assert row is not None
+        assert (row.environment, row.packages, row.began_with) == (environment, packages, {"numpy": "1"})
+
+
+def test_drained_nodes_are_remembered_until_they_are_not(path: Path) -> None:
+    with Ledger.open(path) as ledger:
+        for node in ("b", "a", "a"):
+            ledger.set_drained(NodeId(node), True)
+        ledger.set_drained(NodeId("b"), False)
+        ledger.set_drained(NodeId("c"), False)
+    with Ledger.read(path) as ledger:
+        assert ledger.drained() == ["a"]
+
+
 def test_entries_of_a_job_that_ends_and_goes_on_within_a_batch_are_all_kept(ledger: Ledger) -> None:
     ended, again = JobRecorded(HOUSES, JobState.COMPLETE), JobRecorded(HOUSES, JobState.RUNNING)
     ledger.apply([record(0, State.COMMITTED, scene="new"), ended, again, record(1, State.COMMITTED, scene="new")])
@@ -195,7 +213,18 @@ def test_the_epoch_grows_by_one_whenever_the_ledger_is_opened_to_write(path: Pat
     for _ in range(3):
         with Ledger.open(path) as ledger, Ledger.read(path) as reader:
             epochs.append((ledger.epoch, reader.epoch))
-    assert epochs == [(1, 1), (2, 2), (3, 3)]
+    first = epochs[0][0]
+    assert epochs == [(first, first), (first + 1, first + 1), (first + 2, first + 2)]
+
+
+def test_a_new_ledger_has_no_epoch_of_a_lost_one_so_that_lease_numbers_and_cursors_do_not_come_again(
+    tmp_path: Path,
+) -> None:
+    epochs = set()
+    for number in range(3):
+        with Ledger.open(tmp_path / f"{number}.sqlite") as ledger:
+            epochs.add(ledger.epoch)
+    assert len(epochs) == 3
 
 
 # --- failures ---

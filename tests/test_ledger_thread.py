@@ -243,7 +243,7 @@ async def test_a_loop_that_is_never_idle_lets_the_thread_through(
 
 
 async def test_the_ledger_of_another_process_cannot_be_opened(path: Path, thread: LedgerThread) -> None:
-    assert thread.epoch == 1
+    assert thread.epoch > 0
     with pytest.raises(LedgerBusy):
         async with LedgerThread.opened(path):
             pass

@@ -15,6 +15,7 @@ from nimbusd.embedded import JobRun
 from nimbusd.job import read_job
 from nimbusd.worker.slots import Slot
 from tests.manip_worlds import require_simulation
+from tests.slow import slow
 
 require_simulation()
 pytestmark = [pytest.mark.mujoco, pytest.mark.processes]
@@ -47,6 +48,7 @@ def made(output: Path, slots: tuple[Slot, ...]) -> Path:
     return output / "out"
 
 
+@slow
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one core has nobody to add up with")
 def test_a_slot_with_all_cores_and_slots_with_one_each_plan_the_same_bits(tmp_path: Path) -> None:
     cores = tuple(sorted(os.sched_getaffinity(0)))

@@ -26,6 +26,7 @@ from nimbusd.stages.workflow.env_components import (
 )
 from nimbusd.stages.workflow.recorded import QPOS
 from nimbusd.stages.workflow.sim import Layout
+from tests.slow import slow
 from tests.test_workflow_modes import contents, pieces_of, run_well
 
 TASK = {
@@ -165,6 +166,7 @@ def test_an_attempt_that_failed_can_be_kept_with_its_reason(tmp_path: Path) -> N
     assert len(seq) > 50
 
 
+@slow
 @pytest.mark.processes
 def test_fused_and_decoupled_processes_make_byte_equal_episodes(tmp_path: Path) -> None:
     tasks = tmp_path / "tasks.yaml"

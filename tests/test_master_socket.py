@@ -195,6 +195,18 @@ async def test_one_master_serves_its_own_machine_by_ipc_and_others_encrypted(tmp
 
 
 @on_uvloop
+async def test_with_any_local_user_loopback_alone_goes_without_keys(tmp_path: Path) -> None:
+    bind = (LOOPBACK, "tcp://0.0.0.0:*")
+    async with serving(bind, keys=MASTER_KEYS, gate=Gate(tmp_path), any_local_user=True) as master:
+        far, near = sorted(master.addresses)
+        assert near.startswith("tcp://127.0.0.1:")
+        async with linked(near) as link:
+            assert await link.ask(hello("gpu-1")) == ANSWER
+        async with linked(far.replace("0.0.0.0", "127.0.0.1")) as link:
+            assert "no key is used here" in await link.trouble()
+
+
+@on_uvloop
 async def test_addresses_that_are_unsafe_or_taken_are_refused(tmp_path: Path) -> None:
     with pytest.raises(AddressError, match="keys only"):
         Master("tcp://0.0.0.0:*")
@@ -224,13 +236,13 @@ async def test_malformed_messages_are_counted_and_versions_refused_while_others_
             stranger.send(c.encode(c.SayHello()))
             stranger.send_multipart([b"", c.encode(hello("n2"))])
             stranger.send(msgpack.packb({"v": 9, "t": "Submit", "b": {"request": 7}}))
-            stranger.send(msgpack.packb({"v": 1, "t": "Nodes", "b": {"request": 8, "color": "red"}}))
+            stranger.send(msgpack.packb({"v": c.PROTOCOL_VERSION, "t": "Nodes", "b": {"request": 8, "color": "red"}}))
             await master.counts(received=7, malformed=4, forbidden=1, bad_version=1)
             assert await node.ask(hello("n1")) == ANSWER
             answers = {c.decode(stranger.recv()) for _ in range(3)}
         said = {answer.code: answer for answer in answers if isinstance(answer, c.Refused)}
         assert said["bad_version"].request == 7
-        assert "this master speaks protocol version 1, you speak 9" in said["bad_version"].error
+        assert "this master speaks protocol version 2, you speak 9" in said["bad_version"].error
         assert "may not send SayHello" in said["forbidden"].error
         assert said["malformed"] == c.Refused(8, "malformed", "Nodes: the fields 'color' are unknown")
 
@@ -358,7 +370,7 @@ async def test_an_error_in_what_a_message_led_to_does_not_stop_the_next() -> Non
         if len(heard) == 1:
             raise RuntimeError("a bug")
 
-    master = MasterSocket((LOOPBACK,), fail_first)
+    master = MasterSocket((LOOPBACK,), fail_first, any_local_user=True)
     async with linked(master.addresses[0]) as link:
         await link.connected()
         for _ in range(3):
@@ -381,5 +393,5 @@ async def test_a_link_and_a_socket_may_be_closed_by_what_they_receive() -> None:
             link.send(hello("n"))
 
     async with serving() as master:
-        link = NodeLink(master.addresses[0], close_link, on_connected=say_hello_thrice)
+        link = NodeLink(master.addresses[0], close_link, on_connected=say_hello_thrice, any_local_user=True)
         await asyncio.wait_for(closed.wait(), 20)

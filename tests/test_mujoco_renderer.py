@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -89,6 +90,9 @@ def test_every_id_in_the_frames_has_a_label_and_semantics_follow_instances() -> 
             assert set(np.unique(frame.semantic[frame.instance == number])) == {semantic.get(int(number), 0)}
     names = {label.name for label in obs.labels}
     assert {"table", "floor", "wall", "robot/arm", "cube", "area"} <= names
+    assert re.fullmatch(r"\d\.\d.*, \S.*", obs.renderer["opengl"]), (
+        "the driver is on record, since it decides over pixels"
+    )
 
 
 def test_what_the_wrist_camera_sees_moves_with_the_hand_and_holds_the_cube() -> None:

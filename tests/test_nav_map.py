@@ -7,11 +7,13 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nimbusd.stages import AssetError, Scene
 from nimbusd.stages.plan.occupancy import FloorMap, MapArgs, floor_heights, floor_map
+from nimbusd.stages.plan.raster import Grid, covered_cells
 from tests.nav_scenes import Boxes, clearance_by_force, cluttered_room, empty_room, two_rooms, two_storeys
 
 ARGS = MapArgs()
@@ -30,7 +32,7 @@ def test_an_empty_room_is_free_up_to_the_robots_radius_from_its_walls() -> None:
     assert floor.free_area_m2 == pytest.approx((5 - 0.5) * (4 - 0.5), rel=0.03)
     assert floor.region.max() == 1
     inside = floor.esdf_at(np.array([[2.5, 1.9], [1.0, 2.0], [4.925, 3.0]]))
-    assert inside == pytest.approx([1.9, 1.0, 0.075], abs=1e-4)
+    assert inside == pytest.approx([ARGS.reach_m, 1.0, 0.075], abs=1e-3)
 
 
 @settings(deadline=None, max_examples=8)
@@ -40,15 +42,35 @@ def test_the_map_clearance_is_that_of_a_checker_which_shares_no_code(seed: int) 
     floor = floor_map(scene, ARGS, 0.0)
     cells = np.argwhere(~floor.occupancy)
     expected = clearance_by_force(scene.objects, floor.centres(cells), ARGS.step_m, ARGS.robot_height_m)
+    expected = np.minimum(expected, ARGS.reach_m)
     esdf, free = floor.esdf[tuple(cells.T)], floor.free[tuple(cells.T)]
     # The inside of a box that is taller than the robot has no surface in the robot's heights, but no free cell either.
     within = expected == 0
-    assert esdf[~within] == pytest.approx(expected[~within], abs=1e-5)
+    assert (esdf <= expected + 1e-6)[~within].all()
+    assert (esdf >= expected - 0.02**2 / (8 * esdf) - 1e-6)[~within].all()
     assert not free[within].any()
     points = np.random.default_rng(seed).uniform((0.1, 0.1), (5.9, 4.9), (200, 2))
     points = points[clearance_by_force(scene.objects, points, ARGS.step_m, ARGS.robot_height_m) > 0]
     at_points = clearance_by_force(scene.objects, points, ARGS.step_m, ARGS.robot_height_m)
     assert floor.obstacles.clearance(points) == pytest.approx(at_points, abs=1e-6)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 2**32 - 1))
+def test_a_cell_is_covered_if_its_centre_lies_in_a_shape(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    grid = Grid(-1.0, 2.0, 0.1, 40, 30)
+    corners = rng.uniform((-2, 1), (3, 7), (12, 3, 2))  # some beyond the grid
+    shapes = shapely.convex_hull(shapely.multipoints(corners))
+    rows, columns = np.indices(grid.shape)
+    centres = shapely.points(grid.centres(rows, columns))
+    areas = shapes[shapely.area(shapes) > 0]
+    expected = np.zeros(grid.shape, np.bool_)
+    sure = np.ones(grid.shape, np.bool_)
+    for shape in areas:
+        expected |= shapely.intersects(shape, centres)
+        sure &= shapely.distance(shapely.boundary(shape), centres) > 1e-6
+    assert (covered_cells(areas, grid) == expected)[sure].all()
 
 
 @settings(deadline=None, max_examples=15)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -15,9 +15,12 @@ from pydantic import ValidationError
 from nimbusd.stages import PlanningFailed, Room, Scene, Sequence
 from nimbusd.stages.plan.front3d import BProc3DFrontArgs, BProc3DFrontPlanner
 from nimbusd.stages.plan.nav import CameraArgs, NavArgs, NavPlanner
-from nimbusd.stages.plan.occupancy import Obstacles
-from nimbusd.stages.plan.route import plan_route
+from nimbusd.stages.plan.obstacles import Obstacles
+from nimbusd.stages.plan.route import explore, find_way, plan_route
+from nimbusd.stages.store.interndata_n1 import N1_BASE
+from tests.internnav_loader import pixel_goal, point_goal
 from tests.nav_scenes import Boxes, clearance_by_force, cluttered_room, empty_room, two_rooms, two_storeys
+from tests.nav_sites import building, site
 
 
 @cache
@@ -146,6 +149,74 @@ def test_a_changed_scene_is_looked_at_anew() -> None:
     assert planner.floors(before)[0].region.max() == 1
     assert planner.floors(after)[0].region.max() == 2
     assert planner.floors(before)[0] is planner.floors(before)[0]
+    bare = dataclasses.replace(before, rooms=())  # looks the same, and yet has other places to begin in
+    assert planner.floors(bare)[0].rooms == ()
+
+
+def test_maps_of_scenes_used_before_go_when_all_together_are_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nimbusd.stages.plan.nav._CELLS_KEPT", 30_000)  # one room has some 11,000, two rooms 18,000
+    planner = NavPlanner(NavArgs())
+    small, large = empty_room().scene(), two_rooms().scene()
+    kept, used = planner.floors(small), planner.floors(large)
+    assert planner.floors(small)[0] is kept[0]
+    assert planner.floors(large)[0] is used[0]
+    other = empty_room((0, 9), (0, 4)).scene()
+    newest = planner.floors(other)
+    assert planner.floors(other)[0] is newest[0]
+    assert planner.floors(small)[0] is not kept[0]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_search_in_part_of_the_map_finds_a_way_as_cheap_as_one_in_all_of_it(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    boxes = empty_room((0, 16), (0, 12))
+    for x in np.arange(2.0, 15.0, 2.0):  # walls with one gap each, so that ways are long
+        gap = float(rng.uniform(0.5, 10.5))
+        boxes.box("wall", (x, x + 0.1), (0, gap), (0, 2))
+        boxes.box("wall", (x, x + 0.1), (gap + 1.0, 12), (0, 2))
+    args = NavArgs(cell_m=0.1)
+    (floor,) = NavPlanner(args).floors(boxes.scene())
+    cells = np.argwhere(floor.free)
+    for _ in range(3):
+        start, goal = ((int(r), int(c)) for r, c in cells[rng.integers(len(cells), size=2)])
+        whole = explore(floor, args.comfort, start, 1e6)
+        assert whole.cost.shape == floor.free.shape
+        found = find_way(floor, args.comfort, start, goal)
+        assert found.cost_to(goal) == pytest.approx(whole.cost_to(goal), rel=1e-9)
+        path = found.path_to(goal)
+        assert (path[0], path[-1]) == (start, goal)
+        near = explore(floor, args.comfort, start, 5.0)
+        within = whole.cost[near.window] <= 5.0
+        assert near.cost[within] == pytest.approx(whole.cost[near.window][within])
+        assert np.count_nonzero(within) == np.count_nonzero(whole.cost <= 5.0)
+
+
+def test_looking_at_a_large_scene_beats_all_along() -> None:
+    beats: dict[str, int] = {"part": 0, "whole": 0}
+
+    def count(which: str) -> None:
+        beats[which] += 1
+
+    for which, scene in (("part", site(40.0, 40.0, 2, 20)), ("whole", site(160.0, 80.0, 8, 100))):
+        planner = NavPlanner(NavArgs(cell_m=0.1))
+        planner.beat = partial(count, which)
+        planner.floors(scene)
+    assert beats["part"] > 20
+    assert beats["whole"] > beats["part"] + 10
+
+
+def test_a_building_of_several_storeys_and_a_site_of_solid_buildings_are_driven_in() -> None:
+    house = NavPlanner(NavArgs())
+    floors = house.floors(building(storeys=2, rooms_a_side=2, things_a_room=6))
+    assert [floor.z_m for floor in floors] == pytest.approx([0.0, 3.2])
+    assert all(floor.free_area_m2 > 200 for floor in floors)
+    scene = site(60.0, 40.0, 3, 10)
+    (floor,) = NavPlanner(NavArgs()).floors(scene)
+    for obj in scene.objects:
+        if obj.category == "building":
+            middle = obj.T_world_object[:2, 3]
+            assert not floor.free[floor.cell_of(middle)]
+    assert floor.free_area_m2 > 1500
 
 
 def test_drives_prefer_another_room_and_say_so() -> None:
@@ -310,3 +381,29 @@ def test_front3d_failures_tell_missing_rooms_from_closed_doors() -> None:
 def test_arguments_that_do_not_fit_together_are_refused(args: dict[str, object], text: str) -> None:
     with pytest.raises(ValidationError, match=text):
         NavArgs.model_validate(args)
+
+
+def test_internnavs_loader_reads_goals_where_the_robot_goes_and_sees_those_ahead() -> None:
+    """With the mounting in our own base it would read all of them turned by 90 degrees."""
+    scene, rng = two_rooms().scene(), np.random.default_rng(0)
+    ahead = 0
+    for seed in range(20):
+        seq = plan(scene, seed, min_path_m=1.0)
+        poses, own = np.asarray(seq.T_world_camera["front"]), seq.T_base_camera["front"]
+        state = seq.states["observation.state"].values.astype(np.float64)
+        for _ in range(5):
+            start = int(rng.integers(0, len(seq) // 2))
+            target = int(rng.integers(start + 1, len(seq)))
+            moved, yaw = state[target, :2] - state[start, :2], state[start, 3]
+            c, s = np.cos(yaw), np.sin(yaw)
+            goal = point_goal(poses, N1_BASE @ own, start, target)
+            assert goal == pytest.approx([c * moved[0] + s * moved[1], c * moved[1] - s * moved[0], 0], abs=1e-4)
+            if goal[0] > 1.2 and abs(goal[1]) < 0.5 * goal[0]:
+                ahead += 1
+                assert is_seen(seq, pixel_goal(goal, seq.cameras[0].matrix(), N1_BASE @ own))
+            assert point_goal(poses, own, start, target) == pytest.approx([goal[1], -goal[0], 0], abs=1e-9)
+    assert ahead >= 30
+
+
+def is_seen(seq: Sequence, pixel: tuple[float, float]) -> bool:
+    return 0 < pixel[0] < seq.cameras[0].width and 0 < pixel[1] < seq.cameras[0].height

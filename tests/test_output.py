@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sqlite3
 from pathlib import Path
 
@@ -10,10 +11,16 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 
+from nimbusd.cli.output import output
 from nimbusd.cli.publish import publish, verify
-from nimbusd.core.episodes import EpisodeKey, JobId, JobRow, LeaseId, LeaseOpened, NodeId, Record, Span, State
+from nimbusd.cli.repair import repair
+from nimbusd.core.episodes import EpisodeKey, JobId, JobRow, Record, State
 from nimbusd.job import Job, read_job
+from nimbusd.job.job import StageSpec
+from nimbusd.master.adoption import is_of_job
+from nimbusd.master.backup import BackupError, make_backup, restore
 from nimbusd.master.ledger import Ledger, LedgerError
+from nimbusd.master.ledger_thread import LedgerThread
 from nimbusd.master.manifest import manifest_digest
 from nimbusd.master.output import (
     LedgerPlace,
@@ -22,10 +29,11 @@ from nimbusd.master.output import (
     ledger_place,
     recall_job,
     remember_job,
-    sweep_pieces,
 )
+from nimbusd.master.outputs import Outputs
 from nimbusd.stages import EpisodeRequest, Piece
-from nimbusd.stages.errors import NimbusError
+from nimbusd.stages.errors import NimbusError, OutputGone
+from nimbusd.stages.registry import Kind
 from nimbusd.stages.store.piece import PIECES, piece_folder
 from tests.store_makers import make_writer, store_episode
 
@@ -90,6 +98,17 @@ def invoke(command: object, *args: str | Path) -> Result:
     return CliRunner().invoke(command, [str(arg) for arg in args], catch_exceptions=True)  # type: ignore[arg-type]
 
 
+HALF = {
+    "ok": False,
+    "faults": [],
+    "missing": "2 of 4 episodes committed",
+    "note": "",
+    "warnings": [],
+    "environments": [{"hash": "", "packages": {}, "episodes": [[0, 1]]}],
+}
+"""What verify finds with half of a job, whose pieces say nothing of their environment."""
+
+
 def facts(*args: str | Path) -> dict[str, object]:
     found: dict[str, object] = orjson.loads(invoke(verify, *args, "--json").stdout)
     return found
@@ -98,8 +117,9 @@ def facts(*args: str | Path) -> dict[str, object]:
 @pytest.fixture
 def embedded(job: Job) -> Job:
     """An output with its own ledger and two committed pieces."""
-    remember_job(job.output, job)
-    with open_ledger(job.output / ".nimbusd/ledger.sqlite", job) as ledger:
+    path = job.output / ".nimbusd/ledger.sqlite"
+    with open_ledger(path, job) as ledger:
+        remember_job(job.output, job, path, ledger.identity(), 1)
         ledger.apply([commit(store(job, index), index) for index in range(2)])
     return job
 
@@ -107,38 +127,34 @@ def embedded(job: Job) -> Job:
 @pytest.fixture
 def clustered(job: Job, tmp_path: Path) -> Job:
     """An output whose ledger is a master's."""
-    remember_job(job.output, job, tmp_path / "master.sqlite")
     with open_ledger(tmp_path / "master.sqlite", job) as ledger:
+        remember_job(job.output, job, ledger.path, ledger.identity(), 1)
         ledger.apply([commit(store(job, index), index) for index in range(2)])
     return job
 
 
-# --- sweeping ---
+# --- owners ---
 
 
-def test_sweeping_removes_what_can_never_be_committed_and_nothing_else(job: Job, tmp_path: Path) -> None:
-    piece = store(job, 0)
-    live = [leave_folder(job, 1, 2), leave_folder(job, 2, 2, ".tmp"), leave_folder(job, 9, 1)]
-    late = [leave_folder(job, 3, 4), leave_folder(job, 3, 4, ".tmp")]
-    leave_folder(job, 0, 2)
-    leave_folder(job, 0, 1, ".tmp")
-    leave_folder(job, 1, 1)
-    leave_folder(job, 3, 3)
-    leave_folder(job, 4, 1)
-    leave_folder(job, 5, 1, ".tmp")
-    with open_ledger(tmp_path / "master.sqlite", job) as ledger:
-        ledger.apply([commit(piece, 0), LeaseOpened(LeaseId(1), NAME, "room", 2, NodeId("n"), (Span(1, 3),))])
-        ledger.apply([Record(EpisodeKey(NAME, "room", 3), State.PENDING, 4, 1)])
-        ledger.apply([Record(EpisodeKey(NAME, "room", 4), State.FAILED, 1, 0)])
-        assert sweep_pieces(job.output, NAME, ledger, {("room", 9, 1)}) == 6
-        assert sweep_pieces(job.output, NAME, ledger, {("room", 9, 1)}) == 0
-    left = {path.name for path in (job.output / PIECES).iterdir()}
-    assert left == {piece.folder, *live, *late}
-
-
-def test_an_output_without_pieces_has_nothing_to_sweep(job: Job, tmp_path: Path) -> None:
-    with open_ledger(tmp_path / "master.sqlite", job) as ledger:
-        assert sweep_pieces(tmp_path / "nowhere", NAME, ledger) == 0
+@pytest.mark.parametrize("left", ["nothing", "an empty folder"])
+async def test_an_output_that_is_away_when_its_master_starts_is_not_made_anew(
+    clustered: Job, tmp_path: Path, left: str
+) -> None:
+    output = clustered.output
+    output.rename(tmp_path / "elsewhere")
+    if left != "nothing":
+        output.mkdir()  # where a disk is not mounted, say
+    async with LedgerThread.opened(tmp_path / "master.sqlite") as ledger:
+        outputs = Outputs(ledger, lambda fact: None)
+        with pytest.raises(OutputGone, match=r"was removed or moved away.*nimbusctl output move"):
+            await outputs.take(clustered)
+        assert not output.exists() or not list(output.iterdir())
+        if output.exists():
+            output.rmdir()
+        (tmp_path / "elsewhere").rename(output)
+        adoption = await outputs.take(clustered)
+        assert adoption.missing == []
+        outputs.close()
 
 
 def test_an_output_is_claimed_by_one_at_a_time(job: Job) -> None:
@@ -184,7 +200,7 @@ def test_what_is_committed_is_published_and_verified(kind: str, request: pytest.
     result = invoke(publish, job.output)
     assert result.exit_code == 0, result.output
     assert "published 2 episodes" in result.output
-    assert facts(job.output) == {"ok": True, "faults": [], "note": ""}
+    assert facts(job.output) == HALF
     (job.output / PIECES / piece_folder(EpisodeRequest(NAME, "room", 1)) / "manifest.json").unlink()
     result = invoke(verify, job.output)
     assert result.exit_code == 1
@@ -196,6 +212,8 @@ def test_where_the_ledger_is_on_another_machine_pieces_are_checked_by_themselves
 ) -> None:
     assert invoke(publish, clustered.output).exit_code == 0
     monkeypatch.setattr("nimbusd.master.output.socket.gethostname", lambda: "elsewhere")
+    for path in tmp_path.glob("master.sqlite*"):
+        path.rename(path.with_name(f"far-{path.name}"))
     found = facts(clustered.output)
     assert found["ok"] is True
     assert f"{tmp_path / 'master.sqlite'} on " in str(found["note"])
@@ -240,9 +258,95 @@ def test_a_ledger_of_an_older_nimbusd_is_converted_by_publish(embedded: Job) -> 
     db.close()
     result = invoke(publish, embedded.output)
     assert result.exit_code == 0, result.output
-    assert facts(embedded.output) == {"ok": True, "faults": [], "note": ""}
+    assert facts(embedded.output) == HALF
+
+
+def test_a_ledger_is_here_by_its_identity_whatever_the_host_is_called(
+    clustered: Job, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("nimbusd.master.output.socket.gethostname", lambda: "renamed")
+    assert ledger_place(clustered.output).here
+    for path in tmp_path.glob("master.sqlite*"):
+        path.unlink()
+    open_ledger(tmp_path / "master.sqlite", clustered).close()
+    assert not ledger_place(clustered.output).here
+
+
+def test_a_ledger_that_is_gone_is_told_with_the_ways_out_and_none_is_made_in_its_place(embedded: Job) -> None:
+    path = embedded.output / ".nimbusd/ledger.sqlite"
+    path.unlink()
+    for command in (publish, repair):
+        result = invoke(command, embedded.output)
+        assert f"nimbusctl output rebuild {embedded.output}" in str(result.exception)
+    assert not path.exists()
+
+
+def test_what_is_repaired_is_told_in_words_and_to_programs(embedded: Job) -> None:
+    assert "no committed episode is damaged or gone" in invoke(repair, embedded.output).stdout
+    dry = invoke(repair, embedded.output, "room/1", "room/1", "--dry-run")
+    assert dry.stdout == "1 episode would be made again\n"
+    assert orjson.loads(invoke(repair, embedded.output, "room/1", "--dry-run", "--json").stdout) == {
+        "episodes": ["room/1"]
+    }
+    assert orjson.loads(invoke(repair, embedded.output, "--json").stdout) == {"episodes": []}
+    assert "the nearest are: job/room/1" in invoke(repair, embedded.output, "rom/1").output
+
+
+def test_an_output_is_moved_once_however_often_that_is_said(embedded: Job, tmp_path: Path) -> None:
+    there = tmp_path / "there"
+    for _ in range(2):
+        moved = invoke(output, "move", f"{embedded.output}/", there)
+        assert moved.exit_code == 0, moved.output
+        assert f"--output {there}" in moved.output
+    assert "exists. Name the output folder" in str(invoke(output, "move", tmp_path / "a", tmp_path / "b").exception)
+    assert "Did you mean owner?" in invoke(output, "owne", there).output
+
+
+def test_whoever_still_looks_at_an_output_that_was_let_go_finds_what_is_there(tmp_path: Path) -> None:
+    (tmp_path / PIECES).mkdir()
+    with claim_output(tmp_path) as claim:
+        assert claim.trouble() == ""
+    assert claim.trouble() == ""
+    (tmp_path / PIECES).rmdir()
+    assert "was replaced by another folder" in claim.trouble()
 
 
 def test_a_place_says_whether_it_can_be_read_here(tmp_path: Path) -> None:
     assert not LedgerPlace("no-such-host", tmp_path).here
     assert str(LedgerPlace("big", Path("/var/lib/nimbusd/ledger.sqlite"))) == "/var/lib/nimbusd/ledger.sqlite on big"
+
+
+# --- backups ---
+
+
+def test_a_torn_backup_changes_nothing_where_it_is_restored(embedded: Job, tmp_path: Path) -> None:
+    backup = tmp_path / "backup.tar.gz"
+    make_backup(embedded.output, backup)
+    whole = backup.read_bytes()
+    ledger = embedded.output / ".nimbusd/ledger.sqlite"
+    before = ledger.read_bytes()
+    for torn in (whole[: len(whole) // 2], whole[:20], b"no archive", whole[:200] + bytes(100) + whole[300:]):
+        backup.write_bytes(torn)
+        with pytest.raises(BackupError):
+            restore(backup, embedded.output, replace=True)
+        assert ledger.read_bytes() == before
+    backup.write_bytes(whole)
+    restore(backup, embedded.output, replace=True)
+    (kept,) = ledger.parent.glob("ledger.sqlite.replaced-*")
+    with Ledger.read(kept) as old, Ledger.read(ledger) as new:
+        assert list(old.committed(NAME)) == list(new.committed(NAME))
+
+
+# --- taking over what other settings made ---
+
+
+def test_pieces_of_other_settings_are_taken_over_where_seed_and_versions_are_the_same(job: Job) -> None:
+    """The records of these pieces say seed 3 and component versions, and no fingerprint of this job."""
+    piece = store(job, 0)
+    stages: dict[Kind, StageSpec] = {"plan": StageSpec("tests.toy:Toy", "1.0.0", {})}
+    same = dataclasses.replace(job, stages=stages)
+    assert not is_of_job(same, job.output, piece, anyway=False)
+    assert is_of_job(same, job.output, piece, anyway=True)
+    assert not is_of_job(dataclasses.replace(same, seed=4), job.output, piece, anyway=True)
+    newer: dict[Kind, StageSpec] = {"plan": StageSpec("tests.toy:Toy", "2.0.0", {})}
+    assert not is_of_job(dataclasses.replace(same, stages=newer), job.output, piece, anyway=True)

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import re
+import sys
+from pathlib import Path
+
 import pytest
 
 from nimbusd.stages.arguments import ArgumentsError
@@ -64,6 +68,33 @@ def test_arguments_become_the_components_model() -> None:
     assert planner.args == ToyPlannerArgs.model_validate({"robot": {"radius_m": 0.3}})
 
 
+@pytest.mark.parametrize(
+    ("code", "sentence"),
+    [
+        (
+            "import bpy_not_here",
+            "'bpy_not_here' is not installed here: install the package that has it",
+        ),
+        ("raise ModuleNotFoundError(name='bpy')", "'bpy' is not installed here: pip install 'nimbusd[blender]'"),
+        (
+            "raise ModuleNotFoundError(name='skimage.measure')",
+            "not installed here: pip install 'nimbusd[nav]'",
+        ),
+        ("raise ModuleNotFoundError(name='fast_simplification')", "pip install 'nimbusd[mujoco]'"),
+        ("raise RuntimeError('not today')", "cannot be imported: RuntimeError: not today"),
+        ("def (", "cannot be imported: SyntaxError: invalid syntax"),
+    ],
+)
+def test_what_a_module_lacks_or_raises_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, sentence: str
+) -> None:
+    (tmp_path / "lacking.py").write_text(code)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "lacking", raising=False)
+    with pytest.raises(ComponentError, match=re.escape(sentence)):
+        resolve("lacking:Planner", "plan")
+
+
 def test_all_mistakes_in_arguments_are_told_with_their_keys_and_the_nearest_right_ones() -> None:
     args = {"fsp": 3, "robot": {"radius": -1, "height_m": "tall"}, "waypoints": [{}, {"hight_m": 1}]}
     with pytest.raises(ArgumentsError) as caught:
@@ -72,6 +103,6 @@ def test_all_mistakes_in_arguments_are_told_with_their_keys_and_the_nearest_righ
     assert mistakes == {
         "fsp": "unknown key 'fsp'; did you mean 'fps'?",
         "robot.radius": "unknown key 'radius'; did you mean 'radius_m'?",
-        "robot.height_m": "input should be a valid number, unable to parse string as a number, but it is 'tall'",
+        "robot.height_m": "must be a number, but it is 'tall'",
         "waypoints.1.hight_m": "unknown key 'hight_m'; did you mean 'height_m'?",
     }

@@ -124,7 +124,17 @@ def test_a_run_whose_disk_is_full_ends_and_says_so_and_goes_on_when_it_is_starte
     toy_job(tmp_path, output=str(disk / "out"), pipeline={**TOYS, "store": writer})
 
     def run() -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "nimbusd.cli", "run", str(tmp_path / "toy.yaml"), "--workers", "1"]
+        command = [
+            sys.executable,
+            "-m",
+            "nimbusd.cli",
+            "run",
+            str(tmp_path / "toy.yaml"),
+            "--workers",
+            "1",
+            "--spares",
+            "0",
+        ]
         env = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
         return subprocess.run(command, capture_output=True, text=True, env=env, timeout=PATIENCE_S)
 

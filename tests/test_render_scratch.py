@@ -32,21 +32,21 @@ def test_an_owner_that_ends_with_an_exception_leaves_nothing(tmp_path: Path) -> 
 
 @pytest.mark.processes
 def test_a_killed_owners_folder_is_swept_and_a_living_ones_is_not(tmp_path: Path) -> None:
-    code = OWNER + f"s = Scratch(Path({str(tmp_path)!r})); print('ready', flush=True); sys.stdin.read()"
+    code = OWNER + f"s = Scratch(Path({str(tmp_path)!r})); print(s.path, flush=True); sys.stdin.read()"
     command = [sys.executable, "-c", code]
     with (
         subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as killed,
         subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as living,
     ):
+        folders: list[Path] = []
         for process in (killed, living):
             assert process.stdout is not None
-            assert process.stdout.readline() == b"ready\n"
+            folders.append(Path(os.fsdecode(process.stdout.readline()).strip()))
         os.kill(killed.pid, signal.SIGKILL)
         killed.wait()
         assert len(list(tmp_path.iterdir())) == 2
         mine = Scratch(tmp_path)
-        names = {path.name.rsplit("-", 1)[0] for path in tmp_path.iterdir()}
-        assert names == {f"nimbusd-render-{pid}" for pid in (living.pid, os.getpid())}
+        assert {*tmp_path.iterdir()} == {folders[1], mine.path}
         mine.close()
         living.communicate()
     assert list(tmp_path.iterdir()) == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
 import subprocess
 import sys
@@ -15,20 +16,26 @@ import yaml
 
 from nimbusd.cli.replay import judge
 from nimbusd.job import read_job
-from nimbusd.replay import Comparison, Outcome, Recorded, UnknownEpisode, recorded_in_output
+from nimbusd.replay import Comparison, Difference, Outcome, Recorded, UnknownEpisode, recorded_in_output
 from nimbusd.replay.recorded import check_episode
+from nimbusd.worker import environment
 from tests.benchmarks.chaos import write_job as write_storm
 from tests.cluster import REPOSITORY, Cluster, toy_job
+from tests.slow import slow
+from tests.test_environment_changes import PACKAGE, installed
 
 pytestmark = pytest.mark.processes
 
 PATIENCE_S = 60.0
 
 
-def nimbusctl(*args: str | Path, answers: str = "") -> subprocess.CompletedProcess[str]:
+def nimbusctl(
+    *args: str | Path, answers: str = "", env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "nimbusd.cli", *map(str, args)],
         cwd=REPOSITORY,
+        env={**os.environ, **(env or {})},
         input=answers,
         capture_output=True,
         text=True,
@@ -36,9 +43,9 @@ def nimbusctl(*args: str | Path, answers: str = "") -> subprocess.CompletedProce
     )
 
 
-def replay(*args: str | Path) -> tuple[int, dict[str, Any]]:
+def replay(*args: str | Path, env: dict[str, str] | None = None) -> tuple[int, dict[str, Any]]:
     """Exit status and document of a replay."""
-    done = nimbusctl("replay", *args, "--json")
+    done = nimbusctl("replay", *args, "--json", env=env)
     assert done.stdout, done.stderr
     return done.returncode, json.loads(done.stdout)
 
@@ -67,7 +74,7 @@ def write_job(folder: Path, renderer: str = "ToyRenderer", fail_share: float = 0
 
 
 def run(job: Path, *args: str) -> int:
-    return nimbusctl("run", job, "--workers", "1", *args).returncode
+    return nimbusctl("run", job, "--workers", "1", "--spares", "0", *args).returncode
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -97,26 +104,48 @@ def test_a_committed_episode_comes_out_equal_and_nothing_of_the_job_is_touched(c
     status, told = replay("kitchen/1", "--output", committed / "out")
     assert (status, told["verdict"]) == (0, "equal")
     assert (told["recorded"]["state"], told["recorded"]["changed"]) == ("committed", False)
-    assert told["compared"] == {"files": 1, "state_differences": [], "media_differences": []}
+    assert told["compared"] == {"files": 1, "differences": []}
+    assert told["configuration_changes"] == []
     assert set(told["outcome"]["timings_s"]) == {"open", "load", "randomize", "plan", "render", "store"}
     assert contents(committed / "out") == before
 
 
+@slow
 def test_an_episode_of_a_dataset_comes_out_equal_with_its_video_and_its_record(tmp_path: Path) -> None:
     assert run(write_storm(tmp_path / "job.yaml", episodes=4, scenes=2, seconds=0.0)) == 0
     status, told = replay("scene1/0", "--output", tmp_path / "out")
     assert (status, told["verdict"]) == (0, "equal")
     assert told["compared"]["files"] >= 3
     status, told = replay(tmp_path / "job.yaml", "scene1/0", "--set", "pipeline.store.args.crf=60")
-    assert (status, told["verdict"]) == (6, "different")
-    assert "videos/observation.images.front.mp4 differs" in told["compared"]["media_differences"]
+    assert (status, told["verdict"]) == (6, "diverged")
+    (video,) = [d for d in told["compared"]["differences"] if d["place"] == "videos/observation.images.front.mp4"]
+    assert (video["media"], video["frame"], video["tolerated"]) == (True, 0, False)
+    assert told["diverged_at_frame"] == 0
+    assert told["text"].endswith("; its state columns are equal")
+    assert told["configuration_changes"] == ["components.store.args.crf: 30 on record, 60 now"]
+    assert replay("scene1/0", "--output", tmp_path / "out")[1]["configuration_changes"] == []
 
 
 def test_another_seed_comes_out_different(committed: Path) -> None:
     status, told = replay(committed / "job.yaml", "kitchen/1", "--set", "seed=4")
     assert (status, told["verdict"]) == (6, "different")
-    assert told["compared"]["state_differences"] == ["state.txt differs"]
+    (difference,) = told["compared"]["differences"]
+    assert (difference["place"], difference["what"]) == ("state.txt", "differs")
+    assert told["configuration_changes"] == ["seed: 3 on record, 4 now"]
     assert told["recorded"]["changed"]
+
+
+def test_what_is_installed_or_configured_otherwise_is_named_also_where_the_episode_comes_out_equal(
+    committed: Path, crashed: Path, tmp_path: Path
+) -> None:
+    paths = f"{installed(tmp_path, '9.9')['PYTHONPATH']}:{REPOSITORY}"
+    status, told = replay("kitchen/1", "--output", committed / "out", env={"PYTHONPATH": paths})
+    assert (status, told["verdict"]) == (0, "equal")
+    now = environment.packages().get(PACKAGE, "none")
+    assert told["configuration_changes"] == [f"package {PACKAGE}: {now} on record, 9.9 now"]
+    _, told = replay(crashed / "job.yaml", "kitchen/0", "--set", "pipeline.render.args.kind=raise")
+    assert told["verdict"] == "failed_otherwise"
+    assert told["configuration_changes"] == ["components.render.args.kind: segfault on record, raise now"]
 
 
 def test_the_piece_is_kept_when_asked_and_only_in_an_empty_folder(committed: Path, tmp_path: Path) -> None:
@@ -235,7 +264,7 @@ def test_reserve_indexes_count_for_jobs_that_want_an_exact_number(tmp_path: Path
 
 def test_media_that_differ_are_told_apart_from_state_columns(tmp_path: Path) -> None:
     record = Recorded(read_job(write_job(tmp_path)), tmp_path, "kitchen", 0, "", "committed", folder="f")
-    media = judge(record, Outcome({}, folder="f"), Comparison(2, (), ("videos/a.mp4 differs",)), "store")
+    media = judge(record, Outcome({}, folder="f"), Comparison(2, (Difference("a.ply", "differs", True),)), "store")
     assert (media.status, media.text.partition("; ")[2]) == (6, "its state columns are equal")
     assert judge(record, Outcome({}, "plan", "hang", ""), None, "store").word == "failed_otherwise"
 

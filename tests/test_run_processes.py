@@ -19,8 +19,10 @@ import pytest
 import yaml
 
 from nimbusd.core.episodes import EpisodeKey, JobId
+from nimbusd.job import read_job
 from nimbusd.master.ledger import Ledger
 from nimbusd.master.output import ledger_path
+from tests.slow import quick_first
 
 pytestmark = pytest.mark.processes
 
@@ -53,7 +55,7 @@ def start(job: Path, *args: str) -> subprocess.Popen[str]:
     """`nimbusctl run` in a process of its own, telling JSON events."""
     repository = Path(__file__).parent.parent
     return subprocess.Popen(
-        [sys.executable, "-m", "nimbusd.cli", "run", str(job), "--json", *args],
+        [sys.executable, "-m", "nimbusd.cli", "run", str(job), "--json", "--spares", "0", *args],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -107,7 +109,7 @@ def test_a_second_run_makes_nothing_again(tmp_path: Path, undisturbed: str) -> N
     assert dataset(tmp_path) == undisturbed
 
 
-@pytest.mark.parametrize("kind", ["hang", "segfault", "exit", "raise"])
+@pytest.mark.parametrize("kind", quick_first(["hang", "segfault", "exit", "raise"], 2))
 def test_a_renderer_that_fails_loses_nothing_and_doubles_nothing(tmp_path: Path, undisturbed: str, kind: str) -> None:
     job = write_job(tmp_path)
     faulty = [f"pipeline.render.args.kind={kind}", f"pipeline.render.args.marks={tmp_path / 'marks'}"]
@@ -171,7 +173,7 @@ def test_an_interrupted_run_finishes_what_it_began_and_goes_on_later(tmp_path: P
     assert dataset(tmp_path) == undisturbed
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", quick_first(range(4)))
 def test_sigkill_of_any_process_at_any_moment_loses_and_doubles_nothing(
     tmp_path: Path, undisturbed: str, seed: int
 ) -> None:
@@ -220,3 +222,12 @@ def wait_for_event(process: subprocess.Popen[str], name: str) -> None:
             return
         assert time.monotonic() < deadline
     pytest.fail(f"the run ended without {name}")
+
+
+def test_an_episode_is_stored_with_the_fingerprint_of_its_job(tmp_path: Path) -> None:
+    job = write_job(tmp_path)
+    _, events = run(job, "--workers", "1", "--set", "pipeline.store.component=tests.toy:ContextWriter")
+    assert events[-1]["status"] == "complete"
+    whole = read_job(job, overrides=["pipeline.store.component=tests.toy:ContextWriter"])
+    told = {json.loads(line)["fingerprint"] for line in dataset(tmp_path).split("\n\n")}
+    assert told == {whole.fingerprint()}

@@ -189,6 +189,16 @@ def test_an_unavailable_backend_stops_the_runner(tmp_path: Path) -> None:
         list(chain(pipeline(renderer=NoBackend(ComponentArgs())), [request(0)], tmp_path))
 
 
+def test_a_module_that_a_component_lacks_stops_the_runner_with_the_extra_that_brings_it(tmp_path: Path) -> None:
+    class Lacking(toy.ToyRenderer):
+        def gen_obs(self, seq: Sequence) -> Observation:
+            raise ModuleNotFoundError("No module named 'mujoco'", name="mujoco.viewer")
+
+    sentence = r"^render: .*'mujoco' is not installed here: pip install 'nimbusd\[mujoco\]'"
+    with pytest.raises(BackendUnavailable, match=sentence):
+        list(chain(pipeline(renderer=Lacking(ComponentArgs())), [request(0)], tmp_path))
+
+
 def test_storing_overlaps_the_next_render_and_is_reported_when_durable(tmp_path: Path) -> None:
     second_render = threading.Event()
     stored: list[int] = []

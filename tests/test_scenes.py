@@ -6,9 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nimbusd.core.episodes import SceneCount, SceneHistory, Span, State, Tried, indexes_of
+from nimbusd.core.episodes import NodeId, SceneCount, SceneHistory, Span, State, Tried, indexes_of
 from nimbusd.core.facts import ScenePlan
 from nimbusd.core.scenes import Pending, SceneEpisodes
+
+NODE = NodeId("n")
 
 
 def scene(wanted: int, exact: bool = True, most: int = 100, history: SceneHistory | None = None) -> SceneEpisodes:
@@ -77,13 +79,14 @@ def test_history_leaves_what_is_not_settled_pending() -> None:
 def test_only_the_attempt_that_was_given_up_may_reclaim_its_episode() -> None:
     episodes = scene(2)
     episodes.take(2)
-    episodes.put_back(0, given_up=3)
-    assert not episodes.reclaim(0, 2)
-    assert episodes.reclaim(0, 3)
-    assert not episodes.reclaim(0, 3)
+    episodes.put_back(0, given_up=(3, NODE))
+    assert not episodes.reclaim(0, 2, NODE)
+    assert not episodes.reclaim(0, 3, NodeId("another"))
+    assert episodes.reclaim(0, 3, NODE)
+    assert not episodes.reclaim(0, 3, NODE)
     episodes.put_back(1)
-    assert not episodes.reclaim(1, 0)
-    assert not episodes.reclaim(1, 1)
+    assert not episodes.reclaim(1, 0, NODE)
+    assert not episodes.reclaim(1, 1, NODE)
 
 
 def test_an_index_of_a_recorded_lease_is_opened_with_all_before_it() -> None:

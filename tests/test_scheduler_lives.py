@@ -106,6 +106,16 @@ def test_a_lease_that_was_lost_with_its_connection_is_given_up_at_once() -> None
     assert [lease.attempt for lease in grants(orders)] == [2]
 
 
+def test_attempts_begin_where_those_of_earlier_ledgers_cannot_be() -> None:
+    story = Story(plan(scene("s", 1), first_attempt=1001))
+    story.join(A)
+    (lease,) = grants(story.beat(A, credit=1))
+    assert lease.attempt == 1001
+    story.tell(NodeLeft(A, "1", "maintenance"))
+    story.join(B)
+    assert [lease.attempt for lease in grants(story.beat(B, credit=1))] == [1002]
+
+
 def test_old_heartbeats_change_nothing() -> None:
     story = Story(plan(scene("s", 4)))
     story.join(A)

@@ -53,6 +53,7 @@ def publish(output: Path, format_name: str, episodes: int = 2) -> Path:
     labels = tuple(Label(number, number, f"{name}_{number}", name) for number, name in CATEGORIES.items())
     scene = Scene("box_room", (), rooms=(Room("living_room", "livingroom", seen.rooms[0].polygon),))
     writer = create("NavWriter", "store", {"format": format_name})
+    output.mkdir(parents=True, exist_ok=True)
     pieces = []
     for index in range(episodes):
         episode = Episode(EpisodeRequest("toy", "box_room", index), output, scene=scene)

@@ -22,6 +22,7 @@ from nimbusd.stages.workflow.sim.skills import downward, make_skill
 from nimbusd.stages.workflow.sim.workcell import Workcell
 from nimbusd.stages.workflow.sim.world import build_world
 from tests.manip_worlds import cube_into_area, planned, require_simulation, task_of
+from tests.slow import slow
 
 require_simulation()
 pytestmark = pytest.mark.mujoco
@@ -205,6 +206,7 @@ def test_a_goal_that_the_skills_do_not_bring_about_is_not_reached() -> None:
     assert reason_of(task) == "goal_not_reached"
 
 
+@slow
 def test_things_beyond_reach_or_without_room_give_no_layout() -> None:
     away = [{"name": "cube", "models": ["cube"], "x_m": [1.05, 1.1]}]
     with pytest.raises(PlanningFailed, match=r"no_layout: .*no arm reaches cube"):

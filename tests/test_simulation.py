@@ -16,13 +16,15 @@ from hypothesis import strategies as st
 
 from nimbusd.cli.simulate import simulate
 from nimbusd.core.episodes import JobId, JobState, State
-from nimbusd.core.facts import Acknowledge, JobPlan, Order
+from nimbusd.core.facts import Acknowledge, Cause, JobPlan, JobWaits, Order
 from nimbusd.core.grants import Grants
 from nimbusd.core.node import NodeMachine
 from nimbusd.core.node_facts import DropPiece, NodeOrder
 from nimbusd.core.nodes import Node, WorkerManager
 from nimbusd.core.scenes import SceneEpisodes
+from nimbusd.core.scheduler import Scheduler
 from nimbusd.core.tasks import TaskManager
+from nimbusd.core.waiting import Waits
 from nimbusd.simulate import Cluster, DrawnWorkload, NodeModel, Violation, Weather, scenes_of
 from nimbusd.simulate.capacity import Question, answer
 from nimbusd.simulate.master import Moment
@@ -45,15 +47,16 @@ from nimbusd.simulate.scenario import (
     play,
 )
 from nimbusd.simulate.storm import first_failure
+from tests.slow import quick_first
 
 JOB = JobId("job")
-STORM_SEEDS, CHUNKS = 1800, 6
+STORM_SEEDS, CHUNKS = 1800, 9
 
 
 # --- many schedules ---
 
 
-@pytest.mark.parametrize("chunk", range(CHUNKS))
+@pytest.mark.parametrize("chunk", quick_first(range(CHUNKS)))
 def test_no_schedule_drawn_from_a_seed_violates_an_invariant(chunk: int) -> None:
     count = STORM_SEEDS // CHUNKS
     failure = first_failure(chunk * count, count)
@@ -267,7 +270,46 @@ def test_a_job_bound_to_an_environment_stays_so_across_a_restart_of_the_master()
     assert made_by == {"first"}
 
 
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(st.tuples(st.sampled_from(("n0", "n1", "n2")), st.sampled_from("ab"), st.booleans()), max_size=6))
+def test_nodes_that_are_upgraded_and_rolled_back_in_any_order_lose_and_double_nothing(
+    turns: list[tuple[str, str, bool]],
+) -> None:
+    cluster = Cluster(1)
+    for name in ("n0", "n1", "n2"):
+        cluster.add_node(name, NodeModel(environment="a"))
+    cluster.submit(small())
+    cluster.run(1.0)
+    for name, environment, accepted in turns:
+        node = cluster.nodes[name]
+        node.crash()
+        node.model = replace(node.model, environment=environment)
+        node.start()
+        if accepted:
+            cluster.when_up(cluster.master.accept_environment, JOB)
+        cluster.run(cluster.clock.now + 2.0)
+    cluster.when_up(cluster.master.accept_environment, JOB)  # or it may wait, and I11 has it say why
+    assert cluster.run(cluster.clock.now + 300.0, cluster.is_over)
+    cluster.invariants.at_end()
+    assert cluster.ledger.jobs[JOB].state is JobState.COMPLETE
+
+
+def test_a_job_of_which_nothing_can_move_says_so_in_the_simulation_too() -> None:
+    cluster = Cluster(1)
+    cluster.submit(small())
+    cluster.run(10.0)
+    scheduler = cluster.master.scheduler
+    assert isinstance(scheduler, Scheduler)
+    waiting = scheduler.waits.of(JOB)
+    assert waiting is not None
+    assert waiting.cause is Cause.NO_NODE
+
+
 # --- the judge has teeth ---
+
+
+def never_said(self: Waits, found: object, now: float) -> list[JobWaits]:
+    return []
 
 
 def no_attempts(self: SceneEpisodes, spans: object) -> int:
@@ -320,6 +362,15 @@ def test_a_broken_scheduler_is_found_out(
     with pytest.raises(Violation) as caught:
         play(Scenario(1, (Member(NodeModel(2)), Member(NodeModel(2))), (Submission(workload),), faults))
     assert caught.value.rule == rule
+
+
+def test_a_scheduler_that_never_says_why_nothing_moves_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Waits, "look", never_said)
+    cluster = Cluster(1)
+    cluster.submit(small())
+    with pytest.raises(Violation) as caught:
+        cluster.run(10.0)
+    assert caught.value.rule == "I11"
 
 
 def test_scenarios_can_be_made_smaller_while_they_fail() -> None:

@@ -140,11 +140,11 @@ def test_gpu_memory_of_a_process_is_told_by_its_pid() -> None:
 @pytest.mark.parametrize(
     ("wrong", "sentence"),
     [
-        ({"workers": -1}, "workers: Input should be greater than or equal to 0"),
-        ({"slots_per_gpu": 0}, "slots_per_gpu: Input should be greater than or equal to 1"),
-        ({"gpus": [-1]}, "gpus.0: Input should be greater than or equal to 0"),
-        ({"memory_share": 1.5}, "memory_share: Input should be less than or equal to 1"),
-        ({"spares": 99}, "spares: Input should be less than or equal to 16"),
+        ({"workers": -1}, "workers: must be 0 or more, but it is -1"),
+        ({"slots_per_gpu": 0}, "slots_per_gpu: must be 1 or more, but it is 0"),
+        ({"gpus": [-1]}, "gpus.0: must be 0 or more, but it is -1"),
+        ({"memory_share": 1.5}, "memory_share: must be 1 or less, but it is 1.5"),
+        ({"spares": 99}, "spares: must be 16 or less, but it is 99"),
         ({"slots_per_gpus": 2}, "unknown key 'slots_per_gpus'; did you mean 'slots_per_gpu'?"),
     ],
 )

@@ -16,6 +16,7 @@ import pytest
 from nimbusd.stages.types import Observation, Sequence
 from nimbusd.worker.spare import import_components
 from tests.cluster import Cluster, Daemon, comes_to, gate_of, toy_job
+from tests.slow import slow
 from tests.toy import GatedRenderer
 
 pytestmark = pytest.mark.processes
@@ -76,6 +77,7 @@ def test_a_killed_workers_slot_is_taken_by_the_spare_and_the_job_completes(tmp_p
         cluster.stop_nodes()
 
 
+@slow
 def test_a_spare_that_is_killed_is_replaced_and_costs_no_episode(tmp_path: Path) -> None:
     job = toy_job(tmp_path)
     with Cluster(tmp_path) as cluster, cluster.client() as client:
@@ -93,6 +95,7 @@ def test_a_spare_that_is_killed_is_replaced_and_costs_no_episode(tmp_path: Path)
         cluster.stop_nodes()
 
 
+@slow
 def test_a_spare_that_falls_silent_is_killed_by_the_watchdog_and_costs_no_episode(tmp_path: Path) -> None:
     job = toy_job(tmp_path)
     with Cluster(tmp_path) as cluster, cluster.client() as client:
@@ -109,6 +112,7 @@ def test_a_spare_that_falls_silent_is_killed_by_the_watchdog_and_costs_no_episod
         cluster.stop_nodes()
 
 
+@slow
 def test_a_spare_that_hangs_in_an_import_is_in_nobodys_way(tmp_path: Path) -> None:
     job = toy_job(tmp_path, pipeline=rendered_by("StuckRenderer", tmp_path))
     with Cluster(tmp_path) as cluster, cluster.client() as client:
@@ -128,6 +132,7 @@ def test_a_spare_that_hangs_in_an_import_is_in_nobodys_way(tmp_path: Path) -> No
         cluster.stop_nodes()
 
 
+@slow
 def test_a_spare_that_is_warm_for_one_job_never_works_on_another(tmp_path: Path) -> None:
     with Cluster(tmp_path) as cluster, cluster.client() as client:
         node = cluster.start_node("n", workers=1, spares=1)
@@ -145,6 +150,7 @@ def test_a_spare_that_is_warm_for_one_job_never_works_on_another(tmp_path: Path)
         cluster.stop_nodes()
 
 
+@slow
 def test_a_worker_that_leaks_makes_room_between_episodes_and_nothing_is_lost(tmp_path: Path) -> None:
     changes: dict[str, Any] = {
         "pipeline": rendered_by("LeakingRenderer", tmp_path),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import os
+from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,7 @@ from nimbusd.stages.store.columns import INDEX_COLUMNS, feature_column, parquet_
 from nimbusd.stages.store.conventions import DEPTH_LIMIT_M, counts_to_depth, depth_to_counts
 from nimbusd.stages.store.encode import (
     VideoSettings,
+    _fraction,
     decode_image,
     decode_video,
     encode_jpeg,
@@ -229,3 +232,9 @@ def test_the_schema_carries_types_for_the_datasets_package() -> None:
     assert stated["pose"] == {"shape": [4, 4], "dtype": "float32", "_type": "Array2D"}
     assert stated["v"] == {"feature": {"dtype": "float32", "_type": "Value"}, "length": 7, "_type": "List"}
     assert stated["index"] == {"dtype": "int64", "_type": "Value"}
+
+
+def test_ratios_that_are_no_numbers_are_taken_for_what_they_are() -> None:
+    """PyAV 19 has a class of its own for them, without int() and float()."""
+    ratio = SimpleNamespace(numerator=30000, denominator=1001)
+    assert _fraction(ratio) == _fraction(Fraction(30000, 1001)) == Fraction(30000, 1001)

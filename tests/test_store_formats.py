@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,10 +13,12 @@ import pytest
 from PIL import Image
 
 from nimbusd.stages import StoreError
+from nimbusd.stages.store.conventions import SCHEMA_VERSION
 from nimbusd.stages.store.interndata_n1 import FEWEST_FRAMES
 from nimbusd.stages.store.pointcloud import OBSTACLE_COLOR, read_ply, scene_points
 from nimbusd.stages.store.stats import vector_stats
 from nimbusd.stages.store.verify import verify_dataset
+from tests.internnav_loader import episodes_of, lines, pixel_goal, point_goal
 from tests.store_makers import (
     JOB,
     make_episode,
@@ -32,10 +32,6 @@ from tests.store_makers import (
 
 DEFAULTS = ["timestamp", "frame_index", "episode_index", "index", "task_index"]
 STATISTICS = {"min", "max", "mean", "std", "count", "q01", "q10", "q50", "q90", "q99"}
-
-
-def lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def info_of(root: Path) -> dict[str, Any]:
@@ -69,7 +65,7 @@ def test_v30_info_describes_the_dataset(v30: Path) -> None:
             "has_audio": False,
         }
     pose = info["features"]["observation.camera.front.T_world_camera"]
-    assert (pose["dtype"], pose["shape"]) == ("float32", [4, 4])
+    assert (pose["dtype"], pose["shape"], pose["names"][:5]) == ("float32", [16], ["m00", "m01", "m02", "m03", "m10"])
 
 
 def test_v30_files_hold_what_their_metadata_says(v30: Path) -> None:
@@ -154,32 +150,8 @@ def n1(tmp_path: Path) -> Path:
     return writer.publish(tmp_path, pieces, JOB, True)
 
 
-def load_as_internnav(root: Path) -> Iterator[dict[str, Any]]:
-    """Episodes as a loader of `vln_n1/traj_data` picks them: by sorted names and `image_index`, in `root`'s trees."""
-    for group in sorted(os.listdir(root)):
-        for scene in sorted(os.listdir(root / group)):
-            tree = root / group / scene
-            rgb = sorted(os.listdir(tree / "videos/chunk-000/observation.images.rgb"))
-            depth = sorted(os.listdir(tree / "videos/chunk-000/observation.images.depth"))
-            tables = sorted(os.listdir(tree / "data/chunk-000"))
-            stats = lines(tree / "meta/episodes_stats.jsonl")
-            assert len(tables) == len(stats)
-            for file, row in zip(tables, stats, strict=True):
-                first, last = row["image_index"]["min"], row["image_index"]["max"]
-                table = pq.read_table(tree / "data/chunk-000" / file)
-                yield {
-                    "scene": scene,
-                    "tree": tree,
-                    "rgb": [tree / "videos/chunk-000/observation.images.rgb" / name for name in rgb[first : last + 1]],
-                    "depth": [tree / "videos/chunk-000/observation.images.depth" / n for n in depth[first : last + 1]],
-                    "K": np.array(table["observation.camera_intrinsic"].to_pylist()).reshape(-1, 3, 3),
-                    "T_base_camera": np.array(table["observation.camera_extrinsic"].to_pylist()).reshape(-1, 4, 4),
-                    "poses": np.array(table["action"].to_pylist()).reshape(-1, 4, 4),
-                }
-
-
 def test_n1_episodes_are_found_by_image_index(n1: Path) -> None:
-    episodes = list(load_as_internnav(n1))
+    episodes = list(episodes_of(n1))
     assert [episode["scene"] for episode in episodes] == ["hall", "hall", "hall", "room", "room_v002"]
     for index, episode in enumerate(episodes):
         seq = make_sequence(8 + index, seed=index)
@@ -192,8 +164,32 @@ def test_n1_episodes_are_found_by_image_index(n1: Path) -> None:
             counts = np.asarray(Image.open(episode["depth"][frame]))
             np.testing.assert_allclose(counts / 10000, seen.depth_m[frame].clip(0, 6.5535), atol=0.6e-4)
         np.testing.assert_allclose(episode["poses"], seq.T_world_camera["front"], atol=1e-6)
-        np.testing.assert_allclose(episode["T_base_camera"][:, 2, 3], 0.5)
+        np.testing.assert_allclose(episode["mounting"][:, 2, 3], 0.5)
         np.testing.assert_allclose(episode["K"][0], seq.cameras[0].matrix())
+
+
+def test_n1_goals_lie_where_the_robot_drives(n1: Path) -> None:
+    """The drives go straight ahead, and so do the goals that InternNav's loader reads and shows in the picture."""
+    for episode in episodes_of(n1):
+        last = len(episode["poses"]) - 1
+        goal = point_goal(episode["poses"], episode["mounting"][0], 0, last)
+        np.testing.assert_allclose(goal, [last / 10, 0, 0], atol=1e-5)
+        u, v = pixel_goal(goal, episode["K"][0], episode["mounting"][0])
+        assert u == pytest.approx(episode["K"][0][0, 2], abs=1e-3)
+        below = 0.8 * 0.5 / (last / 10) * episode["K"][0][1, 1]
+        assert v == pytest.approx(episode["K"][0][1, 2] + below, abs=1e-3)
+        stated = json.loads((episode["tree"] / "meta/conventions.json").read_text())
+        assert "x right, y forward" in stated["columns"]["observation.camera_extrinsic"]
+    assert verify_dataset(n1.parent) == []
+
+
+def test_n1_a_mounting_in_another_base_is_a_fault_unless_the_tree_is_of_before(n1: Path) -> None:
+    tree = n1 / "job_front/hall"
+    stated = tree / "meta/conventions.json"
+    stated.write_text(stated.read_text().replace(f'"{SCHEMA_VERSION}"', '"1.0.0"'))
+    faults = [fault for fault in verify_dataset(n1.parent) if "camera_extrinsic" in fault]
+    assert len(faults) == 3
+    assert "is not the mounting of its camera" in faults[0]
 
 
 def test_n1_obstacles_are_selected_by_colour_and_only_they(n1: Path) -> None:

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nimbusd.stages import EpisodeRequest, Piece, StoreError
+from nimbusd.stages.errors import OutputGone
 from nimbusd.stages.store.piece import PIECES, PieceDraft, draft_piece, piece_faults, piece_folder, read_piece
 
 REQUEST = EpisodeRequest("job", "kitchen_03", 4, attempt=2)
@@ -111,6 +112,20 @@ def test_a_draft_that_is_not_committed_leaves_nothing(tmp_path: Path) -> None:
     with draft_piece(tmp_path, REQUEST) as draft:
         draft.add("a", b"1")
     assert list((tmp_path / PIECES).iterdir()) == []
+
+
+@pytest.mark.parametrize("path", ["episode.json", "videos/front.mp4"])
+def test_a_file_of_a_draft_does_not_bring_back_an_output_that_was_moved_away(tmp_path: Path, path: str) -> None:
+    output = tmp_path / "output"
+    output.mkdir()
+    with draft_piece(output, REQUEST) as draft:
+        draft.add("first", b"1")
+        output.rename(tmp_path / "elsewhere")
+        with pytest.raises(OutputGone):
+            draft.add(path, b"2")
+        with pytest.raises(OutputGone):
+            draft.commit(2)
+        assert not output.exists()
 
 
 def test_a_piece_of_the_same_attempt_is_kept_and_a_torn_one_replaced(tmp_path: Path) -> None:

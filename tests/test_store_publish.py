@@ -16,6 +16,7 @@ import pytest
 
 from nimbusd.stages import Piece, StoreError
 from nimbusd.stages.seeds import scene_key
+from nimbusd.stages.store.conventions import SCHEMA_VERSION
 from nimbusd.stages.store.piece import PIECES
 from nimbusd.stages.store.publish_v30 import FileSizes, build_v30
 from nimbusd.stages.store.read import open_dataset
@@ -149,7 +150,7 @@ def test_media_are_linked_not_copied(tmp_path: Path) -> None:
 
 
 def test_media_are_copied_where_links_are_impossible(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_link(*_: object) -> None:
+    def no_link(*_: object, **__: object) -> None:
         raise OSError(18, "Invalid cross-device link")
 
     writer = make_writer(**VIDEO)
@@ -190,7 +191,7 @@ def test_a_crash_anywhere_in_publishing_leaves_the_dataset_valid(
     expected = writer.publish(tmp_path, pieces[:1], JOB, False).resolve()
     for name in ("rename", "symlink", "replace", "link"):
 
-        def die(*_: object) -> None:
+        def die(*_: object, **__: object) -> None:
             raise Crash
 
         with monkeypatch.context() as patch:
@@ -281,7 +282,7 @@ def test_every_required_fact_of_an_episode_is_in_its_metadata(tmp_path: Path) ->
     piece = store_episode(writer, tmp_path, 0, attempt=3)
     dataset = writer.publish(tmp_path, [piece], JOB, True)
     row = orjson.loads((dataset / "meta/nimbusd_episodes.jsonl").read_bytes())
-    assert row["schema_version"] == "1.0.0"
+    assert row["schema_version"] == SCHEMA_VERSION
     assert row["episode_id"] == "job/room/0"
     assert row["task"] == "go to place 0"
     assert (row["scene"]["id"], len(row["scene"]["content_hash"])) == ("room", 64)

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
 from nimbusd.stages import Piece
@@ -51,6 +52,24 @@ def test_a_bit_flip_in_any_file_is_found(published: tuple[Path, list[Piece]]) ->
         assert verify_dataset(root), f"{path} at byte {place}"
         path.write_bytes(content)
     assert verify_dataset(root) == []
+
+
+def test_an_info_file_without_any_of_its_keys_is_a_fault(tmp_path: Path) -> None:
+    writer = make_writer(codec="h264")
+    root = writer.publish(tmp_path, store_episodes(writer, tmp_path, range(1)), JOB, True).resolve()
+    path = root / "meta/info.json"
+    content = orjson.loads(path.read_bytes())
+    path.unlink()
+    for key in content:
+        path.write_bytes(orjson.dumps({name: value for name, value in content.items() if name != key}))
+        assert verify_dataset(root), key
+    no_shape = {"features": {"action": {"dtype": "float32"}}}
+    lies: list[dict[str, Any]] = [{"fps": 0}, {"features": []}, no_shape, {"total_frames": None}]
+    for wrong in lies:
+        path.write_bytes(orjson.dumps(content | wrong))
+        assert "info.json cannot be read" in verify_dataset(root)[0], wrong
+    path.write_bytes(b"[]")
+    assert "info.json cannot be read" in verify_dataset(root)[0]
 
 
 def test_missing_truncated_and_foreign_files_are_found(published: tuple[Path, list[Piece]]) -> None:
@@ -102,8 +121,6 @@ def test_content_that_is_wrong_but_well_formed_is_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any], words: str
 ) -> None:
     """Checksums are right here: the writer itself is made to lie."""
-    import orjson
-
     write = Tree.write
 
     def lie(self: Tree, path: str, content: bytes) -> None:

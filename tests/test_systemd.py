@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import configparser
+import errno
 import os
 import re
 import shlex
 import shutil
+import stat
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from click.testing import CliRunner
 from nimbusd.config import MasterConfig, WorkerConfig, read_config
 from nimbusd.daemon import cli
 from nimbusd.job.model import Limits
+from nimbusd.service import why_hidden
 from tests.cluster import REPOSITORY
 
 SYSTEMD = REPOSITORY / "systemd"
@@ -117,8 +120,10 @@ def test_systemd_makes_the_user_and_the_folders(tmp_path: Path) -> None:
         options = ["--create"] if tool == "systemd-tmpfiles" else []
         done = subprocess.run([tool, *options, f"--root={tmp_path}", SYSTEMD / name], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
-    assert "nimbusd:" in (tmp_path / "etc/passwd").read_text()
-    assert (tmp_path / "srv/nimbusd").is_dir()
+    users = (tmp_path / "etc/passwd").read_text()
+    assert all(f"{unit(role)['User']}:" in users for role in ROLES)
+    assert re.search(r"^nimbusd-admin:.*:nimbusd-master$", (tmp_path / "etc/group").read_text(), re.MULTILINE)
+    assert stat.S_IMODE((tmp_path / "srv/nimbusd").stat().st_mode) == 0o2775
 
 
 # --- they fit the programs ---
@@ -194,19 +199,57 @@ def test_the_masters_local_socket_lies_in_its_runtime_folder() -> None:
 # --- they fit each other, and the recipe ---
 
 
-def test_the_user_of_the_units_is_the_one_that_is_made() -> None:
-    ((_, user, _, _, home),) = [line for line in lines("nimbusd.sysusers") if line[0] == "u"]
-    assert {unit(role)["User"] for role in ROLES} == {unit(role)["Group"] for role in ROLES} == {user}
-    assert home == f"/var/cache/{unit('worker')['CacheDirectory']}"
-    assert all(line[1] == user for line in lines("nimbusd.sysusers"))
+def test_master_and_worker_are_users_of_their_own_who_share_a_group_that_is_made() -> None:
+    made = {line[1]: line[4] for line in lines("nimbusd.sysusers") if line[0] == "u"}
+    users = {role: unit(role)["User"] for role in ROLES}
+    assert made.keys() == set(users.values())
+    assert users["master"] != users["worker"]
+    assert made[users["worker"]] == f"/var/cache/{unit('worker')['CacheDirectory']}"
+    groups = {line[1] for line in lines("nimbusd.sysusers") if line[0] == "g"}
+    (shared,) = {unit(role)["Group"] for role in ROLES}
+    assert shared in groups
+    assert {unit(role)["UMask"] for role in ROLES} == {"0002"}, "each must be able to remove what the other made"
+    for _, user, group in (line for line in lines("nimbusd.sysusers") if line[0] == "m"):
+        assert user in made
+        assert group in groups | {"video", "render"}
 
 
-def test_every_folder_that_is_made_is_used_by_the_units_and_belongs_to_root_or_their_user() -> None:
+def test_operators_may_use_the_masters_socket_and_workers_may_not() -> None:
+    config = read_config(MasterConfig, SYSTEMD / "master.toml", "master")
+    members = {(line[1], line[2]) for line in lines("nimbusd.sysusers") if line[0] == "m"}
+    assert (unit("master")["User"], config.group) in members, "the master can give its socket to the group"
+    assert (unit("worker")["User"], config.group) not in members
+    assert config.group != unit("worker")["Group"]
+    assert not config.allow_any_local_user
+
+
+def test_the_master_may_give_its_socket_to_a_group() -> None:
+    filters = unit("master").all("SystemCallFilter")
+    assert filters.index("@chown") > filters.index("~@privileged"), "which @chown is a part of; the later one counts"
+
+
+def test_neither_daemon_sees_the_others_state() -> None:
+    for role, other in (ROLES, reversed(ROLES)):
+        hidden = unit(role)["InaccessiblePaths"].split()
+        assert f"-/var/lib/{unit(other)['StateDirectory']}" in hidden
+        assert f"-/run/{unit(other)['RuntimeDirectory']}" in hidden
+
+
+def test_every_folder_that_is_made_is_used_by_the_units_and_belongs_to_root() -> None:
     used = " ".join(unit(role).words() for role in ROLES)
     for _, path, _, owner, group, _ in lines("nimbusd.tmpfiles"):
         assert re.search(rf"[ =-]{path}\b", used), f"no unit uses {path}"
-        assert owner == group
-        assert owner in ("root", unit("master")["User"])
+        assert owner == "root"
+        assert group in ("root", unit("worker")["Group"])
+
+
+def test_a_service_says_why_it_cannot_go_to_a_home_folder() -> None:
+    denied, read_only = PermissionError(errno.EACCES, "Permission denied"), OSError(errno.EROFS, "Read-only")
+    service = {"STATE_DIRECTORY": "/var/lib/nimbusd/master"}
+    assert "ProtectHome=" in why_hidden(Path("/home/ada/out"), denied, service)
+    assert "ReadWritePaths=" in why_hidden(Path("/data/out"), read_only, service)
+    assert why_hidden(Path("/data/out"), denied, service) == ""
+    assert why_hidden(Path("/home/ada/out"), denied, {}) == ""
 
 
 def test_the_drop_in_has_what_older_systemds_do_not_know() -> None:

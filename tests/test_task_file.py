@@ -14,6 +14,8 @@ import yaml
 from click.testing import CliRunner
 
 from nimbusd.cli.check import check
+from tests.gltf_files import GltfFile
+from tests.slow import quick_first
 
 trimesh = pytest.importorskip("trimesh", reason="makes the files of objects")
 
@@ -104,7 +106,7 @@ def test_a_good_task_has_nothing_wrong(tmp_path: Path) -> None:
             "skills.0.with.reference: things lie in a bin or a drawer, or in a region, not in 'button'",
         ),
         (place(relation="inn"), "skills.0.with.relation: placing brings about no relation 'inn'; did you mean 'in'?"),
-        (place(approach_m="far"), "skills.0.with.approach_m: input should be a valid number"),
+        (place(approach_m="far"), "skills.0.with.approach_m: must be a number"),
         (place(arm="left"), "skills.0.with.arm: the robot has no arm 'left'; known are: arm"),
         ({"skills": [{"skill": "plce"}]}, "skills.0.skill: no skill is called 'plce'; did you mean 'place'?"),
         ({"skills": [{"skill": "pick"}]}, "skills.0.with.object: key 'object' is missing"),
@@ -146,7 +148,7 @@ def test_a_good_task_has_nothing_wrong(tmp_path: Path) -> None:
             own(mesh="tasks.yaml", grasps="tasks.yaml"),
             "objects.mug.grasps: grasp file {folder}/tasks.yaml cannot be read",
         ),
-        (own(mesh="tasks.yaml", unit_m=0), "objects.mug.unit_m: input should be greater than 0"),
+        (own(mesh="tasks.yaml", unit_m=0), "objects.mug.unit_m: must be greater than 0"),
         (
             {"skills": [{"skill": "pick", "with": {"object": "$thing", "grasps": "g.npz"}}]},
             "skills.0.with.grasps: file {folder}/g.npz is missing",
@@ -250,6 +252,24 @@ def test_a_mesh_file_of_a_users_own_is_an_object_with_its_size_and_upright(suffi
     assert turned.size_m == pytest.approx((EDGES[0], EDGES[2], EDGES[1]), abs=1e-6)
 
 
+def test_the_colour_of_a_mesh_file_s_material_tints_its_picture(tmp_path: Path) -> None:
+    import trimesh
+
+    from nimbusd.stages.workflow.sim.mesh_shape import mesh_shape
+
+    box = trimesh.creation.box(EDGES)
+    file = GltfFile()
+    texture = {"index": file.picture(np.full((4, 4, 3), 255, np.uint8))}
+    material = file.add(
+        "materials", pbrMetallicRoughness={"baseColorFactor": [0.5, 1, 0, 1], "baseColorTexture": texture}
+    )
+    uv = file.array(np.zeros((len(box.vertices), 2)))
+    file.node(mesh=file.mesh(box.vertices, box.faces, material=material, attributes={"TEXCOORD_0": uv}))
+    picture = mesh_shape(str(file.save(tmp_path / "tinted.glb")), 1.0).picture
+    assert picture is not None
+    assert (picture == (188, 255, 0)).all()  # half of linear 1 is 188 in sRGB
+
+
 @pytest.mark.mujoco
 def test_a_file_in_another_unit_or_without_volume_is_told(tmp_path: Path) -> None:
     pytest.importorskip("mujoco", reason="needs the mujoco extra")
@@ -269,7 +289,7 @@ def test_a_file_in_another_unit_or_without_volume_is_told(tmp_path: Path) -> Non
 
 
 @pytest.mark.mujoco
-@pytest.mark.parametrize("suffix", [".glb", ".obj", ".stl"])
+@pytest.mark.parametrize("suffix", quick_first([".glb", ".obj", ".stl"]))
 def test_a_users_object_and_grasps_go_from_the_task_file_to_an_episode_and_its_pictures(
     suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

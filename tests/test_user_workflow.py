@@ -47,7 +47,7 @@ def nimbusctl(installed: Path, *args: str | Path) -> subprocess.CompletedProcess
 
 
 def run(installed: Path, output: Path, *args: str) -> Dataset:
-    done = nimbusctl(installed, "run", EXAMPLE / "job.yaml", "--output", output, "--json", *args)
+    done = nimbusctl(installed, "run", EXAMPLE / "job.yaml", "--output", output, "--json", "--spares", "0", *args)
     assert done.returncode == 0, done.stdout + done.stderr
     return open_dataset(output)
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+import uvloop
 
 from nimbusd.supervisor import proc
-from nimbusd.supervisor.process import WorkerProcess
+from nimbusd.supervisor.process import WorkerProcess, read_pipe
 from nimbusd.supervisor.watch import Killing, Seat, Watch
 from tests.watched_workers import PATIENCE_S, SPAWN, gone, start
 
@@ -70,11 +72,35 @@ async def test_a_worker_that_ends_by_itself_was_not_killed(tmp_path: Path, ends:
 
 
 async def test_a_worker_that_is_gone_before_anybody_looks_has_ended_like_any_other() -> None:
-    quick = await asyncio.create_subprocess_exec("sh", "-c", "exit 3", stdout=asyncio.subprocess.PIPE)
+    quick = await asyncio.create_subprocess_exec("sh", "-c", "exit 3")
     await quick.wait()  # and nobody can open it any more
-    process = WorkerProcess(quick)
+    ear, mouth = os.pipe()
+    os.close(mouth)
+    process = WorkerProcess(quick, *await read_pipe(ear))
     process.kill()
     assert await process.wait() == 3
+
+
+@pytest.mark.parametrize("run", [uvloop.run, asyncio.run])
+def test_a_pipe_that_was_read_is_closed_once(run: Callable[[Coroutine[Any, Any, None]], None]) -> None:
+    """A second close would hit whatever another thread has opened meanwhile: a connection, or the ledger."""
+
+    async def read_and_close() -> None:
+        ear, mouth = os.pipe()
+        os.close(mouth)
+        stream, transport = await read_pipe(ear)
+        file = transport.get_extra_info("pipe")
+        assert await stream.read() == b""
+        transport.close()
+        for _ in range(10):  # the loop closes it in one of its next turns
+            await asyncio.sleep(0)
+        assert file.closed
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(ear)
+        # uvloop closes what it reads by itself; asyncio leaves that to the file.
+        assert file.closefd == (run is not uvloop.run)
+
+    run(read_and_close())
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])

@@ -15,6 +15,7 @@ from nimbusd.stages.types import Episode, Observation, Piece, Sequence
 from nimbusd.supervisor.page import FIRST_WORKER
 from nimbusd.supervisor.watchdog import stack_path
 from tests.cluster import Cluster, gate_of, toy_job
+from tests.slow import slow
 from tests.toy import ToyWriter
 from tests.watched_workers import PATIENCE_S, gone
 
@@ -59,6 +60,7 @@ def test_the_failure_of_a_hung_episode_carries_the_stack_to_the_master(tmp_path:
         cluster.stop_nodes()
 
 
+@slow
 def test_a_slow_writer_that_beats_lives_and_so_do_those_who_wait_for_it(tmp_path: Path) -> None:
     job = small_job(tmp_path, store={"component": "tests.test_watched_nodes:SlowWriter"})
     with Cluster(tmp_path) as cluster:
@@ -70,6 +72,7 @@ def test_a_slow_writer_that_beats_lives_and_so_do_those_who_wait_for_it(tmp_path
         cluster.stop_nodes()
 
 
+@slow
 def test_a_worker_that_is_stopped_while_it_waits_for_work_is_replaced(tmp_path: Path) -> None:
     job = small_job(tmp_path)
     with Cluster(tmp_path) as cluster:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import json
 import os
 import signal
 import time
@@ -207,4 +208,49 @@ class ToyWriter(BaseWriter[ComponentArgs]):
         temporary = path.with_suffix(".tmp")
         temporary.write_text("\n\n".join(texts))
         temporary.replace(path)
+        return path
+
+
+class ContextWriter(ToyWriter):
+    """Stores what an episode is told of its job, as JSON."""
+
+    def save_data(self, seq: Sequence, obs: Observation, episode: Episode) -> Piece:
+        with draft_piece(episode.output, episode.request) as draft:
+            draft.add("state.txt", json.dumps(episode.context["job"]).encode())
+            return draft.commit(len(seq))
+
+
+class StepRenderer(ToyRenderer):
+    """Renders an episode for every file `<gate>.1`, `<gate>.2` …, and all once `<gate>.go` is there."""
+
+    args_model = GateArgs
+    args: Any
+
+    def gen_obs(self, seq: Sequence) -> Observation:
+        while not self.args.gate.with_suffix(".go").exists() and not self._step():
+            self.beat()
+            time.sleep(0.02)
+        return super().gen_obs(seq)
+
+    def _step(self) -> bool:
+        """Whether there was a step to take; it is used up."""
+        for step in self.args.gate.parent.glob(f"{self.args.gate.name}.[0-9]*"):
+            with contextlib.suppress(FileNotFoundError):
+                step.unlink()
+                return True
+        return False
+
+
+class NotingWriter(ToyWriter):
+    """Stores what the episode was told of its environment, and publishes a line for each."""
+
+    def save_data(self, seq: Sequence, obs: Observation, episode: Episode) -> Piece:
+        with draft_piece(episode.output, episode.request) as draft:
+            note = [episode.request.index, episode.context.get("environment")]
+            draft.add("state.txt", json.dumps(note).encode())
+            return draft.commit(len(seq))
+
+    def publish(self, output: Path, pieces: list[Piece], job: dict[str, Any], final: bool) -> Path:
+        path = output / "dataset.txt"
+        path.write_text("\n".join((output / ".pieces" / piece.folder / "state.txt").read_text() for piece in pieces))
         return path

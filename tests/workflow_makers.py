@@ -30,6 +30,7 @@ def store(
         "episodes": list(range(episodes)),
         "seed": 5,
     }
+    output.mkdir(parents=True, exist_ok=True)
     pipeline = pipeline_of(settings)
     made = run_stages(
         pipeline,

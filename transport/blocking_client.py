@@ -10,7 +10,7 @@ import asyncio
 import concurrent.futures
 import os
 import threading
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -43,17 +43,29 @@ class Client:
         *,
         master_key: str | None = None,
         key: str | Path | None = None,
+        allow_any_local_user: bool = False,
         user: str = "",
         timeout_s: float = TIMEOUT_S,
     ) -> Self:
-        """Connect to the master at `address` (`tcp://host:port`, `host:port` or `ipc://path`), and hear from it.
+        """Connect to the master at `address` (`ipc://path`, `tcp://host:port` or `host:port`), and hear from it.
 
-        master_key: the master's public key, or its .pub file; key: this client's .key file; both are needed off
-        loopback. What is not given comes from NIMBUS_MASTER, NIMBUS_MASTER_KEY, NIMBUS_KEY, or the settings file
-        ~/.config/nimbus/client.toml. user: who submits; by default the account's name. timeout_s: of this call and
-        of every later request.
+        master_key: the master's public key, or its .pub file; key: this client's .key file; both are needed for TCP.
+        allow_any_local_user: for a master that says so, too: on the loopback address there are no keys, and whoever
+        listens there is trusted. What is not given comes from NIMBUS_MASTER, NIMBUS_MASTER_KEY, NIMBUS_KEY,
+        NIMBUS_ALLOW_ANY_LOCAL_USER, or the settings file ~/.config/nimbus/client.toml; without any of these, the
+        master is on this machine. user: who submits; by default the account's name. timeout_s: of this call and of
+        every later request. Raises MasterUnreachable at once where nobody listens.
         """
-        return cls(lambda: AsyncClient.connect(address, master_key=master_key, key=key, user=user, timeout_s=timeout_s))
+        return cls(
+            lambda: AsyncClient.connect(
+                address,
+                master_key=master_key,
+                key=key,
+                allow_any_local_user=allow_any_local_user,
+                user=user,
+                timeout_s=timeout_s,
+            )
+        )
 
     @property
     def address(self) -> str:
@@ -87,10 +99,20 @@ class Client:
         user: str | None = None,
         max_nodes: int = 0,
         dynload: bool = True,
+        adopt: bool = False,
+        accept_environment: bool = False,
     ) -> control.JobSummary:
         """As `AsyncClient.submit`."""
         return self._thread.call(
-            self._client.submit(job, priority=priority, user=user, max_nodes=max_nodes, dynload=dynload)
+            self._client.submit(
+                job,
+                priority=priority,
+                user=user,
+                max_nodes=max_nodes,
+                dynload=dynload,
+                accept_environment=accept_environment,
+                adopt=adopt,
+            )
         )
 
     def jobs(self, *, ended: bool = True) -> tuple[control.JobSummary, ...]:
@@ -108,6 +130,18 @@ class Client:
     def retry(self, job: str) -> control.Done:
         """Give a job's quarantined episodes another chance; `count` of them."""
         return self._thread.call(self._client.retry(job))
+
+    def repair(self, job: str, episodes: Iterable[tuple[str, int]] = ()) -> control.Done:
+        """As `AsyncClient.repair`."""
+        return self._thread.call(self._client.repair(job, episodes))
+
+    def forget(self, job: str, *, delete_output: bool = False) -> control.Done:
+        """As `AsyncClient.forget`."""
+        return self._thread.call(self._client.forget(job, delete_output=delete_output))
+
+    def relocate(self, job: str, output: str) -> control.Done:
+        """As `AsyncClient.relocate`."""
+        return self._thread.call(self._client.relocate(job, output))
 
     def nodes(self) -> tuple[control.NodeSummary, ...]:
         """The nodes, by name."""

@@ -10,7 +10,7 @@ import asyncio
 import getpass
 import logging
 import os
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -30,6 +30,7 @@ from nimbusd.transport.client_socket import ClientSocket
 from nimbusd.transport.codec import MessageError, VersionError
 from nimbusd.transport.follow import Event, Follow, Gap
 from nimbusd.transport.keys import KeyPair
+from nimbusd.transport.presence import why_nobody_listens
 from nimbusd.transport.requests import Outstanding, RequestTable
 
 log = logging.getLogger("nimbusd.client")
@@ -51,7 +52,14 @@ class AsyncClient:
     """
 
     def __init__(
-        self, address: str, *, master_key: str = "", pair: KeyPair | None = None, user: str = "", timeout_s: float
+        self,
+        address: str,
+        *,
+        master_key: str = "",
+        pair: KeyPair | None = None,
+        any_local_user: bool = False,
+        user: str = "",
+        timeout_s: float,
     ) -> None:
         self.address = address
         self.user = user or _user()
@@ -63,7 +71,9 @@ class AsyncClient:
         self._answers: dict[int, asyncio.Future[control.Reply]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
-        self._socket = ClientSocket(address, master_key, pair, self._on_frame, self._on_change)
+        self._socket = ClientSocket(
+            address, master_key, pair, self._on_frame, self._on_change, any_local_user=any_local_user
+        )
 
     @classmethod
     async def connect(
@@ -72,19 +82,30 @@ class AsyncClient:
         *,
         master_key: str | None = None,
         key: str | Path | None = None,
+        allow_any_local_user: bool = False,
         user: str = "",
         timeout_s: float = TIMEOUT_S,
     ) -> Self:
-        """Connect to the master at `address` (`tcp://host:port`, `host:port` or `ipc://path`), and hear from it.
+        """Connect to the master at `address` (`ipc://path`, `tcp://host:port` or `host:port`), and hear from it.
 
-        master_key: the master's public key, or its .pub file; key: this client's .key file; both are needed off
-        loopback. What is not given comes from NIMBUS_MASTER, NIMBUS_MASTER_KEY, NIMBUS_KEY, or the settings file.
+        master_key: the master's public key, or its .pub file; key: this client's .key file; both are needed for TCP.
+        allow_any_local_user: for a master that says so, too: on the loopback address there are no keys, and whoever
+        listens there is trusted. What is not given comes from NIMBUS_MASTER, NIMBUS_MASTER_KEY, NIMBUS_KEY,
+        NIMBUS_ALLOW_ANY_LOCAL_USER, or the settings file; without any of these, the master is on this machine.
         user: who submits; by default the account's name. timeout_s: of this call and of every later request.
+        Raises MasterUnreachable at once where nobody listens.
         """
-        found = find_settings(address, master_key, key)
-        client = cls(found.address, master_key=found.master_key, pair=found.pair(), user=user, timeout_s=timeout_s)
+        found = find_settings(address, master_key, key, allow_any_local_user)
+        client = cls(
+            found.address,
+            master_key=found.master_key,
+            pair=found.pair(),
+            any_local_user=found.any_local_user,
+            user=user,
+            timeout_s=timeout_s,
+        )
         try:
-            await client.ask_events("", "", 0.0)
+            await client._first_words()
         except BaseException:
             await client.close()
             raise
@@ -117,18 +138,25 @@ class AsyncClient:
         user: str | None = None,
         max_nodes: int = 0,
         dynload: bool = True,
+        adopt: bool = False,
+        accept_environment: bool = False,
     ) -> control.JobSummary:
         """Run a job, or go on with it if it is the same as before. job: `Job.to_dict()`.
 
         priority: greater is sooner. max_nodes: at most so many nodes at a time, 0: no limit. dynload: False divides
-        the work among the nodes beforehand.
+        the work among the nodes beforehand. adopt: take over what lies in its output also if a newer state of the
+        master's ledger wrote it, or a job with the same seed and component versions but another fingerprint.
+        accept_environment: go on with the packages that most slots have now, though the job began with others.
         """
         name = job.get("name")
         if not isinstance(name, str) or not name:
             raise RequestRefused("bad_job", "a job must have a name; make its description with `Job.to_dict()`")
         values, owner = dict(job), self.user if user is None else user
         answer = await self._ask(
-            control.JobList, lambda number: control.Submit(number, values, owner, priority, max_nodes, dynload)
+            control.JobList,
+            lambda number: control.Submit(
+                number, values, owner, priority, max_nodes, dynload, accept_environment=accept_environment, adopt=adopt
+            ),
         )
         return answer.jobs[0]
 
@@ -147,6 +175,22 @@ class AsyncClient:
     async def retry(self, job: str) -> control.Done:
         """Give a job's quarantined episodes another chance; `count` of them."""
         return await self._ask(control.Done, lambda number: control.Retry(number, job))
+
+    async def repair(self, job: str, episodes: Iterable[tuple[str, int]] = ()) -> control.Done:
+        """Make committed episodes again whose pieces are damaged or gone; `count` of them.
+
+        episodes: (scene, index) of those that are known to be; the others' manifests and sizes are looked at.
+        """
+        named = tuple(episodes)
+        return await self._ask(control.Done, lambda number: control.Repair(number, job, named))
+
+    async def forget(self, job: str, *, delete_output: bool = False) -> control.Done:
+        """Remove a job that is not at work from the master. delete_output: and what it stored in its output."""
+        return await self._ask(control.Done, lambda number: control.Forget(number, job, delete_output))
+
+    async def relocate(self, job: str, output: str) -> control.Done:
+        """Tell that a job's output was moved, an absolute path, where the job goes on if it is open."""
+        return await self._ask(control.Done, lambda number: control.Relocate(number, job, output))
 
     async def nodes(self) -> tuple[control.NodeSummary, ...]:
         """The nodes, by name."""
@@ -217,6 +261,28 @@ class AsyncClient:
         return await self._ask(
             control.Events, lambda number: control.Watch(number, cursor, job, wait_s), patience_s=wait_s
         )
+
+    async def _first_words(self) -> None:
+        """Hear from the master. Raises MasterUnreachable as soon as it is known that nobody listens there."""
+        answered = asyncio.ensure_future(self.ask_events("", "", 0.0))
+        absent = asyncio.ensure_future(self._absence())
+        try:
+            await asyncio.wait((answered, absent), return_when=asyncio.FIRST_COMPLETED)
+            if not answered.done():
+                raise MasterUnreachable(f"no master listens at {self.address}: {absent.result()}.")
+            answered.result()
+        finally:
+            for task in (answered, absent):
+                task.cancel()
+            await asyncio.gather(answered, absent, return_exceptions=True)
+
+    async def _absence(self) -> str:
+        """Wait until an attempt to connect fails because nobody listens, and say why; for ever if somebody does."""
+        while True:
+            await self._socket.tried_in_vain.wait()
+            if why := await why_nobody_listens(self.address):
+                return why
+            self._socket.tried_in_vain.clear()
 
     # --- the exchange ---
 

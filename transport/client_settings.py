@@ -5,6 +5,7 @@ The file is `~/.config/nimbus/client.toml` (or under XDG_CONFIG_HOME):
     master = "tcp://10.0.0.5:7600"
     master_key = "~/.config/nimbus/master.pub"    # the master's public key, or a file with it
     key = "~/.config/nimbus/alice.key"            # made by `nimbusctl keygen`
+    allow_any_local_user = true                   # in place of keys, for a master on loopback that says so, too
 """
 
 from __future__ import annotations
@@ -15,22 +16,28 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from nimbusd.transport.addresses import is_private
+from nimbusd.transport.addresses import AddressError, check_form, needs_keys
 from nimbusd.transport.client_errors import ClientError
 from nimbusd.transport.keys import KeyFileError, KeyPair, is_key, read_pair, read_public
+from nimbusd.transport.socket_places import find_socket
 
-DEFAULT_ADDRESS = "tcp://127.0.0.1:7600"
 VARIABLES = {"master": "NIMBUS_MASTER", "master_key": "NIMBUS_MASTER_KEY", "key": "NIMBUS_KEY"}
 """Name in the settings file → environment variable."""
+ALLOWANCE = ("allow_any_local_user", "NIMBUS_ALLOW_ANY_LOCAL_USER")
+_YES, _NO = ("1", "true", "yes"), ("", "0", "false", "no")
 
 
 @dataclass(frozen=True, slots=True)
 class ClientSettings:
-    """What a client needs to connect. master_key: in Z85, empty: unencrypted. key: secret key file of this client."""
+    """What a client needs to connect. master_key: in Z85, empty: unencrypted. key: secret key file of this client.
+
+    any_local_user: on the loopback address there are no keys.
+    """
 
     address: str
     master_key: str = ""
     key: Path | None = None
+    any_local_user: bool = False
 
     def pair(self) -> KeyPair | None:
         """The client's own keys. Raises ClientError if their file cannot be used."""
@@ -50,38 +57,49 @@ def find_settings(
     address: str | None = None,
     master_key: str | None = None,
     key: str | Path | None = None,
+    any_local_user: bool = False,
     environ: Mapping[str, str] = os.environ,
 ) -> ClientSettings:
     """The settings, each from the first place that has it; without an address, that of a master on this machine.
 
-    Keys that come from another place than a loopback or ipc address are not for that address, and left out.
-    Raises ClientError for a file that cannot be used.
+    Keys are left out for an address that needs none. Raises ClientError for a file or an address that cannot be used.
     """
-    places: tuple[Mapping[str, str | None], ...] = (
-        {"master": address, "master_key": master_key, "key": None if key is None else str(key)},
-        {name: environ.get(variable) for name, variable in VARIABLES.items()},
-        _read_file(settings_file(environ)),
-    )
+    path = settings_file(environ)
+    file, allowed = _read_file(path)
+    places: dict[str, Mapping[str, str | None]] = {
+        "": {"master": address, "master_key": master_key, "key": None if key is None else str(key)},
+        f"{VARIABLES['master']}: ": {name: environ.get(variable) for name, variable in VARIABLES.items()},
+        f"settings file {path}: 'master': ": file,
+    }
 
-    def first(name: str) -> tuple[int, str]:
-        return next(((i, value) for i, place in enumerate(places) if (value := place.get(name))), (len(places), ""))
+    def first(name: str) -> str:
+        return next((value for place in places.values() if (value := place.get(name))), "")
 
-    origin, found = first("master")
-    found = found or DEFAULT_ADDRESS
+    found = first("master") or find_socket(environ, os.geteuid())
     if "://" not in found:
         found = f"tcp://{found}"
-    keys = {name: value for name in ("master_key", "key") for where, value in [first(name)] if value}
-    if is_private(found):
-        keys = {name: value for name, value in keys.items() if first(name)[0] in (0, origin)}
-    secret = keys.get("key")
-    return ClientSettings(
-        found, _public_key(keys.get("master_key", "")), None if secret is None else Path(secret).expanduser()
-    )
+    try:
+        check_form(found)
+    except AddressError as error:
+        where = next((where for where, place in places.items() if place.get("master")), "")
+        raise ClientError(f"{where}{error}") from error
+    allowed = any_local_user or _flag(environ) or allowed
+    if not needs_keys(found, any_local_user=allowed):
+        return ClientSettings(found, any_local_user=allowed)
+    secret = first("key")
+    return ClientSettings(found, _public_key(first("master_key")), Path(secret).expanduser() if secret else None)
+
+
+def _flag(environ: Mapping[str, str]) -> bool:
+    text = environ.get(ALLOWANCE[1], "").lower()
+    if text not in (*_YES, *_NO):
+        raise ClientError(f"{ALLOWANCE[1]} is {text!r}; it may be 1 or 0")
+    return text in _YES
 
 
 def _public_key(text: str) -> str:
-    """A public key as it is, or from a `.pub` file."""
-    if not text or is_key(text):
+    """A public key as it is, or from a `.pub` file; a path of 40 characters may look like a key."""
+    if not text or (is_key(text) and not os.path.exists(text)):
         return text
     try:
         return read_public(Path(text).expanduser())[1]
@@ -89,20 +107,24 @@ def _public_key(text: str) -> str:
         raise ClientError(f"master's key: {error}") from error
 
 
-def _read_file(path: Path) -> dict[str, str]:
+def _read_file(path: Path) -> tuple[dict[str, str], bool]:
+    """The settings that are text, and whether any local user is allowed."""
     if not path.exists():
-        return {}
+        return {}, False
     import tomllib  # most clients never need it
 
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ClientError(f"settings file {path} cannot be read: {error}") from error
+    allowed = values.pop(ALLOWANCE[0], False)
+    if not isinstance(allowed, bool):
+        raise ClientError(f"settings file {path}: '{ALLOWANCE[0]}' must be true or false, but it is {allowed!r}")
     for name, value in values.items():
         if name not in VARIABLES:
-            near = difflib.get_close_matches(name, VARIABLES, 1)
-            hint = f"did you mean '{near[0]}'?" if near else f"it may have {', '.join(VARIABLES)}"
+            near = difflib.get_close_matches(name, [*VARIABLES, ALLOWANCE[0]], 1)
+            hint = f"did you mean '{near[0]}'?" if near else f"it may have {', '.join([*VARIABLES, ALLOWANCE[0]])}"
             raise ClientError(f"settings file {path} has an unknown key '{name}'; {hint}")
         if not isinstance(value, str):
             raise ClientError(f"settings file {path}: '{name}' must be text in quotes, but it is {value!r}")
-    return values
+    return values, allowed

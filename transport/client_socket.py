@@ -6,6 +6,7 @@ alone, and the owner always knows which ones a lost connection may have swallowe
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Callable
 
@@ -13,7 +14,7 @@ import zmq
 from zmq.utils.monitor import recv_monitor_message
 
 from nimbusd.transport import control
-from nimbusd.transport.addresses import AddressError, check_address
+from nimbusd.transport.addresses import AddressError, check_address, socket_path
 from nimbusd.transport.client_errors import ClientError
 from nimbusd.transport.keys import KeyPair, generate, is_key
 from nimbusd.transport.socket_reader import SocketReader
@@ -31,15 +32,16 @@ Also one that wants encryption from a client without: whether its greeting is re
 _BROKEN_OFF = zmq.Event.HANDSHAKE_FAILED_NO_DETAIL
 _UNLIKE = zmq.Event.HANDSHAKE_FAILED_PROTOCOL
 _DENIED = zmq.Event.HANDSHAKE_FAILED_AUTH
-_WATCHED = zmq.Event.HANDSHAKE_SUCCEEDED | zmq.Event.DISCONNECTED | _BROKEN_OFF | _UNLIKE | _DENIED
+_RETRIED = zmq.Event.CONNECT_RETRIED
+_WATCHED = zmq.Event.HANDSHAKE_SUCCEEDED | zmq.Event.DISCONNECTED | _RETRIED | _BROKEN_OFF | _UNLIKE | _DENIED
 
 
 class ClientSocket:
     """A connection that keeps itself up. Made and used on the loop that runs.
 
     on_frame: what the master sent. on_change: `connected` or `refused` is another than before. master_key: the
-    master's public key in Z85; empty: nothing is encrypted, which is for loopback and ipc alone. pair: this client's;
-    None: a new one, which a master will not know.
+    master's public key in Z85; empty: nothing is encrypted, which is for ipc and, with any_local_user, for loopback
+    alone. pair: this client's; None: a new one, which a master will not know.
 
     Raises ClientError for an address or a key that cannot be used.
     """
@@ -51,15 +53,19 @@ class ClientSocket:
         pair: KeyPair | None,
         on_frame: Callable[[bytes], None],
         on_change: Callable[[], None],
+        *,
+        any_local_user: bool = False,
     ) -> None:
         try:
-            check_address(address, encrypted=bool(master_key))
+            check_address(address, encrypted=bool(master_key), any_local_user=any_local_user)
         except AddressError as error:
             raise ClientError(str(error)) from error
         if master_key and not is_key(master_key):
             raise ClientError(f"the master's key {master_key!r} is not a public key: 40 characters, as in a .pub file")
         self.address = address
         self.connected = False
+        self.tried_in_vain = asyncio.Event()
+        """An attempt to connect has failed."""
         self.refused = ""
         """Why the two sides cannot agree, in words; empty while they do, or while there is nobody to agree with."""
         self._encrypted = bool(master_key)
@@ -141,6 +147,8 @@ class ClientSocket:
             self.connected, self.refused, self._broken_off = True, "", 0
         elif event == zmq.Event.DISCONNECTED:
             self.connected = False
+        elif event == _RETRIED:
+            self.tried_in_vain.set()
         elif event == _DENIED:
             self._given_up = True
             self.refused = (
@@ -156,6 +164,11 @@ class ClientSocket:
                 self.refused = self._how_unlike()
 
     def _how_unlike(self) -> str:
+        if socket_path(self.address) is not None:
+            return (
+                f"the master at {self.address} hung up: it takes its own user, root, and the members of the group "
+                "that it was started with (--group)"
+            )
         if self._encrypted:
             return f"what listens at {self.address} does not have the master's key that was given for it"
         return f"the master at {self.address} wants encryption: give its public key, and a key of your own"

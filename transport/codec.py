@@ -2,7 +2,8 @@
 
 On the wire a message is a msgpack map {"v": protocol version, "t": class name, "b": fields by name}. Nothing is
 pickled. A field may be int, float, str, bool, bytes, another dataclass, `tuple[X, ...]`, `tuple[X, Y]`, `dict[str, X]`,
-`X | None`, or Any for what JSON can say (nested at most MAX_DEPTH deep). Fields with a default may be missing, so that
+`X | None`, or Any for what JSON can say (nested at most MAX_DEPTH deep), each with bounds by `Annotated` (see
+`bounds`), outside of which a message is malformed for whoever gets it. Fields with a default may be missing, so that
 adding such a field changes no version on the reading side; unknown fields are errors.
 """
 

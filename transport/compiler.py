@@ -8,12 +8,14 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import MISSING
 from typing import Any
 
+from nimbusd.transport.bounds import MOST_INT, Bound
+
 MAX_DEPTH = 32
-MAX_INT = (1 << 63) - 1
+MAX_INT = MOST_INT
 """msgpack can say integers up to 2**64 - 1, which databases and other languages cannot."""
 
 _INFINITY = float("inf")
@@ -42,7 +44,7 @@ class Compiler:
         if cls not in self._readers:
             outer, self._names = self._names, _READER_NAMES | {"cls": cls}
             required, optional, checks = [], [], []
-            hints = typing.get_type_hints(cls)
+            hints = typing.get_type_hints(cls, include_extras=True)
             for number, field in enumerate(dataclasses.fields(cls)):
                 var, where = f"f_{field.name}", f"{cls.__name__}.{field.name}"
                 check = self._check(hints[field.name], var, where)
@@ -84,6 +86,8 @@ class Compiler:
         origin, args = typing.get_origin(hint), typing.get_args(hint)
         if hint is Any:
             return [f"check_json({where!r}, {var})"]
+        if origin is typing.Annotated:
+            return [*self._check(args[0], var, where), *self._check_bounds(args[1:], var, where)]
         if hint is int:
             return [f"if {var}.__class__ is not int or {var} > max_int:", f"    raise wrong({where!r}, 'int', {var})"]
         if hint is float:
@@ -126,10 +130,25 @@ class Compiler:
             ]
         raise TypeError(f"{where}: messages cannot have fields of type {hint}")
 
+    def _check_bounds(self, bounds: Iterable[Bound], var: str, where: str) -> list[str]:
+        """Lines that raise if what is in `var`, whose type is right, is out of bounds."""
+        lines = []
+        for bound in bounds:
+            broken = bound.broken(var, self._name)
+            lines += [f"if {broken}:", f"    raise out_of_bounds({where!r}, {bound.words!r})"]
+        return lines
+
     def _check_items(self, hint: Any, var: str, items: str, where: str) -> list[str]:
         """Lines that check all items of the list or the values of the map in `var`; short ones for plain types."""
         if hint is Any:
             return [f"check_json({where!r}, {var})"]
+        if typing.get_origin(hint) is typing.Annotated and hint.__origin__ in (str, int):
+            lines = self._check_items(hint.__origin__, var, items, where)
+            for bound in hint.__metadata__:
+                broken = bound.broken("item", self._name)
+                lines += [f"if any({broken} for item in {items}):"]
+                lines += [f"    raise out_of_bounds({where!r}, {bound.words!r})"]
+            return lines
         if hint in (str, int, bool, bytes):
             kind = _EXACT[hint]
             large = f" or ({var} and max({items}) > max_int)" if hint is int else ""
@@ -180,6 +199,10 @@ def _wrong_items(where: str, expected: str) -> MessageError:
     return MessageError(f"{where}: expected only {expected} in it")
 
 
+def _out_of_bounds(where: str, expected: str) -> MessageError:
+    return MessageError(f"{where}: expected {expected}")
+
+
 def _wrong_fields(cls: type[Any], body: dict[str, Any]) -> MessageError:
     fields = {f.name: f for f in dataclasses.fields(cls)}
     required = {n for n, f in fields.items() if f.default is MISSING and f.default_factory is MISSING}
@@ -216,6 +239,7 @@ _READER_NAMES: dict[str, Any] = {
     "wrong": _wrong,
     "wrong_items": _wrong_items,
     "wrong_fields": _wrong_fields,
+    "out_of_bounds": _out_of_bounds,
     "check_json": _check_json,
     **{f"only_{kind.__name__}": frozenset({kind}).issuperset for kind in (str, int, bool, bytes)},
 }

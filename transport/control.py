@@ -18,6 +18,7 @@ from nimbusd.transport.control_client import (
     FailureList,
     FailureReport,
     Failures,
+    Forget,
     JobDetail,
     JobList,
     JobReport,
@@ -28,6 +29,8 @@ from nimbusd.transport.control_client import (
     Nodes,
     NodeSummary,
     Refused,
+    Relocate,
+    Repair,
     Retry,
     SceneReport,
     Submit,
@@ -85,6 +88,7 @@ __all__ = [
     "FailureList",
     "FailureReport",
     "Failures",
+    "Forget",
     "FromNode",
     "GiveBack",
     "GpuLoad",
@@ -106,6 +110,8 @@ __all__ = [
     "Nodes",
     "Pipeline",
     "Refused",
+    "Relocate",
+    "Repair",
     "Reply",
     "Request",
     "Retry",
@@ -124,7 +130,7 @@ __all__ = [
     "encode",
 ]
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 MAX_LEASE_BYTES = 4096
 """A node loads the rest of a scene from storage (lazy context)."""
 MAX_JOB_BYTES = 16 << 20
@@ -132,7 +138,21 @@ MAX_JOB_BYTES = 16 << 20
 
 FromNode: TypeAlias = Hello | Heartbeat | Commit | Fail | GiveBack | CannotRun | NeedJob | Bye
 ToNode: TypeAlias = Welcome | SayHello | JobSpec | Lease | Ack | Revoke | Drain | Stop | Refused
-Request: TypeAlias = Submit | Jobs | JobDetail | Cancel | Retry | Failures | Nodes | DrainNode | Watch | MakeToken
+Request: TypeAlias = (
+    Submit
+    | Jobs
+    | JobDetail
+    | Cancel
+    | Retry
+    | Repair
+    | Forget
+    | Relocate
+    | Failures
+    | Nodes
+    | DrainNode
+    | Watch
+    | MakeToken
+)
 Reply: TypeAlias = Done | Refused | JobList | JobReport | FailureList | NodeList | Events | Token
 Enrolment: TypeAlias = Enrol | Enrolled
 Message: TypeAlias = FromNode | ToNode | Request | Reply | Enrolment

@@ -1,10 +1,11 @@
-"""Control messages between clients and the master."""
+"""Control messages between clients and the master. Requests have bounds; answers are the master's own."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
+from nimbusd.transport.bounds import Id, Length, NodeName, Place, Range, Seconds, Word
 from nimbusd.transport.control_node import Load, Pipeline
 
 # --- client → master; every request has a number that its answer repeats ---
@@ -14,23 +15,27 @@ from nimbusd.transport.control_node import Load, Pipeline
 class Submit:
     """Run a job. spec: `Job.to_dict()`. environment: hash that nodes must have; empty: the first node's.
 
-    max_nodes: at most so many nodes at a time; 0: no limit. The same job again resumes it.
+    max_nodes: at most so many nodes at a time; 0: no limit. The same job again resumes it. adopt: also if its output
+    was written by a newer state of the ledger, or by a job with the same seed and component versions.
+    accept_environment: it goes on with the packages that most slots have now, though it began with others.
     """
 
-    request: int
+    request: Id
     spec: dict[str, Any]
-    user: str
-    priority: int = 0
-    max_nodes: int = 0
+    user: Word
+    priority: Annotated[int, Range(-1_000_000, 1_000_000)] = 0
+    max_nodes: Annotated[int, Range(0, 1_000_000)] = 0
     dynload: bool = True
-    environment: str = ""
+    environment: Word = ""
+    adopt: bool = False
+    accept_environment: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Jobs:
     """The jobs: answered by JobList. ended: those that have ended, too."""
 
-    request: int
+    request: Id
     ended: bool = True
 
 
@@ -38,49 +43,78 @@ class Jobs:
 class JobDetail:
     """One job: answered by JobReport."""
 
-    request: int
-    job: str
+    request: Id
+    job: Place
 
 
 @dataclass(frozen=True, slots=True)
 class Cancel:
     """Stop a job; what is committed stays and is published."""
 
-    request: int
-    job: str
+    request: Id
+    job: Place
 
 
 @dataclass(frozen=True, slots=True)
 class Retry:
     """Make quarantined episodes pending again."""
 
-    request: int
-    job: str
+    request: Id
+    job: Place
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """Make committed episodes again whose pieces are damaged or gone: those named by scene and index, and those whose
+    manifests or sizes are not as they were committed. Answered by Done.
+    """
+
+    request: Id
+    job: Place
+    episodes: tuple[tuple[Place, Id], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Forget:
+    """Remove a job that is not at work from the ledger. delete_output: and what nimbusd stored in its output."""
+
+    request: Id
+    job: Place
+    delete_output: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Relocate:
+    """A job's output was moved: it goes on there. Answered by Done."""
+
+    request: Id
+    job: Place
+    output: Annotated[str, Length(4_096)]
 
 
 @dataclass(frozen=True, slots=True)
 class Failures:
     """Failed and quarantined episodes of a job with their evidence, from `offset` on: answered by FailureList."""
 
-    request: int
-    job: str
-    offset: int = 0
-    limit: int = 100
+    request: Id
+    job: Place
+    offset: Id = 0
+    limit: Id = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Nodes:
     """The nodes: answered by NodeList."""
 
-    request: int
+    request: Id
 
 
 @dataclass(frozen=True, slots=True)
 class DrainNode:
     """Give a node no more work (on=False: give it work again)."""
 
-    request: int
-    node: str
+    request: Id
+    node: NodeName
     on: bool = True
 
 
@@ -90,18 +124,18 @@ class Watch:
     else when one comes or after wait_s.
     """
 
-    request: int
-    cursor: str = ""
-    job: str = ""
-    wait_s: float = 10.0
+    request: Id
+    cursor: Annotated[str, Length(40)] = ""
+    job: Place = ""
+    wait_s: Seconds = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class MakeToken:
     """A one-line secret with which one node can join: answered by Token. ttl_s: how long it is good for."""
 
-    request: int
-    ttl_s: float = 3600.0
+    request: Id
+    ttl_s: Seconds = 3600.0
 
 
 # --- master → client ---
@@ -111,7 +145,9 @@ class MakeToken:
 class JobSummary:
     """A job at a glance. state: running, paused, complete, incomplete, cancelled.
 
-    rate_per_s: episodes settled a second, lately. eta_s: None while unknown. why: why it is paused or incomplete.
+    rate_per_s: episodes settled a second, lately. eta_s: None while unknown, and while nothing moves. waiting: the
+    cause why nothing moves, a word; empty if something does (`nimbusd.core.facts.Cause`). why: why it is waiting,
+    paused or incomplete.
     """
 
     job: str
@@ -132,6 +168,7 @@ class JobSummary:
     eta_s: float | None
     output: str
     why: str = ""
+    waiting: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +183,7 @@ class Done:
 @dataclass(frozen=True, slots=True)
 class Refused:
     """The request was not carried out. code: a word for programs (unknown_job, exists, bad_job, forbidden,
-    bad_version, malformed, too_large); error: a sentence for people. To a node (request 0): it cannot work here.
+    bad_version, malformed, too_large, busy); error: a sentence for people. To a node (request 0): it cannot work here.
     """
 
     request: int
@@ -178,8 +215,9 @@ class SceneReport:
 @dataclass(frozen=True, slots=True)
 class JobReport:
     """Answer to JobDetail. reasons: failed, quarantined or retried attempts by reason. waiting: why nodes that
-    are connected get none of it, node → reason. scenes: the unfinished ones first, at most 200. pipelines: node → how
-    it goes there.
+    are connected get none of it, node → reason. scenes: at most 200, those with quarantined episodes first, then those
+    that are worked on, that have failures, and that are not finished. pipelines: node → how it goes there. not_made:
+    episodes that failed or are quarantined, by reason.
     """
 
     request: int
@@ -189,6 +227,7 @@ class JobReport:
     reasons: dict[str, int]
     waiting: dict[str, str]
     pipelines: dict[str, Pipeline] = field(default_factory=dict)
+    not_made: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +258,7 @@ class FailureList:
 class NodeSummary:
     """A node. state: ready, draining, lost, refused. why: of the last two. episodes: it holds. done: it committed.
 
-    silent_s: since its last heartbeat.
+    silent_s: since its last heartbeat. waiting: open job that has work left → why the node gets none of it.
     """
 
     node: str
@@ -234,6 +273,7 @@ class NodeSummary:
     load: Load | None
     running: tuple[str, ...] = ()
     why: str = ""
+    waiting: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

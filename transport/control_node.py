@@ -1,9 +1,35 @@
-"""Control messages between nodes and the master."""
+"""Control messages between nodes and the master. What a node says has bounds, as nobody knows who wrote its program."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
+
+from nimbusd.transport.bounds import (
+    MOST_BYTES,
+    MOST_FRAMES,
+    Bytes,
+    Digest,
+    Evidence,
+    Id,
+    Index,
+    Length,
+    NodeName,
+    Packages,
+    Place,
+    Range,
+    Rate,
+    Reason,
+    Seconds,
+    Sentence,
+    Timings,
+    Word,
+)
+
+MOST_LEASES = 20_000
+"""That one node can hold."""
+MOST_EPISODES = 4_096
+"""Of one lease, or under way on one node."""
 
 # --- node → master ---
 
@@ -16,43 +42,43 @@ class Hello:
     components). packages: what went into it, to say what differs. slots: compute workers it can run.
     """
 
-    node: str
-    session: str
-    version: str
-    environment: str
-    packages: dict[str, str]
-    slots: int
-    devices: tuple[str, ...]
+    node: NodeName
+    session: Word
+    version: Word
+    environment: Word
+    packages: Packages
+    slots: Annotated[int, Range(0, MOST_EPISODES)]
+    devices: Annotated[tuple[Word, ...], Length(256)]
 
 
 @dataclass(frozen=True, slots=True)
 class GpuLoad:
     """One GPU. busy: share of the last interval, 0 to 1."""
 
-    name: str
-    busy: float
-    memory_used_bytes: int
-    memory_total_bytes: int
+    name: Word
+    busy: Rate
+    memory_used_bytes: Bytes
+    memory_total_bytes: Bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
     """What a node's hardware does. cpu: share of all cores in use, 0 to 1."""
 
-    cpu: float
-    memory_used_bytes: int
-    memory_total_bytes: int
-    gpus: tuple[GpuLoad, ...] = ()
+    cpu: Rate
+    memory_used_bytes: Bytes
+    memory_total_bytes: Bytes
+    gpus: Annotated[tuple[GpuLoad, ...], Length(64)] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Running:
     """An episode that a compute worker is at. elapsed_s: since it began."""
 
-    lease: int
-    index: int
-    stage: str
-    elapsed_s: float
+    lease: Id
+    index: Index
+    stage: Word
+    elapsed_s: Seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,21 +90,21 @@ class Pipeline:
     over the last minute. mu_plan, mu_render, theory (lambda) and achieved: episodes per second.
     """
 
-    job: str
-    mode: str
-    planners: int
-    renderers: int
-    backlog: int
-    plan_s: float
-    render_s: float
-    store_s: float
-    good: float
-    planning: float
-    rendering: float
-    mu_plan: float
-    mu_render: float
-    theory: float
-    achieved: float
+    job: Place
+    mode: Word
+    planners: Index
+    renderers: Index
+    backlog: Index
+    plan_s: Rate
+    render_s: Rate
+    store_s: Rate
+    good: Rate
+    planning: Rate
+    rendering: Rate
+    mu_plan: Rate
+    mu_render: Rate
+    theory: Rate
+    achieved: Rate
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,39 +115,39 @@ class Heartbeat:
     holds. running: the episodes that have begun. pipelines: the jobs at work.
     """
 
-    node: str
-    session: str
-    seq: int
-    credit: int
-    held: tuple[int, ...]
-    running: tuple[Running, ...]
+    node: NodeName
+    session: Word
+    seq: Id
+    credit: Annotated[int, Range(0, 1_000_000)]
+    held: Annotated[tuple[Id, ...], Length(MOST_LEASES)]
+    running: Annotated[tuple[Running, ...], Length(MOST_EPISODES)]
     load: Load | None = None
-    pipelines: tuple[Pipeline, ...] = ()
+    pipelines: Annotated[tuple[Pipeline, ...], Length(256)] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
     """An episode whose piece is durable. cost_s: what it took a slot; timings_s: stage → seconds."""
 
-    index: int
-    folder: str
-    frames: int
-    size_bytes: int
-    digest: str
-    cost_s: float
-    timings_s: dict[str, float] = field(default_factory=dict)
+    index: Index
+    folder: Annotated[str, Length(255)]
+    frames: Annotated[int, Range(0, MOST_FRAMES)]
+    size_bytes: Annotated[int, Range(0, MOST_BYTES)]
+    digest: Digest
+    cost_s: Seconds
+    timings_s: Timings = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Commit:
     """Node → master: these episodes of a lease are stored. Sent again until acknowledged."""
 
-    node: str
-    lease: int
-    job: str
-    scene: str
-    attempt: int
-    stored: tuple[Stored, ...]
+    node: NodeName
+    lease: Id
+    job: Place
+    scene: Place
+    attempt: Index
+    stored: Annotated[tuple[Stored, ...], Length(MOST_EPISODES)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,17 +157,17 @@ class Fail:
     planned: a planning result, final. final: pointless to try again. blameless: not the episode's doing.
     """
 
-    node: str
-    lease: int
-    job: str
-    scene: str
-    attempt: int
-    index: int
-    stage: str
-    reason: str
-    detail: str
-    evidence: str
-    cost_s: float
+    node: NodeName
+    lease: Id
+    job: Place
+    scene: Place
+    attempt: Index
+    index: Index
+    stage: Reason
+    reason: Reason
+    detail: Sentence
+    evidence: Evidence
+    cost_s: Seconds
     planned: bool = False
     final: bool = False
     blameless: bool = False
@@ -151,35 +177,35 @@ class Fail:
 class GiveBack:
     """Node → master: episodes of a lease that have not begun here and will not. Sent again until acknowledged."""
 
-    node: str
-    lease: int
-    indexes: tuple[int, ...]
+    node: NodeName
+    lease: Id
+    indexes: Annotated[tuple[Index, ...], Length(MOST_EPISODES)]
 
 
 @dataclass(frozen=True, slots=True)
 class CannotRun:
     """Node → master: this job's components cannot be made here (no backend, say), and never will be."""
 
-    node: str
-    job: str
-    error: str
+    node: NodeName
+    job: Place
+    error: Sentence
 
 
 @dataclass(frozen=True, slots=True)
 class NeedJob:
     """Node → master: I hold leases of a job whose description I don't have."""
 
-    node: str
-    job: str
+    node: NodeName
+    job: Place
 
 
 @dataclass(frozen=True, slots=True)
 class Bye:
     """Node → master, last: I leave and hold nothing. why: in words."""
 
-    node: str
-    session: str
-    why: str
+    node: NodeName
+    session: Word
+    why: Sentence
 
 
 # --- master → node ---
@@ -201,10 +227,14 @@ class SayHello:
 
 @dataclass(frozen=True, slots=True)
 class JobSpec:
-    """A job's description without its scenes, which come with the leases. spec: `Job.to_dict()`, no scenes."""
+    """A job's description without its scenes, which come with the leases. spec: `Job.to_dict()`, no scenes.
+
+    began_with: versions of the packages that it began with, by name; empty if that is not known.
+    """
 
     job: str
     spec: dict[str, Any]
+    began_with: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,9 +294,9 @@ class Stop:
 class Enrol:
     """Node → master: let the key of this connection be that of `node`. secret: from a token. Answered by Enrolled."""
 
-    request: int
-    node: str
-    secret: str
+    request: Id
+    node: NodeName
+    secret: Annotated[str, Length(200)]
 
 
 @dataclass(frozen=True, slots=True)

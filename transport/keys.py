@@ -88,6 +88,8 @@ def read_pair(path: Path) -> KeyPair:
         ) from error
     except UnicodeDecodeError as error:
         raise KeyFileError(f"key file {path} is not text") from error
+    if path.suffix == ".pub" or any(_names_key(line) for line in lines):
+        raise KeyFileError(f"{path} holds a public key, and a secret one is needed: name {path.with_suffix('.key')}")
     if mode & 0o027:
         raise KeyFileError(
             f"key file {path} has mode {mode:04o}, so that others than its owner can use it; `chmod 600 {path}`"
@@ -99,15 +101,24 @@ def read_pair(path: Path) -> KeyPair:
     return KeyPair(zmq.curve_public(keys[0].encode()).decode(), keys[0])
 
 
+def _names_key(line: str) -> bool:
+    """It is the line of a `.pub` file."""
+    words = line.split()
+    return len(words) == 2 and is_name(words[0]) and is_key(words[1])
+
+
 def read_public(path: Path) -> tuple[str, str]:
     """The name and the public key in a `.pub` file."""
     try:
-        words = path.read_text().split()
+        text = path.read_text()
     except (OSError, UnicodeDecodeError) as error:
         raise KeyFileError(f"cannot read public key file {path}: {error}") from error
-    if len(words) != 2 or not is_name(words[0]) or not is_key(words[1]):
-        raise KeyFileError(f"public key file {path} is not one line of a name and a key of 40 characters")
-    return words[0], words[1]
+    if _names_key(text):
+        name, key = text.split()
+        return name, key
+    if sum(is_key(line.strip()) for line in text.splitlines()) == 1:
+        raise KeyFileError(f"{path} holds a secret key, and a public one is needed: name {path.with_suffix('.pub')}")
+    raise KeyFileError(f"public key file {path} is not one line of a name and a key of 40 characters")
 
 
 def write_private(path: Path, text: str) -> None:

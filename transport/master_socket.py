@@ -12,12 +12,13 @@ from typing import TypeAlias
 import zmq
 
 from nimbusd.transport import control
-from nimbusd.transport.addresses import AddressError, check_address
+from nimbusd.transport.addresses import AddressError, check_address, needs_keys, socket_path
 from nimbusd.transport.auth import Peer, Role, objection
 from nimbusd.transport.codec import MAX_MESSAGE_BYTES, MessageError, VersionError
 from nimbusd.transport.errors import TransportError
 from nimbusd.transport.gate import Gate
 from nimbusd.transport.keys import KeyPair
+from nimbusd.transport.local_listener import LocalListener
 from nimbusd.transport.monitor import ConnectionEvent, ConnectionMonitor
 from nimbusd.transport.socket_reader import SocketReader
 from nimbusd.transport.sparse_log import SparseLog
@@ -35,6 +36,7 @@ _MAX_BYTES = {
 }
 """What a peer may make this process unpack, by how far it is trusted."""
 _QUEUED_PER_PEER = 2_000
+_NOT_ACCEPTED = "did not accept a connection on %s: of another user, or there are too many (errno %d)"
 
 
 class MasterSocket:
@@ -55,17 +57,20 @@ class MasterSocket:
         *,
         keys: KeyPair | None = None,
         gate: Gate | None = None,
+        any_local_user: bool = False,
+        gid: int | None = None,
     ) -> None:
-        """Listen on all of `bind`. With keys and a gate, tcp addresses are encrypted; without, only those that this
-        machine alone can reach are taken. ipc addresses are never encrypted: the folder's permissions guard them.
+        """Listen on all of `bind`. With keys and a gate, tcp addresses are encrypted; without, they are refused.
+        ipc addresses are never encrypted: they are for this user, root and, if it is given, the group `gid`.
 
+        any_local_user: the loopback address is for all users of this machine, and is not encrypted.
         Raises AddressError for an unsafe or malformed address, TransportError for one that cannot be had.
         """
         assert (keys is None) == (gate is None), "keys tell the master from others, the gate tells others apart"
         if not bind:
             raise AddressError("a master needs at least one address to listen on")
         for address in bind:
-            check_address(address, encrypted=keys is not None)
+            check_address(address, encrypted=keys is not None, any_local_user=any_local_user)
         self.counters: Counter[str] = Counter()
         self._on_message = on_message
         self._gate = gate
@@ -75,11 +80,11 @@ class MasterSocket:
         self._zap = ZapHandler(self._context, self._admits) if gate is not None else None
         self._listeners: list[_Listener] = []
         try:
-            encrypted = [address for address in bind if keys is not None and address.startswith("tcp://")]
+            encrypted = [address for address in bind if needs_keys(address, any_local_user=any_local_user)]
             plain = [address for address in bind if address not in encrypted]
             for addresses, pair in ((encrypted, keys), (plain, None)):
                 if addresses:
-                    self._listeners.append(_Listener(len(self._listeners), self._context, addresses, pair, self))
+                    self._listeners.append(_Listener(len(self._listeners), self._context, addresses, pair, gid, self))
         except BaseException:
             self.close()
             raise
@@ -173,7 +178,7 @@ class MasterSocket:
             self.counters["disconnected"] += 1
         elif event.event == zmq.EVENT_ACCEPT_FAILED:
             self.counters["accept_failed"] += 1
-            self._sparse.warn("accept_failed", "cannot accept connections on %s: errno %d", event.address, event.value)
+            self._sparse.warn("accept_failed", _NOT_ACCEPTED, event.address, event.value)
         elif event.failed and event.event != zmq.EVENT_HANDSHAKE_FAILED_AUTH:  # that one is counted by its key
             self.counters["bad_handshake"] += 1
             self._sparse.warn("bad_handshake", "a peer could not connect to %s: %s", event.address, event.failed)
@@ -188,6 +193,7 @@ class _Listener:
         context: zmq.Context[zmq.Socket[bytes]],
         addresses: Sequence[str],
         keys: KeyPair | None,
+        gid: int | None,
         master: MasterSocket,
     ) -> None:
         self._number = number
@@ -209,15 +215,15 @@ class _Listener:
             socket.curve_server = True
             socket.curve_secretkey = keys.secret.encode()
         self._monitor = ConnectionMonitor(socket, master.connection_event)
+        self._local: list[LocalListener] = []
         bound = []
-        for address in addresses:
-            try:
-                socket.bind(address)
-            except zmq.ZMQError as error:
-                self._monitor.close()
-                socket.close()
-                raise TransportError(f"cannot listen on {address}: {error.strerror}") from error
-            bound.append(socket.get_string(zmq.LAST_ENDPOINT))
+        try:
+            for address in addresses:
+                self._bind(address, gid)
+                bound.append(socket.get_string(zmq.LAST_ENDPOINT))
+        except BaseException:
+            self._unbind()
+            raise
         self.addresses = tuple(bound)
         self._reader = SocketReader(socket, self._read_one)
 
@@ -238,8 +244,24 @@ class _Listener:
 
     def close(self) -> None:
         self._reader.close()
+        self._unbind()
+
+    def _bind(self, address: str, gid: int | None) -> None:
+        if (path := socket_path(address)) is not None:
+            listener = LocalListener(path, gid)
+            self._local.append(listener)
+            listener.listen(self._socket)
+            return
+        try:
+            self._socket.bind(address)
+        except zmq.ZMQError as error:
+            raise TransportError(f"cannot listen on {address}: {error.strerror}") from error
+
+    def _unbind(self) -> None:
         self._monitor.close()
         self._socket.close()
+        for listener in self._local:
+            listener.close()
 
     def _read_one(self) -> None:
         route = self._socket.recv(zmq.NOBLOCK)

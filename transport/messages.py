@@ -7,14 +7,15 @@ the receiver counts and drops; they never crash it. Nothing is pickled.
 from __future__ import annotations
 
 import typing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from nimbusd.transport.codec import MAX_MESSAGE_BYTES, Codec, MessageError
 
 __all__ = ["MAX_MESSAGE_BYTES", "MessageError", "decode", "encode"]
 
-PROTOCOL_VERSION = 1
+WORKER_PROTOCOL_VERSION = 1
+"""Of what a node and its own processes say to each other."""
 MAX_JOB_BYTES = 16 << 20
 """Of a Welcome: a job may have thousands of scenes."""
 
@@ -43,7 +44,8 @@ class Welcome:
     """Daemon → worker: the job to work on. job: `Job.to_dict()`, whose scenes come with the leases.
 
     open_timeout_s: for making its components and opening its backend. role: `fused`, `plan` or `render`. plans: folders
-    for planned sequences, the first in memory, the second on disk.
+    for planned sequences, the first in memory, the second on disk. environment: to be recorded with the episodes: its
+    hash and packages, and those that are others than the job began with.
     """
 
     job: dict[str, Any]
@@ -51,6 +53,7 @@ class Welcome:
     open_timeout_s: float
     role: str = "fused"
     plans: tuple[str, ...] = ()
+    environment: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +217,7 @@ Message: TypeAlias = (
 )
 
 CODEC: Codec[Message] = Codec(
-    typing.get_args(Message), version=PROTOCOL_VERSION, limits={Welcome: MAX_JOB_BYTES, Prepare: MAX_JOB_BYTES}
+    typing.get_args(Message), version=WORKER_PROTOCOL_VERSION, limits={Welcome: MAX_JOB_BYTES, Prepare: MAX_JOB_BYTES}
 )
 
 

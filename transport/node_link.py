@@ -11,11 +11,12 @@ from collections.abc import Callable
 import zmq
 
 from nimbusd.transport import control
-from nimbusd.transport.addresses import check_address
+from nimbusd.transport.addresses import check_address, needs_keys, socket_path
 from nimbusd.transport.codec import MessageError, VersionError
 from nimbusd.transport.errors import TransportError
 from nimbusd.transport.keys import KeyPair, is_key
 from nimbusd.transport.monitor import ConnectionEvent, ConnectionMonitor
+from nimbusd.transport.socket_places import why_unreachable
 from nimbusd.transport.socket_reader import SocketReader
 from nimbusd.transport.sparse_log import SparseLog
 from nimbusd.transport.tokens import JoinToken
@@ -50,20 +51,23 @@ class NodeLink:
         on_trouble: Callable[[str], None] = log.warning,
         keys: KeyPair | None = None,
         master_key: str = "",
+        any_local_user: bool = False,
     ) -> None:
-        """Begin to connect. keys: our own; master_key: the one that the master must prove to have.
+        """Begin to connect. keys: our own; master_key: the one that the master must prove to have. any_local_user: on
+        the loopback address there are none, and whoever listens there is trusted.
 
         Raises AddressError for an address that is malformed or needs keys.
         """
-        check_address(address, encrypted=keys is not None)
-        if keys is not None and not address.startswith("ipc://") and not is_key(master_key):
+        check_address(address, encrypted=keys is not None, any_local_user=any_local_user)
+        encrypted = needs_keys(address, any_local_user=any_local_user)
+        if encrypted and not is_key(master_key):
             raise TransportError(f"the master at {address} can be trusted by its public key alone, and none is given")
         self.counters: Counter[str] = Counter()
         self.connected = False
         self.trouble = ""
         """Why there is no connection; empty: there is one, or it is being made."""
         self._address = address
-        self._keys = keys if not address.startswith("ipc://") else None
+        self._keys = keys if encrypted else None
         self._master_key = master_key
         self._on_message = on_message
         self._on_connected, self._on_disconnected, self._on_trouble = on_connected, on_disconnected, on_trouble
@@ -157,7 +161,7 @@ class NodeLink:
                 self._on_disconnected()
         elif event.event == zmq.EVENT_CONNECT_RETRIED:
             if not self._shook_hands:
-                self._say(f"cannot reach the master at {self._address}; is it running, and is the address right?")
+                self._say(self._connection_trouble())
             self._shook_hands = False
 
     def _connect_again(self) -> None:
@@ -166,6 +170,11 @@ class NodeLink:
             self._socket.disconnect(self._address)
         self._socket.connect(self._address)
 
+    def _connection_trouble(self) -> str:
+        if (path := socket_path(self._address)) is not None and (why := why_unreachable(path)):
+            return f"cannot reach the master at {self._address}: {why}"
+        return f"cannot reach the master at {self._address}; is it running, and is the address right?"
+
     def _handshake_trouble(self, event: ConnectionEvent) -> str:
         if self._keys is not None and self.key_refused:
             return (
@@ -173,6 +182,11 @@ class NodeLink:
                 "join with a token of `nimbusctl token create`, or have the key added to the master's list"
             )
         broken_off = event.event == zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+        if broken_off and socket_path(self._address) is not None:
+            return (
+                f"the master at {self._address} hung up: it takes its own user, root, and the members of the group "
+                "that it was started with (--group)"
+            )
         if self._keys is not None and broken_off:
             return (
                 f"the master at {self._address} broke off the handshake: it does not have the key {self._master_key} "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -11,34 +11,44 @@ from typing import Any, Self
 
 from nimbusd.chaos.processes import PATIENCE_S, Daemon, ProcessFailed
 from nimbusd.client import Client
+from nimbusd.supervisor.process import python
 
 
 class Cluster(AbstractContextManager["Cluster"]):
     """A master and nodes; leaving the context kills all of them.
 
-    folder: for their state and their logs. bind: what the master listens on; a port `*` is chosen at its first start
-    and kept. The deadlines are short, so that nobody need wait for them. env: what differs from our own environment.
+    folder: for their state and their logs. bind: what the master listens on, a Unix socket if nothing is given; a
+    port `*` is chosen at its first start and kept. sockets: a private folder for those. The deadlines are short, so
+    that nobody need wait for them. env: what differs from our own environment.
     """
 
     def __init__(
         self,
         folder: Path,
         *,
-        bind: str = "tcp://127.0.0.1:*",
+        bind: str = "",
         heartbeat_s: float = 0.25,
         dead_after_s: float = 2.0,
         publish_every_s: float = 30.0,
+        seen_within_s: float = 60.0,
         env: Mapping[str, str] | None = None,
     ) -> None:
         self.folder = folder
         self.state = folder / "master"
-        self.address = bind
+        self._temporary = tempfile.TemporaryDirectory(prefix="nimbusd-")  # `folder` may be too long for sockets
+        self.sockets = Path(self._temporary.name)
+        self.address = bind or f"ipc://{self.sockets / 'master'}"
         self.nodes: dict[str, Daemon] = {}
         self._env = dict(env or {})
         self._all: list[Daemon] = []
         self._clients: list[Client] = []
         self._config = folder / "master.toml"
-        settings = {"heartbeat_s": heartbeat_s, "dead_after_s": dead_after_s, "publish_every_s": publish_every_s}
+        settings = {
+            "heartbeat_s": heartbeat_s,
+            "dead_after_s": dead_after_s,
+            "publish_every_s": publish_every_s,
+            "seen_within_s": seen_within_s,
+        }
         self._config.write_text("[master]\n" + "".join(f"{key} = {value}\n" for key, value in settings.items()))
 
     def __enter__(self) -> Self:
@@ -51,6 +61,7 @@ class Cluster(AbstractContextManager["Cluster"]):
         for daemon in self._all:
             if daemon.alive:
                 daemon.kill()
+        self._temporary.cleanup()
 
     def start_master(self) -> Daemon:
         """Start the master, at the address that it had before, and wait until it listens."""
@@ -81,7 +92,7 @@ class Cluster(AbstractContextManager["Cluster"]):
         return daemon
 
     def _start(self, role: str, options: Sequence[str], env: Mapping[str, str], name: str = "master") -> Daemon:
-        return self.start([sys.executable, "-m", "nimbusd", role, "--verbose", *options], name, env)
+        return self.start(python("nimbusd", role, "--verbose", *options), name, env)
 
     def name_of(self, pid: int) -> str:
         """The node whose daemon has that pid."""

@@ -12,7 +12,7 @@ from nimbusd.client import Client, ClientClosed, Event, Gap
 
 
 class Commits(threading.Thread):
-    """Counts the commits that the master tells of, and notes when it did."""
+    """Counts the commits that the master tells of, and notes when episodes were settled."""
 
     def __init__(self, client: Client) -> None:
         super().__init__(name="commits", daemon=True)
@@ -39,7 +39,7 @@ class Commits(threading.Thread):
             return Counter(self._told.get(job, {}))
 
     def news(self) -> list[tuple[Told, float]]:
-        """The commits since the last call, with their times (CLOCK_MONOTONIC)."""
+        """Episodes settled since the last call, committed or found to be impossible, with times (CLOCK_MONOTONIC)."""
         with self._lock:
             news, self._news = self._news, []
         return news
@@ -47,7 +47,8 @@ class Commits(threading.Thread):
     def _take(self, item: Event | Gap) -> None:
         if isinstance(item, Gap):
             self.missed += 1
-        elif item.name == "episode_committed":
+        elif item.name in ("episode_committed", "episode_failed"):
             scene, index = str(item.fields["scene"]), int(item.fields["index"])
-            self._told.setdefault(item.job, Counter())[scene, index] += 1
+            if item.name == "episode_committed":
+                self._told.setdefault(item.job, Counter())[scene, index] += 1
             self._news.append(((item.job, scene, index), time.monotonic()))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,7 +13,8 @@ import orjson
 import psutil
 
 from nimbusd.chaos.cluster import Cluster
-from nimbusd.chaos.plan import IN_WORKERS, Fault, Kind
+from nimbusd.chaos.job_faults import JobFaults
+from nimbusd.chaos.plan import IN_COMPONENTS, OF_JOBS, Fault, Kind
 from nimbusd.chaos.proxy import DroppingProxy
 from nimbusd.chaos.recovery import Hit, WorkDone
 from nimbusd.worker.faults import JOURNAL, Order, orders_waiting, place_order
@@ -31,16 +32,29 @@ class _Watched:
 
 
 class Injector:
-    """Hits the nodes of a cluster, each behind a proxy of its own, and its master.
+    """Hits the nodes of a cluster, each behind a proxy of its own, its master, and the job that they work at.
 
-    faults: the folder through which compute workers are given theirs. say: is told what happens, in words.
+    faults: the folder through which components are given theirs. submit: submits that job again. say: is told what
+    happens, in words.
     """
 
-    def __init__(self, cluster: Cluster, faults: Path, nodes: int, workers: int, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        faults: Path,
+        nodes: int,
+        workers: int,
+        spares: int,
+        submit: Callable[[], None],
+        say: Callable[[str], None],
+    ) -> None:
         self._cluster = cluster
         self._faults = faults
         self._workers = workers
+        self._spares = spares
         self._say = say
+        self._env: Mapping[str, str] = {}
+        self.at_job = JobFaults(cluster, submit, self._kill_master, self._restart_all, say)
         self._proxies: dict[str, DroppingProxy] = {}
         self._heal_at: dict[str, tuple[float, Fault]] = {}
         self._watched: list[_Watched] = []
@@ -54,11 +68,12 @@ class Injector:
         """Compute workers that outlived their daemon."""
         for number in range(nodes):
             name = f"node{number}"
-            self._proxies[name] = DroppingProxy(cluster.address).__enter__()
+            self._proxies[name] = DroppingProxy(cluster.address, cluster.sockets / name).__enter__()
             self._start(name)
 
     def close(self) -> None:
-        """Heal and close the networks."""
+        """End what lasts, and close the networks."""
+        self.at_job.close()
         for proxy in self._proxies.values():
             proxy.__exit__(None, None, None)
 
@@ -69,7 +84,9 @@ class Injector:
 
         Raises LookupError if there is nobody whom it could hit now.
         """
-        if fault.kind in IN_WORKERS:
+        if fault.kind in OF_JOBS:
+            return self.at_job.inject(fault)
+        if fault.kind in IN_COMPONENTS:
             self._ordered[fault.number] = fault
             place_order(self._faults, Order(fault.number, fault.kind.value, fault.stage, fault.after))
             return []
@@ -136,8 +153,17 @@ class Injector:
         self._say(f"network of {name}: {how} for {fault.length_s:.1f} s")
 
     def _start(self, name: str) -> None:
-        node = self._cluster.start_node(name, workers=self._workers, master=self._proxies[name].address)
+        node = self._cluster.start_node(
+            name, workers=self._workers, spares=self._spares, master=self._proxies[name].address, env=self._env
+        )
         self._node_of[node.pid] = name
+
+    def _restart_all(self, env: Mapping[str, str]) -> None:
+        """Kill all nodes and start them with this environment, which later ones have, too."""
+        self._env = env
+        for name in sorted(self._cluster.nodes):
+            self.orphans += len(self._cluster.nodes[name].kill())
+            self._start(name)
 
     # --- what comes of it ---
 
@@ -148,6 +174,7 @@ class Injector:
         """
         now = time.monotonic()
         hits = [self._heal(name) for name, (at, _) in list(self._heal_at.items()) if at <= now]
+        hits += self.at_job.look(now)
         done: list[WorkDone] = []
         for line in self._journal():
             name, slot = self._node_of.get(line["parent"], ""), line["worker"].rpartition("#")[0]
@@ -169,8 +196,12 @@ class Injector:
         """End all partitions now."""
         return [self._heal(name) for name in list(self._heal_at)]
 
+    def under_way(self) -> int:
+        """Faults that have begun, or that no component has met yet."""
+        return self.waiting() + len(self._heal_at) + self.at_job.is_under_way
+
     def waiting(self) -> int:
-        """Faults that no compute worker has met yet."""
+        """Faults that no component has met yet."""
         return orders_waiting(self._faults)
 
     def _heal(self, name: str) -> Hit:
@@ -181,7 +212,8 @@ class Injector:
     def _met(self, line: dict[str, Any], node: str, slot: str) -> list[Hit]:
         if (fault := self._ordered.pop(line["fault"], None)) is None:
             return []
-        self._say(f"worker {slot} of {node}: {fault.kind.value} in {fault.stage}")
+        whose = f"worker {slot} of {node}" if node else "master"
+        self._say(f"{whose}: {fault.kind.value} in {fault.stage}")
         pid = 0 if fault.kind is Kind.DISK_FULL else line["pid"]
         return [Hit(fault.number, fault.kind, line["at_s"], node, slot, pid)]
 

@@ -31,7 +31,8 @@ class Inspection:
 
     lost: episodes that nothing became of. duplicated_…: commits beyond the first of an episode, by who counts.
     torn: committed pieces that are not whole. leftover_pieces: without a commit. other_state_columns: 1 if what is
-    published is not what an undisturbed run publishes. faults: what else is wrong, as sentences.
+    published is not what an undisturbed run publishes. faults: what else is wrong, as sentences. settled:
+    episodes that are committed or cannot be.
     """
 
     wanted: int
@@ -44,6 +45,7 @@ class Inspection:
     leftover_pieces: int
     other_state_columns: int
     faults: tuple[str, ...]
+    settled: frozenset[tuple[str, int]] = frozenset()
 
     @property
     def duplicated(self) -> int:
@@ -66,7 +68,7 @@ def inspect_job(
     with Ledger.read(ledger) as reader:
         episodes = Counter((piece.key.scene, piece.key.index) for piece in reader.committed(JobId(job.name)))
         history = reader.history(JobId(job.name))
-        torn = _torn(job, reader)
+        torn = _torn(job, job.output, reader)
         wrong = [] if torn else _wrong_with_dataset(job, reader)
     lost = 0
     for scene in job.scenes:
@@ -90,13 +92,22 @@ def inspect_job(
         leftover_pieces=len(pieces) - len(episodes),
         other_state_columns=int(not same),
         faults=tuple(faults),
+        settled=frozenset(
+            (scene, index)
+            for scene, past in history.items()
+            for span in past.settled
+            for index in range(span.start, span.stop)
+        ),
     )
 
 
-def torn_pieces(job: Job, ledger: Path) -> list[str]:
-    """Pieces that are committed and not whole, one sentence each; may be asked while the job runs."""
+def torn_pieces(job: Job, ledger: Path, output: Path) -> list[str]:
+    """Pieces that are committed and not whole, one sentence each; may be asked while the job runs.
+
+    output: where the job's output is now.
+    """
     with Ledger.read(ledger) as reader:
-        return _torn(job, reader)
+        return _torn(job, output, reader)
 
 
 def unreadable(output: Path) -> list[str]:
@@ -128,12 +139,12 @@ def pieces_of(output: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
 
 
-def _torn(job: Job, ledger: Ledger) -> list[str]:
+def _torn(job: Job, output: Path, ledger: Ledger) -> list[str]:
     try:
-        pieces = committed_pieces(job, job.output, ledger)
+        pieces = committed_pieces(job, output, ledger)
     except StoreError as error:
         return [str(error)]
-    return [fault for piece in pieces for fault in piece_faults(job.output, piece, deep=True)]
+    return [fault for piece in pieces for fault in piece_faults(output, piece, deep=True)]
 
 
 def _wrong_with_dataset(job: Job, ledger: Ledger) -> list[str]:

@@ -36,11 +36,34 @@ class Kind(Enum):
     """SIGKILL of a node's daemon, which is started again as systemd would."""
     MASTER = "master"
     """SIGKILL of the master, which is started again."""
+    WRITER = "writer"
+    """A writer kills its own process while it stores a piece."""
+    PUBLISHER = "publisher"
+    """A writer kills its own process while it publishes."""
+    LIAR = "liar"
+    """A node joins, takes leases, lies about their pieces, and is gone without a word."""
+    ENVIRONMENT = "environment"
+    """All nodes are started again with another package, and later without it."""
+    LEDGER = "ledger"
+    """SIGKILL of the master, which loses its ledger; it is started again, and the job is submitted again."""
+    RESTORE = "restore"
+    """SIGKILL of the master, whose ledger is replaced by a backup that was made a while before."""
+    FOREIGN = "foreign"
+    """A piece of somebody else's lies in the output, and the master is killed, so that it looks there."""
+    READ_ONLY = "read_only"
+    """The output is read-only for a while."""
+    MOVED = "moved"
+    """The output is moved away, and back later."""
 
 
-IN_WORKERS = frozenset({Kind.HANG, Kind.SPIN, Kind.CRASH, Kind.EXIT, Kind.OOM, Kind.DISK_FULL})
-"""Acted out by a compute worker itself, in the middle of a stage."""
+IN_COMPONENTS = frozenset(
+    {Kind.HANG, Kind.SPIN, Kind.CRASH, Kind.EXIT, Kind.OOM, Kind.DISK_FULL, Kind.WRITER, Kind.PUBLISHER}
+)
+"""Acted out by the process that works with a component, in the middle of a stage."""
+OF_JOBS = frozenset({Kind.LIAR, Kind.ENVIRONMENT, Kind.LEDGER, Kind.RESTORE, Kind.FOREIGN, Kind.READ_ONLY, Kind.MOVED})
+"""Done to a job that has come some way and has some way to go, one at a time."""
 STAGES = ("load", "plan", "render", "store")
+_STAGE_OF = {Kind.DISK_FULL: "store", Kind.WRITER: "store", Kind.PUBLISHER: "publish"}
 _MOST_AFTER = 4
 
 
@@ -53,8 +76,8 @@ class Fault:
     """A fault and when it comes.
 
     delay_s: after the one before. choice: 0…1, which of the possible victims it hits. stage, after: of faults in
-    workers, where in the pipeline, and how many beats or writes into the stage. cut: a partition breaks connections;
-    otherwise it swallows what is sent, and delivers it late. length_s: of a partition.
+    components, where in the pipeline, and how many beats or writes into the stage. cut: a partition breaks connections;
+    otherwise it swallows what is sent, and delivers it late. length_s: of what lasts a while, at least.
     """
 
     number: int
@@ -86,8 +109,8 @@ def parse_kinds(text: str) -> tuple[Kind, ...]:
 def plan_faults(seed: int, kinds: Sequence[Kind], *, pause_s: float, dead_after_s: float) -> Iterator[Fault]:
     """Faults without end, every kind as often as the others: each round has all of them in a new order.
 
-    pause_s: the longest time between two. dead_after_s: when a node is given up that is not heard of; partitions last
-    from a fifth of that to twice as long.
+    pause_s: the longest time between two. dead_after_s: when a node is given up that is not heard of; what lasts a
+    while does from a fifth of that to twice as long.
     """
     rng = random.Random(seed)
     number = 0
@@ -98,7 +121,7 @@ def plan_faults(seed: int, kinds: Sequence[Kind], *, pause_s: float, dead_after_
                 kind,
                 delay_s=rng.uniform(0.0, pause_s),
                 choice=rng.random(),
-                stage="store" if kind is Kind.DISK_FULL else rng.choice(STAGES),
+                stage=_STAGE_OF.get(kind) or rng.choice(STAGES),
                 after=rng.randrange(_MOST_AFTER),
                 cut=rng.random() < 0.5,
                 length_s=dead_after_s * rng.uniform(0.2, 2.0),

@@ -1,30 +1,39 @@
-"""A TCP proxy that can be told to behave like a bad network: to swallow what it is given, or to cut connections."""
+"""A proxy of a Unix socket that can be told to behave like a bad network: to swallow all, or to cut connections."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import selectors
 import socket
 import threading
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Self
+
+from nimbusd.transport.addresses import socket_path
 
 
 class DroppingProxy(AbstractContextManager["DroppingProxy"]):
-    """Listens on `address` and passes bytes on to `target` (both `tcp://HOST:PORT`), in a thread.
+    """Listens on `address`, the Unix socket `place`, and passes bytes on to that of `target` (ipc), in a thread.
 
     `hold`: connections stand and nothing passes, as when packets are lost; `heal` delivers all that was kept back.
     `cut`: every connection breaks, and new ones do until `heal`.
     """
 
-    def __init__(self, target: str) -> None:
-        self._target = _place(target)
+    def __init__(self, target: str, place: Path) -> None:
+        path = socket_path(target)
+        assert path is not None
+        self._target = str(path)
         self._lock = threading.Lock()
         self._pairs: dict[socket.socket, socket.socket] = {}
         self._held = self._cut = self._over = False
         self._selector = selectors.DefaultSelector()
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.address = f"tcp://127.0.0.1:{self._listener.getsockname()[1]}"
+        self._listener = socket.socket(socket.AF_UNIX)
+        os.fchmod(self._listener.fileno(), 0o600)
+        self._listener.bind(str(place))
+        self._listener.listen()
+        self.address = f"ipc://{place}"
         self._bell, bell = socket.socketpair()
         self._selector.register(bell, selectors.EVENT_READ)
         self._selector.register(self._listener, selectors.EVENT_READ)
@@ -87,12 +96,13 @@ class DroppingProxy(AbstractContextManager["DroppingProxy"]):
         if self._cut:
             end.close()
             return
+        other = socket.socket(socket.AF_UNIX)
         try:
-            other = socket.create_connection(self._target, timeout=5)
+            other.connect(self._target)
         except OSError:  # the master is away
             end.close()
+            other.close()
             return
-        other.settimeout(None)
         self._pairs[end], self._pairs[other] = other, end
         if not self._held:
             self._selector.register(end, selectors.EVENT_READ)
@@ -117,8 +127,3 @@ class DroppingProxy(AbstractContextManager["DroppingProxy"]):
             with contextlib.suppress(KeyError):
                 self._selector.unregister(one)
             one.close()
-
-
-def _place(address: str) -> tuple[str, int]:
-    host, _, port = address.removeprefix("tcp://").rpartition(":")
-    return host, int(port)

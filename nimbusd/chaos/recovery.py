@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from nimbusd.chaos.plan import Kind
+from nimbusd.chaos.plan import OF_JOBS, Kind
 
 Told: TypeAlias = tuple[str, str, int]
 """(job, scene, index) of an episode."""
+_BY_ANY_COMMIT = {Kind.MASTER, *OF_JOBS} - {Kind.LIAR}
+_NOT_BY_WORK = {Kind.WATCHDOG, Kind.MASTER, *OF_JOBS}
 
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A fault that has happened. at_s: CLOCK_MONOTONIC, of a partition its end.
+    """A fault that has happened. at_s: CLOCK_MONOTONIC, of what lasts its end.
 
-    node, slot: whose; empty for the master's. pid: of the process that must be replaced; 0 where none must.
+    node, slot: whose; empty for the master's and the job's. pid: of the process that must be replaced; 0 where none
+    must. episodes: one of these must be settled.
     """
 
     number: int
@@ -26,6 +29,11 @@ class Hit:
     node: str = ""
     slot: str = ""
     pid: int = 0
+    episodes: tuple[Told, ...] = ()
+
+    def __str__(self) -> str:
+        whose = f" of {self.node} {self.slot}".rstrip() if self.node else ""
+        return f"fault {self.number}, {self.kind.value}{whose}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +56,9 @@ class _Open:
 class Recoveries:
     """A fault is over when the slot or node that it hit has done work again that was committed.
 
-    A worker that only plans has done its work once the plan is made. A watchdog's fault is over when another looks
-    after the node, a master's when it tells of any commit.
+    A worker that only plans has done its work once the plan is made, a writer that publishes once it has. A watchdog's
+    fault is over when another looks after the node, a master's and a job's when any episode is settled, a hostile
+    node's when one is that it lied about.
     """
 
     def __init__(self) -> None:
@@ -63,16 +72,24 @@ class Recoveries:
         """Faults after which nothing was committed yet."""
         return len(self._open)
 
+    @property
+    def open(self) -> tuple[Hit, ...]:
+        """Those faults."""
+        return tuple(waiting.hit for waiting in self._open.values())
+
     def hit(self, hit: Hit) -> None:
         """A fault has happened."""
         self.hits[hit.kind] = self.hits.get(hit.kind, 0) + 1
-        self._open[hit.number] = _Open(hit)
+        self._open[hit.number] = _Open(hit, list(hit.episodes))
+        told = [at_s for episode in hit.episodes if (at_s := self._told_s.get(episode, -1.0)) >= hit.at_s]
+        if told:
+            self._close(hit.number, min(told))
 
     def done(self, work: WorkDone) -> None:
         """A compute worker has done its part of an episode."""
         for number, waiting in list(self._open.items()):
             hit = waiting.hit
-            if hit.node != work.node or work.at_s < hit.at_s or hit.kind in (Kind.MASTER, Kind.WATCHDOG):
+            if hit.node != work.node or work.at_s < hit.at_s or hit.kind in _NOT_BY_WORK:
                 continue
             if hit.slot not in ("", work.slot) or work.pid == hit.pid:
                 continue
@@ -84,10 +101,16 @@ class Recoveries:
                 waiting.candidates.append(work.episode)
 
     def told(self, episode: Told, at_s: float) -> None:
-        """The master has told of a commit."""
+        """The master has told that an episode is settled: committed, or found to be impossible."""
         self._told_s[episode] = at_s
         for number, waiting in list(self._open.items()):
-            if waiting.hit.at_s <= at_s and (waiting.hit.kind is Kind.MASTER or episode in waiting.candidates):
+            if waiting.hit.at_s <= at_s and (waiting.hit.kind in _BY_ANY_COMMIT or episode in waiting.candidates):
+                self._close(number, at_s)
+
+    def settled(self, job: str, episodes: Collection[tuple[str, int]], at_s: float) -> None:
+        """A job has ended with these episodes settled, of some of which a master that was killed told nobody."""
+        for number, waiting in list(self._open.items()):
+            if any(name == job and (scene, index) in episodes for name, scene, index in waiting.candidates):
                 self._close(number, at_s)
 
     def back(self, number: int, at_s: float) -> None:

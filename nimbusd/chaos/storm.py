@@ -15,7 +15,7 @@ from nimbusd.chaos.cluster import Cluster
 from nimbusd.chaos.commits import Commits
 from nimbusd.chaos.injector import Injector
 from nimbusd.chaos.inspection import Columns, inspect_job, pieces_of, published_columns, torn_pieces, unreadable
-from nimbusd.chaos.plan import IN_WORKERS, Fault, Kind, plan_faults
+from nimbusd.chaos.plan import IN_COMPONENTS, Fault, Kind, plan_faults
 from nimbusd.chaos.recovery import Hit, Recoveries
 from nimbusd.chaos.verdict import JobFigures, Verdict, rows_of
 from nimbusd.client import ENDED, ClientError
@@ -28,13 +28,15 @@ from nimbusd.worker.faults import ENVIRON
 T = TypeVar("T")
 
 HEARTBEAT_S = 0.5
-PUBLISH_EVERY_S = 3.0
+PUBLISH_EVERY_S = 1.0
 """Often, so that there is a dataset to read after most faults, and one that is being replaced."""
-MOST_ATTEMPTS = 100_000
+MOST_ATTEMPTS = 1_000
 """An episode that is hit again and again is not to blame: none shall be set aside."""
 _LOOK_S = 0.05
 _ASK_S = 0.5
 _QUIET_S = 30.0
+MOST_CALM = 3
+"""So many jobs more, undisturbed, until everybody who was hit was seen at work again."""
 _STUCK_S = 400.0
 """A job that has committed nothing for so long, and met no fault, never will: longer than a worker may start."""
 
@@ -45,7 +47,8 @@ class ChaosFailed(NimbusError):
 
 @dataclass(frozen=True, slots=True)
 class StormSettings:
-    """count: faults in all. pause_s: the longest time between two. beat_timeout_s: for every job; None: its own.
+    """count: faults in all. spares: of each node. pause_s: the longest time between two. beat_timeout_s: for every job;
+    None: its own.
 
     compare: run the job undisturbed first, to compare state columns. keep: leave outputs of clean jobs, too.
     """
@@ -55,6 +58,7 @@ class StormSettings:
     seed: int = 0
     nodes: int = 3
     workers: int = 1
+    spares: int = 1
     pause_s: float = 2.0
     dead_after_s: float = 3.0
     beat_timeout_s: float | None = 3.0
@@ -98,6 +102,9 @@ class Storm:
         self._figures = JobFigures()
         self._began = time.monotonic()
         self._injected = 0
+        self._to_come = settings.count
+        self._due: list[Fault] = []
+        """Faults whose turn it is, the oldest first: some hit nobody now, and wait while others go ahead."""
         self._looks = self._datasets = 0
         self._unreadable: list[str] = []
         self._expected: Columns | None = None
@@ -124,14 +131,24 @@ class Storm:
             self._client = cluster.client()
             self._commits = Commits(cluster.client())
             self._commits.start()
-            self._injector = Injector(cluster, self._faults, settings.nodes, settings.workers, self._say)
+            self._injector = Injector(
+                cluster,
+                self._faults,
+                settings.nodes,
+                settings.workers,
+                settings.spares,
+                lambda: self._submit(self._job),
+                self._say,
+            )
             try:
                 if settings.compare:
-                    self._run_calm()
+                    self._run_undisturbed()
                 self._next_at = time.monotonic()
-                self._fault = next(self._plan)
                 while self._injected < settings.count and not self._stuck:
-                    self._run_stormy(f"{self._template.name}-{self._figures.jobs}")
+                    self._run_and_inspect(stormy=True)
+                for _ in range(MOST_CALM):
+                    if self._recoveries.unfinished and not self._stuck:
+                        self._run_and_inspect(stormy=False)
             except KeyboardInterrupt:
                 self._interrupted = True
             finally:
@@ -140,33 +157,46 @@ class Storm:
 
     # --- jobs ---
 
-    def _run_calm(self) -> None:
+    def _run_undisturbed(self) -> None:
         """Run the job undisturbed, and remember what it publishes."""
-        job = self._submit(f"{self._template.name}-calm")
+        job = self._begin(f"{self._template.name}-calm")
         self._say(f"{job.name}: undisturbed, to compare with")
         if (state := self._follow(job, stormy=False)) != "complete":
             raise ChaosFailed(f"the job is {state} although nothing disturbs it; see {self._folder}")
         self._expected = published_columns(job.output)
         self._remove(job)
 
-    def _run_stormy(self, name: str) -> None:
-        job = self._submit(name)
-        state = self._follow(job, stormy=True)
+    def _run_and_inspect(self, *, stormy: bool) -> None:
+        """One job, from its submission to what became of it. stormy: with faults."""
+        before = self._injected
+        job = self._begin(f"{self._template.name}-{self._figures.jobs}")
+        state = self._follow(job, stormy=stormy)
         self._note(self._injector.heal_all())
+        self._note(self._injector.at_job.lay_down())
+        self._due += self._injector.at_job.in_vain()
         self._wait_until_quiet(job)
         self._take_in()
-        found = inspect_job(job, self._ledger, self._commits.of(name), self._expected)
+        found = inspect_job(job, self._ledger, self._commits.of(job.name), self._expected)
+        self._recoveries.settled(job.name, found.settled, time.monotonic())
         self._figures.add(found, state == "complete")
-        self._recoveries.forget(name)
-        self._say(f"{name} is {state}: " + ("all is well" if found.clean else "; ".join(found.faults) or str(found)))
+        self._recoveries.forget(job.name)
+        how = "all is well" if found.clean else "; ".join(found.faults) or str(found)
+        self._say(f"{job.name} is {state}: {how}")
         if found.clean and not self._settings.keep:
             self._remove(job)
+        if stormy and self._injected == before:
+            self._to_come += len(self._due)
+            self._due.clear()  # nobody whom they could hit was there in a whole job
 
-    def _submit(self, name: str) -> Job:
+    def _begin(self, name: str) -> Job:
         output = self._folder / "outputs" / name
         self._job = dataclasses.replace(self._template, name=name, output=output)
-        self._again(lambda: self._client.submit(self._job))
+        self._injector.at_job.take_up(self._job)
+        self._submit(self._job)
         return self._job
+
+    def _submit(self, job: Job) -> None:
+        self._again(lambda: self._client.submit(job))
 
     def _remove(self, job: Job) -> None:
         shutil.rmtree(job.output)
@@ -188,6 +218,7 @@ class Storm:
             asked_at = now
             with contextlib.suppress(ClientError):
                 summary = self._client.job(job.name).summary
+                self._injector.at_job.hear(summary)
                 self._tell("", summary.committed, summary.wanted)
                 if summary.state in ENDED:
                     return summary.state
@@ -223,18 +254,26 @@ class Storm:
     # --- faults ---
 
     def _inject_if_due(self) -> None:
-        """The next fault, if it is time for it and there is not too much of the same kind under way."""
-        if time.monotonic() < self._next_at or self._injected + self._injector.waiting() >= self._settings.count:
+        """The next fault that hits somebody now, if it is time for one and not too much is under way."""
+        injector = self._injector
+        if time.monotonic() < self._next_at or self._injected + injector.under_way() >= self._settings.count:
             return
-        fault: Fault = self._fault
-        if fault.kind in IN_WORKERS and self._injector.waiting() >= self._settings.nodes * self._settings.workers:
+        workers_are_due = injector.waiting() < self._settings.nodes * self._settings.workers
+        for fault in self._due:
+            if fault.kind in IN_COMPONENTS and not workers_are_due:
+                continue
+            try:
+                self._note(injector.inject(fault))
+            except LookupError:
+                continue  # everybody whom it could hit is down; they come back
+            self._due.remove(fault)
+            self._next_at = time.monotonic() + fault.delay_s
             return
-        try:
-            self._note(self._injector.inject(fault))
-        except LookupError:
-            return  # everybody whom it could hit is down; they come back
-        self._fault = next(self._plan)
-        self._next_at = time.monotonic() + self._fault.delay_s
+        # One that was ordered may be lost with the process that took it: another one takes its place.
+        is_left = self._to_come > 0 or not (self._due or injector.under_way())
+        if is_left and len(self._due) < len(self._settings.kinds):
+            self._to_come -= 1
+            self._due.append(next(self._plan))
 
     def _take_in(self) -> None:
         """What has happened since the last look."""
@@ -257,8 +296,9 @@ class Storm:
     def _look(self) -> None:
         """After every fault: what is published can be read, and what is committed is whole."""
         self._looks += 1
-        self._datasets += (self._job.output / DATASET).exists()
-        for fault in (*unreadable(self._job.output), *torn_pieces(self._job, self._ledger)):
+        output = self._injector.at_job.output(self._job)
+        self._datasets += (output / DATASET).exists()
+        for fault in (*unreadable(output), *torn_pieces(self._job, self._ledger, output)):
             self._unreadable.append(fault)
             self._say(f"AFTER A FAULT: {fault}")
 
@@ -278,6 +318,8 @@ class Storm:
             looks=self._looks,
             datasets=self._datasets,
             unreadable=tuple(self._unreadable),
+            wrong=tuple(self._injector.at_job.wrong),
+            not_over=tuple(f"{hit} was not seen to be over" for hit in self._recoveries.open),
             compared=self._settings.compare,
             ended_themselves=self._injector.ended_themselves,
             orphans=self._injector.orphans,

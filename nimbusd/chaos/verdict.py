@@ -54,7 +54,7 @@ _MUST_BE_0 = (
 
 @dataclass(frozen=True, slots=True)
 class KindRow:
-    """One kind of fault. recovered: of those injected; the others hit last, when there was no work any more."""
+    """One kind of fault. recovered: of those injected; see `Verdict.not_over`."""
 
     kind: Kind
     injected: int
@@ -67,7 +67,9 @@ class Verdict:
     """What a chaos run shows.
 
     looks: at what was published and committed, one after every fault; datasets: how many of them found a published
-    dataset. unreadable: what was wrong in any of them. compared: state columns were compared with those of an
+    dataset. unreadable: what was wrong in any of them. wrong: what else was not as it must be, as sentences. not_over:
+    faults after which nobody who was hit was seen at work again, not even in undisturbed jobs. compared: state columns
+    were compared with those of an
     undisturbed run. ended_themselves, orphans: see Injector. interrupted: the last job was given up.
     """
 
@@ -77,6 +79,8 @@ class Verdict:
     looks: int
     datasets: int
     unreadable: tuple[str, ...]
+    wrong: tuple[str, ...]
+    not_over: tuple[str, ...]
     compared: bool
     ended_themselves: int
     orphans: int
@@ -95,8 +99,8 @@ class Verdict:
 
     @property
     def ok(self) -> bool:
-        """Nothing was lost, duplicated, torn, left behind, or unreadable at any time."""
-        return not self.figures.wrong() and not self.figures.faults and not self.unreadable
+        """Nothing was lost, duplicated, torn, left behind, or unreadable at any time; what must be told was."""
+        return not self.figures.wrong() and not (self.figures.faults or self.unreadable or self.wrong)
 
     def to_json(self) -> dict[str, Any]:
         """JSON values."""
@@ -117,6 +121,8 @@ class Verdict:
             "datasets_read": self.datasets,
             "unreadable": list(self.unreadable),
             "faults": figures.faults,
+            "wrong": list(self.wrong),
+            "not_over": list(self.not_over),
             "state_columns_compared": self.compared,
             "daemons_that_ended_themselves": self.ended_themselves,
             "orphaned_compute_workers": self.orphans,

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import importlib
-import sys
 
 import click
 
 from nimbusd import __version__
-from nimbusd.transport.errors import TransportError
+from nimbusd.program import Commands, run_program
 
 _SECTIONS = {
     "On this machine": {
@@ -19,6 +18,10 @@ _SECTIONS = {
         "export": ("nimbusd.cli.export:export", "Boxes and masks for other programs: COCO, KITTI."),
         "publish": ("nimbusd.cli.publish:publish", "Publish what a job has committed so far."),
         "verify": ("nimbusd.cli.publish:verify", "Check a dataset's checksums, counts and contents."),
+        "repair": ("nimbusd.cli.repair:repair", "Make damaged or missing episodes of an output again."),
+        "output": ("nimbusd.cli.output:output", "Move, adopt or rebuild an output folder."),
+        "backup": ("nimbusd.cli.backup:backup", "Copy a ledger, with a master's keys, to a file."),
+        "restore": ("nimbusd.cli.backup:restore", "Put a backup back."),
         "replay": ("nimbusd.cli.replay:replay", "Make one episode again, to see why it failed."),
         "chaos": ("nimbusd.cli.chaos:chaos", "Run a job while everything goes wrong, and count."),
         "assets": ("nimbusd.cli.assets:assets", "Fetch robots and objects for manipulation."),
@@ -31,6 +34,7 @@ _SECTIONS = {
         "watch": ("nimbusd.cli.watch:watch", "Tell events as they happen."),
         "logs": ("nimbusd.cli.status:logs", "Why episodes were not made, with the evidence."),
         "cancel": ("nimbusd.cli.status:cancel", "Stop a job; what is committed stays."),
+        "forget": ("nimbusd.cli.status:forget", "Remove a job that is over from its master."),
         "retry": ("nimbusd.cli.status:retry", "Give quarantined episodes another chance."),
     },
     "Machines of a cluster": {
@@ -43,7 +47,7 @@ _SECTIONS = {
 _COMMANDS = {name: where for commands in _SECTIONS.values() for name, (where, _) in commands.items()}
 
 
-class _LazyGroup(click.Group):
+class _LazyGroup(Commands):
     """Imports a command's module only when the command is used or helped with."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -69,16 +73,5 @@ def cli() -> None:
 
 
 def main() -> None:
-    """The entry point. Errors that nimbusd raises on purpose become one line and exit status 1."""
-    try:
-        cli()
-    except _told() as error:
-        click.echo(f"error: {error}", err=True)
-        sys.exit(1)
-
-
-def _told() -> tuple[type[Exception], ...]:
-    """Errors whose text is for people. Looked up when there is one: the pipeline's types load numpy and pydantic."""
-    from nimbusd.stages.errors import NimbusError
-
-    return NimbusError, TransportError
+    """The entry point."""
+    run_program(cli, "nimbusctl")

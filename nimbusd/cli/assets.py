@@ -6,11 +6,12 @@ import sys
 
 import click
 
+from nimbusd.program import Commands
 from nimbusd.stages.errors import AssetError
 from nimbusd.stages.workflow.sim.assets import PACKAGES, cache_folder, fetch, fetched
 
 
-@click.group()
+@click.group(cls=Commands)
 def assets() -> None:
     """Robots and objects for manipulation tasks, in the folder NIMBUSD_ASSETS or ~/.cache/nimbusd/assets."""
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 import orjson
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -21,7 +21,8 @@ from nimbusd.chaos.plan import FaultsUnknown, Kind, parse_kinds
 from nimbusd.chaos.storm import Progress, Storm, StormSettings
 from nimbusd.chaos.verdict import Verdict
 from nimbusd.cli import tables
-from nimbusd.job import Job, JobError, check_job, load_job
+from nimbusd.cli.console import Console, make_console
+from nimbusd.job import Job, JobError, read_apart
 from nimbusd.stages.errors import NimbusError
 
 NOT_OK, USAGE, INTERRUPTED = 1, 2, 130
@@ -53,6 +54,7 @@ def _kinds(_: click.Context, option: click.Parameter, text: str) -> tuple[Kind, 
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the plan of faults.")
 @click.option("--nodes", type=click.IntRange(1, 64), default=3, show_default=True, help="Nodes of the cluster.")
 @click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Compute workers per node.")
+@click.option("--spares", type=click.IntRange(0, 64), default=1, show_default=True, help="Warm spares per node.")
 @click.option("--pause", type=click.FloatRange(0), default=2.0, show_default=True, help="At most so long between two.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a value, as in `nimbusctl run`.")
 @click.option("--compare", is_flag=True, help="Run the job undisturbed first, and compare what is published.")
@@ -70,6 +72,7 @@ def chaos(
     seed: int,
     nodes: int,
     workers: int,
+    spares: int,
     pause: float,
     overrides: tuple[str, ...],
     compare: bool,
@@ -79,13 +82,14 @@ def chaos(
 ) -> None:
     """Run JOB again and again on a cluster of its own on this machine, while faults are injected from a seed.
 
-    A master and nodes are real processes on loopback, with a private state folder. Faults hit compute workers in the
-    middle of a stage, daemons, the master and the network between them. The job's limits are changed: attempts are
-    unlimited, and a worker that does not beat for 3 s is killed (unless --set limits.beat_timeout_s says otherwise).
-    After every fault the published dataset is read, and at the end of each job its episodes are counted.
+    A master and nodes are real processes with private sockets and state. Faults hit components in the middle of a
+    stage, daemons, the master, the network between them, the ledger, the nodes' packages and the job's output. The
+    job's limits are changed: attempts are all but unlimited, and a worker that does not beat for 3 s is killed (unless
+    --set limits.beat_timeout_s says otherwise). After every fault the published dataset is read, and at the end of
+    each job its episodes are counted.
     """
     checked = _checked_job(job, overrides)
-    settings = StormSettings(kinds, count, seed, nodes, workers, pause, compare=compare, keep=keep)
+    settings = StormSettings(kinds, count, seed, nodes, workers, spares, pause, compare=compare, keep=keep)
     if any(change.startswith(_BEAT_TIMEOUT) for change in overrides):
         settings = dataclasses.replace(settings, beat_timeout_s=None)
     folder = _folder(output)
@@ -106,20 +110,20 @@ def chaos(
         document = {**verdict.to_json(), "kept": str(folder) if kept else None}
         sys.stdout.write(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode() + "\n")
     else:
-        _print_verdict(Console(highlight=False), verdict, folder if kept else None)
+        _print_verdict(make_console(), verdict, folder if kept else None)
     sys.exit(NOT_OK if not verdict.ok else INTERRUPTED if verdict.interrupted else 0)
 
 
 def _checked_job(path: Path, overrides: tuple[str, ...]) -> Job:
     """The job, after everything that can be checked before running was."""
     try:
-        loaded = load_job(path, overrides=overrides)
-        if errors := check_job(loaded).errors:
-            raise JobError(path, errors)
+        checked = read_apart(path, overrides=overrides)
+        if checked.findings.errors:
+            raise JobError(checked.findings.errors)
     except JobError as error:
         click.echo("\n".join(f"error: {problem}" for problem in error.problems), err=True)
         sys.exit(USAGE)
-    return loaded.job
+    return checked.job
 
 
 def _folder(output: Path | None) -> Path:
@@ -162,7 +166,7 @@ class LiveLines(Lines):
 
     def __init__(self, count: int) -> None:
         super().__init__(count)
-        self._console = Console(stderr=True, highlight=False)
+        self._console = make_console(stderr=True)
         self._progress: Progress | None = None
         self._live = Live(console=self._console, get_renderable=self._draw, refresh_per_second=4, transient=True)
 
@@ -194,7 +198,7 @@ class LiveLines(Lines):
 
 
 def _display(as_json: bool, count: int) -> Lines:
-    return LiveLines(count) if not as_json and Console(stderr=True).is_terminal else Lines(count)
+    return LiveLines(count) if not as_json and make_console(stderr=True).is_terminal else Lines(count)
 
 
 def _print_verdict(console: Console, verdict: Verdict, kept: Path | None) -> None:
@@ -214,7 +218,7 @@ def _print_verdict(console: Console, verdict: Verdict, kept: Path | None) -> Non
         f"daemons that ended by themselves: {verdict.ended_themselves}, compute workers that outlived theirs: "
         f"{verdict.orphans}",
     ]
-    for line in (*lines, *verdict.figures.faults, *verdict.unreadable):
+    for line in (*lines, *verdict.figures.faults, *verdict.unreadable, *verdict.wrong, *verdict.not_over):
         console.print(line, markup=False, soft_wrap=True)
     if kept is not None:
         console.print(f"kept in {kept}", markup=False, soft_wrap=True)

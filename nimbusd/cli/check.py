@@ -9,13 +9,15 @@ from typing import Any
 
 import click
 import orjson
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from nimbusd.job import Findings, JobError, LoadedJob, Problem, check_job, load_job
+from nimbusd.cli.console import make_console
+from nimbusd.core.words import counted
+from nimbusd.job import CheckedJob, Findings, JobError, Problem, read_apart
 from nimbusd.master.ledger import LedgerError, fingerprints
-from nimbusd.master.output import ledger_path
+from nimbusd.master.output import ledger_path, owner_of
+from nimbusd.master.owner import Whose, refusal
 
 _SHOWN_SCENES = 4
 
@@ -26,46 +28,52 @@ _SHOWN_SCENES = 4
 @click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a value, e.g. scenes.0.path=a.glb."
 )
+@click.option(
+    "--deep",
+    is_flag=True,
+    help="Load every scene too: tells what its file holds that cannot be used, and a likely wrong axis or unit.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
-def check(job: Path, output: Path | None, overrides: tuple[str, ...], as_json: bool) -> None:
+def check(job: Path, output: Path | None, overrides: tuple[str, ...], deep: bool, as_json: bool) -> None:
     """Check a JOB file without running it. Exit status 0: it can run; 2: it cannot, and every reason is told."""
-    loaded: LoadedJob | None = None
+    checked: CheckedJob | None = None
     try:
-        loaded = load_job(job, output=output, overrides=overrides)
+        checked = read_apart(job, output=output, overrides=overrides, deep=deep)
     except JobError as error:
         findings = Findings(error.problems, ())
     else:
-        found = check_job(loaded)
-        findings = Findings((*found.errors, *_foreign_ledger(loaded)), found.warnings)
+        found = checked.findings
+        findings = Findings((*found.errors, *_foreign_output(checked)), found.warnings)
 
     if as_json:
-        sys.stdout.write(orjson.dumps(_as_json(loaded, findings), option=orjson.OPT_INDENT_2).decode() + "\n")
+        sys.stdout.write(orjson.dumps(_as_json(checked, findings), option=orjson.OPT_INDENT_2).decode() + "\n")
     else:
-        _print(loaded, findings)
+        _print(checked, findings)
     if findings.errors:
         sys.exit(2)
 
 
-def _foreign_ledger(loaded: LoadedJob) -> Iterable[Problem]:
-    """A problem when the output already holds episodes of another job."""
-    path = ledger_path(loaded.job.output)
-    if not path.exists():
+def _foreign_output(checked: CheckedJob) -> Iterable[Problem]:
+    """A problem when the output already is another job's, of a master as well."""
+    job, path = checked.job, ledger_path(checked.job.output)
+    if not path.parent.is_dir():
         return
     try:
-        known = fingerprints(path)
+        mark = owner_of(job.output)
+        known = fingerprints(path) if path.exists() else {}
     except LedgerError as error:
-        yield Problem(loaded.where("output"), str(error))
+        yield Problem(checked.output_at, str(error))
         return
-    for job, fingerprint in known.items():
-        if fingerprint != loaded.job.fingerprint():
-            text = (
-                f"output {loaded.job.output} holds episodes of job '{job}' with other settings; "
-                f"give another --output, or remove the folder"
-            )
-            yield Problem(loaded.where("output"), text)
+    fingerprint = job.fingerprint()
+    if mark is not None and (mark.job, mark.fingerprint) != (job.name, fingerprint):
+        whose = Whose.OTHER_SETTINGS if mark.job == job.name else Whose.OTHER_JOB
+        yield Problem(checked.output_at, str(refusal(job.output, mark, whose, job.name)))
+    elif other := next((name for name, stated in known.items() if stated != fingerprint), None):
+        text = f"{path} belongs to job {other!r} with other scenes, seed or pipeline; give another --output"
+        yield Problem(checked.output_at, text)
 
 
-def _as_json(loaded: LoadedJob | None, findings: Findings) -> dict[str, Any]:
+def _as_json(checked: CheckedJob | None, findings: Findings) -> dict[str, Any]:
     def rows(problems: Iterable[Problem]) -> list[dict[str, str]]:
         return [{"where": problem.where, "text": problem.text} for problem in problems]
 
@@ -74,30 +82,29 @@ def _as_json(loaded: LoadedJob | None, findings: Findings) -> dict[str, Any]:
         "errors": rows(findings.errors),
         "warnings": rows(findings.warnings),
     }
-    if loaded is not None:
-        job = loaded.job
+    if checked is not None:
+        job = checked.job
         summary |= {"job": job.to_dict(), "fingerprint": job.fingerprint(), "episodes": job.total_episodes}
     return summary
 
 
-def _print(loaded: LoadedJob | None, findings: Findings) -> None:
-    console = Console(highlight=False, soft_wrap=True)
-    if loaded is not None:
-        console.print(_summary(loaded))
+def _print(checked: CheckedJob | None, findings: Findings) -> None:
+    console = make_console(soft_wrap=True)
+    if checked is not None:
+        console.print(_summary(checked))
     for color, word, problems in (("red", "error", findings.errors), ("yellow", "warning", findings.warnings)):
         for problem in problems:
             console.print(f"[{color}]{word}[/] [bold]{escape(problem.where)}[/]: {escape(problem.text)}")
     if findings.errors:
-        count = len(findings.errors)
-        console.print(f"[red]{count} error{'s' * (count > 1)}:[/] this job cannot run as it stands.")
-    elif loaded is not None:
-        where = "where its warnings are mended" if findings.warnings else "here"
-        console.print(f"[green]OK:[/] {escape(loaded.job.name)} can run {where}.")
+        console.print(f"[red]{counted(len(findings.errors), 'error')}:[/] this job cannot run as it stands.")
+    elif checked is not None:
+        where = "here" if not findings.warnings else "where its warnings are mended, or do no harm"
+        console.print(f"[green]OK:[/] {escape(checked.job.name)} can run {where}.")
 
 
-def _summary(loaded: LoadedJob) -> Table:
+def _summary(checked: CheckedJob) -> Table:
     """The job in a few lines; of arguments only those that the file sets."""
-    job = loaded.job
+    job = checked.job
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(style="dim")
     table.add_column(overflow="fold")
@@ -107,7 +114,7 @@ def _summary(loaded: LoadedJob) -> Table:
     table.add_row("scenes", f"{len(job.scenes)}: {escape(names)}")
     table.add_row("episodes", f"{exactly} {job.total_episodes} ({job.episodes_per_scene} per scene)")
     for kind, spec in job.stages.items():
-        written = loaded.source.value["pipeline"][kind].get("args") or {}
+        written = checked.written[kind]
         args = ", ".join(f"{key}={value}" for key, value in written.items())
         table.add_row(kind, f"{escape(spec.component)} {spec.version} [dim]{escape(args)}[/]")
     table.add_row("output", escape(str(job.output)))

@@ -41,10 +41,17 @@ class ClusterCommand(click.Command):
         super().__init__(*args, **kwargs)
         self.params += [
             click.Option(
-                ["--master"], metavar="ADDRESS", help="Where the master is [default: $NIMBUS_MASTER, else settings]."
+                ["--master"],
+                metavar="ADDRESS",
+                help="Where the master is [default: $NIMBUS_MASTER, else settings, else this machine].",
             ),
             click.Option(["--master-key"], metavar="KEY", help="The master's public key, or its .pub file."),
             click.Option(["--key"], metavar="FILE", help="Your own .key file, as `nimbusctl keygen` makes it."),
+            click.Option(
+                ["--allow-any-local-user"],
+                is_flag=True,
+                help="No keys on the loopback address: trust whoever listens there, as a master may that says so, too.",
+            ),
             click.Option(
                 ["--timeout", "timeout_s"],
                 type=click.FloatRange(min=0, min_open=True),
@@ -57,7 +64,7 @@ class ClusterCommand(click.Command):
 
     def invoke(self, ctx: click.Context) -> Any:
         ctx.obj = _Place.of(ctx.params)
-        for name in ("master", "master_key", "key", "timeout_s"):
+        for name in ("master", "master_key", "key", "allow_any_local_user", "timeout_s"):
             del ctx.params[name]
         # The client tells of outages as log records; here they are lines on standard error.
         logging.basicConfig(level=logging.WARNING, format="nimbusctl: %(message)s")
@@ -120,14 +127,27 @@ class _Place:
     master: str | None
     master_key: str | None
     key: str | None
+    allow_any_local_user: bool
     timeout_s: float
 
     @classmethod
     def of(cls, params: dict[str, Any]) -> _Place:
-        return cls(params.get("master"), params.get("master_key"), params.get("key"), params["timeout_s"])
+        return cls(
+            params.get("master"),
+            params.get("master_key"),
+            params.get("key"),
+            params.get("allow_any_local_user", False),
+            params["timeout_s"],
+        )
 
     def connect(self) -> Client:
-        return Client.connect(self.master, master_key=self.master_key, key=self.key, timeout_s=self.timeout_s)
+        return Client.connect(
+            self.master,
+            master_key=self.master_key,
+            key=self.key,
+            allow_any_local_user=self.allow_any_local_user,
+            timeout_s=self.timeout_s,
+        )
 
 
 def _exit_status(error: ClientError) -> int:

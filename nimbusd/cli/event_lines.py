@@ -1,4 +1,4 @@
-"""Events of a cluster as lines for people."""
+"""Events of a cluster as lines for people and for programs."""
 
 from __future__ import annotations
 
@@ -6,13 +6,19 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import orjson
 from rich.text import Text
 
 from nimbusd.client import Event, Gap
+from nimbusd.core.environments import changes_in_words
+from nimbusd.core.words import counted
 
 _STYLES = {
     "attempt_lost": "yellow",
     "job_paused": "yellow",
+    "publish_failed": "yellow",
+    "job_waiting": "yellow",
+    "environment_changed": "yellow",
     "draining": "yellow",
     "worker_down": "yellow",
     "episode_failed": "dim",
@@ -34,6 +40,16 @@ def event_line(item: Event | Gap, *, with_job: bool = True) -> Text:
     return Text.assemble((f"{clock}  ", "dim"), (job, "bold"), (_words(item), style))
 
 
+def event_json(item: Event | Gap) -> str:
+    """An event as one line of JSON; what is missing as an event `missed`."""
+    values: dict[str, Any]
+    if isinstance(item, Gap):
+        values = {"event": "missed", "missed": item.missed, "cursor": item.cursor}
+    else:
+        values = {"event": item.name, "job": item.job, "time": item.time_unix_s, "cursor": item.cursor, **item.fields}
+    return orjson.dumps(values).decode()
+
+
 def _words(event: Event) -> str:
     said = {name: "" if value is None else value for name, value in event.fields.items()}
     try:
@@ -43,12 +59,14 @@ def _words(event: Event) -> str:
 
 
 _SENTENCES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
-    "job_started": lambda e: f"started: {e['committed']:,} of {e['wanted']:,} episodes there, output {e['output']}",
+    "job_started": lambda e: (
+        f"started: {e['committed']:,} of {counted(e['wanted'], 'episode')} there, output {e['output']}"
+    ),
     "worker_up": lambda e: f"worker {e['worker']} is ready, rendering on {e['device']}",
     "worker_down": lambda e: f"worker {e['worker']} is gone: {e['detail']}",
     "stage_began": lambda e: f"{e['scene']}/{e['index']}: {e['stage']} on {e['worker']}",
     "episode_committed": lambda e: (
-        f"{e['scene']}/{e['index']}: {e['frames']} frames"
+        f"{e['scene']}/{e['index']}: {counted(e['frames'], 'frame')}"
         + "".join(f", {stage} {seconds:.1f} s" for stage, seconds in e["timings_s"].items() if seconds >= 0.05)
         + f" on {e['worker']}"
     ),
@@ -57,11 +75,15 @@ _SENTENCES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
         f"{e['scene']}/{e['index']}: {e['reason']}, {e['detail']}; "
         + ("set aside" if e["quarantined"] else "will be made again")
     ),
-    "published": lambda e: f"published {e['episodes']:,} episodes: {e['dataset']}",
+    "published": lambda e: f"published {counted(e['episodes'], 'episode')}: {e['dataset']}",
+    "publish_failed": lambda e: f"not published: {e['why']}; tried again in {e['again_s']:g} s",
     "draining": lambda e: f"draining: {e['why']}",
     "job_paused": lambda e: f"paused: {e['why']}",
+    "job_waiting": lambda e: f"waiting: {e['why']}",
     "job_resumed": lambda e: "goes on",
+    "environment_changed": lambda e: f"goes on with other packages: {changes_in_words(e['before'], e['now'])}",
     "job_ended": lambda e: (
-        f"{e['status']}: {e['committed']:,} of {e['wanted']:,} episodes" + (f"; {e['why']}" if e["why"] else "")
+        f"{e['status']}: {e['committed']:,} of {counted(e['wanted'], 'episode')}"
+        + (f"; {e['why']}" if e["why"] else "")
     ),
 }

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from nimbusd.core.words import counted
 from nimbusd.stages.errors import NimbusError
 from nimbusd.stages.store.export import export_coco, export_kitti
 from nimbusd.stages.store.read import open_dataset
@@ -24,4 +25,4 @@ def export(dataset: Path, kind: str, out: Path, every: int) -> None:
         count = _FORMATS[kind](open_dataset(dataset), out, every=every)
     except NimbusError as error:
         raise click.ClickException(str(error)) from error
-    click.echo(f"{count} frames: {out}")
+    click.echo(f"{counted(count, 'frame')}: {out}")

@@ -40,7 +40,7 @@ def import_(config: Path, out: Path | None, root: Path | None, force: bool, as_j
         out.write_text(imported.text(), encoding="utf-8")
     if as_json:
         remarks = [{"where": remark.where, "text": remark.text} for remark in imported.remarks]
-        click.echo(orjson.dumps({"job": imported.job, "remarks": remarks}, option=orjson.OPT_INDENT_2))
+        click.echo(orjson.dumps({"job": imported.job, "remarks": remarks}, option=orjson.OPT_INDENT_2).decode())
         return
     for remark in imported.remarks:
         click.echo(f"remark: {remark}", err=True)

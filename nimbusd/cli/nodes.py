@@ -6,7 +6,6 @@ import re
 import time
 
 import click
-from rich.console import Console
 
 from nimbusd.cli import tables
 from nimbusd.cli.connect import (
@@ -18,6 +17,8 @@ from nimbusd.cli.connect import (
     print_done,
     print_json,
 )
+from nimbusd.cli.console import make_console
+from nimbusd.program import Commands
 
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -31,14 +32,13 @@ def nodes(as_json: bool) -> None:
     if as_json:
         print_json({"nodes": known, "counters": counters})
         return
-    console = Console(highlight=False)
+    console = make_console()
     if not known:
         console.print("No node has joined yet. On the machine that shall be one: nimbusd worker")
         return
     console.print(tables.nodes_table(known, console.width))
-    if console.width < tables.WIDE:
-        for line in tables.node_problems(known):
-            console.print(line)
+    for line in tables.node_problems(known, console.width):
+        console.print(line)
 
 
 @click.command(cls=ClusterCommand, epilog=f"Example: nimbusctl drain node-7, later --undo. {EXIT_HELP}")
@@ -52,7 +52,7 @@ def drain(node: str, undo: bool, as_json: bool) -> None:
     print_done(done, as_json)
 
 
-@click.group()
+@click.group(cls=Commands)
 def token() -> None:
     """Let nodes join."""
 

@@ -6,10 +6,11 @@ import sys
 import time
 from collections import Counter, deque
 from dataclasses import dataclass, field
-from typing import TextIO
+from typing import TextIO, cast
 
+import click
 import orjson
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.markup import escape
 from rich.progress_bar import ProgressBar
@@ -17,6 +18,10 @@ from rich.table import Table
 from rich.text import Text
 
 from nimbusd import events
+from nimbusd.cli.console import Console, make_console
+from nimbusd.core.environments import changes_in_words
+from nimbusd.core.words import counted
+from nimbusd.streams import Lasting
 
 _STAGES = ("load", "randomize", "plan", "render", "store")
 _RECENT = 32
@@ -34,6 +39,8 @@ class Tally:
     stage_s: Counter[str] = field(default_factory=Counter)
     frames: int = 0
     working: dict[str, events.StageBegan] = field(default_factory=dict)
+    waiting: str = ""
+    """Why nothing moves; empty if something does."""
     began: float = field(default_factory=time.monotonic)
     first_commits: deque[float] = field(default_factory=lambda: deque(maxlen=_RECENT))
 
@@ -58,12 +65,16 @@ class Tally:
             case events.AttemptLost():
                 self.quarantined += event.quarantined
                 self.retried[event.reason] += not event.quarantined
+            case events.JobWaiting() | events.JobPaused():
+                self.waiting = event.why
+            case events.JobResumed():
+                self.waiting = ""
             case _:
                 pass
 
     def seconds_left(self) -> float | None:
-        """From the pace of the last commits; None before the second one."""
-        if len(self.first_commits) < 2:
+        """From the pace of the last commits and the time since; None before the second one, and while nothing moves."""
+        if len(self.first_commits) < 2 or self.waiting:
             return None
         span = time.monotonic() - self.first_commits[0]
         return (self.wanted - self.committed) * span / (len(self.first_commits) - 1)
@@ -72,8 +83,8 @@ class Tally:
 class Progress:
     """Plain lines, one per thing worth knowing: for logs and pipes."""
 
-    def __init__(self, out: TextIO | None = None) -> None:
-        self._out = out or sys.stdout
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
         self.tally = Tally()
 
     def __enter__(self) -> Progress:
@@ -107,8 +118,8 @@ class JsonProgress(Progress):
 class LiveProgress(Progress):
     """A display that is redrawn in place, with the lines that matter scrolling above it."""
 
-    def __init__(self, console: Console) -> None:
-        super().__init__()
+    def __init__(self, out: TextIO, console: Console) -> None:
+        super().__init__(out)
         self._console = console
         self._live = Live(console=console, get_renderable=self._draw, refresh_per_second=4, transient=True)
 
@@ -146,6 +157,8 @@ class LiveProgress(Progress):
         if tally.frames:
             speeds = (f"{stage} {_rate(tally, stage)}" for stage in _STAGES if tally.stage_s[stage])
             rows.append(Text("frames/s per worker  " + "  ".join(speeds), style="cyan"))
+        if tally.waiting:
+            rows.append(Text(f"waiting: {tally.waiting}", style="yellow"))
         if outcome := _outcome(tally):
             rows.append(Text(outcome, style="yellow"))
         for worker, at in sorted(tally.working.items()):
@@ -154,11 +167,16 @@ class LiveProgress(Progress):
 
 
 def make_progress(as_json: bool) -> Progress:
-    """The progress that suits standard output."""
+    """The progress that suits standard output. The run goes on when that takes nothing more."""
+    out = cast(TextIO, Lasting(sys.stdout, _tell_lost))
     if as_json:
-        return JsonProgress()
-    console = Console(highlight=False)
-    return LiveProgress(console) if console.is_terminal else Progress()
+        return JsonProgress(out)
+    console = make_console(file=out)
+    return LiveProgress(out, console) if console.is_terminal else Progress(out)
+
+
+def _tell_lost(why: str) -> None:
+    click.echo(f"warning: the progress is not shown any more, the run goes on: {why}", err=True)
 
 
 def _line(event: events.Event, tally: Tally) -> str:
@@ -166,35 +184,46 @@ def _line(event: events.Event, tally: Tally) -> str:
     match event:
         case events.JobStarted():
             done = f", {event.committed} already committed" if event.committed else ""
-            return f"{event.job}: {event.wanted} episodes{done}, {event.workers} workers, output {event.output}"
+            return (
+                f"{event.job}: {counted(event.wanted, 'episode')}{done}, {counted(event.workers, 'worker')}, "
+                f"output {event.output}"
+            )
         case events.WorkerUp():
             return f"worker {event.worker} is ready, rendering on {event.device}"
         case events.WorkerDown():
             last = event.evidence.strip().splitlines()[-1:] or [""]
-            return f"worker {event.worker} is gone: {event.detail}. {last[0]}".rstrip()
+            return f"worker {event.worker} is gone: {event.detail.rstrip('.')}. {last[0]}".rstrip()
         case events.EpisodeCommitted():
-            return (
-                f"[{tally.committed}/{tally.wanted}] {event.scene}/{event.index}: {event.frames} frames, "
-                + ", ".join(f"{stage} {s:.1f} s" for stage, s in event.timings_s.items() if s >= 0.05)
-            )
+            parts = [counted(event.frames, "frame")]
+            parts += [f"{stage} {s:.1f} s" for stage, s in event.timings_s.items() if s >= 0.05]
+            return f"[{tally.committed}/{tally.wanted}] {event.scene}/{event.index}: {', '.join(parts)}"
         case events.EpisodeFailed():
             return f"{event.scene}/{event.index}: no plan ({event.reason}: {event.detail})"
         case events.AttemptLost():
             fate = "set aside" if event.quarantined else "will be made again"
             return f"{event.scene}/{event.index}: {event.reason}, {event.detail}; {fate}"
         case events.Published() if event.final:
-            return f"published {event.episodes} episodes: {event.dataset}"
+            return f"published {counted(event.episodes, 'episode')}: {event.dataset}"
+        case events.PublishFailed():
+            return "\n".join(filter(None, [f"not published: {event.why}", event.evidence.rstrip()]))
         case events.Draining():
             return f"stopping: {event.why}"
+        case events.JobWaiting():
+            return f"waiting: {event.why}"
+        case events.JobResumed():
+            return "goes on"
+        case events.EnvironmentChanged():
+            return f"goes on with other packages: {changes_in_words(event.before, event.now)}"
         case _:
             return ""
 
 
 def _summary(ended: events.JobEnded, tally: Tally) -> list[str]:
     lines = [
-        f"{ended.job} {ended.status}: {ended.committed} of {ended.wanted} episodes in {_duration(ended.elapsed_s)}"
+        f"{ended.job} {ended.status}: {ended.committed} of {counted(ended.wanted, 'episode')} in "
+        f"{_duration(ended.elapsed_s)}"
     ]
-    if ended.why:
+    if ended.why and ended.why != tally.waiting:  # that was said already
         lines.append(ended.why)
     if ended.failures:
         lines.append("not made: " + ", ".join(f"{reason} {number}" for reason, number in ended.failures.items()))
@@ -203,7 +232,8 @@ def _summary(ended: events.JobEnded, tally: Tally) -> list[str]:
     if tally.frames and (spent := sum(tally.stage_s.values())):
         shares = (f"{stage} {100 * tally.stage_s[stage] / spent:.0f}%" for stage in _STAGES if tally.stage_s[stage])
         lines.append(
-            f"{tally.frames} frames, {tally.frames / max(ended.elapsed_s, 1e-9):.2f} per second; " + ", ".join(shares)
+            f"{counted(tally.frames, 'frame')}, {tally.frames / max(ended.elapsed_s, 1e-9):.2f} per second; "
+            + ", ".join(shares)
         )
     if ended.dataset:
         lines.append(f"dataset: {ended.dataset}")

@@ -2,28 +2,40 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from pathlib import Path
 
 import click
 import orjson
 
+from nimbusd.core.episodes import JobState
+from nimbusd.core.words import counted
+from nimbusd.job import Job
 from nimbusd.master.ledger import LedgerError
 from nimbusd.master.output import (
     LedgerPlace,
     claim_output,
     committed_pieces,
     ledger_place,
-    publish_job,
     read_ledger,
     recall_job,
     stored_faults,
 )
+from nimbusd.master.output_report import job_in_output
+from nimbusd.master.publish_apart import PublishFailed, publish_apart, publish_limits
+from nimbusd.master.published import check_place
+from nimbusd.show.made_with import made_with_lines
+from nimbusd.show.told import scene_warnings
 from nimbusd.stages.errors import StoreError
+from nimbusd.stages.store.made_with import MadeWith, environment_json
 from nimbusd.stages.store.piece import PIECES
+from nimbusd.stages.store.read import open_dataset
 from nimbusd.stages.store.verify import verify_dataset
 from nimbusd.stages.types import Piece
+from nimbusd.supervisor.orphans import adopt_orphans
 
+_FAULTY, _INCOMPLETE = 1, 7
 _OUTPUT = click.argument("output", type=click.Path(exists=True, file_okay=False, path_type=Path))
 
 
@@ -37,11 +49,21 @@ def publish(output: Path, final: bool) -> None:
     """
     output = output.resolve()
     job = recall_job(output)
+    adopt_orphans()
     with claim_output(output), read_ledger(output) as ledger:
-        dataset, episodes = publish_job(job, output, ledger, final=final)
+        check_place(output)
+        dataset, episodes = asyncio.run(_publish(job, ledger.path, final))
     if dataset is None:
         raise StoreError(f"{output} has no committed episode yet. Run the job first.")
-    click.echo(f"published {episodes} episodes: {dataset}")
+    click.echo(f"published {counted(episodes, 'episode')}: {dataset}")
+
+
+async def _publish(job: Job, ledger: Path, final: bool) -> tuple[Path | None, int]:
+    try:
+        return await publish_apart(job, ledger, publish_limits(job), final=final)
+    except PublishFailed as error:
+        click.echo(error.evidence, err=True, nl=False)
+        raise
 
 
 @click.command()
@@ -51,24 +73,62 @@ def verify(output: Path, as_json: bool) -> None:
     """Check OUTPUT: every committed piece against the ledger, and the published dataset as a reader sees it.
 
     Where the ledger is on another machine, pieces are checked by their own manifests. OUTPUT may also be a dataset
-    alone. Exit status 1 if anything is wrong.
+    alone, or one that you may only read. It also tells what loaders doubted or mended in its scenes, with which
+    packages the dataset was made, and which episodes with others.
+
+    Exit status: 0 all is well, 1 something is wrong, 7 nothing is wrong with what is there, but episodes are missing.
     """
     output = output.resolve()
     place = _place(output)
     faults, pieces = _pieces(output, place)
     faults += verify_dataset(output, pieces)
-    note = ""
-    if place is not None and not place.here:
+    environments, told = _of_dataset(output)
+    note = missing = ""
+    if place is not None and place.here:
+        missing = _missing(output)
+    elif place is not None:
         note = f"not compared with the ledger, which is {place}"
     if as_json:
-        sys.stdout.write(orjson.dumps({"ok": not faults, "faults": faults, "note": note}).decode() + "\n")
+        row = {"ok": not faults and not missing, "faults": faults, "missing": missing, "note": note}
+        row |= {"warnings": told} | environment_json(environments)
+        sys.stdout.write(orjson.dumps(row).decode() + "\n")
     else:
         for fault in faults:
             click.echo(f"fault: {fault}")
-        click.echo(f"{len(faults)} faults" if faults else f"OK: {output}")
+        if faults:
+            click.echo(counted(len(faults), "fault"))
+        else:
+            click.echo(f"incomplete: {output}: {missing}" if missing else f"OK: {output}")
+        for line in told:
+            click.echo(f"warning: {line}")
+        for line in made_with_lines(environments):
+            click.echo(line)
         if note:
             click.echo(note)
-    sys.exit(1 if faults else 0)
+    sys.exit(_FAULTY if faults else _INCOMPLETE if missing else 0)
+
+
+def _of_dataset(output: Path) -> tuple[list[MadeWith], list[str]]:
+    """With which packages the dataset was made, and what was told about its scenes.
+
+    Nothing where that cannot be read, which is a fault already.
+    """
+    try:
+        dataset = open_dataset(output)
+        return dataset.environments, scene_warnings(dataset)
+    except StoreError:
+        return [], []
+
+
+def _missing(output: Path) -> str:
+    """What the job has still to make, in words; empty if it is complete."""
+    summary = job_in_output(output).summary
+    if summary.state == JobState.COMPLETE.value:
+        return ""
+    parts = [f"{summary.committed:,} of {counted(summary.wanted, 'episode')} committed"]
+    parts += [f"{summary.failed:,} had no plan"] * bool(summary.failed)
+    parts += [f"{summary.quarantined:,} were set aside"] * bool(summary.quarantined)
+    return ", ".join(parts)
 
 
 def _place(output: Path) -> LedgerPlace | None:

@@ -11,37 +11,47 @@ from pathlib import Path
 import click
 import orjson
 from click.core import ParameterSource
-from rich.console import Console
 from rich.markup import escape
 
 from nimbusd.cli.connect import INTERRUPTED, USAGE, ClusterCommand, connect
-from nimbusd.job import JobError, read_job
+from nimbusd.cli.console import Console, make_console
+from nimbusd.job import JobError, read_apart
 from nimbusd.master.output import ledger_path
 from nimbusd.replay import (
     Comparison,
+    Difference,
     Outcome,
     Recorded,
     ReplayRequest,
+    Tolerance,
     UnknownEpisode,
     compare_pieces,
+    configuration_changes,
+    configuration_now,
     recorded_by_master,
     recorded_in_output,
+    renderer_changes,
     replay_episode,
 )
 from nimbusd.replay.attempt import STAGES
+from nimbusd.worker.environment import packages
 
 AGAIN, OTHERWISE, DIFFERENT = 1, 5, 6
 _DEATHS = frozenset({"crash", "exit"})
 _HELP = (
-    "Exit status: 0 it was made, equal to what is committed if anything is; 1 it failed again as recorded, or failed "
-    "and nothing was on record; 5 it failed, but otherwise than recorded; 6 it came out different from what is "
-    "committed; 2 wrong usage or no such episode, 3 the master cannot be reached, 4 it refuses, 130 interrupted."
+    "Exit status: 0 it was made, equal to what is committed (or within the tolerance) if anything is; 1 it failed "
+    "again as recorded, or failed and nothing was on record; 5 it failed, but otherwise than recorded; 6 it came out "
+    "different from what is committed; 2 wrong usage or no such episode, 3 the master cannot be reached, 4 it refuses, "
+    "130 interrupted."
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a replay shows. word: `made`, `equal`, `different`, `failed_again`, `failed` or `failed_otherwise`."""
+    """What a replay shows.
+
+    word: `made`, `equal`, `equal_within`, `diverged`, `different`, `failed_again`, `failed` or `failed_otherwise`.
+    """
 
     word: str
     text: str
@@ -69,6 +79,20 @@ class Verdict:
 @click.option(
     "--keep", type=click.Path(file_okay=False, path_type=Path), help="Leave what was made in this new folder."
 )
+@click.option(
+    "--tolerance",
+    type=click.FloatRange(0),
+    default=Tolerance().numbers,
+    show_default=True,
+    help="How far numbers may be from the committed ones, in their own units (relative above 1); depth in metres.",
+)
+@click.option(
+    "--pixel-tolerance",
+    type=click.FloatRange(0, 255),
+    default=Tolerance().levels,
+    show_default=True,
+    help="How far pixels may be from the committed ones, in levels of 255.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 def replay(
     episode: tuple[str, ...],
@@ -79,15 +103,18 @@ def replay(
     attempt_timeout: float | None,
     device: str,
     keep: Path | None,
+    tolerance: float,
+    pixel_tolerance: float,
     as_json: bool,
 ) -> None:
     """Make one EPISODE again in the foreground, from its recorded seed and configuration.
 
     EPISODE is JOB/SCENE/INDEX, looked up in out/JOB and then at the master; or SCENE/INDEX after a JOB.yaml, or with
     --output. Without --debugger it is killed when it hangs, as on a node. Nothing is written to the job's output or
-    its ledger.
+    its ledger. A committed episode is compared with its piece; what is configured or installed otherwise than on record
+    is told as well.
     """
-    console = Console(stderr=as_json, highlight=False)
+    console = make_console(stderr=as_json)
     try:
         recorded = _find(episode, output, overrides)
     except UnknownEpisode as error:
@@ -96,7 +123,9 @@ def replay(
     except JobError as error:
         click.echo("\n".join(f"error: {problem}" for problem in error.problems), err=True)
         sys.exit(USAGE)
-    _tell_record(console, recorded)
+    now = configuration_now(recorded.job, recorded.scene)
+    changes = configuration_changes(recorded.configuration, now, recorded.packages, packages())
+    _tell_record(console, recorded, changes)
     with ExitStack() as stack:
         folder = _fresh(keep) or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nimbusd-replay-")))
         request = ReplayRequest(
@@ -118,11 +147,14 @@ def replay(
             )
         except KeyboardInterrupt:
             sys.exit(INTERRUPTED)
-        compared = _compare(recorded, outcome, folder)
-    verdict = judge(recorded, outcome, compared, stage)
+        allowed = Tolerance(tolerance, pixel_tolerance)
+        compared = _compare(recorded, outcome, folder, allowed)
+        otherwise = renderer_changes((recorded.output, recorded.folder), (folder, outcome.folder)) if compared else []
+    verdict = judge(recorded, outcome, compared, stage, allowed)
     if as_json:
-        _print_json(recorded, outcome, compared, verdict, keep)
+        _print_json(recorded, changes + otherwise, outcome, compared, verdict, keep)
     else:
+        _tell_changes(console, otherwise)
         _tell_verdict(console, outcome, compared, verdict)
         if keep is not None:
             console.print(f"kept in {keep}", soft_wrap=True, markup=False)
@@ -138,7 +170,7 @@ def _find(words: tuple[str, ...], output: Path | None, overrides: tuple[str, ...
         raise click.UsageError("one episode at a time: [JOB.yaml] EPISODE")
     job, scene, index = _parse(words[-1])
     if len(words) == 2:
-        read = read_job(Path(words[0]), output=output, overrides=overrides)
+        read = read_apart(Path(words[0]), output=output, overrides=overrides).job
         if job not in (None, read.name):
             raise click.UsageError(f"{words[0]} is job {read.name}, not {job}")
         return recorded_in_output(read.output, scene, index, read)
@@ -184,22 +216,21 @@ def _fresh(keep: Path | None) -> Path | None:
 # --- what became of it ---
 
 
-def _compare(recorded: Recorded, outcome: Outcome, folder: Path) -> Comparison | None:
+def _compare(recorded: Recorded, outcome: Outcome, folder: Path, allowed: Tolerance) -> Comparison | None:
     """How the piece differs from the committed one, where there are two."""
     if not outcome.folder or not recorded.folder:
         return None
-    return compare_pieces((recorded.output, recorded.folder), (folder, outcome.folder), recorded.digest)
+    return compare_pieces((recorded.output, recorded.folder), (folder, outcome.folder), recorded.digest, allowed)
 
 
-def judge(recorded: Recorded, outcome: Outcome, compared: Comparison | None, until: str) -> Verdict:
+def judge(
+    recorded: Recorded, outcome: Outcome, compared: Comparison | None, until: str, allowed: Tolerance | None = None
+) -> Verdict:
     """What the replay of an episode shows, given what is on record of it."""
     if outcome.failed:
         return _judge_failure(recorded, outcome)
     if compared is not None:
-        if compared.equal:
-            return Verdict("equal", "came out equal: every file that makes the episode, byte for byte", 0)
-        media = "" if compared.state_differences else "; its state columns are equal"
-        return Verdict("different", f"came out DIFFERENT from what is committed{media}", DIFFERENT)
+        return _judge_difference(compared, allowed or Tolerance())
     through = "was made" if until == "store" else f"is through with {until}"
     if recorded.reason and STAGES.index(until) >= _place(recorded.stage):
         was = f"{recorded.stage}: {recorded.reason}"
@@ -207,6 +238,19 @@ def judge(recorded: Recorded, outcome: Outcome, compared: Comparison | None, unt
     if recorded.reason:
         return Verdict("made", f"{through}; on record is a failure in {recorded.stage}, after that", 0)
     return Verdict("made", through, 0)
+
+
+def _judge_difference(compared: Comparison, allowed: Tolerance) -> Verdict:
+    if compared.equal:
+        return Verdict("equal", "came out equal: every number and every pixel of the episode", 0)
+    if compared.within:
+        limits = f"{allowed.numbers:g}" + f" and {allowed.levels:g} of 255 levels" * bool(allowed.levels)
+        largest = f"; the largest difference: {compared.largest}" if compared.largest else ""
+        return Verdict("equal_within", f"came out equal within {limits}{largest}", 0)
+    media = "; its state columns are equal" if compared.state_equal else ""
+    if (first := compared.diverged) is not None:
+        return Verdict("diverged", f"DIVERGED at frame {first.frame} from what is committed: {first}{media}", DIFFERENT)
+    return Verdict("different", f"came out DIFFERENT from what is committed{media}", DIFFERENT)
 
 
 def _judge_failure(recorded: Recorded, outcome: Outcome) -> Verdict:
@@ -232,7 +276,7 @@ def _place(stage: str) -> int:
     return STAGES.index(stage) if stage in STAGES else 0
 
 
-def _tell_record(console: Console, recorded: Recorded) -> None:
+def _tell_record(console: Console, recorded: Recorded, changes: list[str]) -> None:
     console.print(f"[bold]{escape(recorded.episode_id)}[/], seed {recorded.job.seed}", soft_wrap=True)
     match recorded.state:
         case "committed":
@@ -244,6 +288,16 @@ def _tell_record(console: Console, recorded: Recorded) -> None:
     console.print(f"[dim]on record: {escape(text)} ({escape(recorded.source)})[/]", soft_wrap=True)
     if recorded.changed:
         console.print("[yellow]the job has other scenes, seed or pipeline than when that was recorded[/]")
+    if recorded.state != "open" and not recorded.packages:
+        console.print("[dim]with which packages it was made is not on record[/]")
+    elif recorded.state != "open" and not changes:
+        console.print("[dim]configuration and packages are as on record[/]")
+    _tell_changes(console, changes)
+
+
+def _tell_changes(console: Console, changes: list[str]) -> None:
+    for change in changes:
+        console.print(f"[yellow]  {escape(change)}[/]", soft_wrap=True)
 
 
 def _tell_verdict(console: Console, outcome: Outcome, compared: Comparison | None, verdict: Verdict) -> None:
@@ -254,24 +308,37 @@ def _tell_verdict(console: Console, outcome: Outcome, compared: Comparison | Non
             console.print(outcome.evidence.rstrip(), style="dim", markup=False, soft_wrap=True)
         console.print(outcome.detail, markup=False, soft_wrap=True)
     if compared is not None:
-        for difference in (*compared.state_differences, *compared.media_differences):
+        for difference in sorted(compared.differences, key=_weight):
             console.print(f"  {difference}", markup=False, soft_wrap=True)
     color = "green" if verdict.status == 0 else "red"
     console.print(f"[bold {color}]{escape(verdict.text)}[/]", soft_wrap=True)
 
 
+def _weight(difference: Difference) -> tuple[bool, bool]:
+    """Those that are tolerated last, and of the others states before media."""
+    return difference.tolerated, difference.media
+
+
 def _print_json(
-    recorded: Recorded, outcome: Outcome, compared: Comparison | None, verdict: Verdict, keep: Path | None
+    recorded: Recorded,
+    changes: list[str],
+    outcome: Outcome,
+    compared: Comparison | None,
+    verdict: Verdict,
+    keep: Path | None,
 ) -> None:
     record = asdict(recorded)
-    for key in ("job", "output", "scene", "index"):
+    for key in ("job", "output", "scene", "index", "configuration"):
         del record[key]
+    first = compared.diverged if compared is not None else None
     document = {
         "episode": recorded.episode_id,
         "seed": recorded.job.seed,
         "recorded": record,
+        "configuration_changes": changes,
         "outcome": asdict(outcome),
         "compared": None if compared is None else asdict(compared),
+        "diverged_at_frame": None if first is None else first.frame,
         "verdict": verdict.word,
         "text": verdict.text,
         "kept": None if keep is None else str(keep),

@@ -6,19 +6,27 @@ import asyncio
 import logging
 import signal
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import click
 import uvloop
 
-from nimbusd.cli.progress import LiveProgress, Progress, make_progress
-from nimbusd.config import SLOTS_PER_GPU, SPARES, ConfigError
+from nimbusd.cli.progress import make_progress
+from nimbusd.config import SLOTS_PER_GPU, SPARES
+from nimbusd.core.words import counted
 from nimbusd.embedded import JobRun
 from nimbusd.events import JobEnded
-from nimbusd.job import Job, JobError, check_job, load_job
+from nimbusd.job import Job, JobError, read_apart
+from nimbusd.show.told import scene_warnings
 from nimbusd.slot_options import slot_options
+from nimbusd.stages.errors import StoreError
+from nimbusd.stages.store.read import open_dataset
+from nimbusd.supervisor.orphans import adopt_orphans
 from nimbusd.worker.slots import Slot, discover
 
+_MOST_TOLD = 10
 EXIT_STATUS = {"complete": 0, "incomplete": 1, "stopped": 1, "interrupted": 130}
 
 
@@ -30,6 +38,14 @@ EXIT_STATUS = {"complete": 0, "incomplete": 1, "stopped": 1, "interrupted": 130}
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a value, e.g. scenes.0.path=a.glb."
 )
 @click.option("--retry-quarantined", is_flag=True, help="Give episodes that were set aside another chance.")
+@click.option(
+    "--adopt",
+    is_flag=True,
+    help="Take over what lies in the output also if a newer ledger wrote it, or other settings of the same seed.",
+)
+@click.option(
+    "--accept-environment", is_flag=True, help="Go on with the packages that are installed now, and record the change."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON event per line instead of progress.")
 @click.option("-v", "--verbose", is_flag=True, help="Log what the daemon does to standard error.")
 def run(
@@ -41,6 +57,8 @@ def run(
     spares: int | None,
     overrides: tuple[str, ...],
     retry_quarantined: bool,
+    adopt: bool,
+    accept_environment: bool,
     as_json: bool,
     verbose: bool,
 ) -> None:
@@ -53,43 +71,65 @@ def run(
     """
     logging.basicConfig(level=logging.INFO if verbose else logging.ERROR, format="%(levelname)s %(name)s: %(message)s")
     checked = _checked_job(job, output, overrides)
-    wanted = checked.workers if workers is None else workers
-    slots = _slots(wanted, SLOTS_PER_GPU if slots_per_gpu is None else slots_per_gpu, gpus)
+    slots = slots_for(checked, workers, slots_per_gpu, gpus)
     progress = make_progress(as_json)
     kept = SPARES if spares is None else spares
+    adopt_orphans()
     with progress:
-        ended = uvloop.run(_run(checked, slots, kept, progress, retry_quarantined))
+        job_run = partial(
+            JobRun,
+            checked,
+            slots,
+            progress.see,
+            spares=kept,
+            retry_quarantined=retry_quarantined,
+            accept_environment=accept_environment,
+            adopt=adopt,
+        )
+        ended = uvloop.run(run_job(job_run))
     progress.summarize(ended)
+    if ended.dataset and not as_json:
+        _tell_scenes(Path(ended.dataset))
     sys.exit(EXIT_STATUS[ended.status])
+
+
+def _tell_scenes(dataset: Path) -> None:
+    """Print what loaders doubted or mended in the dataset's scenes; what cannot be read, `verify` tells."""
+    try:
+        told = scene_warnings(open_dataset(dataset))
+    except StoreError:
+        return
+    for line in told[:_MOST_TOLD]:
+        click.echo(f"warning: {line}", err=True)
+    if len(told) > _MOST_TOLD:
+        click.echo(f"… and {counted(len(told) - _MOST_TOLD, 'warning')} more: nimbusctl verify {dataset}", err=True)
 
 
 def _checked_job(path: Path, output: Path | None, overrides: tuple[str, ...]) -> Job:
     """The job, after everything that can be checked before running was."""
     try:
-        loaded = load_job(path, output=output, overrides=overrides)
-        findings = check_job(loaded)
-        if findings.errors:
-            raise JobError(path, findings.errors)
+        checked = read_apart(path, output=output, overrides=overrides)
+        if checked.findings.errors:
+            raise JobError(checked.findings.errors)
     except JobError as error:
         click.echo("\n".join(f"error: {problem}" for problem in error.problems), err=True)
         sys.exit(2)
-    for warning in findings.warnings:
+    for warning in checked.findings.warnings:
         click.echo(f"warning: {warning}", err=True)
-    return loaded.job
+    return checked.job
 
 
-def _slots(workers: int | None, slots_per_gpu: int, gpus: tuple[int, ...] | None) -> tuple[Slot, ...]:
-    try:
-        return discover(workers, slots_per_gpu, gpus)
-    except ConfigError as error:
-        click.echo(f"error: {error}", err=True)
-        sys.exit(2)
+def slots_for(
+    job: Job, workers: int | None, slots_per_gpu: int | None, gpus: tuple[int, ...] | None
+) -> tuple[Slot, ...]:
+    """Where a job's compute workers run, by the options that were given. Raises ConfigError."""
+    wanted = job.workers if workers is None else workers
+    return discover(wanted, SLOTS_PER_GPU if slots_per_gpu is None else slots_per_gpu, gpus)
 
 
-async def _run(
-    job: Job, slots: tuple[Slot, ...], spares: int, progress: Progress | LiveProgress, retry_quarantined: bool
-) -> JobEnded:
-    job_run = JobRun(job, slots, progress.see, spares=spares, retry_quarantined=retry_quarantined)
+async def run_job(make: Callable[[], JobRun]) -> JobEnded:
+    """Run a job in this process; SIGINT and SIGTERM end it, after what has begun or, the second time, at once."""
+    job_run = make()
     loop = asyncio.get_running_loop()
     asked = 0
 

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import click
 import orjson
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from nimbusd.cli.console import make_console
+from nimbusd.core.words import counted
 from nimbusd.show import Summary, draw_sheet, episode_view, sample, summarize
 from nimbusd.stages.errors import NimbusError
 from nimbusd.stages.store.read import open_dataset
@@ -49,8 +50,8 @@ def show(dataset: Path, output: Path, episodes: int, camera: str | None, as_json
     if views:
         output.parent.mkdir(parents=True, exist_ok=True)
         facts = (
-            f"{summary.format} · {summary.episodes} episodes · {summary.frames} frames at {summary.fps:g} fps"
-            f" · {len(summary.scenes)} scenes"
+            f"{summary.format} · {counted(summary.episodes, 'episode')} · {counted(summary.frames, 'frame')}"
+            f" at {summary.fps:g} fps · {counted(len(summary.scenes), 'scene')}"
         )
         draw_sheet(_name(opened.root, dataset), facts, views).save(output, format="PNG")
         sheet = str(output)
@@ -58,7 +59,7 @@ def show(dataset: Path, output: Path, episodes: int, camera: str | None, as_json
         row = {**asdict(summary), "contact_sheet": sheet}
         sys.stdout.write(orjson.dumps(row, option=orjson.OPT_INDENT_2).decode() + "\n")
         return
-    console = Console(highlight=False, soft_wrap=True)
+    console = make_console(soft_wrap=True)
     console.print(_table(summary))
     if sheet:
         console.print(f"Contact sheet: {escape(sheet)}")
@@ -78,7 +79,7 @@ def _table(summary: Summary) -> Table:
     rows = {
         "dataset": summary.path,
         "format": f"{summary.format}, {summary.fps:g} fps",
-        "episodes": f"{summary.episodes} in {len(summary.scenes)} scenes" + _failed(summary.failures),
+        "episodes": f"{summary.episodes} in {counted(len(summary.scenes), 'scene')}" + _failed(summary.failures),
         "frames": f"{summary.frames} ({summary.duration_s:.1f} s); "
         f"{summary.shortest_frames} to {summary.longest_frames} per episode",
         "cameras": ", ".join(f"{name} {width}x{height}" for name, (width, height) in summary.cameras.items()),
@@ -86,9 +87,12 @@ def _table(summary: Summary) -> Table:
         "features": "\n".join(f"{key}: {kind}" for key, kind in summary.features.items()),
         "tasks": "\n".join(f"{count} x {task}" for task, count in tasks[:_SHOWN_TASKS])
         + (f"\n… {len(tasks) - _SHOWN_TASKS} more" if len(tasks) > _SHOWN_TASKS else ""),
+        "packages": "\n".join(line.removeprefix("made with ") for line in summary.made_with),
+        "warnings": "\n".join(summary.warnings),
     }
     for key, text in rows.items():
-        table.add_row(key, escape(text))
+        if text:
+            table.add_row(key, escape(text))
     return table
 
 

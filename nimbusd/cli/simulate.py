@@ -10,10 +10,11 @@ from pathlib import Path
 
 import click
 import orjson
-from rich.console import Console
 from rich.table import Table
 
+from nimbusd.cli.console import make_console
 from nimbusd.simulate.capacity import Answer, Question, answer
+from nimbusd.terminal import write_raw
 
 MANY_EPISODES = 500_000
 
@@ -65,7 +66,7 @@ def simulate(
     seeds: int,
     as_json: bool,
 ) -> None:
-    r"""Tell how long a job would take, and where the slots' time would go, for several numbers of nodes.
+    """Tell how long a job would take, and where the slots' time would go, for several numbers of nodes.
 
     The scheduler and the nodes' decisions are the real ones; time, network and compute workers are simulated. JOB gives
     the scenes and episodes, unless they are given as options. Spreads are standard deviations of the logarithm: 0.3 is
@@ -76,11 +77,11 @@ def simulate(
       nimbusctl simulate --scenes 2560 --episodes 20 --cost 60 --load 30 --slots 8 --nodes 1,4,16 --mtbf 500
 
     A simulated episode takes about 0.2 ms: 50,000 episodes take some 10 s for each number of nodes and seed.
-    """
+    """  # noqa: D301 - click takes the character itself for its mark
     if job is not None:
-        from nimbusd.job import load_job
+        from nimbusd.job import read_apart
 
-        loaded = load_job(job).job
+        loaded = read_apart(job).job
         scenes, episodes = scenes or len(loaded.scenes), episodes or loaded.episodes_per_scene
     if scenes is None or episodes is None:
         raise click.UsageError("give a JOB file, or both --scenes and --episodes")
@@ -111,17 +112,17 @@ def simulate(
         report = {"question": asdict(question), "answers": rows}
         sys.stdout.write(orjson.dumps(report, option=orjson.OPT_INDENT_2).decode() + "\n")
     else:
-        Console(highlight=False).print(_table(question, answers))
+        make_console().print(_table(question, answers))
 
 
 def _answers(question: Question, nodes: int, seeds: int, *, quiet: bool) -> list[Answer]:
     found = []
     for seed in range(seeds):
         if not quiet and sys.stderr.isatty():
-            click.echo(f"\r{nodes} nodes, seed {seed + 1} of {seeds} ", nl=False, err=True)
+            write_raw(sys.stderr, f"\r{nodes} nodes, seed {seed + 1} of {seeds} ")
         found.append(answer(question, nodes, seed))
     if not quiet and sys.stderr.isatty():
-        click.echo("\r" + 40 * " " + "\r", nl=False, err=True)
+        write_raw(sys.stderr, "\r" + 40 * " " + "\r")
     return found
 
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import itertools
 import sys
+from collections.abc import Iterable
+from pathlib import Path
 
 import click
-from rich.console import Console
+from click.core import ParameterSource
 
 from nimbusd.cli import tables
 from nimbusd.cli.connect import (
     ENDED_BADLY,
     EXIT_HELP,
+    USAGE,
     ClusterCommand,
     complete_job,
     connect,
@@ -19,28 +22,43 @@ from nimbusd.cli.connect import (
     print_done,
     print_json,
 )
+from nimbusd.cli.console import make_console
+from nimbusd.client import Client, FailureReport
+from nimbusd.job import Job
+from nimbusd.master.ledger import LedgerError
+from nimbusd.master.output import ledger_path, recall_job
+from nimbusd.master.output_report import failures_in_output, job_in_output
+from nimbusd.replay.recorded import UnknownEpisode, check_episode
 
 _FAILED = ("incomplete", "cancelled")
 
 
 @click.command(cls=ClusterCommand, epilog=f"Example: nimbusctl status my_job. {EXIT_HELP} With JOB, 1: it failed.")
-@click.argument("job", required=False, shell_complete=complete_job)
+@click.argument("job", required=False, metavar="[JOB|OUTPUT]", shell_complete=complete_job)
 @click.option("--open", "only_open", is_flag=True, help="Leave out jobs that have ended.")
 @json_option
 def status(job: str | None, only_open: bool, as_json: bool) -> None:
-    """How the jobs are, or all about one JOB: its progress, its scenes, its failures, and who cannot work on it."""
-    console = Console(highlight=False)
-    with connect() as client:
-        if job is None:
-            jobs = client.jobs(ended=not only_open)
-            if as_json:
-                print_json(jobs)
-            elif jobs:
-                console.print(tables.jobs_table(jobs, console.width))
-            else:
-                console.print("There are no jobs. Submit one: nimbusctl submit JOB.yaml")
-            return
-        report = client.job(job)
+    """How the jobs are, or all about one JOB: its progress, its scenes, its failures, and who cannot work on it.
+
+    Instead of a master's job, the OUTPUT folder of a job that was run here can be named, such as out/my_job.
+    """
+    console = make_console()
+    if job is not None and (output := _output(job)) is not None:
+        report = job_in_output(output)
+    else:
+        with connect() as client:
+            if job is None:
+                jobs = client.jobs(ended=not only_open)
+                if as_json:
+                    print_json(jobs)
+                elif jobs:
+                    console.print(tables.jobs_table(jobs, console.width))
+                    for line in tables.job_problems(jobs):
+                        console.print(line)
+                else:
+                    console.print("There are no jobs. Submit one: nimbusctl submit JOB.yaml")
+                return
+            report = client.job(job)
     if as_json:
         print_json(report)
     else:
@@ -50,21 +68,35 @@ def status(job: str | None, only_open: bool, as_json: bool) -> None:
 
 
 @click.command(cls=ClusterCommand, epilog=f"Example: nimbusctl logs my_job --episode kitchen/5. {EXIT_HELP}")
-@click.argument("job", shell_complete=complete_job)
+@click.argument("job", metavar="JOB|OUTPUT", shell_complete=complete_job)
 @click.option("--episode", metavar="SCENE/INDEX", help="Only this episode.")
 @click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="At most so many episodes.")
 @json_option
 def logs(job: str, episode: str | None, limit: int, as_json: bool) -> None:
-    """Episodes of JOB that were not made: the reason, and the last output of the process that worked on them."""
+    """Episodes of JOB that were not made: the reason, and the last output of the process that worked on them.
+
+    Instead of a master's job, the OUTPUT folder of a job that was run here can be named, such as out/my_job.
+    """
     wanted = None if episode is None else _episode(episode)
-    with connect() as client:
-        total = client.failures_page(job, limit=0).total
-        matching = (f for f in client.failures(job) if wanted in (None, (f.scene, f.index)))
-        shown = list(itertools.islice(matching, limit))
+
+    def matching(failures: Iterable[FailureReport]) -> list[FailureReport]:
+        return list(itertools.islice((f for f in failures if wanted in (None, (f.scene, f.index))), limit))
+
+    if (output := _output(job)) is not None:
+        count = job_in_output(output).summary
+        shown, total = matching(failures_in_output(output)), count.failed + count.quarantined
+        made_of = recall_job(output) if wanted else None
+    else:
+        with connect() as client:
+            total = client.failures_page(job, limit=0).total
+            shown = matching(client.failures(job))
+            made_of = _job_of(client, job) if wanted and not shown else None
+    if wanted is not None and made_of is not None and not shown:
+        _check_episode(made_of, *wanted)
     if as_json:
         print_json({"job": job, "total": total, "failures": shown})
         return
-    console = Console(highlight=False)
+    console = make_console()
     for failure in shown:
         console.print(tables.failure(failure))
     if wanted is not None and not shown:
@@ -73,6 +105,32 @@ def logs(job: str, episode: str | None, limit: int, as_json: bool) -> None:
         console.print(f"No episode of {job} has failed for good or was set aside.", markup=False)
     elif wanted is None and total > len(shown):
         console.print(f"… and {total - len(shown):,} more; --limit shows them", style="dim")
+
+
+def _output(text: str) -> Path | None:
+    """The output folder that is meant; None for the name of a master's job."""
+    named = click.get_current_context().get_parameter_source("master") == ParameterSource.COMMANDLINE
+    path = Path(text).expanduser()
+    if "/" in text or text in (".", "..") or (not named and ledger_path(path).is_file()):
+        return path.absolute()
+    return None
+
+
+def _job_of(client: Client, name: str) -> Job | None:
+    """The job as its output folder has it; None where that cannot be read here."""
+    try:
+        return recall_job(Path(client.job(name).summary.output))
+    except LedgerError:
+        return None
+
+
+def _check_episode(job: Job, scene: str, index: int) -> None:
+    """End with status 2, and the nearest ones, if the job has no such episode."""
+    try:
+        check_episode(job, scene, index)
+    except UnknownEpisode as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(USAGE)
 
 
 def _episode(text: str) -> tuple[str, int]:
@@ -99,4 +157,23 @@ def retry(job: str, as_json: bool) -> None:
     """Give the episodes of JOB that were set aside another chance, for instance after a fix of their scene."""
     with connect() as client:
         done = client.retry(job)
+    print_done(done, as_json)
+
+
+@click.command(cls=ClusterCommand, epilog=f"Example: nimbusctl forget my_job. {EXIT_HELP}")
+@click.argument("job", shell_complete=complete_job)
+@click.option(
+    "--keep-output/--delete-output",
+    default=True,
+    show_default=True,
+    help="Whether what nimbusd stored in its output stays.",
+)
+@json_option
+def forget(job: str, keep_output: bool, as_json: bool) -> None:
+    """Remove JOB from the master: one that is over, cancelled or held up. Its name is free then.
+
+    The output stays, unless --delete-output is given, and the same job, submitted again, adopts it.
+    """
+    with connect() as client:
+        done = client.forget(job, delete_output=not keep_output)
     print_done(done, as_json)

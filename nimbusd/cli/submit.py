@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import math
 import sys
 import time
-from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import wait as wait_for
 from pathlib import Path
 from typing import Any, Self
 
 import click
-from rich.console import Console, RenderableType
+import orjson
+from rich.console import Group, RenderableType
 from rich.live import Live
+from rich.text import Text
 
 from nimbusd.cli import tables
 from nimbusd.cli.connect import (
@@ -24,12 +29,16 @@ from nimbusd.cli.connect import (
     json_option,
     print_json,
 )
-from nimbusd.cli.event_lines import event_line
+from nimbusd.cli.console import Console, make_console
+from nimbusd.cli.event_lines import event_json, event_line
 from nimbusd.client import ENDED, Client, Event, Gap, JobSummary, MasterUnreachable
+from nimbusd.core.words import counted
 
-_TOLD_ABOVE = ("attempt_lost", "job_paused", "job_resumed", "worker_down")
+_TOLD_ABOVE = ("attempt_lost", "job_paused", "job_waiting", "job_resumed", "environment_changed", "worker_down")
 _ASK_EVERY_S = 1.0
-_AWAY_S = 1.0
+_SAY_EVERY_S = 30.0
+_LAST_EVENTS_S = 10.0
+"""How long the events of a job that has ended may take to come."""
 
 
 @click.command(
@@ -43,7 +52,13 @@ _AWAY_S = 1.0
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a value, as in `nimbusctl run`.")
 @click.option("--output", type=click.Path(path_type=Path), help="Use this output folder instead of the job's.")
 @click.option("--static", is_flag=True, help="Divide the work among the nodes beforehand, to compare.")
-@click.option("--wait", is_flag=True, help="Wait until the job has ended.")
+@click.option("--adopt", is_flag=True, help="As in `nimbusctl run`.")
+@click.option(
+    "--accept-environment",
+    is_flag=True,
+    help="Go on with the packages that most nodes have now, and record the change.",
+)
+@click.option("--wait", is_flag=True, help="Show the job until it has ended; with --json, an event a line.")
 @json_option
 def submit(
     job: Path,
@@ -53,6 +68,8 @@ def submit(
     overrides: tuple[str, ...],
     output: Path | None,
     static: bool,
+    adopt: bool,
+    accept_environment: bool,
     wait: bool,
     as_json: bool,
 ) -> None:
@@ -63,17 +80,27 @@ def submit(
     spec = _read(job, output, overrides)
     with connect() as client:
         cursor = client.cursor()
-        summary = client.submit(spec, priority=priority, user=user, max_nodes=max_nodes, dynload=not static)
+        summary = client.submit(
+            spec,
+            priority=priority,
+            user=user,
+            max_nodes=max_nodes,
+            dynload=not static,
+            accept_environment=accept_environment,
+            adopt=adopt,
+        )
         if wait:
             with interruptible(lambda: f"The job goes on: nimbusctl status {summary.job}"):
-                summary = _follow(client, summary, cursor, quiet=as_json)
-    if as_json:
+                summary = _follow(client, summary, cursor, as_json=as_json)
+    if as_json and wait:
+        click.echo(orjson.dumps({"event": "summary", **dataclasses.asdict(summary)}))
+    elif as_json:
         print_json(summary)
     elif wait:
         click.echo(_end(summary))
     else:
         click.echo(
-            f"{summary.job} is {summary.state}: {summary.committed:,} of {summary.wanted:,} episodes are there, "
+            f"{summary.job} is {summary.state}: {summary.committed:,} of {counted(summary.wanted, 'episode')} there, "
             f"output {summary.output}\nFollow it: nimbusctl watch {summary.job}"
         )
     if wait and summary.state != "complete":
@@ -82,57 +109,111 @@ def submit(
 
 def _read(path: Path, output: Path | None, overrides: tuple[str, ...]) -> dict[str, Any]:
     """The job's description. What is missing here may be there on the nodes, so that it is only warned of."""
-    from nimbusd.job import JobError, check_job, load_job  # numpy and pydantic, which completion can do without
+    from nimbusd.job import JobError, read_apart  # numpy and pydantic, which completion can do without
 
     try:
-        loaded = load_job(path, output=output, overrides=overrides)
+        checked = read_apart(path, output=output, overrides=overrides)
     except JobError as error:
         click.echo("\n".join(f"error: {problem}" for problem in error.problems), err=True)
         sys.exit(USAGE)
-    for problem in check_job(loaded).errors:
+    for problem in checked.findings.errors:
         click.echo(f"warning: on this machine, {problem}", err=True)
-    return loaded.job.to_dict()
+    return checked.job.to_dict()
 
 
-def _follow(client: Client, summary: JobSummary, cursor: str, *, quiet: bool) -> JobSummary:
+def _follow(client: Client, summary: JobSummary, cursor: str, *, as_json: bool) -> JobSummary:
     """Show a job until it has ended: its row, with what goes wrong above it, in a terminal; lines elsewhere."""
-    console = Console(highlight=False)
-    if quiet:
-        return client.wait(summary.job)
-    if console.is_terminal:
-        with _Row(console, client, summary) as bar:
-            return _until_ended(client, summary, cursor, bar.see)
-    return _until_ended(client, summary, cursor, lambda item: console.print(event_line(item), soft_wrap=True))
+    console = make_console()
+    shown: _Shown
+    if as_json:
+        shown = _JsonLines()
+    elif console.is_terminal:
+        shown = _Row(console)
+    else:
+        shown = _Lines(console)
+    with shown:
+        shown.job(summary)
+        return _until_ended(client, summary, cursor, shown)
 
 
-def _until_ended(client: Client, summary: JobSummary, cursor: str, see: Callable[[Event | Gap], None]) -> JobSummary:
-    """Tell `see` every event, and return how the job ended."""
+def _until_ended(client: Client, summary: JobSummary, cursor: str, shown: _Shown) -> JobSummary:
+    """Show every event, and every second how the job is, though nothing happens; return how it ended.
+
+    A job is seen to have ended before its last events come: those are waited for.
+    """
     if summary.state in ENDED:
         return summary
-    for item in client.watch(cursor, summary.job):
-        see(item)
-        if isinstance(item, Gap) or item.name == "job_ended":  # the end may be in the gap
-            summary = _summary(client, summary.job)
-            if summary.state in ENDED:
-                break
-    return summary
+    waits_until = math.inf
+    with ThreadPoolExecutor(1) as pool, contextlib.closing(client):  # closed before the pool waits for what is asked
+        items = client.watch(cursor, summary.job)
+        asked, looked_at = pool.submit(next, items), time.monotonic()
+        while True:
+            wait_for([asked], timeout=_ASK_EVERY_S)
+            ended = False
+            if asked.done():
+                item = asked.result()
+                shown.event(item)
+                ended = isinstance(item, Gap) or item.name == "job_ended"  # the end may be in the gap
+                asked = pool.submit(next, items)
+            if ended or time.monotonic() - looked_at >= _ASK_EVERY_S:
+                with contextlib.suppress(MasterUnreachable):
+                    summary = client.job(summary.job).summary
+                    shown.job(summary)
+                looked_at = time.monotonic()
+                if summary.state in ENDED:
+                    waits_until = min(waits_until, looked_at + _LAST_EVENTS_S)
+                    if ended or looked_at >= waits_until:
+                        return summary
 
 
-def _summary(client: Client, job: str) -> JobSummary:
-    """How the job is, as soon as the master can be asked."""
-    while True:
-        try:
-            return client.job(job).summary
-        except MasterUnreachable:
-            time.sleep(_AWAY_S)
+class _Shown:
+    """How a job is shown that is waited for."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        pass
+
+    def event(self, item: Event | Gap) -> None:
+        """Something has happened."""
+
+    def job(self, summary: JobSummary) -> None:
+        """How the job is now."""
 
 
-class _Row:
-    """The job's row of the table, redrawn in place."""
+class _JsonLines(_Shown):
+    """An event a line, for programs."""
 
-    def __init__(self, console: Console, client: Client, summary: JobSummary) -> None:
-        self._console, self._client, self._job = console, client, summary
-        self._asked_at = time.monotonic()
+    def event(self, item: Event | Gap) -> None:
+        click.echo(event_json(item))
+
+
+class _Lines(_Shown):
+    """An event a line, and how the job is where there has been none for a while: for logs and pipes."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._said_at = -math.inf
+
+    def event(self, item: Event | Gap) -> None:
+        self._say(event_line(item))
+
+    def job(self, summary: JobSummary) -> None:
+        if time.monotonic() - self._said_at >= _SAY_EVERY_S:
+            self._say(tables.job_line(summary))
+
+    def _say(self, line: RenderableType) -> None:
+        self._console.print(line, soft_wrap=True)
+        self._said_at = time.monotonic()
+
+
+class _Row(_Shown):
+    """The job's row of the table, redrawn in place, with what matters scrolling above it."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._job: JobSummary | None = None
         self._live = Live(console=console, get_renderable=self._draw, refresh_per_second=4, transient=True)
 
     def __enter__(self) -> Self:
@@ -142,20 +223,23 @@ class _Row:
     def __exit__(self, *exc: object) -> None:
         self._live.stop()
 
-    def see(self, item: Event | Gap) -> None:
+    def event(self, item: Event | Gap) -> None:
         if isinstance(item, Gap) or item.name in _TOLD_ABOVE:
             self._console.print(event_line(item, with_job=False), soft_wrap=True)
-        if time.monotonic() - self._asked_at >= _ASK_EVERY_S:
-            with contextlib.suppress(MasterUnreachable):
-                self._job = self._client.job(self._job.job).summary
-            self._asked_at = time.monotonic()
+
+    def job(self, summary: JobSummary) -> None:
+        self._job = summary
 
     def _draw(self) -> RenderableType:
-        return tables.jobs_table([self._job], self._console.width)
+        if self._job is None:
+            return Text()
+        return Group(tables.jobs_table([self._job], self._console.width), *tables.job_problems([self._job]))
 
 
 def _end(job: JobSummary) -> str:
-    lines = [f"{job.job} {job.state}: {job.committed:,} of {job.wanted:,} episodes, {job.frames:,} frames"]
+    lines = [
+        f"{job.job} {job.state}: {job.committed:,} of {counted(job.wanted, 'episode')}, {counted(job.frames, 'frame')}"
+    ]
     if job.why:
         lines.append(job.why)
     if job.failed or job.quarantined:

@@ -5,7 +5,7 @@ Everything reads as well without colour, and fits 80 columns; wider terminals sh
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from rich.console import Group, RenderableType
@@ -14,10 +14,12 @@ from rich.table import Table
 from rich.text import Text
 
 from nimbusd.client import FailureReport, JobReport, JobSummary, NodeSummary
+from nimbusd.core.words import counted, listed
 
 STATE_STYLES = {
     "running": "cyan",
     "paused": "yellow",
+    "waiting": "yellow",
     "complete": "green",
     "incomplete": "red",
     "cancelled": "dim",
@@ -97,6 +99,28 @@ def state(word: str) -> Text:
 # --- jobs ---
 
 
+def condition(job: JobSummary) -> str:
+    """A job's state in a word: `waiting` for one that is running and of which nothing moves."""
+    return "waiting" if job.state == "running" and job.waiting else job.state
+
+
+def job_problems(jobs: Iterable[JobSummary]) -> list[Text]:
+    """Why jobs wait or are paused, a line each."""
+    told = ((job, condition(job)) for job in jobs)
+    return [Text.assemble((job.job, "bold"), (f" {word}: {job.why}", "yellow")) for job, word in told if job.waiting]
+
+
+def job_line(job: JobSummary) -> Text:
+    """How a job is, in a line: for logs."""
+    facts = [f"{job.committed:,} of {counted(job.wanted, 'episode')}", f"{job.leased:,} under way"]
+    if job.rate_per_s > 0:
+        facts.append(rate(job.rate_per_s))
+    if job.eta_s is not None:
+        facts.append(f"{duration(job.eta_s)} left")
+    why = f": {job.why}" if job.waiting else ""
+    return Text(f"{job.job} is {condition(job)}: {', '.join(facts)}{why}")
+
+
 @dataclass(frozen=True, slots=True)
 class _Column:
     """A column of a table. from_width: on terminals at least so wide. least: cells it has at any rate."""
@@ -129,8 +153,8 @@ def jobs_table(jobs: Iterable[JobSummary], width: int, *, one_line: bool = False
         table.add(
             Text(job.job, "bold", no_wrap=one_line, overflow="ellipsis" if one_line else "fold"),
             job.user,
-            state(job.state),
-            bar(job.committed, job.wanted, 10 if width < 140 else 20, STATE_STYLES.get(job.state, "")),
+            state(condition(job)),
+            bar(job.committed, job.wanted, 10 if width < 140 else 20, STATE_STYLES.get(condition(job), "")),
             f"{job.committed:,}/{job.wanted:,}",
             count(job.failed),
             Text(count(job.quarantined), "red"),
@@ -138,7 +162,7 @@ def jobs_table(jobs: Iterable[JobSummary], width: int, *, one_line: bool = False
             count(job.frames),
             size(job.size_bytes),
             rate(job.rate_per_s),
-            duration(job.eta_s) if job.state == "running" else "",
+            duration(job.eta_s) if condition(job) == "running" else "",
         )
     return table.table
 
@@ -150,30 +174,42 @@ def job_report(report: JobReport, width: int) -> RenderableType:
     facts.add_column(style="dim")
     facts.add_column(overflow="fold")
     why = f": {job.why}" if job.why else ""
-    facts.add_row("job", Text.assemble((job.job, "bold"), "  ", state(job.state), why))
-    episodes = bar(job.committed, job.wanted, 24, STATE_STYLES.get(job.state, ""))
+    facts.add_row("job", Text.assemble((job.job, "bold"), "  ", state(condition(job)), why))
+    episodes = bar(job.committed, job.wanted, 24, STATE_STYLES.get(condition(job), ""))
     facts.add_row("episodes", Text.assemble(episodes, f"  {job.committed:,} of {job.wanted:,}, {_how_many(job)}"))
-    facts.add_row("data", f"{job.frames:,} frames, {size(job.size_bytes)}")
+    facts.add_row("data", f"{counted(job.frames, 'frame')}, {size(job.size_bytes)}")
     if job.elapsed_s:
         left = f", {duration(job.eta_s)} left" if job.eta_s is not None else ""
-        facts.add_row("time", f"{duration(job.elapsed_s)} so far{left}, {rate(job.rate_per_s)}")
-    nodes = "1 node" if job.nodes == 1 else f"{job.nodes} nodes"
-    facts.add_row("who", Text(f"{job.user}, priority {job.priority}, on {nodes}"))
+        speed = f", {rate(job.rate_per_s)}" if job.rate_per_s > 0 else ""
+        facts.add_row("time", f"{duration(job.elapsed_s)} so far{left}{speed}")
+    facts.add_row("who", Text(f"{job.user}, priority {job.priority}, on {counted(job.nodes, 'node')}"))
     facts.add_row("output", Text(job.output))
-    told = False
-    for reason, number in sorted(report.reasons.items(), key=lambda item: (-item[1], item[0])):
-        facts.add_row("" if told else "not made", Text(f"{number:,} {reason}"))
-        told = True
+    _add_counts(facts, "not made", report.not_made, "episode")
+    _add_counts(facts, "lost", _lost_attempts(report), "attempt")
+    idle: dict[str, list[str]] = {}
     for node, why in sorted(report.waiting.items()):
-        facts.add_row("waiting", Text.assemble((node, "yellow"), f": {why}"))
+        idle.setdefault(why, []).append(node)
+    for number, (why, names) in enumerate(idle.items()):
+        facts.add_row("" if number else "idle for it", Text.assemble((listed(names), "yellow"), f": {why}"))
     parts: list[RenderableType] = [facts]
     if report.pipelines:
         parts += [Text(), _pipelines_table(report, width)]
     if report.scenes:
         parts += [Text(), _scenes_table(report, width)]
         if (hidden := report.scene_count - min(len(report.scenes), _SHOWN_SCENES)) > 0:
-            parts.append(Text(f"… and {hidden:,} more scenes", "dim"))
+            parts.append(Text(f"… and {counted(hidden, 'more scene')}", "dim"))
     return Group(*parts)
+
+
+def _lost_attempts(report: JobReport) -> dict[str, int]:
+    """Attempts by reason beyond the last one of each episode that was not made."""
+    lost = {reason: attempts - report.not_made.get(reason, 0) for reason, attempts in report.reasons.items()}
+    return {reason: attempts for reason, attempts in lost.items() if attempts > 0}
+
+
+def _add_counts(facts: Table, title: str, counts: Mapping[str, int], thing: str) -> None:
+    for number, (reason, times) in enumerate(sorted(counts.items(), key=lambda item: (-item[1], item[0]))):
+        facts.add_row("" if number else title, Text(f"{counted(times, thing)}: {reason}"))
 
 
 def _how_many(job: JobSummary) -> str:
@@ -283,16 +319,27 @@ def nodes_table(nodes: Iterable[NodeSummary], width: int, *, one_line: bool = Fa
             busy if here else "–",
             "now" if node.silent_s < 2 else f"{duration(node.silent_s)} ago",
             node.version,
-            Text(node.why, "red", no_wrap=one_line, overflow="ellipsis" if one_line else "fold")
-            if node.why
-            else Text(", ".join(node.running), "dim", no_wrap=True, overflow="ellipsis"),
+            _doing(node, one_line),
         )
     return table.table
 
 
-def node_problems(nodes: Sequence[NodeSummary]) -> list[Text]:
-    """Why nodes are not ready, a line each; for terminals too narrow for the column."""
-    return [Text(f"{node.node}: {node.why}", "red") for node in nodes if node.why]
+def _doing(node: NodeSummary, one_line: bool) -> Text:
+    """What a node does, or what keeps it from work."""
+    if node.why:
+        return Text(node.why, "red", no_wrap=one_line, overflow="ellipsis" if one_line else "fold")
+    if node.running or not node.waiting:
+        return Text(", ".join(node.running), "dim", no_wrap=True, overflow="ellipsis")
+    gets_none = "; ".join(f"nothing of {job}: {why}" for job, why in node.waiting.items())
+    return Text(gets_none, "yellow", no_wrap=one_line, overflow="ellipsis" if one_line else "fold")
+
+
+def node_problems(nodes: Sequence[NodeSummary], width: int) -> list[Text]:
+    """What keeps nodes from work, a line each, as far as the table for this width does not say it."""
+    wide = width >= WIDE
+    lines = [Text(f"{node.node}: {node.why}", "red") for node in nodes if node.why and not wide]
+    untold = ((node, job, why) for node in nodes if not wide or node.running for job, why in node.waiting.items())
+    return lines + [Text(f"{node.node} gets nothing of {job}: {why}", "yellow") for node, job, why in untold]
 
 
 # --- failures ---

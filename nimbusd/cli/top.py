@@ -14,12 +14,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
 import click
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
 from nimbusd.cli import tables
 from nimbusd.cli.connect import EXIT_HELP, ClusterCommand, connect, json_option, print_json
+from nimbusd.cli.console import Console, make_console
 from nimbusd.client import ENDED, Client, JobSummary, MasterUnreachable, NodeSummary
 
 _KEY_WAIT_S = 0.1
@@ -27,6 +28,7 @@ _PATIENCE_S = 2.0
 _ORDERS = ("name", "busy", "done")
 _CHROME_LINES = 8
 """Lines that are not rows: the headline, two headings, blanks, the footer."""
+_MOST_PROBLEMS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +62,16 @@ def draw(view: View, width: int, height: int) -> RenderableType:
         (job for job in view.jobs if view.ended or job.state not in ENDED),
         key=lambda job: (job.state in ENDED, -job.submitted_unix_s),
     )
-    rows = max(2, height - _CHROME_LINES)
+    problems = tables.job_problems(jobs)[: min(_MOST_PROBLEMS, max(0, height - _CHROME_LINES - 2))]
+    rows = max(2, height - _CHROME_LINES - len(problems))
     job_rows = min(len(jobs), max(rows // 2, rows - len(nodes)))
     node_rows = min(len(nodes), rows - job_rows)
     parts: list[RenderableType] = [_headline(view), Text()]
     parts += [tables.nodes_table(nodes[:node_rows], width, one_line=True), *_rest(len(nodes) - node_rows)]
     parts += [Text(), tables.jobs_table(jobs[:job_rows], width, one_line=True), *_rest(len(jobs) - job_rows)]
+    for problem in problems:
+        problem.no_wrap, problem.overflow = True, "ellipsis"
+    parts += problems
     parts.append(
         Text(f"q quit   s sort nodes (by {view.order})   e ended jobs ({'shown' if view.ended else 'hidden'})")
     )
@@ -74,11 +80,13 @@ def draw(view: View, width: int, height: int) -> RenderableType:
 
 def _headline(view: View) -> Text:
     ready = [node for node in view.nodes if node.state == "ready"]
-    running = [job for job in view.jobs if job.state == "running"]
+    running = [job for job in view.jobs if tables.condition(job) == "running"]
+    waiting = sum(tables.condition(job) == "waiting" for job in view.jobs)
     speed = tables.rate(sum(job.rate_per_s for job in running))
     away = "" if view.away_s is None else f"  does not answer ({tables.duration(view.away_s)})"
     slots = sum(node.slots for node in ready)
-    facts = f"  nodes {len(ready)}/{len(view.nodes)}, slots {slots:,}, running jobs {len(running)}, {speed}"
+    facts = f"  nodes {len(ready)}/{len(view.nodes)}, slots {slots:,}, running jobs {len(running)}, "
+    facts += f"waiting {waiting}, {speed}" if waiting else speed
     return Text.assemble((view.address, "bold"), (away, "bold red"), facts, no_wrap=True, overflow="ellipsis")
 
 
@@ -101,7 +109,7 @@ def top(interval_s: float, as_json: bool) -> None:
 
     With --json, or when not in a terminal, tell once how things are.
     """
-    console = Console(highlight=False)
+    console = make_console()
     with connect() as client:
         nodes, jobs = client.nodes(), client.jobs()
         view = View(client.address, nodes, jobs)

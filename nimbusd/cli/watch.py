@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
 
 import click
-import orjson
-from rich.console import Console
 
 from nimbusd.cli.connect import EXIT_HELP, ClusterCommand, complete_job, connect, interruptible, json_option
-from nimbusd.cli.event_lines import event_line
-from nimbusd.client import Event, Gap
+from nimbusd.cli.console import make_console
+from nimbusd.cli.event_lines import event_json, event_line
 
 
 @click.command(cls=ClusterCommand, epilog=f"Example: nimbusctl watch my_job --json | jq .event. {EXIT_HELP}")
@@ -23,7 +20,7 @@ def watch(job: str | None, since: str | None, as_json: bool) -> None:
 
     With --json, one object per line; its `cursor` is what --since takes. A gap in the events is told as `missed`.
     """
-    console = Console(highlight=False, soft_wrap=True)
+    console = make_console(soft_wrap=True)
     cursor = since or ""
     what = f"nimbusctl watch {job}" if job else "nimbusctl watch"
     with interruptible(lambda: f"To go on: {what} --since {cursor}" if cursor else ""), connect() as client:
@@ -33,16 +30,7 @@ def watch(job: str | None, since: str | None, as_json: bool) -> None:
         for item in client.watch(cursor, job):
             cursor = item.cursor
             if as_json:
-                sys.stdout.write(_json(item) + "\n")
+                sys.stdout.write(event_json(item) + "\n")
                 sys.stdout.flush()
             else:
                 console.print(event_line(item, with_job=job is None))
-
-
-def _json(item: Event | Gap) -> str:
-    values: dict[str, Any]
-    if isinstance(item, Gap):
-        values = {"event": "missed", "missed": item.missed, "cursor": item.cursor}
-    else:
-        values = {"event": item.name, "job": item.job, "time": item.time_unix_s, "cursor": item.cursor, **item.fields}
-    return orjson.dumps(values).decode()

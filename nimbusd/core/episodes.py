@@ -125,13 +125,14 @@ class JobRecorded:
     """The job's state from now on. why: of a pause or an end, in words.
 
     environment: the hash that nodes must have from now on (JobRow.environment), recorded with a job's first commit if
-    the job did not ask for one; empty: as before.
+    the job did not ask for one, and when another one is accepted; empty: as before. packages: what it is the hash of.
     """
 
     job: JobId
     state: JobState
     why: str = ""
     environment: str = ""
+    packages: Mapping[str, str] = field(default_factory=dict)
 
 
 LedgerEntry: TypeAlias = Record | LeaseOpened | LeaseClosed | JobRecorded
@@ -142,7 +143,11 @@ LedgerEntry: TypeAlias = Record | LeaseOpened | LeaseClosed | JobRecorded
 
 @dataclass(frozen=True, slots=True)
 class JobRow:
-    """A job as submitted. spec: `Job.to_dict()` as JSON text. fingerprint: `Job.fingerprint()`."""
+    """A job as submitted. spec: `Job.to_dict()` as JSON text. fingerprint: `Job.fingerprint()`.
+
+    packages: what `environment` is the hash of, version by name. began_with: those of the first environment. Both are
+    empty until the first commit, and where they were not recorded.
+    """
 
     job: JobId
     fingerprint: str
@@ -155,6 +160,8 @@ class JobRow:
     submitted_unix_s: float
     state: JobState = JobState.RUNNING
     why: str = ""
+    packages: Mapping[str, str] = field(default_factory=dict)
+    began_with: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -174,6 +181,18 @@ class Tried:
 
     attempt: int
     losses: int
+
+
+@dataclass(frozen=True, slots=True)
+class LostPiece:
+    """An episode that was committed and is pending again, its piece being damaged or gone.
+
+    frames, size_bytes: what it had added to the count of its scene.
+    """
+
+    tried: Tried
+    frames: int
+    size_bytes: int
 
 
 @dataclass(frozen=True, slots=True)

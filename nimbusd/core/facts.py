@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import TypeAlias
 
 from nimbusd.core.episodes import (
@@ -18,6 +19,7 @@ from nimbusd.core.episodes import (
     LeaseClosed,
     LeaseId,
     LeaseOpened,
+    LostPiece,
     NodeId,
     Record,
     SceneHistory,
@@ -49,7 +51,9 @@ class JobPlan:
 
     attempts: worker losses or errors after which an episode is quarantined. environment: hash that nodes must
     have; empty: that of the first node it is leased to. max_nodes: at most so many at a time; 0: any number.
-    dynload: False gives every node a fixed share of the scenes, as systems without load balancing do.
+    dynload: False gives every node a fixed share of the scenes, as systems without load balancing do. packages: of
+    the environment, version by name; empty where that was never recorded. first_attempt: the number of the first
+    attempt at an episode.
     """
 
     job: JobId
@@ -60,6 +64,8 @@ class JobPlan:
     environment: str = ""
     max_nodes: int = 0
     dynload: bool = True
+    packages: Mapping[str, str] = field(default_factory=dict)
+    first_attempt: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +79,7 @@ class RunningEpisode:
 
 @dataclass(frozen=True, slots=True)
 class StoredPiece:
-    """A durable piece. cost_s: what the episode took a slot."""
+    """A durable piece. cost_s: what the episode took a slot. timings_s: how that was spent, by stage."""
 
     index: int
     folder: str
@@ -81,6 +87,7 @@ class StoredPiece:
     size_bytes: int
     digest: str
     cost_s: float
+    timings_s: Mapping[str, float] = field(default_factory=dict, hash=False)
 
 
 # --- facts ---
@@ -104,6 +111,13 @@ class JobCancelled:
 
 
 @dataclass(frozen=True, slots=True)
+class JobSetDown:
+    """The job is to be taken on anew: nodes stop what they do for it, and nothing of it is over."""
+
+    job: JobId
+
+
+@dataclass(frozen=True, slots=True)
 class EpisodesReleased:
     """Quarantined episodes that get another chance, already pending in the ledger."""
 
@@ -113,12 +127,16 @@ class EpisodesReleased:
 
 @dataclass(frozen=True, slots=True)
 class NodeSeen:
-    """A node said hello. A session that differs from the last one means that it has restarted."""
+    """A node said hello. A session that differs from the last one means that it has restarted.
+
+    packages: what its environment is the hash of, version by name.
+    """
 
     node: NodeId
     session: str
     environment: str
     slots: int
+    packages: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +180,7 @@ class HeartbeatSeen:
 
 @dataclass(frozen=True, slots=True)
 class PiecesStored:
-    """A node made pieces of a lease durable."""
+    """A node made pieces of a lease durable. The scheduler hears of it once somebody has looked at them."""
 
     node: NodeId
     lease: LeaseId
@@ -170,6 +188,13 @@ class PiecesStored:
     scene: str
     attempt: int
     stored: tuple[StoredPiece, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PiecesLate:
+    """A node tells of pieces that nothing waits for, so that nobody has looked at them: none of them is committed."""
+
+    told: PiecesStored
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,12 +220,72 @@ class AttemptFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class ReviewBegan:
+    """Pieces of a node are being looked at: those of attempts that were given up are leased to nobody meanwhile."""
+
+    node: NodeId
+    job: JobId
+    scene: str
+    attempt: int
+    indexes: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ReviewEnded:
+    """A look at a piece of an episode came to nothing that could be recorded."""
+
+    key: EpisodeKey
+
+
+@dataclass(frozen=True, slots=True)
+class PieceRefused:
+    """A piece that a node told of is not as it said, or not there. why: a sentence."""
+
+    node: NodeId
+    lease: LeaseId
+    attempt: int
+    key: EpisodeKey
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class OutputUnseen:
+    """The master cannot see what lies in a job's output. why: a sentence."""
+
+    job: JobId
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class EpisodesReturned:
     """A node gives back episodes that it has not begun."""
 
     node: NodeId
     lease: LeaseId
     indexes: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PiecesLost:
+    """Committed episodes whose pieces are damaged or gone, already pending again in the ledger."""
+
+    job: JobId
+    episodes: Mapping[str, Mapping[int, LostPiece]]
+
+
+@dataclass(frozen=True, slots=True)
+class OutputLost:
+    """Nothing can be stored for a job any more. why: a sentence."""
+
+    job: JobId
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class OutputBack:
+    """A job's output can be written to again."""
+
+    job: JobId
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,6 +315,18 @@ class NodeDrainAsked:
 
 
 @dataclass(frozen=True, slots=True)
+class EnvironmentAccepted:
+    """A job shall go on with other packages than it began with.
+
+    environment, packages: those; empty: what most slots have that could work on it.
+    """
+
+    job: JobId
+    environment: str = ""
+    packages: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class DrainAsked:
     """Lease nothing more, to anybody: the master is about to leave."""
 
@@ -237,17 +334,65 @@ class DrainAsked:
 Fact: TypeAlias = (
     JobAdded
     | JobCancelled
+    | JobSetDown
     | EpisodesReleased
     | NodeSeen
     | HeartbeatSeen
     | PiecesStored
+    | PiecesLate
     | AttemptFailed
+    | ReviewBegan
+    | ReviewEnded
+    | PieceRefused
+    | OutputUnseen
     | EpisodesReturned
+    | PiecesLost
+    | OutputLost
+    | OutputBack
     | NodeUnfit
     | NodeLeft
     | NodeDrainAsked
+    | EnvironmentAccepted
     | DrainAsked
 )
+
+# --- why nothing moves ---
+
+
+class Cause(Enum):
+    """Why nothing of an open job can move. The last three are found by the master's shell, the others here."""
+
+    NO_NODE = "no_node"
+    """No node is connected, or none of those that hold what was begun."""
+    DRAINED = "drained"
+    """Every node is being drained."""
+    ENVIRONMENT = "environment"
+    """Nodes have other packages than the job began with."""
+    UNFIT = "unfit"
+    """The job's components cannot be made on any node."""
+    BUSY = "busy"
+    """Every slot that could work on it has other jobs' episodes."""
+    SILENT = "silent"
+    """Nodes could work on it, and have not said that they can take anything."""
+    LIMIT = "limit"
+    """Of a node, not of a job: the job has as many nodes as it may use."""
+    ENDED = "ended"
+    """Of a node, not of a job: the job is paused, or over."""
+    STORAGE = "storage"
+    """Its output takes nothing: it is paused."""
+    HELD_UP = "held_up"
+    """It could not be taken on after the master's start, which is tried again."""
+    PUBLISHING = "publishing"
+    """Every episode is settled, and the dataset is not there yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A cause, and a sentence for people without its full stop."""
+
+    cause: Cause
+    why: str
+
 
 # --- orders ---
 
@@ -315,6 +460,23 @@ class AskHello:
     node: NodeId
 
 
+@dataclass(frozen=True, slots=True)
+class JobWaits:
+    """Say why nothing of a job moves, which has begun to be so or changed; None: that something moves again."""
+
+    job: JobId
+    waiting: Waiting | None
+
+
+@dataclass(frozen=True, slots=True)
+class EnvironmentChanged:
+    """Say that a job goes on with other packages. before, now: of those that differ, version by name."""
+
+    job: JobId
+    before: Mapping[str, str]
+    now: Mapping[str, str]
+
+
 Order: TypeAlias = (
     Record
     | LeaseOpened
@@ -326,4 +488,6 @@ Order: TypeAlias = (
     | CheckSettled
     | NodeLost
     | AskHello
+    | JobWaits
+    | EnvironmentChanged
 )

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections import Counter
 
+from nimbusd.core.environments import differences
 from nimbusd.core.episodes import JobState
-from nimbusd.core.facts import Order
+from nimbusd.core.facts import Cause, Order, Waiting
 from nimbusd.core.nodes import LONG_S, Node, WorkerManager
 from nimbusd.core.open_jobs import Job
 from nimbusd.core.tasks import TaskManager
+from nimbusd.core.words import counted, listed
 
 MOST_LEASED = 1024
 """Episodes in one lease."""
@@ -49,7 +51,7 @@ class Grants:
         jobs = self._jobs_for(node) if credit > 0 else []
         while credit > 0 and jobs:
             job = min(jobs, key=lambda job: self._turn(job, node))
-            job.environment = job.environment or node.environment
+            job.bind(node.environment, node.packages)
             scene, most = self._choose_scene(job, node, credit, now)
             if scene is None:
                 jobs.remove(job)
@@ -65,7 +67,7 @@ class Grants:
 
     def credit(self, node: Node) -> int:
         """What a node can take beyond what it holds and beyond the leases that are on their way to it."""
-        return 0 if node.draining else node.capacity - self._tasks.open_episodes(node.name)
+        return credit(node, self._tasks)
 
     def is_hungry(self, node: Node) -> bool:
         """Whether it is worth a lease: a node of fast episodes is not fed with single ones."""
@@ -105,7 +107,10 @@ class Grants:
         per_slot = -(-in_all // max(1, node.slots))
         loaded = job.loaded.setdefault(node.name, Counter())
         free = {s: per_slot * slots - held_of[s] for s, slots in loaded.items()}
-        scene = max((s for s in free if s in job.pending.scenes), key=lambda s: free[s] / loaded[s], default=None)
+        pending, doubtful = job.pending.scenes, job.doubtful()
+        scene = max(
+            (s for s in free if s in pending and s not in doubtful), key=lambda s: free[s] / loaded[s], default=None
+        )
         if scene is not None and free[scene] > 0:
             return scene, free[scene]
         scene = self._next_scene(job, now)
@@ -120,16 +125,17 @@ class Grants:
         """Where one more slot helps most."""
         if now >= job.look_at:
             self._look(job, now)
+        scenes, doubtful = job.pending.scenes, job.doubtful()
         while job.late:
             name = job.late.pop()
-            if name in job.pending.scenes:
+            if name in scenes and name not in doubtful:
                 return name
         while job.fresh:
             name = job.fresh.pop()
-            if name in job.pending.scenes and not job.holders[name]:
+            if name in scenes and name not in doubtful and not job.holders[name]:
                 return name
-        scenes = job.pending.scenes
-        return max(scenes, key=lambda n: scenes[n].pending_count * job.cost_s(n) / (1 + job.holders[n]))
+        likely = (name for name in scenes if name not in doubtful)
+        return max(likely, key=lambda n: scenes[n].pending_count * job.cost_s(n) / (1 + job.holders[n]))
 
     def _look(self, job: Job, now: float) -> None:
         """Find the scenes that will not be done in time by those who are at them.
@@ -175,30 +181,38 @@ class Grants:
         return math.ceil(job.pending.episodes * node.slots / (SHARE * max(self._nodes.slots(), node.slots)))
 
 
-def why_not(job: Job, node: Node) -> str | None:
-    """Why a node gets nothing of a job, in words; None if it may."""
+def credit(node: Node, tasks: TaskManager) -> int:
+    """What a node can take beyond what it holds and beyond the leases that are on their way to it."""
+    return 0 if node.draining else node.capacity - tasks.open_episodes(node.name)
+
+
+def why_not(job: Job, node: Node) -> Waiting | None:
+    """Why a node gets nothing of a job; None if it may."""
     if job.state is not JobState.RUNNING:
-        return f"the job is {job.state.value}"
+        return Waiting(Cause.ENDED, f"the job is {job.state.value}")
     if (why := why_unable(job, node)) is not None:
         return why
     if job.plan.max_nodes and node.name not in job.nodes and len(job.nodes) >= job.plan.max_nodes:
-        return f"the job may use {job.plan.max_nodes} nodes at a time"
+        most = job.plan.max_nodes
+        return Waiting(
+            Cause.LIMIT, f"the job may use {counted(most, 'node')} at a time, and has {listed(sorted(job.nodes))}"
+        )
     return None
 
 
-def why_unable(job: Job, node: Node) -> str | None:
+def why_unable(job: Job, node: Node) -> Waiting | None:
     """Why a node cannot work on a job, whoever else does; None if it can."""
+    if not node.is_here:
+        return Waiting(Cause.NO_NODE, "it has not come back since the master's restart")
     if node.draining:
-        return "the node is being drained"
+        return Waiting(Cause.DRAINED, "the node is being drained")
     if node.name in job.unfit:
-        return job.unfit[node.name]
+        return Waiting(Cause.UNFIT, job.unfit[node.name])
     if job.environment and node.environment != job.environment:
-        return (
-            f"the node's environment {node.environment[:12]} differs from the job's {job.environment[:12]}: "
-            "other package versions, driver or components"
-        )
+        return Waiting(Cause.ENVIRONMENT, differences(job.packages, node.packages, f"on {node.name}"))
     if not job.environment and job.nodes and node.name not in job.nodes:
-        return f"the job's environment is that of {min(job.nodes)}, which is expected back"
+        expected = f"the job's environment is that of {min(job.nodes)}, which is expected back"
+        return Waiting(Cause.ENVIRONMENT, expected)
     return None
 
 

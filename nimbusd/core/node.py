@@ -34,6 +34,7 @@ from nimbusd.core.node_facts import (
     EpisodeFailed,
     EpisodePlanned,
     EpisodeStored,
+    JobChanged,
     JobKnown,
     JobUnfit,
     NodeFact,
@@ -155,6 +156,9 @@ class NodeMachine:
                 return self._gone(fact, now)
             case JobUnfit(job):
                 self._unfit.add(job)
+            case JobChanged(job):
+                self._unfit.discard(job)
+                return self._staff.job_changed(job)
             case Connected(heartbeat_s):
                 self._heartbeats.connected(heartbeat_s)
                 for held_lease in self._leases:

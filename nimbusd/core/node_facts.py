@@ -141,6 +141,13 @@ class JobUnfit:
 
 
 @dataclass(frozen=True, slots=True)
+class JobChanged:
+    """The job was submitted anew, with another output, limits or mode: workers that know it as it was must leave."""
+
+    job: JobId
+
+
+@dataclass(frozen=True, slots=True)
 class Connected:
     """The master said welcome: it may have forgotten what we last told it.
 
@@ -172,6 +179,7 @@ NodeFact: TypeAlias = (
     | WorkerReturns
     | WorkerGone
     | JobUnfit
+    | JobChanged
     | Connected
     | DrainSet
 )

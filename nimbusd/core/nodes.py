@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from nimbusd.core.episodes import LeaseId, NodeId
@@ -39,6 +39,13 @@ class Node:
     running: tuple[RunningEpisode, ...] = ()
     draining: bool = False
     pace: Mean = field(default_factory=Mean)
+    packages: Mapping[str, str] = field(default_factory=dict)
+    """What its environment is the hash of."""
+
+    @property
+    def is_here(self) -> bool:
+        """Whether it has said hello to this master, and is not only known from the ledger."""
+        return self.session != EXPECTED
 
     @property
     def speed(self) -> float:
@@ -83,12 +90,14 @@ class WorkerManager:
         self._slots = None
         if node is not None and node.session == fact.session:
             node.environment, node.slots, node.hello_at = fact.environment, fact.slots, now
+            node.packages = fact.packages
             self._seen(node, now)
             return None
         fresh = Node(fact.node, fact.session, fact.environment, fact.slots, now + self.dead_after_s, now)
         fresh.draining = fact.node in self._drained
+        fresh.packages = fact.packages
         self._add(fresh)
-        return node if node is not None and node.session != EXPECTED else None
+        return node if node is not None and node.is_here else None
 
     def expect(self, name: NodeId, now: float) -> None:
         """A node that held leases before the master restarted: give it time to come back."""
@@ -116,6 +125,10 @@ class WorkerManager:
         """Forget a node; its deadline in the heap is skipped when it comes up."""
         self._slots = None
         return self._nodes.pop(name, None)
+
+    def is_drained(self, name: NodeId) -> bool:
+        """Whether a node gets no more work, be it here or away."""
+        return name in self._drained
 
     def drain(self, name: NodeId, on: bool) -> None:
         """Remember that a node gets no more work, also when it comes back later."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from nimbusd.core.alike import FirstFailures
 from nimbusd.core.episodes import JobId, JobState, LeaseId, NodeId
 from nimbusd.core.estimate import Estimates
 from nimbusd.core.facts import JobPlan
@@ -35,6 +37,19 @@ class Lease:
 
 
 @dataclass(slots=True)
+class Doubt:
+    """What speaks against a node in a job.
+
+    lies: pieces that were not as it said. blamed: times that it blamed the storage since it last stored something;
+    stored_elsewhere: pieces of other nodes meanwhile.
+    """
+
+    lies: int = 0
+    blamed: int = 0
+    stored_elsewhere: int = 0
+
+
+@dataclass(slots=True)
 class Job:
     """A job that is not over."""
 
@@ -47,6 +62,7 @@ class Job:
     is_bound: bool
     """Whether the environment is recorded."""
     order: int
+    first_failures: FirstFailures
     estimates: Estimates = field(default_factory=Estimates)
     leases: dict[LeaseId, Lease] = field(default_factory=dict)
     nodes: Tally[NodeId] = field(default_factory=Tally)
@@ -69,11 +85,26 @@ class Job:
     look_at: float = 0.0
     unfit: dict[NodeId, str] = field(default_factory=dict)
     """Nodes that cannot run it, and why."""
+    doubts: dict[NodeId, Doubt] = field(default_factory=dict)
+    """Nodes that may not be telling the truth."""
     resume_at: float = 0.0
     pause_s: float = FIRST_PAUSE_S
     """How long the next pause is."""
     why: str = ""
     """Why it is paused."""
+    packages: Mapping[str, str] = field(default_factory=dict)
+    """Of its environment, version by name; empty while that is not known."""
+
+    def bind(self, environment: str, packages: Mapping[str, str]) -> None:
+        """Take a node's environment for the job's, if it has none yet; learn what packages make it up."""
+        self.environment = self.environment or environment
+        if not self.packages and self.environment == environment:
+            self.packages = packages
+
+    def doubtful(self) -> set[str]:
+        """Scenes that wait for others, which may go better: nothing has succeeded yet, and these have failed."""
+        failed = self.first_failures.scenes
+        return failed if failed and any(scene not in failed for scene in self.pending.scenes) else set()
 
     def cost_s(self, scene: str) -> float:
         """Expected seconds per episode."""

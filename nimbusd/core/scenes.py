@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from operator import attrgetter
 
-from nimbusd.core.episodes import SceneCount, SceneHistory, Span, State, Tried, indexes_of
+from nimbusd.core.episodes import LostPiece, NodeId, SceneCount, SceneHistory, Span, State, Tried, indexes_of
 from nimbusd.core.facts import ScenePlan
 
 _start = attrgetter("start")
@@ -15,9 +15,13 @@ _start = attrgetter("start")
 
 @dataclass(slots=True)
 class Pending:
-    """What is pending in all scenes of a job: how many episodes, and the scenes that have some."""
+    """What is pending in all scenes of a job: how many episodes, and the scenes that have some.
+
+    held: episodes that are neither pending nor leased, since a late piece of them is being looked at.
+    """
 
     episodes: int = 0
+    held: int = 0
     scenes: dict[str, SceneEpisodes] = field(default_factory=dict)
 
 
@@ -26,7 +30,7 @@ class SceneEpisodes:
 
     `tried` knows unsettled episodes that were leased before, whether they are pending now or leased again.
     `given_up` knows whose attempt a pending one was, if it was given up under this master: only such an attempt may
-    still be committed late, since what an earlier master refused is gone.
+    still be committed late, by its node, since what an earlier master refused is gone.
     `total` is kept true for the whole job.
     """
 
@@ -37,9 +41,10 @@ class SceneEpisodes:
         self._total = total
         self.count = SceneCount(count.committed, count.failed, count.quarantined, count.frames, count.size_bytes)
         self.tried: dict[int, Tried] = dict(past.tried)
-        self.given_up: dict[int, int] = {}
+        self.given_up: dict[int, tuple[int, NodeId]] = {}
         self.next_index = max([*(span.stop for span in past.settled), *(index + 1 for index in past.tried), 0])
         self._pending: list[Span] = []
+        self._held: set[int] = set()
         self.pending_count = 0
         gap = 0
         for span in past.settled:
@@ -76,25 +81,52 @@ class SceneEpisodes:
 
     def take_one(self, index: int) -> bool:
         """Remove one episode if it is pending."""
-        at = bisect_left(self._pending, index + 1, key=_start) - 1
-        if at < 0 or not self._pending[at].start <= index < self._pending[at].stop:
+        if not self.is_pending(index):
             return False
-        span = self._pending.pop(at)
+        span = self._pending.pop(bisect_left(self._pending, index + 1, key=_start) - 1)
         self._count(-len(span))
         self._add(Span(span.start, index))
         self._add(Span(index + 1, span.stop))
         return True
 
-    def put_back(self, index: int, given_up: int = 0) -> None:
-        """Make an episode pending that was taken. given_up: the attempt that it was taken for."""
+    def put_back(self, index: int, given_up: tuple[int, NodeId] | None = None) -> None:
+        """Make an episode pending that was taken. given_up: the attempt that it was taken for, and by whom."""
         assert 0 <= index < self.next_index
-        if given_up:
+        if given_up is not None:
             self.given_up[index] = given_up
         self._add(Span(index, index + 1))
 
-    def reclaim(self, index: int, attempt: int) -> bool:
-        """Remove an episode that is pending since this very attempt was given up."""
-        return self.given_up.get(index) == attempt and self.take_one(index)
+    def may_reclaim(self, index: int, attempt: int, node: NodeId) -> bool:
+        """Whether an episode is pending, or held, since this very attempt of that node was given up."""
+        return self.given_up.get(index) == (attempt, node) and (index in self._held or self.is_pending(index))
+
+    def reclaim(self, index: int, attempt: int, node: NodeId) -> bool:
+        """Remove an episode that is pending, or held, since this very attempt of that node was given up."""
+        if not self.may_reclaim(index, attempt, node):
+            return False
+        if index in self._held:
+            self._held.discard(index)
+            self._total.held -= 1
+            return True
+        return self.take_one(index)
+
+    def hold(self, index: int, attempt: int, node: NodeId) -> None:
+        """Lease an episode to nobody while the piece of an attempt that was given up is looked at."""
+        if index not in self._held and self.may_reclaim(index, attempt, node) and self.take_one(index):
+            self._held.add(index)
+            self._total.held += 1
+
+    def let_go(self, index: int) -> None:
+        """Make an episode pending again that is held, if it is."""
+        if index in self._held:
+            self._held.discard(index)
+            self._total.held -= 1
+            self._add(Span(index, index + 1))
+
+    def is_pending(self, index: int) -> bool:
+        """Whether an episode is open, and nobody has it."""
+        at = bisect_left(self._pending, index + 1, key=_start) - 1
+        return at >= 0 and self._pending[at].start <= index < self._pending[at].stop
 
     def open_up_to(self, index: int) -> None:
         """Open indexes that a recorded lease holds, if they are not open yet."""
@@ -129,6 +161,14 @@ class SceneEpisodes:
         else:
             assert state is State.QUARANTINED
             self.count.quarantined += 1
+
+    def unsettle(self, index: int, lost: LostPiece) -> None:
+        """Make a committed episode pending again, and take it out of the count."""
+        self.count.committed -= 1
+        self.count.frames -= lost.frames
+        self.count.size_bytes -= lost.size_bytes
+        self.tried[index] = lost.tried
+        self.put_back(index)
 
     def _add(self, span: Span) -> None:
         """Insert a span of taken episodes, merging it with its neighbours."""

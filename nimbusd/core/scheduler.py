@@ -2,32 +2,56 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
+
 from nimbusd.core.balance import Balance
-from nimbusd.core.episodes import JobId, JobState, NodeId
+from nimbusd.core.environments import differing
+from nimbusd.core.episodes import JobId, JobRecorded, JobState, NodeId
 from nimbusd.core.facts import (
     AskHello,
     AttemptFailed,
     DrainAsked,
+    EnvironmentAccepted,
+    EnvironmentChanged,
     EpisodesReleased,
     EpisodesReturned,
     Fact,
+    GrantLease,
     HeartbeatSeen,
     JobAdded,
     JobCancelled,
+    JobSetDown,
     NodeDrainAsked,
     NodeLeft,
     NodeLost,
     NodeSeen,
     NodeUnfit,
     Order,
+    OutputBack,
+    OutputLost,
+    OutputUnseen,
+    PieceRefused,
+    PiecesLate,
+    PiecesLost,
     PiecesStored,
+    ReviewBegan,
+    ReviewEnded,
     RevokeLease,
 )
 from nimbusd.core.grants import Grants, idle_slots
-from nimbusd.core.nodes import DEAD_AFTER_S, EXPECTED, Node, WorkerManager
+from nimbusd.core.nodes import DEAD_AFTER_S, Node, WorkerManager
+from nimbusd.core.open_jobs import Job
 from nimbusd.core.tasks import TaskManager
+from nimbusd.core.waiting import Waits, why_waiting
 
 BALANCE_EVERY_S = 0.25
+LEAST_COST_S = 1e-6
+"""Of an episode, as far as estimates go, whatever its node says."""
+MOST_PACE = 1_000.0
+"""So much faster or slower than others can a node be, whatever it says."""
+LOOK_EVERY_S = 0.5
+"""How often it is asked whether jobs wait."""
 
 
 class Scheduler:
@@ -36,6 +60,7 @@ class Scheduler:
     def __init__(self, epoch: int = 1, dead_after_s: float = DEAD_AFTER_S) -> None:
         self.tasks = TaskManager(epoch)
         self.nodes = WorkerManager(dead_after_s)
+        self.waits = Waits()
         self._grants = Grants(self.tasks, self.nodes)
         self._balance = Balance(self.tasks, self.nodes)
         self._hungry: dict[NodeId, None] = {}
@@ -44,6 +69,7 @@ class Scheduler:
         """Nodes that could take something, but nothing of what was pending then."""
         self._left_pending = 0
         self._balance_at = 0.0
+        self._look_at = 0.0
         self._draining = False
 
     def handle(self, fact: Fact, now: float) -> list[Order]:
@@ -60,11 +86,33 @@ class Scheduler:
                 return orders
             case AttemptFailed():
                 orders = self.tasks.failed(fact, now)
+                if (job := self.tasks.jobs.get(fact.key.job)) is not None and self.tasks.blames_alone(job, fact.node):
+                    why = f"it says that the storage takes nothing, while others store there: {fact.detail}"
+                    orders += self._give_up_on(fact.node, fact.key.job, why)
                 self._feed_soon(self.nodes.get(fact.node))
                 return orders
+            case PiecesLate(told):
+                return self.tasks.late(told)
+            case ReviewBegan():
+                self.tasks.hold(fact)
+            case ReviewEnded(key):
+                self.tasks.let_go(key)
+            case PieceRefused():
+                orders = self.tasks.refuse(fact)
+                if (job := self.tasks.jobs.get(fact.key.job)) is not None and self.tasks.distrusts(job, fact.node):
+                    lies = job.doubts[fact.node].lies
+                    why = f"{lies} pieces that it told of were not as it said, the last one: {fact.why}"
+                    orders += self._give_up_on(fact.node, fact.key.job, why)
+                self._feed_soon(self.nodes.get(fact.node))
+                return orders
+            case OutputUnseen():
+                return self.tasks.unseen(fact, now)
             case EpisodesReturned():
                 return self._returned(fact)
             case NodeSeen():
+                known = self.nodes.get(fact.node)
+                if known is None or known.session != fact.session:
+                    self.tasks.forget_unfit(fact.node)
                 before = self.nodes.hello(fact, now)
                 return self._lose(before, "restarted") if before is not None else []
             case NodeLeft(node, session, why):
@@ -79,14 +127,26 @@ class Scheduler:
                 return self.tasks.add(fact, now)
             case JobCancelled(job):
                 return self.tasks.cancel(job)
+            case JobSetDown(job):
+                return self.tasks.set_down(job)
             case EpisodesReleased(job, episodes):
                 for scene, tried in episodes.items():
                     for index, what in tried.items():
                         self.tasks.release(job, scene, index, what)
+            case PiecesLost(job, pieces):
+                for scene, of_scene in pieces.items():
+                    for index, lost in of_scene.items():
+                        self.tasks.lose_piece(job, scene, index, lost)
+            case OutputLost(job, why):
+                return self.tasks.output_lost(job, why)
+            case OutputBack(job):
+                self.tasks.output_back(job, now)
             case NodeUnfit(node, job, error):
                 return self._unfit(node, job, error)
             case NodeDrainAsked(node, on):
                 self.nodes.drain(node, on)
+            case EnvironmentAccepted():
+                return self._accept_environment(fact)
             case DrainAsked():
                 self._draining = True
         return []
@@ -100,6 +160,14 @@ class Scheduler:
         orders += self.tasks.resume_paused(now)
         if not self._draining and (self._hungry or self._starved):
             orders += self._feed(now)
+            for order in orders:
+                if isinstance(order, GrantLease):
+                    self.waits.moved(order.job, now)
+        if now >= self._look_at and not self._draining:
+            self._look_at = now + LOOK_EVERY_S
+            running = (job for job in self.tasks if job.state is JobState.RUNNING)
+            found = {job.plan.job: why_waiting(job, self.tasks, self.nodes) for job in running}
+            orders += self.waits.look(found, now)
         return orders
 
     def sizes(self) -> dict[str, int]:
@@ -146,11 +214,17 @@ class Scheduler:
             return []
         job.unfit[node] = error
         if set(job.nodes) <= {node} and not job.estimates.known():
-            job.environment = job.plan.environment  # it was this node's by chance
+            job.environment, job.packages = job.plan.environment, job.plan.packages  # it was this node's by chance
         orders: list[Order] = []
         for lease in [lease for lease in job.leases.values() if lease.node == node]:
             orders += self.tasks.give_up(lease, set(), "cannot run the job")
         return orders
+
+    def _give_up_on(self, node: NodeId, job: JobId, why: str) -> list[Order]:
+        """A node gets nothing more of a job, and stops what it does for it."""
+        held = [lease for lease in self.tasks.held_by(node).values() if lease.job == job]
+        stops = [RevokeLease(node, lease.id, tuple(sorted(lease.open)), kill=True) for lease in held]
+        return [*stops, *self._unfit(node, job, why)]
 
     def _lose(self, node: Node, why: str) -> list[Order]:
         self._hungry.pop(node.name, None)
@@ -159,15 +233,47 @@ class Scheduler:
         orders, returned = self.tasks.lost(node.name, running, why)
         return [*orders, NodeLost(node.name, why, returned)]
 
+    def _accept_environment(self, fact: EnvironmentAccepted) -> list[Order]:
+        """Have a job go on with other packages. What nodes hold of it they finish with those that they have."""
+        job = self.tasks.jobs.get(fact.job)
+        if job is None:
+            return []
+        environment, packages = fact.environment, fact.packages
+        if not environment:
+            environment, packages = self._most_common_environment(job)
+        if not environment or environment == job.environment:
+            return []
+        before, now = differing(job.packages, packages)
+        job.environment, job.packages, job.is_bound = environment, packages, True
+        job.owners.clear()  # the nodes that could work on it may be others
+        self._hungry |= self._starved
+        self._starved.clear()
+        recorded = JobRecorded(job.plan.job, job.state, job.why, environment, packages)
+        return [recorded, EnvironmentChanged(job.plan.job, before, now)]
+
+    def _most_common_environment(self, job: Job) -> tuple[str, Mapping[str, str]]:
+        """The environment that most slots have of nodes which get work and can make the job's components.
+
+        Of two that are as common, another one than the job's. ("", {}): there is no such node.
+        """
+        slots: Counter[str] = Counter()
+        packages: dict[str, Mapping[str, str]] = {}
+        for node in self.nodes:
+            if node.is_here and not node.draining and node.name not in job.unfit:
+                slots[node.environment] += node.slots
+                packages[node.environment] = node.packages
+        most = max(slots, key=lambda name: (slots[name], name != job.environment, name), default="")
+        return most, packages.get(most, {})
+
     # --- work ---
 
     def _environment_known(self, fact: PiecesStored) -> bool:
         """The first commit of a job decides its environment, so its node must have said what it has."""
         job, node = self.tasks.jobs.get(fact.job), self.nodes.get(fact.node)
         if job is not None and not job.environment:
-            if node is None or node.session == EXPECTED:
+            if node is None or not node.is_here:
                 return False
-            job.environment = node.environment
+            job.bind(node.environment, node.packages)
         return True
 
     def _learn(self, fact: PiecesStored) -> None:
@@ -177,9 +283,11 @@ class Scheduler:
             return
         hint = job.scenes[fact.scene].plan.cost_hint
         for piece in fact.stored:
-            if (expected_s := job.estimates.measured(fact.scene)) is not None and expected_s > 0:
-                node.pace.add(piece.cost_s / expected_s)
-            job.estimates.add(fact.scene, hint, piece.cost_s, node.speed)
+            cost_s = max(piece.cost_s, LEAST_COST_S)
+            if (expected_s := job.estimates.measured(fact.scene)) is not None:
+                pace = cost_s / max(expected_s, LEAST_COST_S)
+                node.pace.add(min(max(pace, 1 / MOST_PACE), MOST_PACE))
+            job.estimates.add(fact.scene, hint, cost_s, node.speed)
 
     def _feed(self, now: float) -> list[Order]:
         """Lease to whoever can take something, the emptiest first; then look after those who got nothing.

@@ -202,6 +202,10 @@ class Staff:
         workers = sorted(workers, key=lambda worker: len(self.workers[worker].given))
         return self._recall(iter(workers[:number]))
 
+    def job_changed(self, job: JobId) -> list[NodeOrder]:
+        """Recall the workers of a job that is not what they were told."""
+        return self._recall(worker for worker, known in self.workers.items() if known.job == job)
+
     def _recall(self, workers: Iterator[WorkerId]) -> list[NodeOrder]:
         orders: list[NodeOrder] = []
         for worker in workers:

@@ -9,9 +9,12 @@ other copy is revoked.
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 
+from nimbusd.core.alike import FirstFailures
 from nimbusd.core.episodes import (
     EpisodeKey,
     JobId,
@@ -20,6 +23,7 @@ from nimbusd.core.episodes import (
     LeaseClosed,
     LeaseId,
     LeaseOpened,
+    LostPiece,
     NodeId,
     Record,
     Span,
@@ -35,15 +39,23 @@ from nimbusd.core.facts import (
     GrantLease,
     JobAdded,
     Order,
+    OutputUnseen,
+    PieceRefused,
     PiecesStored,
+    ReviewBegan,
     RevokeLease,
     StoredPiece,
 )
-from nimbusd.core.open_jobs import FIRST_PAUSE_S, Job, Lease
+from nimbusd.core.open_jobs import FIRST_PAUSE_S, Doubt, Job, Lease
 from nimbusd.core.scenes import Pending, SceneEpisodes
+from nimbusd.core.words import counted
 
 NODE_LOSSES_PER_ATTEMPT = 3
 """A lost node may be the network's doing: an episode may be at so many of them for each worker that it may cost."""
+MOST_LIES = 3
+"""Pieces that are not as their node said, after which it gets nothing more of that job."""
+MOST_BLAMES = 5
+"""A node that has blamed a job's storage so often, while others stored as many pieces there, gets no more of it."""
 PAUSE_S = 30.0
 """A job whose storage takes nothing waits twice as long each time it waits in vain, up to this."""
 
@@ -84,7 +96,9 @@ class TaskManager:
             plan.environment,
             bool(plan.environment),
             self._submitted,
+            FirstFailures(any(scene.count.committed for scene in scenes.values())),
             resume_at=now,
+            packages=plan.packages,
         )
         job.fresh = sorted(scenes, key=lambda name: scenes[name].plan.cost_hint * scenes[name].pending_count)
         self.jobs[plan.job] = job
@@ -93,6 +107,11 @@ class TaskManager:
         for opened in sorted(fact.open_leases, key=lambda lease: lease.lease):
             orders += self._restore(job, opened, held, now)
         return [*orders, *self.finish_if_done(job)]
+
+    def forget_unfit(self, node: NodeId) -> None:
+        """A node has been started anew: it may have got what it lacked."""
+        for job in self.jobs.values():
+            job.unfit.pop(node, None)
 
     def _restore(self, job: Job, opened: LeaseOpened, held: dict[tuple[str, int], Lease], now: float) -> list[Order]:
         """A lease that the ledger remembers: its node may still be at work on it. held: by leases before it."""
@@ -118,6 +137,11 @@ class TaskManager:
     def cancel(self, name: JobId) -> list[Order]:
         """End a job at once; nodes are told to stop what they do for it."""
         job = self.jobs.get(name)
+        return self._end(job, JobState.CANCELLED) if job is not None else []
+
+    def set_down(self, name: JobId) -> list[Order]:
+        """Let go of a job: its episodes are pending again, and nodes are told to stop what they do for it."""
+        job = self.jobs.get(name)
         if job is None:
             return []
         orders: list[Order] = []
@@ -126,7 +150,11 @@ class TaskManager:
             orders += [self._reopen(job, lease, index) for index in sorted(lease.open)]
             orders += self._close_if_empty(job, lease)
         del self.jobs[name]
-        return [*orders, JobRecorded(name, JobState.CANCELLED)]
+        return orders
+
+    def _end(self, job: Job, state: JobState, why: str = "") -> list[Order]:
+        """End a job whatever is open: that stays pending in the ledger."""
+        return [*self.set_down(job.plan.job), JobRecorded(job.plan.job, state, why)]
 
     def release(self, name: JobId, scene: str, index: int, tried: Tried) -> None:
         """A quarantined episode of an open job gets another chance."""
@@ -138,9 +166,15 @@ class TaskManager:
         episodes.tried[index] = tried
         episodes.put_back(index)
 
+    def lose_piece(self, name: JobId, scene: str, index: int, lost: LostPiece) -> None:
+        """A committed episode of an open job is to be made again."""
+        job = self.jobs.get(name)
+        if job is not None and scene in job.scenes:
+            job.scenes[scene].unsettle(index, lost)
+
     def finish_if_done(self, job: Job) -> list[Order]:
         """End the job if nothing is open any more."""
-        if job.leases or job.pending.episodes:
+        if job.leases or job.pending.episodes or job.pending.held:
             return []
         counts = [scene.count for scene in job.scenes.values()]
         short = 0
@@ -151,14 +185,14 @@ class TaskManager:
         if not short:
             return [JobRecorded(job.plan.job, JobState.COMPLETE)]
         failed, quarantined = sum(c.failed for c in counts), sum(c.quarantined for c in counts)
-        why = f"{short} episodes are missing: {failed} could not be planned, {quarantined} are quarantined"
+        why = f"{counted(short, 'episode')} missing: {failed} could not be planned, {quarantined} quarantined"
         return [JobRecorded(job.plan.job, JobState.INCOMPLETE, why)]
 
     # --- leases ---
 
     def grant(self, job: Job, scene: str, node: NodeId, spans: tuple[Span, ...], now: float) -> list[Order]:
         """Lease episodes that `SceneEpisodes.take` took to a node."""
-        attempt = 1 + job.scenes[scene].attempts_of(spans)
+        attempt = max(job.plan.first_attempt, 1 + job.scenes[scene].attempts_of(spans))
         indexes = set(indexes_of(spans))
         return self._lease(job, Lease(self._new_id(), job.plan.job, scene, node, attempt, indexes, now), spans)
 
@@ -212,10 +246,10 @@ class TaskManager:
             elif (
                 job is None
                 or fact.scene not in job.scenes
-                or not job.scenes[fact.scene].reclaim(piece.index, fact.attempt)
+                or self.distrusts(job, fact.node)
+                or not job.scenes[fact.scene].reclaim(piece.index, fact.attempt, fact.node)
             ):
-                key = EpisodeKey(fact.job, fact.scene, piece.index)
-                orders.append(CheckSettled(fact.node, fact.lease, key, piece.folder))
+                orders += self.late(dataclasses.replace(fact, stored=(piece,)))
                 continue
             orders += self._commit(job, fact, piece, lease)
             settled.append(piece.index)
@@ -223,12 +257,74 @@ class TaskManager:
             orders.append(Acknowledge(fact.node, fact.lease, tuple(settled)))
         if job is not None and settled and not job.is_bound:
             job.is_bound = True
-            orders.append(JobRecorded(job.plan.job, job.state, job.why, environment=job.environment))
+            orders.append(JobRecorded(job.plan.job, job.state, job.why, job.environment, job.packages))
         if job is not None and settled:
             job.pause_s = FIRST_PAUSE_S
             orders += self._close_if_empty(job, lease) if lease is not None else []
             orders += self.finish_if_done(job)
         return orders
+
+    @staticmethod
+    def late(fact: PiecesStored) -> list[Order]:
+        """Have it looked up what became of the episodes of pieces that nothing waits for."""
+        return [
+            CheckSettled(fact.node, fact.lease, EpisodeKey(fact.job, fact.scene, piece.index), piece.folder)
+            for piece in fact.stored
+        ]
+
+    def committable(self, fact: PiecesStored) -> frozenset[int]:
+        """Indexes of the pieces that `stored` would commit now."""
+        job = self.jobs.get(fact.job)
+        if job is None or fact.scene not in job.scenes:
+            return frozenset()
+        lease = self._live(fact.lease, fact.node, fact.job, fact.scene, fact.attempt)
+        scene, distrusted = job.scenes[fact.scene], self.distrusts(job, fact.node)
+        return frozenset(
+            piece.index
+            for piece in fact.stored
+            if (lease is not None and piece.index in lease.open)
+            or (not distrusted and scene.may_reclaim(piece.index, fact.attempt, fact.node))
+        )
+
+    def hold(self, fact: ReviewBegan) -> None:
+        """Lease to nobody what was given up, and of which a piece has come all the same, until that was looked at."""
+        job = self.jobs.get(fact.job)
+        if job is not None and fact.scene in job.scenes:
+            for index in fact.indexes:
+                job.scenes[fact.scene].hold(index, fact.attempt, fact.node)
+
+    def let_go(self, key: EpisodeKey) -> None:
+        """An episode that was held is pending again."""
+        job = self.jobs.get(key.job)
+        if job is not None and key.scene in job.scenes:
+            job.scenes[key.scene].let_go(key.index)
+
+    @staticmethod
+    def distrusts(job: Job, node: NodeId) -> bool:
+        """Whether a node has said so much that is not so that nothing is taken from it any more."""
+        return node in job.doubts and job.doubts[node].lies >= MOST_LIES
+
+    def refuse(self, fact: PieceRefused) -> list[Order]:
+        """A piece is not as its node said. It is made again, and not charged: who lied is to blame, not the episode."""
+        job, index = self.jobs.get(fact.key.job), fact.key.index
+        orders: list[Order] = [Acknowledge(fact.node, fact.lease, (), (index,))]
+        lease = self._live(fact.lease, fact.node, fact.key.job, fact.key.scene, fact.attempt)
+        if job is None or fact.key.scene not in job.scenes:
+            return orders
+        job.doubts.setdefault(fact.node, Doubt()).lies += 1
+        if lease is not None and index in lease.open:
+            pending = self._reopen(job, lease, index)
+            record = dataclasses.replace(pending, worker=fact.node, stage="store", reason="bad_piece", detail=fact.why)
+            orders = [record, *orders, *self._close_if_empty(job, lease)]
+            self._leave_scene(job, lease.scene)
+        job.scenes[fact.key.scene].let_go(index)
+        job.scenes[fact.key.scene].given_up.pop(index, None)
+        return orders
+
+    def unseen(self, fact: OutputUnseen, now: float) -> list[Order]:
+        """A job whose output cannot be seen takes nothing: it waits, as one whose storage is full."""
+        job = self.jobs.get(fact.job)
+        return self._pause(job, fact.why, now) if job is not None else []
 
     def _live(self, lease_id: LeaseId, node: NodeId, job: JobId, scene: str, attempt: int) -> Lease | None:
         lease = self.leases.get(lease_id)
@@ -239,6 +335,12 @@ class TaskManager:
         scene = job.scenes[fact.scene]
         losses = scene.tried[piece.index].losses if piece.index in scene.tried else 0
         scene.settle(piece.index, State.COMMITTED, piece.frames, piece.size_bytes)
+        for node, doubt in job.doubts.items():
+            if node == fact.node:
+                doubt.blamed = doubt.stored_elsewhere = 0
+            else:
+                doubt.stored_elsewhere += 1
+        job.first_failures.succeeded()
         key = EpisodeKey(fact.job, fact.scene, piece.index)
         record = Record(
             key,
@@ -272,9 +374,14 @@ class TaskManager:
             return [acknowledge]
         job = self.jobs[lease.job]
         orders: list[Order] = []
+        why: str | None = None
+        if not fact.blameless:
+            why = job.first_failures.failed(fact, job.pending.scenes, job.holders)
         if fact.blameless:
             orders.append(self._reopen(job, lease, index))
-            orders += self._pause(job, fact.detail, now)
+            job.doubts.setdefault(fact.node, Doubt()).blamed += 1
+            if not self.blames_alone(job, fact.node):
+                orders += self._pause(job, fact.detail, now)
         elif fact.planned:
             lease.drop(index)
             losses = self._losses(job, lease.scene, index)
@@ -284,14 +391,24 @@ class TaskManager:
             orders += self._drop_copies(job, lease.scene, index, lease)
             job.scenes[lease.scene].refill()
         else:
-            orders += self._count_loss(job, lease, fact)
-        return [*orders, acknowledge, *self._close_if_empty(job, lease), *self.finish_if_done(job)]
+            orders += self._count_loss(job, lease, fact, last=why is not None)
+        orders += [acknowledge, *self._close_if_empty(job, lease), *self.finish_if_done(job)]
+        if why is not None and job.plan.job in self.jobs:
+            orders += self._end(job, JobState.INCOMPLETE, why)
+        return orders
 
-    def _count_loss(self, job: Job, lease: Lease, fact: AttemptFailed) -> list[Order]:
+    @staticmethod
+    def blames_alone(job: Job, node: NodeId) -> bool:
+        """Whether a node blames the storage again and again, and others store there."""
+        doubt = job.doubts.get(node)
+        return doubt is not None and min(doubt.blamed, doubt.stored_elsewhere) >= MOST_BLAMES
+
+    def _count_loss(self, job: Job, lease: Lease, fact: AttemptFailed, last: bool) -> list[Order]:
+        """An episode has cost a worker or an attempt. last: it is not tried again, for its evidence to be seen."""
         scene, index = job.scenes[lease.scene], fact.key.index
         losses = self._losses(job, lease.scene, index) + 1
         attempt = self._highest_attempt(job, lease, index)
-        if fact.final or losses >= job.plan.attempts:
+        if fact.final or last or losses >= job.plan.attempts:
             lease.drop(index)
             scene.settle(index, State.QUARANTINED)
             record = _record(fact, State.QUARANTINED, attempt, losses)
@@ -321,7 +438,7 @@ class TaskManager:
         tried = scene.tried[index] = Tried(max(before.attempt, lease.attempt), before.losses)
         others = [copy for copy in job.copies.pop((lease.scene, index), ()) if copy is not lease and index in copy.open]
         if not others:
-            scene.put_back(index, given_up=lease.attempt)
+            scene.put_back(index, given_up=(lease.attempt, lease.node))
         return Record(EpisodeKey(lease.job, lease.scene, index), State.PENDING, tried.attempt, tried.losses)
 
     def returned(self, fact: EpisodesReturned) -> list[Order]:
@@ -368,7 +485,7 @@ class TaskManager:
                 attempt = self._highest_attempt(job, lease, index)
                 job.scenes[lease.scene].settle(index, State.QUARANTINED)
                 key = EpisodeKey(lease.job, *place)
-                detail = f"{job.node_losses[place]} nodes were lost while they were at it; the last one {why}"
+                detail = f"{counted(job.node_losses[place], 'node')} lost while at it; the last one {why}"
                 orders.append(Record(key, State.QUARANTINED, attempt, losses, lease.node, "node", "node_lost", detail))
                 orders += self._drop_copies(job, lease.scene, index, lease)
             else:
@@ -388,6 +505,20 @@ class TaskManager:
         job.pause_s = min(2 * job.pause_s, PAUSE_S)
         job.state, job.why = JobState.PAUSED, why
         return [JobRecorded(job.plan.job, JobState.PAUSED, why)]
+
+    def output_lost(self, name: JobId, why: str) -> list[Order]:
+        """A job's output is gone: it waits until `output_back`."""
+        job = self.jobs.get(name)
+        if job is None:
+            return []
+        job.resume_at = math.inf
+        job.state, job.why = JobState.PAUSED, why
+        return [JobRecorded(name, JobState.PAUSED, why)]
+
+    def output_back(self, name: JobId, now: float) -> None:
+        """A job's output is as it was: it goes on."""
+        if (job := self.jobs.get(name)) is not None:
+            job.resume_at = now
 
     def resume_paused(self, now: float) -> list[Order]:
         """Let paused jobs try again when their pause is over."""

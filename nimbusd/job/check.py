@@ -12,7 +12,9 @@ from nimbusd.job.reader import LoadedJob
 from nimbusd.stages.arguments import ArgumentsError
 from nimbusd.stages.base import SceneConfig
 from nimbusd.stages.errors import NimbusError
-from nimbusd.stages.modules import how_to_install, missing_modules
+from nimbusd.stages.load.mend import warnings_of
+from nimbusd.stages.load.recentre import check_near_origin
+from nimbusd.stages.modules import how_to_install, missing_modules, what_is_missing
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,36 +25,59 @@ class Findings:
     warnings: tuple[Problem, ...]
 
 
-def check_job(loaded: LoadedJob) -> Findings:
-    """Look at the files and modules that a job needs, and at its output folder. Nothing is run or written."""
-    return Findings(
-        errors=(*_missing_assets(loaded), *_unusable_output(loaded)),
-        warnings=tuple(_missing_modules(loaded)),
-    )
+def check_job(loaded: LoadedJob, *, deep: bool = False) -> Findings:
+    """Look at the files and modules that a job needs, and at its output folder. Nothing is written.
+
+    deep: load every scene, one after another, and tell what its loader refuses and what it doubts.
+    """
+    assets = _assets(loaded)
+    errors = [*assets.errors, *_unusable_output(loaded), *_refused_sizes(loaded, scenes=not assets.errors)]
+    warnings = [*_missing_modules(loaded), *assets.warnings]
+    if deep and not errors:
+        for problem, is_error in _loaded_scenes(loaded, {warning.text for warning in assets.warnings}):
+            (errors if is_error else warnings).append(problem)
+    return Findings(tuple(errors), tuple(warnings))
 
 
-def _missing_assets(loaded: LoadedJob) -> Iterator[Problem]:
+def _assets(loaded: LoadedJob) -> Findings:
+    """What is wrong with the files of each scene; the loader is asked about their contents where all are there."""
     loader = loaded.job.make("load")
-    reported: set[Path] = set()
-    told: set[str] = set()
+    errors: list[Problem] = []
+    warnings: list[Problem] = []
+    told: set[str] = set()  # scenes may share a file
+
+    def tell(problems: list[Problem], text: str, where: str) -> None:
+        if text not in told:
+            told.add(text)
+            problems.append(Problem(where, text))
+
     for scene in loaded.job.scenes:
-        config = loaded.job.scene_config(scene)
+        config, where = loaded.job.scene_config(scene), loaded.where_scene(scene)
         try:
-            paths = loader.asset_paths(config)
-        except (NimbusError, OSError) as error:
-            texts = [str(error)]
+            unusable = {path: what for path in loader.asset_paths(config) if (what := _unusable(path))}
+            remarks = [] if unusable else loader.asset_warnings(config)
+        except (NimbusError, OSError, ModuleNotFoundError) as error:
+            texts = [what_is_missing(error) if isinstance(error, ModuleNotFoundError) else str(error)]
             if isinstance(error, ArgumentsError):
                 texts = [f"{error.subject}: {mistake}" for mistake in error.mistakes]
-            yield from (Problem(loaded.where_scene(scene), text) for text in texts if text not in told)
-            told.update(texts)  # scenes may share a file
+            for text in texts:
+                tell(errors, text, where)
             continue
-        for path in paths:
-            if path not in reported and not path.exists():
-                reported.add(path)
-                yield Problem(
-                    loaded.where_scene(scene, *_key_of(config, path)),
-                    f"scene '{scene}': {path} does not exist (relative paths start at {loaded.job.scenes_root})",
-                )
+        for path, what in unusable.items():
+            if str(path) not in told:
+                told.add(str(path))
+                text = f"scene '{scene}': {path} {what} (relative paths start at {loaded.job.scenes_root})"
+                errors.append(Problem(loaded.where_scene(scene, *_key_of(config, path)), text))
+        for text in remarks:
+            tell(warnings, text, where)
+    return Findings(tuple(errors), tuple(warnings))
+
+
+def _unusable(path: Path) -> str:
+    """What is wrong with a file before anybody looks into it; empty where nothing is."""
+    if not path.exists():
+        return "does not exist"
+    return "" if os.access(path, os.R_OK) else "may not be read by you"
 
 
 def _key_of(config: SceneConfig, path: Path) -> tuple[str, ...]:
@@ -70,6 +95,55 @@ def _unusable_output(loaded: LoadedJob) -> Iterator[Problem]:
         yield Problem(where, f"output {output}: {existing} is a file, not a folder")
     elif not os.access(existing, os.W_OK | os.X_OK):
         yield Problem(where, f"output {output}: {existing} is not writable by you")
+
+
+def _refused_sizes(loaded: LoadedJob, *, scenes: bool) -> Iterator[Problem]:
+    """Images that the writer could not store, where it is known before how large they will be.
+
+    scenes: ask the loader too, which can answer where nothing is wrong with its files.
+    """
+    job = loaded.job
+    if "plan" not in job.stages or "store" not in job.stages:
+        return
+    loader, writer = job.make("load"), job.make("store")
+    asked: set[tuple[tuple[str, tuple[int, int]], ...]] = set()
+    told: set[str] = set()
+
+    def refused(sizes: dict[str, tuple[int, int]]) -> list[str]:
+        """Sentences that were not told before."""
+        key = tuple(sorted(sizes.items()))
+        if key in asked:
+            return []
+        asked.add(key)
+        fresh = [text for text in writer.refused_sizes(sizes) if text not in told]
+        told.update(fresh)
+        return fresh
+
+    yield from (Problem(loaded.where("pipeline", "plan"), text) for text in refused(job.make("plan").image_sizes()))
+    for scene in job.scenes if scenes else ():
+        sizes = loader.image_sizes(job.scene_config(scene))
+        yield from (Problem(loaded.where_scene(scene), text) for text in refused(sizes))
+
+
+def _loaded_scenes(loaded: LoadedJob, known: set[str]) -> Iterator[tuple[Problem, bool]]:
+    """What loading every scene brings to light, beside what is `known`; True: it cannot be loaded."""
+    loader = loaded.job.make("load")
+    try:
+        for scene in loaded.job.scenes:
+            where = loaded.where_scene(scene)
+            try:
+                made = loader.load_asset(loaded.job.scene_config(scene))
+                check_near_origin(made)
+            except ModuleNotFoundError as error:
+                yield Problem(where, f"scene '{scene}' could not be looked into: {what_is_missing(error)}"), False
+            except Exception as error:  # noqa: BLE001 - a loader may raise anything; run would end with it
+                text = str(error) if isinstance(error, NimbusError) else f"{type(error).__name__}: {error}"
+                yield Problem(where, text if scene in text else f"scene '{scene}': {text}"), True
+            else:
+                fresh = [text for text in warnings_of(made) if text not in known]
+                yield from ((Problem(where, f"scene '{scene}': {text}"), False) for text in fresh)
+    finally:
+        loader.close()
 
 
 def _missing_modules(loaded: LoadedJob) -> Iterator[Problem]:

@@ -10,11 +10,12 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from nimbusd.job.problems import Problem
+from nimbusd.job.problems import JobError, Problem
 from nimbusd.job.source import Source, as_mapping
-from nimbusd.stages.arguments import Key
+from nimbusd.stages.plain import Key
 
 _REFERENCE = re.compile(r"\$\{([^${}]*)\}")
+_MOST_REFERENCES = 10_000
 _LEFT_OUT = "is left out: a job has nothing like it"
 
 
@@ -29,6 +30,7 @@ class EngineConfig:
         self._source = source
         self._written = {"name": name, **source.value}
         self._unfilled: list[tuple[tuple[Key, ...], str]] = []
+        self._followed = 0
         self.value: Mapping[Key, Any] = {
             key: self._filled(value, (key,)) for key, value in source.value.items()
         }  # keys may be anything that YAML allows
@@ -103,6 +105,10 @@ class EngineConfig:
 
     def _referred(self, found: re.Match[str], place: tuple[Key, ...], inside: tuple[str, ...]) -> Any:
         word = found[1].strip()
+        self._followed += 1
+        if self._followed > _MOST_REFERENCES:
+            text = f"more than {_MOST_REFERENCES:,} references ('${{name}}'), those within what is referred to included"
+            raise JobError([Problem(self.where(place), text)])
         target: Any = self._written
         for key in word.split("."):
             target = as_mapping(target).get(key)

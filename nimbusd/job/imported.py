@@ -13,12 +13,11 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from nimbusd.job.engine_config import EngineConfig, is_filled
 from nimbusd.job.problems import JobError, Problem
 from nimbusd.job.source import as_mapping, read_source
-from nimbusd.stages.arguments import Key
+from nimbusd.stages.plain import Key
+from nimbusd.stages.yaml_text import YamlError, read_yaml_file, write_yaml
 
 _LOADER = ("load_stage", "scene_loader")
 _RANDOMIZER = ("load_stage", "layout_random_generator")
@@ -70,7 +69,7 @@ class Imported:
     def text(self) -> str:
         """The job file, with the remarks as comments at its top."""
         comments = "".join(f"# {remark}\n" for remark in self.remarks)
-        return comments + yaml.safe_dump(self.job, sort_keys=False, allow_unicode=True, width=120)
+        return comments + write_yaml(self.job)
 
 
 def import_config(path: Path, *, root: Path, job_folder: Path) -> Imported:
@@ -100,16 +99,8 @@ class _Import:
     def made(self) -> Imported:
         loader = self._config.mapping(*_LOADER, "args")
         if self._config.at(*_LOADER, "type") != "env_loader" or not isinstance(loader.get("workflow_type"), str):
-            raise JobError(
-                self._config.path,
-                [
-                    Problem(
-                        self._config.where(_LOADER),
-                        "not a configuration that can be imported: load_stage.scene_loader must be an env_loader "
-                        "with a workflow_type",
-                    )
-                ],
-            )
+            text = "not a configuration that can be imported: load_stage.scene_loader must be an env_loader "
+            raise JobError([Problem(self._config.where(_LOADER), text + "with a workflow_type")])
         self._check_parts()
         job: dict[str, Any] = {"name": self._name, "scenes_root": os.path.relpath(self._root, self._job_folder)}
         job |= self._output()
@@ -334,11 +325,11 @@ def _number(value: Any) -> Any:
 def _tasks_in(path: Path) -> tuple[int, str]:
     """How many tasks a task file has (a list of tasks, or one under `tasks`), and why that is not known (then 1)."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = read_yaml_file(path).value
     except OSError as error:
         return 1, f"{path} cannot be read ({error.strerror})"
-    except (UnicodeDecodeError, yaml.YAMLError):
-        return 1, f"{path} is not valid YAML"
+    except YamlError as error:
+        return 1, f"{path} is not valid YAML ({error})"
     tasks = content if isinstance(content, list) else as_mapping(content).get("tasks")
     if not isinstance(tasks, list) or not tasks:
         return 1, f"{path} has no list of tasks"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeVar, overload
@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeVar, overload
 import orjson
 
 from nimbusd.core.split import Mode
-from nimbusd.job.model import Limits
+from nimbusd.job.model import JobSpec, Limits
 from nimbusd.stages.arguments import validate
 from nimbusd.stages.base import (
     BaseLoader,
@@ -52,6 +52,7 @@ class Job:
     output: absolute folder. scenes_root: absolute folder that relative paths in scenes and args start at.
     scene_entries: scene name → its entry as JSON values, `count` already expanded, in the file's order.
     stages: the pipeline by kind; without `randomize` that key is absent. The rest: see JobFile.
+    whole: fingerprint of the job with its scenes, where this one travels without them; else empty.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Job:
     planners: int | None = None
     writers: int = 1
     limits: Limits = field(default_factory=Limits)
+    whole: str = ""
 
     @cached_property
     def scenes(self) -> tuple[str, ...]:
@@ -91,7 +93,7 @@ class Job:
         """
         model = resolve(self.stages["load"].component, "load").scene_model
         chosen = self.scene_entries[name] if entry is None else entry
-        return with_root(model.model_validate(dict(chosen)), self.scenes_root)
+        return with_root(validate(model, chosen, f"scene {name!r}"), self.scenes_root)
 
     @overload
     def make(self, kind: Literal["load"]) -> BaseLoader[Any, Any]: ...
@@ -142,8 +144,16 @@ class Job:
             writer=self.make("store") if renders else None,
         )
 
+    def without_scenes(self) -> Job:
+        """The job as it travels to those who get each scene's entry with a lease. Its fingerprint is the same."""
+        return replace(self, scene_entries={}, whole=self.fingerprint())
+
     def to_dict(self) -> dict[str, Any]:
         """JSON values that `from_dict` makes an equal job of."""
+        return self._values() | ({"fingerprint": self.whole} if self.whole else {})
+
+    def _values(self) -> dict[str, Any]:
+        """What a job file says."""
         return {
             "name": self.name,
             "seed": self.seed,
@@ -165,16 +175,30 @@ class Job:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Job:
-        """The job that `to_dict` described. Nothing is checked again: it came from `read_job`."""
-        values = dict(values)
+        """The job that `to_dict` described, on whatever way it came.
+
+        Components and their arguments are not looked at. Raises ArgumentsError, which names everything that no job
+        file can say.
+        """
+        spec = validate(JobSpec, values, "job")
+        stages = {kind: stage for kind in KINDS if (stage := getattr(spec.stages, kind)) is not None}
         return cls(
-            output=Path(values.pop("output")),
-            scenes_root=Path(values.pop("scenes_root")),
-            scene_entries=dict(values.pop("scenes")),
-            stages={kind: StageSpec(**spec) for kind, spec in values.pop("stages").items()},
-            limits=Limits(**values.pop("limits")),
-            mode=Mode(values.pop("mode", Mode.AUTO)),
-            **values,
+            name=spec.name,
+            seed=spec.seed,
+            output=spec.output,
+            scenes_root=spec.scenes_root,
+            scene_entries=dict(spec.scenes),
+            episodes_per_scene=spec.episodes_per_scene,
+            exact=spec.exact,
+            max_tries_per_episode=spec.max_tries_per_episode,
+            randomize_every=spec.randomize_every,
+            workers=spec.workers,
+            mode=spec.mode,
+            planners=spec.planners,
+            writers=spec.writers,
+            stages={kind: StageSpec(stage.component, stage.version, stage.args) for kind, stage in stages.items()},
+            limits=spec.limits,
+            whole=spec.fingerprint,
         )
 
     def fingerprint(self) -> str:
@@ -182,7 +206,9 @@ class Job:
 
         Where files lie (output, scenes_root), how much is run at once and when to give up are not part of it.
         """
-        values = self.to_dict()
+        if self.whole:
+            return self.whole
+        values = self._values()
         for key in _NOT_WHAT:
             del values[key]
         return hashlib.sha256(orjson.dumps(values, option=orjson.OPT_SORT_KEYS)).hexdigest()

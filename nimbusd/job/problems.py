@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 from nimbusd.stages.errors import NimbusError
 
@@ -23,7 +22,6 @@ class Problem:
 class JobError(NimbusError):
     """A job file cannot be used. problems: all that was found, in the file's order."""
 
-    def __init__(self, path: Path, problems: Iterable[Problem]) -> None:
-        self.path = path
+    def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = tuple(problems)
         super().__init__("\n".join(str(problem) for problem in self.problems))

@@ -7,20 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from nimbusd.job.job import Job, StageSpec
-from nimbusd.job.model import JobFile
+from nimbusd.job.model import MOST_SCENES, JobFile, unfit_scene
 from nimbusd.job.problems import JobError, Problem
 from nimbusd.job.source import Source, as_mapping, read_source
-from nimbusd.stages.arguments import Key, mistakes_of
+from nimbusd.stages.arguments import ArgumentsError, Mistake, parsed, shown
 from nimbusd.stages.base import SceneConfig
 from nimbusd.stages.errors import ComponentError
+from nimbusd.stages.plain import Key, unplain
 from nimbusd.stages.registry import KINDS, Kind, resolve
 
 M = TypeVar("M", bound=BaseModel)
-
-_MAX_COUNT = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -34,6 +33,17 @@ class LoadedJob:
     def where(self, *path: Key) -> str:
         """`job.yaml:LINE` of a path of keys, such as `("pipeline", "plan")`."""
         return self.source.where(path)
+
+    def problem(self, mistake: Mistake) -> Problem:
+        """A mistake in `Job.to_dict()` as a problem of the file."""
+        match mistake.path:
+            case ("scenes", int(position), *rest) if position < len(self.job.scenes):
+                keys = [key for key in rest if isinstance(key, str)]
+                return Problem(self.where_scene(self.job.scenes[position], *keys), mistake.text)
+            case ("stages", *rest):
+                return Problem(self.where("pipeline", *rest), _named(mistake.path[1:], mistake.text))
+            case path:
+                return Problem(self.where(*path), _named(path, mistake.text))
 
     def where_scene(self, scene: str, *path: Key) -> str:
         """`job.yaml:LINE` of (a key of) the entry that made `scene`."""
@@ -51,13 +61,15 @@ def read_job(path: Path, *, output: Path | None = None, overrides: Iterable[str]
 def load_job(path: Path, *, output: Path | None = None, overrides: Iterable[str] = ()) -> LoadedJob:
     """As `read_job`, and keeps where each value was written."""
     source = read_source(path, overrides)
-    problems: list[Problem] = []
+    problems = [Problem(source.where(place), _named(place, text)) for place, text in unplain(source.value)]
+    if problems:
+        raise JobError(sorted(problems, key=_line))
 
     file = _read_model(JobFile, source.value, (), source, problems)
     stages = _read_stages(source, problems)
     entries, entry_of = _read_scenes(stages.get("load"), source, problems)
     if file is None or problems:
-        raise JobError(path, sorted(problems, key=_line))
+        raise JobError(sorted(problems, key=_line))
 
     folder = path.resolve().parent
     job = Job(
@@ -77,7 +89,12 @@ def load_job(path: Path, *, output: Path | None = None, overrides: Iterable[str]
         stages=stages,
         limits=file.limits,
     )
-    return LoadedJob(job, source, entry_of)
+    loaded = LoadedJob(job, source, entry_of)
+    try:
+        Job.from_dict(job.to_dict())  # as a master takes it
+    except ArgumentsError as error:
+        raise JobError(loaded.problem(mistake) for mistake in error.mistakes) from error
+    return loaded
 
 
 def _line(problem: Problem) -> int:
@@ -90,14 +107,13 @@ def _read_model(
     model: type[M], value: object, path: tuple[Key, ...], source: Source, problems: list[Problem]
 ) -> M | None:
     """`value` as `model`; None after adding its mistakes to `problems`."""
-    try:
-        return model.model_validate(value)
-    except ValidationError as error:
-        problems.extend(
-            Problem(source.where((*path, *mistake.path)), _named(mistake.path, mistake.text))
-            for mistake in mistakes_of(error, model)
-        )
-        return None
+    made = parsed(model, value)
+    if not isinstance(made, list):
+        return made
+    problems.extend(
+        Problem(source.where((*path, *mistake.path)), _named(mistake.path, mistake.text)) for mistake in made
+    )
+    return None
 
 
 def _named(path: tuple[Key, ...], text: str) -> str:
@@ -149,9 +165,12 @@ def _read_scenes(
                 text = f"scene '{checked.name}' is there twice, first at {first}; give each its own name"
                 problems.append(Problem(source.where((*path, "name")), text))
                 break
-            if (unfit := _unfit(checked.name)) is not None:
+            if (unfit := unfit_scene(checked.name)) is not None:
                 problems.append(Problem(source.where((*path, "name")), unfit))
                 break
+            if len(entries) >= MOST_SCENES:
+                problems.append(Problem(source.where(path), f"more than {MOST_SCENES:,} scenes"))
+                return entries, entry_of
             entries[checked.name] = checked.model_dump(mode="json")
             entry_of[checked.name] = position
     return entries, entry_of
@@ -164,10 +183,9 @@ def _expand(
     if "count" not in entry or "count" in model.model_fields:
         return [entry]
     count = entry.pop("count")
-    if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= _MAX_COUNT:
-        problems.append(
-            Problem(source.where((*path, "count")), f"count must be 1 to {_MAX_COUNT}, but it is {count!r}")
-        )
+    if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= MOST_SCENES:
+        text = f"count must be 1 to {MOST_SCENES}, but it is {shown(count)}"
+        problems.append(Problem(source.where((*path, "count")), text))
         return []
     if "seed" not in model.model_fields:
         text = "count makes scenes that differ by 'seed', which scenes of this loader do not have"
@@ -175,13 +193,6 @@ def _expand(
         return []
     default = model.model_fields["seed"].default
     first = entry.get("seed", default if isinstance(default, int) else 0)
-    if not isinstance(first, int) or not isinstance(entry.get("name"), str):
+    if not isinstance(first, int) or isinstance(first, bool) or not isinstance(entry.get("name"), str):
         return [entry]  # the scene model reports it
     return [{**entry, "name": f"{entry['name']}_{number:03d}", "seed": first + number} for number in range(count)]
-
-
-def _unfit(scene: str) -> str | None:
-    """Why a scene's name cannot be part of episode ids and folder names."""
-    if scene in ("", ".", "..") or any(not (c.isalnum() or c in "._-") for c in scene):
-        return f"scene name '{scene}' may only have letters, digits, '.', '_' and '-' (it becomes a folder's name)"
-    return None

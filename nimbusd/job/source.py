@@ -7,12 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from nimbusd.job.problems import JobError, Problem
-from nimbusd.stages.arguments import Key, dotted
-
-_MERGE_TAG = "tag:yaml.org,2002:merge"
+from nimbusd.stages.arguments import dotted, shown
+from nimbusd.stages.plain import MOST_DEPTH, Key, is_printable
+from nimbusd.stages.yaml_text import YamlError, YamlText, read_yaml, read_yaml_file
 
 
 @dataclass
@@ -39,74 +37,39 @@ def read_source(path: Path, overrides: Iterable[str] = ()) -> Source:
 
     Raises JobError for a file that cannot be read, is not a YAML mapping, has a key twice or a bad override.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise JobError(path, [Problem(str(path), f"the job file cannot be read: {reason}")]) from error
-    try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise JobError(path, [Problem(f"{path}:{line}", f"not valid YAML: {error.problem}")]) from error
-    if not isinstance(root, yaml.MappingNode):
-        raise JobError(path, [Problem(str(path), "a job file is a mapping of keys, such as `name: my_job`")])
-    walk = _Walk(path)
-    walk.visit(root, ())
-    if walk.problems:
-        raise JobError(path, walk.problems)
-    source = Source(path, yaml.load(text, Loader=yaml.SafeLoader), walk.places)
+    read = _read(path)
+    if not isinstance(read.value, dict):
+        raise JobError([Problem(str(path), "a job file is a mapping of keys, such as `name: my_job`")])
+    source = Source(path, read.value, {keys: f"{path}:{line}" for keys, line in read.lines.items()})
     problems = [problem for text in overrides if (problem := _override(source, text))]
     if problems:
-        raise JobError(path, problems)
+        raise JobError(problems)
     return source
 
 
-class _Walk:
-    """Notes the line of every value and the keys that are given twice."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.places: dict[tuple[Key, ...], str] = {}
-        self.problems: list[Problem] = []
-
-    def visit(self, node: yaml.Node, path: tuple[Key, ...]) -> None:
-        self.places.setdefault(path, f"{self.path}:{node.start_mark.line + 1}")
-        if isinstance(node, yaml.SequenceNode):
-            for position, item in enumerate(node.value):
-                self.visit(item, (*path, position))
-        elif isinstance(node, yaml.MappingNode):
-            self._visit_mapping(node, path)
-
-    def _visit_mapping(self, node: yaml.MappingNode, path: tuple[Key, ...]) -> None:
-        seen: dict[str, int] = {}
-        for key, value in node.value:
-            if key.tag == _MERGE_TAG:
-                continue
-            line = key.start_mark.line + 1
-            place = f"{self.path}:{line}"
-            if not isinstance(key, yaml.ScalarNode):
-                self.problems.append(Problem(place, "a key must be a word"))
-                continue
-            name = str(key.value)
-            if name in seen:
-                self.problems.append(Problem(place, f"key '{name}' is given twice, first on line {seen[name]}"))
-            seen[name] = line
-            self.places[(*path, name)] = place
-            self.visit(value, (*path, name))
+def _read(path: Path) -> YamlText:
+    try:
+        return read_yaml_file(path)
+    except OSError as error:
+        raise JobError([Problem(str(path), f"the job file cannot be read: {error.strerror}")]) from error
+    except YamlError as error:
+        raise JobError(Problem(f"{path}:{line}", text) for line, text in error.mistakes) from error
 
 
 def _override(source: Source, text: str) -> Problem | None:
     """Apply one `KEY=VALUE` to `source`; a Problem where it cannot be."""
     key, equals, written = text.partition("=")
-    where = f"--set {key}"
+    where = f"--set {key[:100]}"
     if not equals or not key:
         return Problem(where, "an override is written KEY=VALUE, such as scenes.0.path=/data/house.glb")
     try:
-        value = yaml.safe_load(written)
-    except yaml.YAMLError:
-        return Problem(where, f"the value {written!r} is not valid YAML; put it in quotes")
-    keys = [int(part) if part.isdigit() else part for part in key.split(".")]
+        value = read_yaml(written).value
+    except YamlError as error:
+        (_, wrong), *_ = error.mistakes
+        return Problem(where, f"the value {shown(written)}: {wrong}. Put it in quotes if it is text")
+    keys = [int(part) if part.isascii() and part.isdecimal() and len(part) < 10 else part for part in key.split(".")]
+    if len(keys) > MOST_DEPTH or not all(part == 0 or part for part in keys) or not is_printable(key):
+        return Problem(where, "a key is words joined by dots, such as scenes.0.path")
     target: Any = source.value
     for depth, part in enumerate(keys):
         last = depth == len(keys) - 1

@@ -54,7 +54,9 @@ class Feed:
             return (), self.cursor, 0
         epoch, _, number = cursor.partition(":")
         first = self._next - len(self._latest) - self._chunk * len(self._old)
-        wanted = int(number) if int(epoch) == self._epoch else 0
+        if not (epoch.isdecimal() and number.isdecimal()):
+            raise ValueError(f"{cursor!r} is no cursor")
+        wanted = min(int(number), self._next) if int(epoch) == self._epoch else 0
         start = min(max(wanted, first), self._next)
         missed = start - wanted if wanted < start else 0
         found: list[dict[str, Any]] = []

@@ -10,6 +10,7 @@ import errno
 import fcntl
 import os
 import sqlite3
+import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nimbusd.core.episodes import (
+    EpisodeKey,
     JobId,
     JobRecorded,
     JobRow,
@@ -24,13 +26,16 @@ from nimbusd.core.episodes import (
     LeaseClosed,
     LeaseOpened,
     LedgerEntry,
+    LostPiece,
+    NodeId,
     Record,
     State,
     Tried,
 )
 from nimbusd.master import ledger_schema as schema
+from nimbusd.master.ledger_copy import copy_ledger
 from nimbusd.master.ledger_errors import LedgerBusy, LedgerError, LedgerFull, LedgerOutdated, write_error
-from nimbusd.master.ledger_reads import CommittedPiece, FailureCount, FailureRow, LedgerReads
+from nimbusd.master.ledger_reads import ATTEMPTS_APART, CommittedPiece, FailureCount, FailureRow, LedgerReads
 from nimbusd.master.ledger_rows import (
     JOB_COLUMNS,
     MOST_REASON,
@@ -38,6 +43,7 @@ from nimbusd.master.ledger_rows import (
     episode_row,
     failure_row,
     job_row,
+    json_text,
     shortened,
     spans_text,
 )
@@ -68,7 +74,11 @@ _EPISODES = (
 _FAILURES = "INSERT OR REPLACE INTO failure VALUES (?,?,?,?,?,?)"
 _LEASES = "INSERT OR REPLACE INTO lease VALUES (?,?,?,?,?)"
 _CLOSED = "DELETE FROM lease WHERE id = ?"
-_JOB_STATE = "UPDATE job SET state = ?, why = ?, environment = iif(? = '', environment, ?) WHERE id = ?"
+_JOB_STATE = "UPDATE job SET state = ?, why = ? WHERE id = ?"
+_ENVIRONMENT = (
+    "UPDATE job SET began_with = iif(environment = '', ?, began_with), environment = ?, packages = ? WHERE id = ?"
+)
+"""What a job began with is recorded once."""
 _REASONS = "INSERT INTO reason VALUES (?,?,?) ON CONFLICT DO UPDATE SET attempts = attempts + excluded.attempts"
 
 
@@ -86,6 +96,8 @@ class Ledger(LedgerReads):
     def __init__(self, connection: sqlite3.Connection, path: Path, epoch: int, lock: int | None = None) -> None:
         super().__init__(connection, path, epoch)
         self._lock = lock
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        """Of the copy that is read."""
         self._jobs: dict[JobId, _Known] = {}
         self._next_scene = 0
         self._new_scenes: list[Sequence[Value]] = []
@@ -104,9 +116,7 @@ class Ledger(LedgerReads):
                 db.execute("PRAGMA journal_mode = WAL")
                 db.execute("PRAGMA synchronous = FULL")
                 schema.bring_up_to_date(db, path)
-                query = "UPDATE about SET value = value + 1 WHERE key = 'epoch' RETURNING value"
-                ((epoch,),) = db.execute(query).fetchall()
-                return cls(db, path, int(epoch), lock)
+                return cls(db, path, schema.begin_generation(db), lock)
             except BaseException:
                 db.close()
                 raise
@@ -122,29 +132,58 @@ class Ledger(LedgerReads):
     def read(cls, path: Path) -> Ledger:
         """Open an existing ledger to read it, also while another process writes to it.
 
-        Raises LedgerOutdated for one that has to be opened to write once, or LedgerError.
+        Where nothing can be written beside it, a copy is read. Raises LedgerOutdated for one that has to be opened to
+        write once, or LedgerError.
         """
         if not path.is_file():
             raise LedgerError(f"{path} does not exist: no job has run with it.", path, errno.ENOENT)
         try:
-            db = _connect(path, "ro")
             try:
-                version = schema.schema_of(db)
-                if version > schema.SCHEMA_VERSION:
-                    raise schema.newer(path, version)
-                if version < schema.SCHEMA_VERSION:
-                    raise LedgerOutdated(
-                        f"{path} was made by an older nimbusd (schema {version}). "
-                        "`nimbusctl run` or `nimbusctl publish` converts it.",
-                        path,
-                    )
-                ((epoch,),) = db.execute("SELECT value FROM about WHERE key = 'epoch'").fetchall()
-                return cls(db, path, int(epoch))
-            except BaseException:
-                db.close()
-                raise
+                return cls._reading(path, path)
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY):
+                    raise
+            return cls.read_copy(path, convert=False)
         except sqlite3.DatabaseError as error:
             raise LedgerError(f"{path} is not a usable ledger: {error}", path) from error
+
+    @classmethod
+    def read_copy(cls, path: Path, *, convert: bool = True) -> Ledger:
+        """Read a copy of the ledger. convert: if it is an older one. Raises LedgerError."""
+        folder = tempfile.TemporaryDirectory(prefix="nimbusd-ledger-")
+        try:
+            copy = copy_ledger(path, Path(folder.name))
+            if convert:
+                cls.open(copy).close()
+            ledger = cls._reading(copy, path)
+        except OSError as error:
+            folder.cleanup()
+            raise LedgerError(f"cannot read the ledger {path}: {error.strerror}", path, error.errno or 0) from error
+        except BaseException:
+            folder.cleanup()
+            raise
+        ledger._folder = folder
+        return ledger
+
+    @classmethod
+    def _reading(cls, place: Path, path: Path) -> Ledger:
+        """Open the file at `place` to read it, as the ledger at `path`. Raises sqlite3.Error as well."""
+        db = _connect(place, "ro")
+        try:
+            version = schema.schema_of(db)
+            if version > schema.SCHEMA_VERSION:
+                raise schema.newer(path, version)
+            if version < schema.SCHEMA_VERSION:
+                raise LedgerOutdated(
+                    f"{path} was made by an older nimbusd (schema {version}). "
+                    "`nimbusctl run` or `nimbusctl publish` converts it.",
+                    path,
+                )
+            ((epoch,),) = db.execute("SELECT value FROM about WHERE key = 'epoch'").fetchall()
+            return cls(db, path, int(epoch))
+        except BaseException:
+            db.close()
+            raise
 
     def close(self) -> None:
         """Let go of the file."""
@@ -152,6 +191,8 @@ class Ledger(LedgerReads):
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+        if self._folder is not None:
+            self._folder.cleanup()
 
     def put_job(self, row: JobRow) -> None:
         """Add a job, or replace what is known of it but for its episodes. Durable on return.
@@ -201,8 +242,12 @@ class Ledger(LedgerReads):
                 case LeaseClosed(lease):
                     opened.pop(lease, None)
                     closed.append((lease,))
-                case JobRecorded(job, job_state, why, environment):
-                    self._db.execute(_JOB_STATE, (job_state.value, why, environment, environment, self._job(job).id))
+                case JobRecorded(job, job_state, why, environment, packages):
+                    number = self._job(job).id
+                    self._db.execute(_JOB_STATE, (job_state.value, why, number))
+                    if environment:
+                        text = json_text(packages)
+                        self._db.execute(_ENVIRONMENT, (text, environment, text, number))
                     if job_state not in (JobState.RUNNING, JobState.PAUSED):
                         ended.add(job)
         new_scenes, self._new_scenes = self._new_scenes, []
@@ -215,6 +260,12 @@ class Ledger(LedgerReads):
         self._failed.update(reasons)
         for job in ended:
             self._jobs.pop(job)
+
+    def set_drained(self, node: NodeId, on: bool) -> None:
+        """Remember that a node gets no more work, or forget it. Durable on return."""
+        query = "INSERT OR IGNORE INTO drained VALUES (?)" if on else "DELETE FROM drained WHERE node = ?"
+        with self._transaction():
+            self._db.execute(query, (node,))
 
     def release_quarantined(self, job: JobId) -> list[tuple[str, int, Tried]]:
         """Make a job's quarantined episodes pending again, with a clean record of losses. Durable on return.
@@ -233,6 +284,48 @@ class Ledger(LedgerReads):
         return sorted(
             ((names[scene], index, Tried(attempt, 0)) for scene, index, attempt in rows), key=lambda row: row[:2]
         )
+
+    def put_back(self, job: JobId, episodes: Iterable[EpisodeKey]) -> list[tuple[EpisodeKey, LostPiece]]:
+        """Make committed episodes pending again, whose pieces are damaged or gone. Durable on return.
+
+        Their attempts go on from the highest. Returns those that were committed.
+        """
+        place = f"WHERE scene = ? AND number = ? AND state = {schema.COMMITTED}"
+        empty = "losses = 0, folder = '', frames = 0, size_bytes = 0, digest = ''"
+        put_back = []
+        with self._transaction():
+            scenes = self._job(job).scenes
+            for key in episodes:
+                at = (scenes.get(key.scene, 0), key.index)
+                row = self._db.execute(f"SELECT attempt, frames, size_bytes FROM episode {place}", at).fetchone()
+                if row is not None:
+                    self._db.execute(f"UPDATE episode SET state = {schema.PENDING}, {empty} {place}", at)
+                    put_back.append((key, LostPiece(Tried(row[0], 0), row[1], row[2])))
+        return put_back
+
+    def note_restored(self) -> None:
+        """Note that this is a restored copy, which may go on where a newer state of it has been. Durable on return.
+
+        Its epochs go on far from those that the newer state may have used, so that no lease has a number of one of its.
+        It forgets its openings: what was done under the latest one may have gone on after the copy was made.
+        """
+        with self._transaction():
+            self._db.execute("DELETE FROM generation")
+            self._db.execute("UPDATE about SET value = value + 1000 WHERE key = 'epoch'")
+            self._db.execute("INSERT OR REPLACE INTO about VALUES ('restored', '1')")
+
+    def forget(self, job: JobId) -> None:
+        """Remove all that is known of a job. Durable on return."""
+        with self._transaction():
+            number = self._job(job).id
+            scenes = "scene IN (SELECT id FROM scene WHERE job = ?)"
+            for table in ("episode", "failure", "lease"):
+                self._db.execute(f"DELETE FROM {table} WHERE {scenes}", (number,))
+            for table, column in (("reason", "job"), ("scene", "job"), ("job", "id")):
+                self._db.execute(f"DELETE FROM {table} WHERE {column} = ?", (number,))
+            beyond = self.first_attempt() + ATTEMPTS_APART  # nodes that are away may still hold leases of it
+            self._db.execute("INSERT OR REPLACE INTO about VALUES ('first_attempt', ?)", (str(beyond),))
+        self._forget()
 
     # --- how ---
 
@@ -297,8 +390,7 @@ def fingerprints(path: Path) -> dict[JobId, str]:
             return {row.job: row.fingerprint for row in ledger.jobs()}
     except LedgerOutdated:
         with closing(_connect(path, "ro")) as db:
-            name, fingerprint = schema.facts_of_1(db)
-            return {JobId(name): fingerprint}
+            return {JobId(name): fingerprint for name, fingerprint in schema.fingerprints_of_older(db).items()}
 
 
 def _connect(path: Path, mode: str) -> sqlite3.Connection:

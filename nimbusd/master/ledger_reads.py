@@ -32,14 +32,21 @@ from nimbusd.core.episodes import (
 from nimbusd.master import ledger_schema as schema
 from nimbusd.master.ledger_rows import JOB_COLUMNS, STATES, to_job, to_spans
 
+ATTEMPTS_APART = 1_000
+"""More than any ledger makes at one episode."""
 _PIECES_AT_ONCE = 5_000
 
 _JOB = "(SELECT id FROM job WHERE name = ?)"
 _SETTLED = f"state <> {schema.PENDING}"
 _COUNTS = ", ".join(
     [f"COUNT(*) FILTER (WHERE state = {code})" for code in (schema.COMMITTED, schema.FAILED, schema.QUARANTINED)]
-    + [f"COALESCE(SUM({what}) FILTER (WHERE state = {schema.COMMITTED}), 0)" for what in ("frames", "size_bytes")]
+    + [
+        f"COALESCE(SUM({part}) FILTER (WHERE state = {schema.COMMITTED}), 0)"
+        for what in ("frames", "size_bytes")
+        for part in (f"{what} >> 32", f"{what} & 0xFFFFFFFF")
+    ]
 )
+"""Sums come in two halves: SQLite refuses a sum beyond 64 bits, and a row that is wrong must not stop a master."""
 _TOTALS = f"SELECT {_COUNTS} FROM scene CROSS JOIN episode ON episode.scene = scene.id WHERE job = {_JOB}"
 _SCENES = f"""
 SELECT scene.name, scene.id, {_COUNTS}, COUNT(*) FILTER (WHERE state = {schema.PENDING}),
@@ -71,6 +78,15 @@ WHERE job = {_JOB} AND state IN ({schema.FAILED}, {schema.QUARANTINED})
 
 
 @dataclass(frozen=True, slots=True)
+class LedgerIdentity:
+    """Which ledger, whatever its path. epoch and token: of its latest opening to write; copies have other tokens."""
+
+    ledger: str
+    epoch: int
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
 class CommittedPiece:
     """A committed episode: where its piece is and what it must contain. worker: the node that made it."""
 
@@ -81,6 +97,15 @@ class CommittedPiece:
     size_bytes: int
     digest: str
     worker: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where an episode stands. attempt: the highest that was ever leased. losses: workers it has cost."""
+
+    state: State
+    attempt: int
+    losses: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +150,28 @@ class LedgerReads:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
+    # --- the ledger itself ---
+
+    def identity(self) -> LedgerIdentity:
+        """Which ledger this is, and which opening of it is the latest."""
+        ((identity,),) = self._db.execute("SELECT value FROM about WHERE key = 'identity'").fetchall()
+        query = "SELECT epoch, token FROM generation ORDER BY epoch DESC LIMIT 1"
+        epoch, token = self._db.execute(query).fetchone() or (0, "")
+        return LedgerIdentity(str(identity), int(epoch), str(token))
+
+    def has_generation(self, token: str) -> bool:
+        """Whether this ledger was once opened under `token`: one that was copied before does not know it."""
+        return self._db.execute("SELECT 1 FROM generation WHERE token = ?", (token,)).fetchone() is not None
+
+    def is_restored(self) -> bool:
+        """Whether `nimbusctl restore` put this ledger where it is, to go on where a newer state of it has been."""
+        return self._db.execute("SELECT 1 FROM about WHERE key = 'restored'").fetchone() is not None
+
+    def first_attempt(self) -> int:
+        """At least the number of the first attempt at an episode: beyond those of jobs that were forgotten."""
+        (value,) = self._db.execute("SELECT value FROM about WHERE key = 'first_attempt'").fetchone() or (1,)
+        return int(value)
+
     # --- jobs ---
 
     def jobs(self, *states: JobState) -> list[JobRow]:
@@ -149,13 +196,17 @@ class LedgerReads:
 
     # --- what a restart must know ---
 
+    def drained(self) -> list[NodeId]:
+        """Nodes that get no more work, by name."""
+        return [NodeId(name) for (name,) in self._db.execute("SELECT node FROM drained ORDER BY node").fetchall()]
+
     def history(self, job: JobId) -> dict[str, SceneHistory]:
         """What is known of each scene of a job; of those that are not named, nothing."""
         found = {}
         with self._snapshot():
             for name, scene, *sums in self._db.execute(_SCENES, (job,)).fetchall():
                 *counts, pending, first, last = sums
-                count = SceneCount(*counts)
+                count = _count(counts)
                 settled = count.committed + count.failed + count.quarantined
                 if settled and last - first + 1 == settled:
                     runs: tuple[Span, ...] = (Span(first, last + 1),)
@@ -166,7 +217,7 @@ class LedgerReads:
 
     def totals(self, job: JobId) -> SceneCount:
         """Settled episodes of a job over all its scenes."""
-        return SceneCount(*self._db.execute(_TOTALS, (job,)).fetchone())
+        return _count(self._db.execute(_TOTALS, (job,)).fetchone())
 
     def open_leases(self, job: JobId | None = None) -> list[LeaseOpened]:
         """Leases that were never closed, of one job or all, in order of their numbers."""
@@ -209,6 +260,19 @@ class LedgerReads:
             (key.job, key.scene, key.index),
         ).fetchone()
         return None if row is None else CommittedPiece(key, *row)
+
+    def standing(self, key: EpisodeKey) -> Standing | None:
+        """What is known of an episode; None for one that was never leased."""
+        place = f"scene = (SELECT id FROM scene WHERE job = {_JOB} AND name = ?)"
+        row = self._db.execute(
+            f"SELECT state, attempt, losses FROM episode WHERE {place} AND number = ?", (key.job, key.scene, key.index)
+        ).fetchone()
+        leases = self._db.execute(f"SELECT attempt, spans FROM lease WHERE {place}", (key.job, key.scene)).fetchall()
+        leased = [attempt for attempt, spans in leases if any(s.start <= key.index < s.stop for s in to_spans(spans))]
+        if row is None and not leased:
+            return None
+        state, attempt, losses = row or (schema.PENDING, 0, 0)
+        return Standing(STATES[state], max([int(attempt), *leased]), int(losses))
 
     # --- what went wrong ---
 
@@ -261,3 +325,9 @@ class LedgerReads:
             yield
         finally:
             self._db.execute("ROLLBACK")
+
+
+def _count(row: Sequence[int]) -> SceneCount:
+    """What _COUNTS counts."""
+    committed, failed, quarantined, frames_high, frames, bytes_high, size_bytes = row
+    return SceneCount(committed, failed, quarantined, (frames_high << 32) + frames, (bytes_high << 32) + size_bytes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 from nimbusd.core.episodes import JobId, JobRow, JobState, Record, Span, State
@@ -26,7 +26,10 @@ CODES = {
 }
 STATES = {code: State(value) for value, code in CODES.items()}
 
-JOB_COLUMNS = "name, fingerprint, spec, user, priority, max_nodes, dynload, environment, submitted_unix_s, state, why"
+JOB_COLUMNS = (
+    "name, fingerprint, spec, user, priority, max_nodes, dynload, environment, submitted_unix_s, state, why, "
+    "packages, began_with"
+)
 
 
 def episode_row(scene: int, record: Record) -> tuple[Value, ...]:
@@ -75,7 +78,7 @@ def job_row(row: JobRow) -> tuple[Value, ...]:
     return (
         row.job,
         row.fingerprint,
-        json.dumps(row.spec, ensure_ascii=False, separators=(",", ":")),
+        json_text(row.spec),
         row.user,
         row.priority,
         row.max_nodes,
@@ -84,12 +87,19 @@ def job_row(row: JobRow) -> tuple[Value, ...]:
         row.submitted_unix_s,
         row.state.value,
         row.why,
+        json_text(row.packages),
+        json_text(row.began_with),
     )
+
+
+def json_text(value: Mapping[str, Any]) -> str:
+    """A JSON object as the ledger holds it."""
+    return json.dumps(dict(value), ensure_ascii=False, separators=(",", ":"))
 
 
 def to_job(values: Sequence[Any]) -> JobRow:
     """The job of a row with JOB_COLUMNS."""
-    name, fingerprint, spec, user, priority, max_nodes, dynload, environment, submitted, state, why = values
+    name, fingerprint, spec, user, priority, max_nodes, dynload, environment, submitted, state, why, *packages = values
     return JobRow(
         JobId(name),
         fingerprint,
@@ -102,6 +112,7 @@ def to_job(values: Sequence[Any]) -> JobRow:
         submitted,
         JobState(state),
         why,
+        *map(json.loads, packages),
     )
 
 

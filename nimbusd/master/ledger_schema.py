@@ -17,17 +17,23 @@ from nimbusd.stages.store.durable import sync_file
 
 log = logging.getLogger(__name__)
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 PENDING, COMMITTED, FAILED, QUARANTINED = range(4)
 """`episode.state`. Episodes of which nothing is known have no row."""
 
+_EPOCHS = 1 << 22
+"""A new ledger begins at any of these: nodes and clients may remember lease numbers and cursors of one that is lost."""
+
 _TABLES = f"""
 CREATE TABLE about (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-INSERT INTO about VALUES ('schema', '{SCHEMA_VERSION}'), ('epoch', '0');
+INSERT INTO about VALUES
+    ('schema', '{SCHEMA_VERSION}'), ('epoch', abs(random() % {_EPOCHS})), ('identity', lower(hex(randomblob(16))));
+CREATE TABLE generation (epoch INTEGER PRIMARY KEY, token TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE job (
     id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, fingerprint TEXT NOT NULL, spec TEXT NOT NULL,
     user TEXT NOT NULL, priority INTEGER NOT NULL, max_nodes INTEGER NOT NULL, dynload INTEGER NOT NULL,
-    environment TEXT NOT NULL, submitted_unix_s REAL NOT NULL, state TEXT NOT NULL, why TEXT NOT NULL
+    environment TEXT NOT NULL, submitted_unix_s REAL NOT NULL, state TEXT NOT NULL, why TEXT NOT NULL,
+    packages TEXT NOT NULL DEFAULT '{{}}', began_with TEXT NOT NULL DEFAULT '{{}}'
 );
 CREATE TABLE scene (
     id INTEGER PRIMARY KEY, job INTEGER NOT NULL REFERENCES job, name TEXT NOT NULL, UNIQUE (job, name)
@@ -49,6 +55,16 @@ CREATE TABLE reason (
 CREATE TABLE lease (
     id INTEGER PRIMARY KEY, scene INTEGER NOT NULL, attempt INTEGER NOT NULL, node TEXT NOT NULL, spans TEXT NOT NULL
 );
+CREATE TABLE drained (node TEXT PRIMARY KEY) WITHOUT ROWID;
+"""
+
+_FROM_2 = f"""
+ALTER TABLE job ADD COLUMN packages TEXT NOT NULL DEFAULT '{{}}';
+ALTER TABLE job ADD COLUMN began_with TEXT NOT NULL DEFAULT '{{}}';
+CREATE TABLE drained (node TEXT PRIMARY KEY) WITHOUT ROWID;
+INSERT INTO about VALUES ('identity', lower(hex(randomblob(16))));
+CREATE TABLE generation (epoch INTEGER PRIMARY KEY, token TEXT NOT NULL) WITHOUT ROWID;
+UPDATE about SET value = '{SCHEMA_VERSION}' WHERE key = 'schema';
 """
 
 _FROM_1 = f"""
@@ -78,7 +94,8 @@ def schema_of(db: sqlite3.Connection) -> int:
 def bring_up_to_date(db: sqlite3.Connection, path: Path) -> None:
     """Give a new file its tables, or convert an older ledger, each in one transaction.
 
-    An older one is copied to `<path>.schema1` before. Raises LedgerError for one that is newer than this nimbusd.
+    An older one is copied to `<path>.schema<its version>` before. Raises LedgerError for one that is newer than this
+    nimbusd.
     """
     version = schema_of(db)
     if version == SCHEMA_VERSION:
@@ -89,21 +106,43 @@ def bring_up_to_date(db: sqlite3.Connection, path: Path) -> None:
         _back_up(db, path.with_name(f"{path.name}.schema{version}"))
     db.execute("BEGIN IMMEDIATE")
     try:
-        if version:
-            db.execute("ALTER TABLE about RENAME TO about_1")
-            db.execute("DROP INDEX IF EXISTS episode_state")
-            db.execute("ALTER TABLE episode RENAME TO episode_1")
-        _run(db, _TABLES)
-        if version:
-            _insert_job_of_1(db, path)
-            _run(db, _FROM_1)
+        if version == 2:
+            _run(db, _FROM_2)
+        else:
+            _make_tables(db, path, version)
     except BaseException:
         if db.in_transaction:
             db.execute("ROLLBACK")
         raise
     db.execute("COMMIT")
     if version:
-        log.warning("%s was converted from schema %d to %d; a copy of it as it was lies beside", path, version, 2)
+        log.warning(
+            "%s was converted from schema %d to %d; a copy of it as it was lies beside", path, version, SCHEMA_VERSION
+        )
+
+
+def _make_tables(db: sqlite3.Connection, path: Path, version: int) -> None:
+    """The tables of today: empty ones (version 0), or with what schema 1 had."""
+    if version:
+        db.execute("ALTER TABLE about RENAME TO about_1")
+        db.execute("DROP INDEX IF EXISTS episode_state")
+        db.execute("ALTER TABLE episode RENAME TO episode_1")
+    _run(db, _TABLES)
+    if version:
+        _insert_job_of_1(db, path)
+        _run(db, _FROM_1)
+
+
+def begin_generation(db: sqlite3.Connection) -> int:
+    """Note that the ledger is opened to write once more. Returns the epoch, which grows by one each time.
+
+    A copy that is opened on its own has the same epochs as the original, but other tokens.
+    """
+    db.execute("BEGIN IMMEDIATE")
+    ((epoch,),) = db.execute("UPDATE about SET value = value + 1 WHERE key = 'epoch' RETURNING value").fetchall()
+    db.execute("INSERT INTO generation VALUES (?, lower(hex(randomblob(16))))", (int(epoch),))
+    db.execute("COMMIT")
+    return int(epoch)
 
 
 def newer(path: Path, version: int) -> LedgerError:
@@ -114,10 +153,12 @@ def newer(path: Path, version: int) -> LedgerError:
     )
 
 
-def facts_of_1(db: sqlite3.Connection) -> tuple[str, str]:
-    """(name, fingerprint) of the one job of a ledger of schema 1."""
+def fingerprints_of_older(db: sqlite3.Connection) -> dict[str, str]:
+    """Name → fingerprint of the jobs of a ledger of an older schema; that of schema 1 has one."""
+    if schema_of(db) > 1:
+        return {str(name): str(mark) for name, mark in db.execute("SELECT name, fingerprint FROM job")}
     facts = dict(db.execute("SELECT key, value FROM about"))
-    return str(facts["job"]), str(facts["fingerprint"])
+    return {str(facts["job"]): str(facts["fingerprint"])}
 
 
 def _insert_job_of_1(db: sqlite3.Connection, path: Path) -> None:
@@ -135,7 +176,7 @@ def _insert_job_of_1(db: sqlite3.Connection, path: Path) -> None:
     except (OSError, ValueError) as error:
         log.warning("%s cannot be read (%s): the job's description comes with its next run", described, error)
     db.execute(
-        "INSERT INTO job VALUES (1, ?, ?, ?, '', 0, 0, 1, '', 0.0, 'running', '')",
+        "INSERT INTO job VALUES (1, ?, ?, ?, '', 0, 0, 1, '', 0.0, 'running', '', '{}', '{}')",
         (facts["job"], facts["fingerprint"], spec),
     )
 

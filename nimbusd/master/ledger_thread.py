@@ -218,6 +218,14 @@ class LedgerThread:
 
     # --- letting the threads through ---
 
+    def let_through(self, begun: bool) -> None:
+        """Something has begun in a thread that is not ours, or has ended: it is let through meanwhile, as ours are."""
+        self._owed += 1 if begun else -1
+        if begun:
+            self._nap_later()
+        else:
+            self._answers += 1
+
     def _nap_later(self) -> None:
         if not self._napping:
             self._napping = True

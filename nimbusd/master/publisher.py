@@ -1,33 +1,33 @@
-"""Publishing: what is committed becomes a dataset, now and then while a job runs, and when it ends."""
+"""Publishing: what is committed becomes a dataset, now and then while a job runs, and when it ends.
+
+Each publish is a process of its own (see `publish_apart`). Jobs do not wait for one another, except for one of LANES
+places; those whose last publish failed share a single other one, so that hanging writers hinder only each other.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Protocol
 
 from nimbusd import events
+from nimbusd.config import PUBLISH_MEMORY_SHARE
 from nimbusd.core.episodes import JobId
+from nimbusd.core.publishing import PublishTimes
 from nimbusd.job import Job
 from nimbusd.master.ledger_thread import LedgerThread
-from nimbusd.master.output import claim_output, publish_job, remember_job, sweep_pieces
-from nimbusd.master.publish_apart import publish_apart
-from nimbusd.stages.errors import NimbusError, StoreError
-from nimbusd.stages.store.piece import PIECES
+from nimbusd.master.publish_apart import PublishFailed, publish_apart, publish_limits
 
 log = logging.getLogger(__name__)
 
 PUBLISH_EVERY_S = 30.0
-PUBLISH_SHARE = 20
-"""Publishing takes at most one part in so many of the time: a slow publish is followed by a longer pause."""
-
-
-MOST_HERE = 500
-"""Episodes that are published in this process. More of them take memory that grows with all that was ever made."""
+LANES = 3
+LOOK_S = 0.5
+"""How often it is looked whether a job is due."""
 
 
 class _HasJob(Protocol):
@@ -36,78 +36,87 @@ class _HasJob(Protocol):
 
 
 class Publisher:
-    """The output folders of a master's jobs. One publish at a time; commits go on meanwhile.
+    """Publishes a master's jobs. One publish at a time of a job; commits go on meanwhile.
 
-    every_s: at least so long between two rounds of publishing.
+    every_s: at least so long between two publishes of a job. memory_share: of the machine's memory, for each of them.
     """
 
     def __init__(
-        self, ledger: LedgerThread, tell: Callable[[str, events.Event], None], every_s: float = PUBLISH_EVERY_S
+        self,
+        ledger: LedgerThread,
+        tell: Callable[[str, events.Event], None],
+        every_s: float = PUBLISH_EVERY_S,
+        memory_share: float = PUBLISH_MEMORY_SHARE,
     ) -> None:
         self._ledger = ledger
         self._every_s = every_s
+        self._memory_share = memory_share
         self._tell = tell
-        self._news: dict[JobId, int] = {}
-        self._one = asyncio.Lock()
-        self._claims: dict[JobId, ExitStack] = {}
+        self._times = PublishTimes(every_s)
+        self._one: dict[JobId, asyncio.Lock] = {}
+        self._over: set[JobId] = set()
+        """Jobs that are published for the last time."""
+        self._lanes = asyncio.Semaphore(LANES)
+        self._doubtful_lane = asyncio.Semaphore(1)
+        self._jobs: set[JobId] = set()
 
-    async def claim(self, name: JobId, job: Job) -> None:
-        """Take a job's output folder. Raises OutputBusy while another process works on it, or StoreError."""
+    def begin(self, name: JobId) -> None:
+        """A job is open."""
+        self._jobs.add(name)
 
-        def claim() -> ExitStack:
-            with ExitStack() as held:
-                try:
-                    held.enter_context(claim_output(job.output))
-                    job.output.joinpath(PIECES).mkdir(exist_ok=True)
-                    remember_job(job.output, job, self._ledger.path)
-                except OSError as error:
-                    raise StoreError(f"output {job.output} of job {name!r} cannot be used: {error}") from error
-                return held.pop_all()
-
-        self._claims[name] = await asyncio.to_thread(claim)
-
-    async def sweep(self, name: JobId, job: Job) -> None:
-        """Remove what crashed or refused attempts left behind."""
-        swept = await self._ledger.call_apart(lambda ledger: sweep_pieces(job.output, name, ledger))
-        if swept:
-            log.info("%s: swept %d leftover pieces", job.output, swept)
-
-    def release(self, name: JobId) -> None:
-        """Let others work on the output folder of a job."""
-        self._claims.pop(name).close()
-
-    def close(self) -> None:
-        """Release all output folders."""
-        for name in list(self._claims):
-            self.release(name)
+    def forget(self, name: JobId) -> None:
+        """A job is over, or will begin anew."""
+        self._jobs.discard(name)
+        self._times.forget(name)
+        self._over.discard(name)
 
     def committed(self, job: JobId) -> None:
         """There is something new to publish."""
-        self._news[job] = self._news.get(job, 0) + 1
+        self._times.news(job, time.monotonic())
 
     async def run(self, jobs: Mapping[JobId, _HasJob]) -> None:
         """Publish now and then, until cancelled."""
-        pause_s = self._every_s
-        while True:
-            await asyncio.sleep(pause_s)
-            began = time.monotonic()
-            for name in [name for name in jobs if self._news.pop(name, 0)]:
-                try:
-                    await self.publish(name, jobs[name].job, final=False)
-                except NimbusError as error:
-                    log.error("%s: %s", name, error)
-            pause_s = max(self._every_s, PUBLISH_SHARE * (time.monotonic() - began))
+        async with asyncio.TaskGroup() as group:
+            while True:
+                await asyncio.sleep(min(LOOK_S, self._every_s))
+                for name in self._times.due(time.monotonic()):
+                    if name in jobs and name not in self._over:
+                        self._times.began(name)
+                        group.create_task(self._publish_interim(name, jobs[name].job))
+
+    async def _publish_interim(self, name: JobId, job: Job) -> None:
+        with contextlib.suppress(PublishFailed):  # which was told, and is tried again
+            await self.publish(name, job, final=False)
 
     async def publish(self, name: JobId, job: Job, *, final: bool) -> Path | None:
-        """Publish what is committed. Returns the dataset's path, None while nothing is committed."""
-        async with self._one:
-            count = await self._ledger.call(lambda ledger: ledger.totals(name))
-            if count.committed > MOST_HERE:
-                dataset, episodes = await publish_apart(job, self._ledger.path, final=final)
-            else:
-                dataset, episodes = await self._ledger.call_apart(
-                    lambda ledger: publish_job(job, job.output, ledger, final=final)
-                )
+        """Publish what is committed. Returns the dataset's path, None while nothing is committed.
+
+        Raises PublishFailed, which was told to those who watch.
+        """
+        lane = self._doubtful_lane if self._times.is_doubtful(name) else self._lanes
+        async with self._one.setdefault(name, asyncio.Lock()), lane:
+            if not final and (name in self._over or name not in self._jobs):
+                return None  # the job ended while it waited for its turn
+            self._times.began(name)
+            began = time.monotonic()
+            limits = publish_limits(job, self._memory_share)
+            try:
+                dataset, episodes = await publish_apart(job, self._ledger.path, limits, final=final)
+            except PublishFailed as error:
+                again_s = self._times.failed(name, time.monotonic())
+                if final or name in self._jobs:  # else its job is over by now, and nobody tries again
+                    log.error("%s: %s; tried again in %g s\n%s", name, error, again_s, error.evidence)
+                    self._tell(name, events.PublishFailed(str(error), error.evidence, final, again_s))
+                raise
+            self._times.succeeded(name, time.monotonic() - began, time.monotonic())
         if dataset is not None:
             self._tell(name, events.Published(str(dataset), episodes, final))
         return dataset
+
+    async def publish_last(self, name: JobId, job: Job) -> Path | None:
+        """Publish what a job that is over has committed; where that fails, again and again until it succeeds."""
+        self._over.add(name)
+        while True:
+            with contextlib.suppress(PublishFailed):  # which was told
+                return await self.publish(name, job, final=True)
+            await asyncio.sleep(self._times.again_in_s(name, time.monotonic()))

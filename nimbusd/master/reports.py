@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
+from collections import Counter
+
 from nimbusd.core.episodes import JobId, JobRow, JobState, NodeId, SceneCount
-from nimbusd.core.grants import why_not
+from nimbusd.core.facts import Cause, Waiting
+from nimbusd.core.nodes import Node
 from nimbusd.core.open_jobs import Job as OpenTasks
+from nimbusd.core.waiting import why_idle
+from nimbusd.core.words import counted
 from nimbusd.master.daemon import Master
 from nimbusd.transport import control as c
+from nimbusd.transport.bounds import MOST_INT
 
 MOST_SCENES = 200
+MOST_REASONS = 500
+MOST_WAITING = 5_000
+"""Nodes with why they wait, so that the answer fits into a message."""
+MOST_WAITS = 5
+"""Jobs of which a node is said to get nothing."""
 
 
 class Reports:
@@ -23,7 +35,10 @@ class Reports:
         """The master at a glance."""
         jobs = {*self._master.open, *self._master.intake.held_up}
         rate = sum(self._rate(name) for name in jobs)
-        return f"{len(jobs)} open jobs, {len(self._master.scheduler.nodes)} nodes, {rate:.1f} episodes/s"
+        waiting = sum(self._master.scheduler.waits.of(name) is not None for name in jobs)
+        which = f" ({waiting} waiting)" if waiting else ""
+        nodes = counted(len(self._master.scheduler.nodes), "node")
+        return f"{counted(len(jobs), 'open job')}{which}, {nodes}, {rate:.1f} episodes/s"
 
     async def jobs(self, ended: bool) -> tuple[c.JobSummary, ...]:
         """All jobs in order of submission."""
@@ -41,11 +56,13 @@ class Reports:
         if opened is not None:  # all is settled, and it is being published; it may end while we read
             counts = await self._master.ledger.call(lambda ledger: ledger.totals(row.job))
             if trouble := opened.unpublished:
-                return self._summary(row, counts, state=JobState.PAUSED.value, why=trouble)
-            return self._summary(row, counts, why="publishing")
+                waiting = Waiting(Cause.PUBLISHING, trouble)
+                return self._summary(row, counts, state=JobState.PAUSED.value, waiting=waiting)
+            return self._summary(row, counts, waiting=Waiting(Cause.PUBLISHING, "publishing"))
         if (why := self._master.intake.held_up.get(row.job)) is not None:
             counts = await self._master.ledger.call(lambda ledger: ledger.totals(row.job))
-            return self._summary(row, counts, state=JobState.PAUSED.value, why=why)
+            waiting = Waiting(Cause.HELD_UP, why)
+            return self._summary(row, counts, state=JobState.PAUSED.value, waiting=waiting)
         ends, known = self._ended.get(row.job, (-1, None))
         if known is not None and ends == self._master.ends[row.job]:
             return known
@@ -63,14 +80,35 @@ class Reports:
         counts = [scene.count for scene in tasks.scenes.values()]
         leased = sum(len(lease.open) for lease in tasks.leases.values())
         total = SceneCount(*(sum(getattr(count, name) for count in counts) for name in SceneCount.__dataclass_fields__))
-        why = tasks.why or self._master.open[row.job].why
-        return self._summary(row, total, state=tasks.state.value, leased=leased, nodes=len(tasks.nodes), why=why)
+        waiting = self._master.scheduler.waits.of(row.job)
+        if tasks.state is JobState.PAUSED:
+            waiting = Waiting(Cause.STORAGE, tasks.why or self._master.open[row.job].why)
+        opened = self._master.open[row.job]
+        return self._summary(
+            row,
+            total,
+            state=tasks.state.value,
+            leased=leased,
+            nodes=len(tasks.nodes),
+            why=opened.why or opened.unpublished,
+            waiting=waiting,
+        )
 
     def _summary(
-        self, row: JobRow, count: SceneCount, *, state: str = "running", leased: int = 0, nodes: int = 0, why: str = ""
+        self,
+        row: JobRow,
+        count: SceneCount,
+        *,
+        state: str = "running",
+        leased: int = 0,
+        nodes: int = 0,
+        why: str = "",
+        waiting: Waiting | None = None,
     ) -> c.JobSummary:
-        wanted = len(row.spec["scenes"]) * int(row.spec["episodes_per_scene"])
-        rate = self._rate(row.job)
+        """leased: episodes that nodes hold. waiting: why nothing moves."""
+        scenes, each = _asked_for(row)
+        wanted = min(scenes * each, MOST_INT)
+        rate = self._rate(row.job) if leased and waiting is None else 0.0
         left = max(0, wanted - count.committed - count.quarantined)
         opened = self._master.open.get(row.job)
         return c.JobSummary(
@@ -84,14 +122,15 @@ class Reports:
             quarantined=count.quarantined,
             leased=leased,
             nodes=nodes,
-            frames=count.frames,
-            size_bytes=count.size_bytes,
+            frames=min(count.frames, MOST_INT),
+            size_bytes=min(count.size_bytes, MOST_INT),
             submitted_unix_s=row.submitted_unix_s,
             elapsed_s=self._master.now() - opened.began if opened is not None else 0.0,
             rate_per_s=rate,
             eta_s=left / rate if rate > 0 and opened is not None else None,
-            output=str(row.spec["output"]),
-            why=why,
+            output=str(row.spec.get("output", "")),
+            why=why if waiting is None else waiting.why,
+            waiting="" if waiting is None else waiting.cause.value,
         )
 
     def _rate(self, name: JobId) -> float:
@@ -105,23 +144,29 @@ class Reports:
         """A job with its scenes, its failures by reason, and the nodes that get none of it."""
         summary = await self.summary(row)
         tasks = self._master.scheduler.tasks.jobs.get(row.job)
-        reasons = await self._master.ledger.call(lambda ledger: ledger.reasons(row.job))
+        reasons, failures = await self._master.ledger.call(
+            lambda ledger: (ledger.reasons(row.job), ledger.failures(row.job))
+        )
+        not_made: Counter[str] = Counter()
+        for failure in failures:
+            not_made[failure.reason] += failure.episodes
         opened = self._master.open.get(row.job)
         for reason, count in (opened.reasons if opened is not None else {}).items():
             reasons.setdefault(reason, count)
-        scenes = _scenes(tasks) if tasks is not None else []
+        scenes = scene_reports(tasks) if tasks is not None else []
         waiting = {}
         for node in self._master.scheduler.nodes if tasks is not None else ():
-            if tasks is not None and (why := why_not(tasks, node)) is not None:
-                waiting[str(node.name)] = why
+            if tasks is not None and (why := why_idle(tasks, node, self._master.scheduler.tasks)) is not None:
+                waiting[str(node.name)] = why.why
         return c.JobReport(
             request,
             summary,
             tuple(scenes[:MOST_SCENES]),
-            len(row.spec["scenes"]),
-            dict(reasons),
-            waiting,
+            _asked_for(row)[0],
+            dict(itertools.islice(reasons.items(), MOST_REASONS)),
+            dict(itertools.islice(waiting.items(), MOST_WAITING)),
             self._pipelines(row.job) if tasks is not None else {},
+            dict(not_made),
         )
 
     def _pipelines(self, job: JobId) -> dict[str, c.Pipeline]:
@@ -161,11 +206,32 @@ class Reports:
             silent_s=max(0.0, self._master.now() - known.heard_at),
             load=known.load,
             running=running if node is not None else (),
-            why=known.lost if node is None else "",
+            why=known.lost if node is None else self._distrusted(name),
+            waiting=self._gets_none_of(node) if node is not None else {},
         )
 
+    def _distrusted(self, name: NodeId) -> str:
+        """Of which jobs a node that is there gets nothing more because of what it said, and why."""
+        tasks = self._master.scheduler.tasks
+        return "; ".join(
+            f"gets nothing more of job {job.plan.job}: {job.unfit[name]}"
+            for job in tasks
+            if name in job.unfit and (tasks.distrusts(job, name) or tasks.blames_alone(job, name))
+        )
 
-def _scenes(job: OpenTasks) -> list[c.SceneReport]:
+    def _gets_none_of(self, node: Node) -> dict[str, str]:
+        """Open jobs with work left, of which a node gets none, and why; at most MOST_WAITS. Not of drained nodes."""
+        if node.draining:
+            return {}
+        tasks = self._master.scheduler.tasks
+        with_work = (job for job in tasks if job.state is JobState.RUNNING and job.pending.episodes)
+        found = ((job.plan.job, why_idle(job, node, tasks)) for job in with_work)
+        waiting = ((str(job), why.why) for job, why in found if why is not None and why.cause is not Cause.BUSY)
+        return dict(itertools.islice(waiting, MOST_WAITS))
+
+
+def scene_reports(job: OpenTasks) -> list[c.SceneReport]:
+    """The scenes of an open job, those that somebody should look at or that move first."""
     leased: dict[str, int] = {}
     for lease in job.leases.values():
         leased[lease.scene] = leased.get(lease.scene, 0) + len(lease.open)
@@ -181,4 +247,16 @@ def _scenes(job: OpenTasks) -> list[c.SceneReport]:
         )
         for name, scene in job.scenes.items()
     ]
-    return sorted(reports, key=lambda report: (report.committed >= report.wanted, report.scene))
+    return sorted(reports, key=_importance)
+
+
+def _importance(report: c.SceneReport) -> tuple[bool, bool, bool, bool, str]:
+    """Scenes that need somebody come first, then those that move, that fail, and that are not finished."""
+    finished = report.committed >= report.wanted
+    return not report.quarantined, not report.leased, not report.failed, finished, report.scene
+
+
+def _asked_for(row: JobRow) -> tuple[int, int]:
+    """Scenes of a job and episodes of each, (0, 0) where its description cannot be read: such a job is held up."""
+    scenes, each = row.spec.get("scenes"), row.spec.get("episodes_per_scene")
+    return (len(scenes), each) if isinstance(scenes, list) and isinstance(each, int) else (0, 0)

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import itertools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 
-from pydantic import ValidationError
-
-from nimbusd.core.episodes import JobId, JobRow, NodeId
-from nimbusd.core.facts import JobCancelled, NodeDrainAsked
+from nimbusd.core.episodes import EpisodeKey, JobId, JobRow, NodeId
+from nimbusd.core.facts import EnvironmentAccepted, JobCancelled
+from nimbusd.core.words import counted
 from nimbusd.job import Job
 from nimbusd.master.daemon import Master
-from nimbusd.master.ledger import LedgerError
+from nimbusd.master.intake import job_of
+from nimbusd.master.ledger import Ledger, LedgerError
+from nimbusd.master.output import delete_output_of
+from nimbusd.master.repair import chosen, damaged, set_aside
 from nimbusd.master.reports import Reports
 from nimbusd.stages.errors import NimbusError
 from nimbusd.transport import control as c
@@ -20,6 +25,8 @@ from nimbusd.transport.codec import MessageError
 
 MOST_WAIT_S = 60.0
 MOST_FAILURES = 500
+MOST_FAILURES_BYTES = c.MAX_JOB_BYTES // 2
+"""Of text in one list of failures: evidence in other alphabets takes up to four bytes a character."""
 
 
 class Requests:
@@ -60,19 +67,30 @@ class Requests:
                 return await self._reports.detail(number, await self._row(job))
             case c.Cancel(_, job):
                 row = await self._row(job)
+                if await self._master.intake.cancel(row.job):
+                    return c.Done(number, 1, f"job {job}, which was held up, is cancelled; what it has committed stays")
+                if self._master.give_up_publishing(row.job):
+                    said = f"job {job} is cancelled; what it has committed stays, and `nimbusctl publish` publishes it"
+                    return c.Done(number, 1, said)
                 if row.job not in self._master.scheduler.tasks.jobs:
                     return c.Done(number, 0, f"job {job} is over already")
                 self._master.fact(JobCancelled(row.job))
                 return c.Done(number, 1, f"job {job} is cancelled; what it has committed stays")
             case c.Retry(_, job):
                 count = await self._master.intake.retry((await self._row(job)).job)
-                return c.Done(number, count, f"{count} quarantined episodes of {job} are pending again")
+                return c.Done(number, count, f"made {counted(count, 'quarantined episode')} of {job} pending again")
+            case c.Repair(_, job, episodes):
+                return await self._repair(number, await self._row(job), episodes)
+            case c.Forget(_, job, delete_output):
+                return await self._forget(number, (await self._row(job)).job, delete_output)
+            case c.Relocate(_, job, output):
+                return await self._relocate(number, await self._row(job), output)
             case c.Failures(_, job):
                 return await self._failures(request, (await self._row(job)).job)
             case c.Nodes():
                 return c.NodeList(number, self._reports.nodes(), dict(self._counters()))
             case c.DrainNode(_, node, on):
-                return self._drain(number, NodeId(node), on)
+                return await self._drain(number, NodeId(node), on)
             case c.Watch():
                 return await self._watch(request)
             case c.MakeToken(_, ttl_s):
@@ -89,7 +107,7 @@ class Requests:
         return row
 
     async def _submit(self, request: c.Submit) -> JobRow:
-        job = _job(request)
+        job = await asyncio.to_thread(_job, request)  # a job of many scenes takes seconds to look through
         row = JobRow(
             job=JobId(job.name),
             fingerprint=job.fingerprint(),
@@ -101,7 +119,40 @@ class Requests:
             environment=request.environment,
             submitted_unix_s=time.time(),
         )
-        return await self._master.intake.submit(row, job)
+        row = await self._master.intake.submit(row, job, adopt=request.adopt)
+        if request.accept_environment:
+            self._master.fact(EnvironmentAccepted(row.job))
+        return row
+
+    async def _repair(self, number: int, row: JobRow, episodes: Iterable[tuple[str, int]]) -> c.Done:
+        """Set aside the pieces that were named, and those that differ from the ledger at a glance."""
+        named = {EpisodeKey(row.job, scene, index) for scene, index in episodes}
+        output, path = Path(str(row.spec["output"])), self._master.ledger.path
+
+        def put_aside() -> set[EpisodeKey]:
+            with Ledger.read(path) as ledger:
+                pieces = chosen(row.job, ledger, named)
+                pieces += [piece for piece, _ in damaged(output, row.job, ledger, deep=False) if piece.key not in named]
+            set_aside(output, pieces)
+            return {piece.key for piece in pieces}
+
+        count = await self._master.intake.put_back(row.job, await asyncio.to_thread(put_aside))
+        return c.Done(number, count, f"{counted(count, 'committed episode')} of {row.job} will be made again")
+
+    async def _forget(self, number: int, job: JobId, delete_output: bool) -> c.Done:
+        forgotten = await self._master.intake.forget(job)
+        if not delete_output or forgotten is None:
+            return c.Done(number, 1, f"job {job} is forgotten; its output stays")
+        await asyncio.to_thread(delete_output_of, forgotten)
+        return c.Done(number, 1, f"job {job} is forgotten, and what it had stored in {forgotten.output} is deleted")
+
+    async def _relocate(self, number: int, row: JobRow, output: str) -> c.Done:
+        """Where the job is open it goes on there; where it is over, the ledger knows where its pieces are."""
+        job = job_of(dataclasses.replace(row, spec={**row.spec, "output": output}))
+        if not job.output.is_absolute():
+            raise NimbusError(f"output {output!r} must be an absolute path that all nodes share")
+        await self._master.intake.submit(dataclasses.replace(row, spec=job.to_dict()), job)
+        return c.Done(number, 1, f"job {row.job} has its output in {output} now")
 
     async def _failures(self, request: c.Failures, job: JobId) -> c.FailureList:
         limit = min(max(request.limit, 0), MOST_FAILURES)
@@ -111,20 +162,21 @@ class Requests:
                 sum(entry.episodes for entry in ledger.failures(job)),
             )
         )
-        reports = tuple(
+        reports = [
             c.FailureReport(
                 r.key.scene, r.key.index, r.attempt, r.state.value, r.stage, r.reason, r.detail, r.evidence, r.worker
             )
             for r in rows
-        )
-        return c.FailureList(request.request, reports, total)
+        ]
+        sizes = itertools.accumulate(_size_bytes(report) for report in reports)
+        fit = sum(1 for size in sizes if size <= MOST_FAILURES_BYTES)
+        return c.FailureList(request.request, tuple(reports[: max(fit, 1)]), total)
 
-    def _drain(self, number: int, node: NodeId, on: bool) -> c.Reply:
-        if node not in self._master.nodes:
+    async def _drain(self, number: int, node: NodeId, on: bool) -> c.Reply:
+        if node not in self._master.nodes and not self._master.scheduler.nodes.is_drained(node):
             names = ", ".join(sorted(self._master.nodes)) or "none"
             raise _Unknown("unknown_node", f"there is no node {str(node)!r}; there are: {names}")
-        self._master.drain(node, on)
-        self._master.fact(NodeDrainAsked(node, on))
+        await self._master.drain(node, on)
         return c.Done(number, 1, f"node {node} " + ("finishes what it has begun" if on else "gets work again"))
 
     async def _watch(self, request: c.Watch) -> c.Reply:
@@ -153,15 +205,15 @@ class _Unknown(NimbusError):
         self.code = code
 
 
+def _size_bytes(report: c.FailureReport) -> int:
+    return sum(len(text.encode()) + 64 for text in (report.scene, report.detail, report.evidence))
+
+
 def _job(request: c.Submit) -> Job:
     """The job of a request. Raises NimbusError if it is none, or cannot be leased."""
-    try:
-        job = Job.from_dict(request.spec)
-        job.fingerprint()
-    except (KeyError, TypeError, ValueError, AttributeError, ValidationError) as error:
-        raise NimbusError(f"this is not a job that `nimbusctl submit` made: {type(error).__name__} {error}") from error
-    if not job.output.is_absolute():
-        raise NimbusError(f"output {job.output} must be an absolute path that all nodes share")
+    job = Job.from_dict(request.spec)
+    if not job.scenes:
+        raise NimbusError(f"job {job.name} has no scenes")
     for scene, entry in job.scene_entries.items():
         try:
             c.encode(c.Lease(2**62, job.name, scene, 2**31, ((2**31, 2**31),) * 64, dict(entry)))

@@ -5,33 +5,54 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import platform
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from nimbusd.config import MasterConfig
+from nimbusd.config import ConfigError, MasterConfig
 from nimbusd.core.episodes import NodeId
+from nimbusd.import_folders import check_import_folders
 from nimbusd.master.daemon import Master
 from nimbusd.master.ledger_errors import LedgerError
 from nimbusd.master.ledger_thread import LedgerThread
 from nimbusd.master.reports import Reports
 from nimbusd.master.requests import Requests
+from nimbusd.private_state import keep_private
 from nimbusd.stages.errors import NimbusError, out_of_groups
 from nimbusd.transport import control as c
-from nimbusd.transport.addresses import is_private
+from nimbusd.transport.addresses import is_loopback, needs_keys, socket_path
 from nimbusd.transport.auth import Entry, Peer, Role
+from nimbusd.transport.codec import MessageError
 from nimbusd.transport.errors import TransportError
 from nimbusd.transport.gate import Gate
 from nimbusd.transport.keys import KeyPair, generate, read_pair, write_pair
+from nimbusd.transport.local_listener import group_id, make_folder
 from nimbusd.transport.master_socket import MasterSocket
+from nimbusd.transport.socket_places import place_to_listen
 
 log = logging.getLogger(__name__)
 
 REREAD_S = 2.0
+MOST_REQUESTS = 4_000
+"""That are being answered at a time, most of them by waiting for events; MOST_REQUESTS_OF_ONE of one client."""
+MOST_REQUESTS_OF_ONE = 64
+MOST_NODES = 20_000
+"""Nodes that are known at a time, those that are lost among them."""
 
 
 class _Left(Exception):
     """The master was asked to leave, and nothing is in flight any more."""
+
+
+@dataclass(slots=True)
+class _Asker:
+    """A client. waiting: requests of it that are not answered yet."""
+
+    waiting: int = 0
+    one: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 class MasterServer:
@@ -43,7 +64,17 @@ class MasterServer:
         """Nodes and clients may come."""
         self._leaving = asyncio.Event()
         self._peers: dict[NodeId, Peer] = {}
-        self._keys, self._gate = _keys_and_gate(config)
+        check_import_folders(config.trusted_import_folders)
+        keep_private(config.state, ("ledger.sqlite", "ledger.sqlite-writer"))
+        self._gid = None if config.group is None else group_id(config.group)
+        self._bind = config.bind or (_own_socket(self._gid),)
+        if self._gid is not None and all(socket_path(address) is None for address in self._bind):
+            raise ConfigError("`group` is for a Unix socket, and this master has none: add --bind ipc://PATH")
+        self._keys, self._gate = _keys_and_gate(config, self._bind)
+        self._one_answer = asyncio.Lock()
+        self._askers: dict[bytes, _Asker] = {}
+        """Clients that wait for an answer, by the route to them."""
+        self._waiting = 0
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -66,7 +97,6 @@ class MasterServer:
     async def run(self) -> None:
         """Go on with the ledger's jobs, listen, and serve until asked to leave."""
         state = self._config.state
-        state.mkdir(parents=True, exist_ok=True)
         began = time.monotonic()
         async with LedgerThread.opened(state / "ledger.sqlite") as ledger:
             self._master = Master(
@@ -75,6 +105,8 @@ class MasterServer:
                 heartbeat_s=self._config.heartbeat_s,
                 dead_after_s=self._config.dead_after_s,
                 publish_every_s=self._config.publish_every_s,
+                seen_within_s=self._config.seen_within_s,
+                publish_memory_share=self._config.publish_memory_share,
             )
             self._reports = Reports(self._master)
             tokens = self._make_token if self._keys is not None else None
@@ -88,7 +120,14 @@ class MasterServer:
                         await self._master.ready.wait()
                         # Before anybody can be heard: what nodes hold and commit must not look strange to us.
                         await self._master.resume()
-                        self._socket = MasterSocket(self._config.bind, self._received, keys=self._keys, gate=self._gate)
+                        self._socket = MasterSocket(
+                            self._bind,
+                            self._received,
+                            keys=self._keys,
+                            gate=self._gate,
+                            any_local_user=self._config.allow_any_local_user,
+                            gid=self._gid,
+                        )
                         held.callback(self._socket.close)
                         group.create_task(self._reread_allow_list())
                         log.info(
@@ -124,7 +163,13 @@ class MasterServer:
             if self._is_of_its_node(peer, message):
                 self._master.heard(message)
         elif isinstance(message, c.REQUESTS):
-            self._group.create_task(self._answer(peer, message))
+            asker = self._askers.setdefault(peer.route, _Asker())
+            if asker.waiting < MOST_REQUESTS_OF_ONE and self._waiting < MOST_REQUESTS:
+                asker.waiting += 1
+                self._waiting += 1
+                self._group.create_task(self._answer(peer, message, asker))
+            else:
+                self._refuse(peer, message.request, "busy", "too many requests wait for an answer; ask again later")
         else:
             log.warning("%s sent %s, which only a master may send", peer, type(message).__name__)
 
@@ -135,6 +180,9 @@ class MasterServer:
         has fallen silent or its connection is gone: then it was restarted.
         """
         node = NodeId(message.node)
+        if node not in self._peers and len(self._peers) >= MOST_NODES and not self._forget_lost():
+            log.warning("did not hear node %s: %d nodes are at work, and no more are taken", node, MOST_NODES)
+            return False  # it goes on to say that it is there
         holder = self._peers.setdefault(node, peer)
         if holder == peer:
             return True
@@ -149,13 +197,45 @@ class MasterServer:
         self._peers[node] = peer
         return True
 
-    async def _answer(self, peer: Peer, request: c.Request) -> None:
+    def _forget_lost(self) -> bool:
+        """Forget the connections of nodes that are gone: names cost nothing. Whether there were any."""
+        gone = [node for node in self._peers if not self._master.is_known(node)]
+        for node in gone:
+            del self._peers[node]
+        return bool(gone)
+
+    async def _turn(self, asker: _Asker) -> None:
+        """Wait for a turn of the event loop in which no other answer is begun or packed: nodes are heard in between.
+
+        Of each client one request waits for that, so that who asks little does not wait for who asks a lot.
+        """
+        async with asker.one, self._one_answer:
+            await asyncio.sleep(0)
+
+    async def _answer(self, peer: Peer, request: c.Request, asker: _Asker) -> None:
         try:
-            reply = await self._requests.answer(request)
+            await self._turn(asker)
+            reply = await self._reply(peer, request)
+            await self._turn(asker)
+            self._socket.send(peer, reply)
+        except MessageError as error:
+            log.error("the answer to %s of %s cannot be sent: %s", type(request).__name__, peer, error)
+            self._refuse(peer, request.request, "too_large", f"the answer cannot be sent: {error}; ask for less")
+        finally:
+            asker.waiting -= 1
+            self._waiting -= 1
+            if not asker.waiting:
+                self._askers.pop(peer.route, None)
+
+    async def _reply(self, peer: Peer, request: c.Request) -> c.Reply:
+        try:
+            return await self._requests.answer(request)
         except Exception:
             log.exception("cannot answer %s of %s", type(request).__name__, peer)
-            reply = c.Refused(request.request, "internal", "the master failed to answer; its log says why")
-        self._socket.send(peer, reply)
+            return c.Refused(request.request, "internal", "the master failed to answer; its log says why")
+
+    def _refuse(self, peer: Peer, request: int, code: str, error: str) -> None:
+        self._socket.send(peer, c.Refused(request, code, error))
 
     def _send(self, node: NodeId, message: c.ToNode) -> None:
         if (peer := self._peers.get(node)) is not None:
@@ -171,13 +251,22 @@ class MasterServer:
         """The address that a node elsewhere reaches us by."""
         if self._config.advertise is not None:
             return self._config.advertise
-        address = next((address for address in self.addresses if not is_private(address)), self.addresses[0])
+        open_ones = self._config.allow_any_local_user
+        reached = [address for address in self.addresses if needs_keys(address, any_local_user=open_ones)]
+        address = next((address for address in reached if not is_loopback(address)), reached[0])
         return address.replace("0.0.0.0", platform.node()).replace("[::]", platform.node())
 
 
-def _keys_and_gate(config: MasterConfig) -> tuple[KeyPair | None, Gate | None]:
-    """None where only this machine can connect. The first start makes keys: the master's, and its operator's."""
-    if all(is_private(address) for address in config.bind):
+def _own_socket(gid: int | None) -> str:
+    """The address of the Unix socket of this user's master, in a folder that is closed to others."""
+    place = place_to_listen(os.environ, os.geteuid(), for_group=gid is not None)
+    make_folder(place, gid)
+    return place.address
+
+
+def _keys_and_gate(config: MasterConfig, bind: Sequence[str]) -> tuple[KeyPair | None, Gate | None]:
+    """None where nobody needs them. The first start makes keys: the master's, and its operator's."""
+    if not any(needs_keys(address, any_local_user=config.allow_any_local_user) for address in bind):
         return None, None
     keys, admin = _own_pair(config.state, "master"), _own_pair(config.state, "admin")
     gate = Gate(config.state)

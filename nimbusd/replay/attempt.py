@@ -24,8 +24,10 @@ from nimbusd.job import Job
 from nimbusd.stages.errors import NimbusError
 from nimbusd.stages.runner import Pipeline, run_stages
 from nimbusd.stages.types import Episode, EpisodeRequest
-from nimbusd.supervisor.prctl import die_with_parent
+from nimbusd.supervisor.prctl import become_subreaper, die_with_parent
 from nimbusd.supervisor.target import dump_stacks_when_asked
+from nimbusd.worker.environment import environment_hash, packages
+from nimbusd.worker.leaving import leave_soon
 
 STAGES = ("load", "randomize", "plan", "render", "store")
 METHODS = {
@@ -81,6 +83,7 @@ class Attempt:
                 "node": platform.node(),
                 "slot": "replay",
                 "nimbusd": __version__,
+                "environment": {"hash": environment_hash(), "packages": dict(packages())},
                 "started_unix_s": time.time(),
             },
             writers=0,
@@ -155,6 +158,7 @@ def main() -> None:
     args = parser.parse_args()
     os.set_inheritable(args.tell, False)
     die_with_parent(args.parent)
+    become_subreaper()  # so that what components start stays below us
     dump_stacks_when_asked(args.stacks)
     faulthandler.enable()
 
@@ -165,6 +169,7 @@ def main() -> None:
         Attempt(orjson.loads(args.request.read_bytes()), tell).run()
     except NimbusError as error:  # no episode can be made here: a backend is missing, say
         tell({"event": "unfit", "error": str(error)})
+    leave_soon(0)
 
 
 if __name__ == "__main__":

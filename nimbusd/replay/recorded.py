@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 from nimbusd.client import Client, FailureReport
-from nimbusd.core.episodes import EpisodeKey, JobId, State
+from nimbusd.core.episodes import EpisodeKey, JobId, JobRow, State
 from nimbusd.job import Job
 from nimbusd.master.ledger import Ledger
 from nimbusd.master.ledger_reads import FailureRow
 from nimbusd.master.output import ledger_path, ledger_place, read_ledger, recall_job
+from nimbusd.replay.compare import record_of
+from nimbusd.replay.configuration import configuration_on_record
 from nimbusd.stages.errors import NimbusError
 from nimbusd.stages.store.piece import MANIFEST, PIECES, piece_folder
 from nimbusd.stages.types import EpisodeRequest
@@ -26,12 +30,13 @@ class UnknownEpisode(NimbusError):
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """An episode and how it ended.
+    """An episode and how it ended, and what decided over it.
 
     job: with this episode's scene at least. output: where the job's pieces are. state: `committed`, `failed`,
     `quarantined`, or `open` while there is no end of it. source: who says so, in words. attempt: of that end; 1 while
     it is open. stage, reason, detail, evidence: of a failure. folder, digest: of the committed piece; the digest is
-    empty where no ledger vouches for it. changed: `job` is not the one that the record is of.
+    empty where no ledger vouches for it. changed: `job` is not the one that the record is of. configuration: see
+    `configuration_on_record`; empty where nothing was recorded. packages: version by name; empty where not known.
     """
 
     job: Job
@@ -48,6 +53,8 @@ class Recorded:
     folder: str = ""
     digest: str = ""
     changed: bool = False
+    configuration: Mapping[str, Any] = field(default_factory=dict)
+    packages: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def episode_id(self) -> str:
@@ -66,12 +73,13 @@ def recorded_in_output(output: Path, scene: str, index: int, job: Job | None = N
     known = Recorded(job, output, scene, index, f"{output}: no job has run there")
     if not ledger_path(output).parent.is_dir():
         return known
-    known = dataclasses.replace(known, changed=recall_job(output).fingerprint() != job.fingerprint())
+    then = recall_job(output)
+    known = dataclasses.replace(known, changed=then.fingerprint() != job.fingerprint())
     place = ledger_place(output)
     if not place.here:
-        return _found_on_disk(known)
+        return _configured(_found_on_disk(known), then, None)
     with read_ledger(output) as ledger:
-        return _found_in_ledger(known, ledger)
+        return _configured(_found_in_ledger(known, ledger), then, ledger.job(JobId(job.name)))
 
 
 def recorded_by_master(client: Client, name: str, scene: str, index: int) -> Recorded:
@@ -85,8 +93,8 @@ def recorded_by_master(client: Client, name: str, scene: str, index: int) -> Rec
     known = Recorded(job, output, scene, index, f"the master at {client.address}")
     for report in client.failures(name):
         if (report.scene, report.index) == (scene, index):
-            return _failed(known, report.state, report)
-    return _found_on_disk(known)
+            return _configured(_failed(known, report.state, report), job, None)
+    return _configured(_found_on_disk(known), job, None)
 
 
 def check_episode(job: Job, scene: str, index: int) -> None:
@@ -121,6 +129,27 @@ def _found_in_ledger(known: Recorded, ledger: Ledger) -> Recorded:
                 return _failed(known, row.state.value, row)
         offset += len(rows)
     return known
+
+
+def _configured(known: Recorded, then: Job, row: JobRow | None) -> Recorded:
+    """With what decided over the episode. then: the job that the output remembers. row: of it in the ledger."""
+    record = record_of(known.output, known.folder) if known.folder else None
+    return dataclasses.replace(
+        known, configuration=configuration_on_record(then, known.scene, record), packages=_packages(record, row)
+    )
+
+
+def _packages(record: Mapping[str, Any] | None, row: JobRow | None) -> Mapping[str, str]:
+    """With which packages the episode was made, by its own record, else by the ledger where its job kept the same."""
+    environment: dict[str, dict[str, str]] = (record["run"].get("environment") if record else None) or {}
+    if packages := environment.get("packages"):
+        return packages
+    if row is None or not row.began_with:
+        return {}
+    if now := environment.get("now"):
+        gone = environment.get("before") or {}
+        return {name: version for name, version in row.began_with.items() if name not in gone} | now
+    return row.began_with if row.packages == row.began_with else {}
 
 
 def _failed(known: Recorded, state: str, row: FailureRow | FailureReport) -> Recorded:

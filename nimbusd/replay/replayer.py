@@ -7,7 +7,6 @@ import os
 import select
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -19,8 +18,9 @@ import orjson
 
 from nimbusd.job import Job
 from nimbusd.stages.errors import BackendUnavailable
+from nimbusd.supervisor.process import python
 from nimbusd.supervisor.target import Target, read_stack
-from nimbusd.worker.slots import MAKER_ENVIRONMENT
+from nimbusd.worker.arithmetic import maker_environment
 
 START_TIMEOUT_S = 300.0
 CLOSE_S = 30.0
@@ -89,7 +89,7 @@ def replay_episode(request: ReplayRequest, seen: StageSeen, stdout: IO[str] | No
         folder = Path(name)
         (folder / "request").write_bytes(request.described())
         ear, mouth = os.pipe()
-        argv = [sys.executable, "-m", "nimbusd.replay.attempt", "--request", str(folder / "request")]
+        argv = python("nimbusd.replay.attempt", "--request", str(folder / "request"))
         argv += ["--tell", str(mouth), "--parent", str(os.getpid()), "--stacks", str(folder / "stacks")]
         try:
             # The debugger needs the terminal; without it the attempt leads a group, all of which can be killed.
@@ -97,7 +97,7 @@ def replay_episode(request: ReplayRequest, seen: StageSeen, stdout: IO[str] | No
                 argv,
                 pass_fds=[mouth],
                 stdout=stdout,
-                env={**os.environ, **MAKER_ENVIRONMENT},
+                env=maker_environment(os.environ),
                 start_new_session=not request.debugger,
             )
         finally:

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from nimbusd.show.made_with import made_with_lines
+from nimbusd.show.told import told_lines
 from nimbusd.show.view import EpisodeView, Room
 from nimbusd.stages.store.read import Dataset, StoredEpisode
 
@@ -20,8 +22,9 @@ _STOREY_M = 2.5
 class Summary:
     """A dataset in numbers. cameras: name → (width, height). features: key → dtype and shape. scenes, tasks: counts.
 
-    failures: counts by reason, of a dataset that keeps failed attempts apart. size_bytes: of all files in the dataset's
-    folder, hard-linked ones included.
+    failures: counts by reason, of a dataset that keeps failed attempts apart. made_with: the packages, and which
+    episodes were made with others; a line for each. warnings: what loaders told about the scenes. size_bytes: of all
+    files in the dataset's folder, hard-linked ones included.
     """
 
     path: str
@@ -35,6 +38,8 @@ class Summary:
     scenes: dict[str, int]
     tasks: dict[str, int]
     failures: dict[str, int]
+    made_with: list[str]
+    warnings: list[str]
     shortest_frames: int
     longest_frames: int
     size_bytes: int
@@ -57,6 +62,8 @@ def summarize(dataset: Dataset) -> Summary:
         scenes=dict(Counter(str(meta["scene"]["id"]) for meta in metas)),
         tasks=dict(Counter(str(meta["task"]) for meta in metas)),
         failures=dict(Counter(reason for meta in metas if (reason := _failure(meta)))),
+        made_with=made_with_lines(dataset.environments),
+        warnings=told_lines(meta["scene"] for meta in metas),
         shortest_frames=min(lengths, default=0),
         longest_frames=max(lengths, default=0),
         size_bytes=_size(dataset.root.rglob("*")),

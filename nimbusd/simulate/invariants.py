@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from nimbusd.core.episodes import JobState, NodeId, State
+from nimbusd.core.episodes import JobId, JobState, NodeId, State
 from nimbusd.core.grants import why_not
 from nimbusd.core.open_jobs import Job
 from nimbusd.core.scheduler import Scheduler
+from nimbusd.core.waiting import HOLDS_S
 from nimbusd.simulate.ledger import JobPages
 from nimbusd.simulate.violation import Violation
 from nimbusd.simulate.workload import Fate
@@ -21,6 +22,8 @@ EVERY = 4
 SLACK_S = 2.0
 PATIENCE_S = 4.0
 """For how long a slot may idle beside work, when nothing was lost or cut off; a lost message costs a death more."""
+TOLD_WITHIN_S = 1.5
+"""Of a job that stands still, after it has done so for long enough: jobs are looked at now and then."""
 MOST_LAG_S = 0.5
 """Where messages take longer than that, slots wait for them."""
 
@@ -34,22 +37,27 @@ class Invariants:
         self._calm_since = 0.0
         self._lost = 0
         self._hungry_since: dict[str, float] = {}
+        self._still_since: dict[JobId, float] = {}
+        """Since when nothing of a job is held by anybody who is here."""
 
     def after_decision(self) -> None:
         """Compare the scheduler's tables with each other and with the ledger."""
         self._decisions += 1
         scheduler = self._cluster.master.scheduler
-        if isinstance(scheduler, Scheduler) and self._decisions % EVERY == 0:
-            self._tables(scheduler)
+        if isinstance(scheduler, Scheduler):
+            self._note_what_moves(scheduler)
+            if self._decisions % EVERY == 0:
+                self._tables(scheduler)
 
     def inspect(self) -> None:
         """What takes time to go wrong: dead nodes' leases, idle slots. Called every second."""
         scheduler = self._cluster.master.scheduler
         if not isinstance(scheduler, Scheduler):
-            self._calm_since = self._cluster.clock.now
+            self._calm_since, self._still_since = self._cluster.clock.now, {}
             return
         self._leases_of_the_dead(scheduler)
         self._idle_beside_work(scheduler)
+        self._nothing_waits_without_a_reason(scheduler)
 
     # --- tables ---
 
@@ -141,6 +149,22 @@ class Invariants:
                             "I5", f"session {place} is idle beside pending work since {hungry[place]:.1f} s"
                         )
         self._hungry_since = hungry
+
+    def _note_what_moves(self, scheduler: Scheduler) -> None:
+        now, nodes = self._cluster.clock.now, scheduler.nodes
+        still: dict[JobId, float] = {}
+        for job in scheduler.tasks:
+            held = any((node := nodes.get(name)) is not None and node.is_here for name in job.nodes)
+            if job.state is JobState.RUNNING and not held:
+                still[job.plan.job] = self._still_since.get(job.plan.job, now)
+        self._still_since = still
+
+    def _nothing_waits_without_a_reason(self, scheduler: Scheduler) -> None:
+        """Whatever the network and the nodes do: whoever asks why a job stands still is told."""
+        for job, since in self._still_since.items():
+            still_s = self._cluster.clock.now - max(since, self._cluster.master.up_since)
+            if still_s > HOLDS_S + TOLD_WITHIN_S and scheduler.waits.of(job) is None:
+                raise Violation("I11", f"{job} stands still for {still_s:.1f} s, and nobody is told why")
 
     # --- the end ---
 

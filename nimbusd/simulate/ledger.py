@@ -107,7 +107,7 @@ class VirtualLedger:
         pages = self.jobs[entry.job]
         pages.state, pages.why = entry.state, entry.why
         if entry.environment:
-            pages.plan = replace(pages.plan, environment=entry.environment)
+            pages.plan = replace(pages.plan, environment=entry.environment, packages=entry.packages)
         if entry.state not in (JobState.RUNNING, JobState.PAUSED) and pages.leases:
             raise Violation("I4", f"{entry} leaves the leases {list(pages.leases)} open")
 

@@ -11,12 +11,15 @@ from nimbusd.core.facts import (
     Acknowledge,
     AskHello,
     CheckSettled,
+    EnvironmentAccepted,
+    EnvironmentChanged,
     EpisodesReleased,
     Fact,
     GrantLease,
     JobAdded,
     JobCancelled,
     JobPlan,
+    JobWaits,
     NodeDrainAsked,
     NodeLost,
     NodeSeen,
@@ -168,6 +171,11 @@ class VirtualMaster:
         self._enqueue(self._handle(JobCancelled(job)))
         self._settle()
 
+    def accept_environment(self, job: JobId) -> None:
+        """Have a job go on with the packages that most slots have."""
+        self._enqueue(self._handle(EnvironmentAccepted(job)))
+        self._settle()
+
     def retry(self, job: JobId) -> None:
         """Give quarantined episodes another chance, of a job that has ended, too."""
 
@@ -288,6 +296,8 @@ class VirtualMaster:
                         tell(node, Acknowledge(node, lease, (), index))
                 case NodeLost():
                     self.losses += 1
+                case JobWaits() | EnvironmentChanged():
+                    pass  # for those who watch
                 case (str() as node, message):
                     tell(node, message)
                 case _:

@@ -150,7 +150,8 @@ class VirtualNode:
         if self.machine is None or self.session != session or self.welcomed:
             return
         model = self.model
-        seen = NodeSeen(NodeId(self.name), f"{self.name}.{session}", model.environment, model.slots)
+        packages = {"renderer": model.environment}
+        seen = NodeSeen(NodeId(self.name), f"{self.name}.{session}", model.environment, model.slots, packages)
         self._world.tell_master(self.name, seen)
         self._clock.after(HELLO_AGAIN_S, self._introduce, session)
 
@@ -331,9 +332,9 @@ class VirtualNode:
         chance = self._world.random() if model.crashes or model.hangs else 1.0
         fate = workload.fate(order.scene, order.index)
         if chance < model.crashes or fate is Fate.POISON:
-            self._clock.after(loading_s + making_s / 2, self._died, worker, self.session, order, "crashed")
+            self._clock.after(loading_s + making_s / 2, self._died, worker, self.session, order, "crash")
         elif chance < model.crashes + model.hangs:
-            self._clock.after(loading_s + making_s + model.hang_s, self._died, worker, self.session, order, "hung")
+            self._clock.after(loading_s + making_s + model.hang_s, self._died, worker, self.session, order, "hang")
         else:
             share = PLAN_SHARE if fate is Fate.UNPLANNABLE and worker.role is Role.FUSED else 1.0
             self._clock.after(
@@ -360,9 +361,8 @@ class VirtualNode:
                 worker.id, lease, index, "plan", "no_path", "there is no way to the goal", "", took_s, planned=True
             )
         elif fate is Fate.BROKEN:
-            outcome = EpisodeFailed(
-                worker.id, lease, index, "load", "asset", "a mesh file is missing", "", took_s, final=True
-            )
+            why = "a mesh file is missing"
+            outcome = EpisodeFailed(worker.id, lease, index, "load", "asset_error", why, "", took_s, final=True)
         elif worker.role is Role.PLAN:
             plan = Plan(f"{order.scene}_{index}.{order.attempt}.{lease}", 1000, order.spill, took_s)
             assert plan.path not in self._plans

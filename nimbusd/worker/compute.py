@@ -27,14 +27,17 @@ from nimbusd.job import Job
 from nimbusd.master.manifest import manifest_digest
 from nimbusd.stages.base import SceneConfig
 from nimbusd.stages.errors import NimbusError
+from nimbusd.stages.modules import what_is_missing
 from nimbusd.stages.planned import Planned, write_planned
 from nimbusd.stages.runner import Pipeline, failure_of, plan_stages, store_stages
 from nimbusd.stages.types import Episode, EpisodeRequest
+from nimbusd.supervisor.cgroups import join_group
 from nimbusd.supervisor.page import FIRST_WORKER, Line, own_line
-from nimbusd.supervisor.prctl import die_with_parent
+from nimbusd.supervisor.prctl import become_subreaper, die_with_parent, reap_zombies
 from nimbusd.supervisor.target import dump_stacks_when_asked
 from nimbusd.transport import messages as m
 from nimbusd.worker import faults
+from nimbusd.worker.leaving import LEAVE_S, leave_soon
 from nimbusd.worker.link import DaemonLink
 from nimbusd.worker.memory import die_first, own_gpu_bytes, own_rss_bytes
 from nimbusd.worker.progress import Progress, SharedPulse
@@ -48,6 +51,8 @@ heartbeat page, which is what deadlines go by, every one counts."""
 WAIT_S = 10.0
 """A worker that waits for a job or for work says within this time that it could take it."""
 CLOSE_S = 30.0
+"""For components to close what they have opened."""
+REAP_EVERY_S = 60.0
 
 
 class ComputeWorker:
@@ -72,6 +77,7 @@ class ComputeWorker:
         self._stored: dict[int, m.EpisodeRef] = {}
         """What each writer thread is at."""
         self._last_beat = 0.0
+        self._reaped_at = time.monotonic()
         self._familiar: tuple[str, int] | None = None
 
     def run(self) -> None:
@@ -89,16 +95,18 @@ class ComputeWorker:
         self._wait_s = min(WAIT_S, job.limits.beat_timeout_s)
         try:
             pipeline = self._open(job)
-        except NimbusError as error:
-            self._link.send(m.Fatal(self._slot, job.name, str(error)))
+        except (NimbusError, ModuleNotFoundError) as error:
+            why = what_is_missing(error) if isinstance(error, ModuleNotFoundError) else str(error)
+            self._link.send(m.Fatal(self._slot, job.name, why))
             return
         try:
-            self._work(job, Path(welcome.output), pipeline)
+            self._work(job, welcome, pipeline)
         except NimbusError as error:
             self._link.send(m.Fatal(self._slot, job.name, str(error)))
         finally:
             self._working.promise("close", CLOSE_S)
             pipeline.close()
+            self._working.promise("close", 3 * LEAVE_S)  # the last resort, should this process not even end itself
 
     def _open(self, job: Job) -> Pipeline:
         pipeline = job.make_pipeline(plans=self._role is not Role.RENDER, renders=self._role is not Role.PLAN)
@@ -112,13 +120,14 @@ class ComputeWorker:
         self._link.send(m.Ready(self._slot, device))
         return pipeline
 
-    def _work(self, job: Job, output: Path, pipeline: Pipeline) -> None:
+    def _work(self, job: Job, welcome: m.Welcome, pipeline: Pipeline) -> None:
         context: dict[str, Any] = {
             "job": {"name": job.name, "seed": job.seed, "fingerprint": job.fingerprint()},
             "components": job.describe(),
             "node": platform.node(),
             "slot": self._slot,
             "nimbusd": __version__,
+            "environment": welcome.environment,
         }
         self._limits, self._deadlines = job.limits, Deadlines(job.limits.beat_timeout_s, job.limits.stage_limits_s())
         self._link.send(m.Pull(self._slot, 2))  # one to work on and one to go on with
@@ -132,7 +141,7 @@ class ComputeWorker:
             self._requests(job),
             job_seed=job.seed,
             scene_config=scene_config,
-            output=output,
+            output=Path(welcome.output),
             context=context,
             seen=self._stage_began,
             plan_of=self._plan_of,
@@ -181,13 +190,17 @@ class ComputeWorker:
 
     def _requests(self, job: Job) -> Iterator[EpisodeRequest]:
         """Leases as they come, until the daemon drains us; then unstarted ones go back."""
+        fingerprint = job.fingerprint()
         while (lease := self._next_lease()) is not None:
             self._link.send(m.Pull(self._slot, 1))
             ref = lease.episode
             self._current = self._lease_of[ref.scene, ref.index, ref.attempt] = lease
-            yield EpisodeRequest(job.name, ref.scene, ref.index, job.variant(ref.index), ref.attempt)
+            yield EpisodeRequest(job.name, ref.scene, ref.index, job.variant(ref.index), ref.attempt, fingerprint)
             self._current = None
             self._line.limit_episode(0)
+            if (now := time.monotonic()) - self._reaped_at > REAP_EVERY_S:
+                self._reaped_at = now
+                reap_zombies()
 
     def _next_lease(self) -> m.Lease | None:
         while True:
@@ -301,6 +314,13 @@ class ComputeWorker:
         self._link.send(m.Commit(self._slot, ref, piece.folder, piece.length, size_bytes, digest, timings_s, _memory()))
 
 
+def _join(group: str) -> None:
+    try:
+        join_group(group)
+    except OSError as error:
+        log.warning("not in a control group of its own (%s): what it leaves behind is found otherwise", error)
+
+
 def _memory() -> m.Memory:
     return m.Memory(own_rss_bytes(), own_gpu_bytes())
 
@@ -315,6 +335,7 @@ def main() -> int:
     parser.add_argument("--page", type=int, help="file descriptor of the heartbeat page; default: nobody watches")
     parser.add_argument("--line", type=int, default=FIRST_WORKER, help="our line on the page")
     parser.add_argument("--stacks", help="file to write our threads' stacks to, if we are asked")
+    parser.add_argument("--group", help="folder of the control group to join; default: stay in the daemon's")
     parser.add_argument("--spare", action="store_true", help="prepare for a job, and wait for a slot")
     parser.add_argument(
         "--start-timeout",
@@ -324,6 +345,9 @@ def main() -> int:
     )
     args = parser.parse_args()
     die_with_parent(args.parent)
+    become_subreaper()  # so that what components start stays below us, and goes with us
+    if args.group:
+        _join(args.group)
     die_first()
     if args.stacks:
         dump_stacks_when_asked(args.stacks)
@@ -333,17 +357,24 @@ def main() -> int:
     if args.cpus:
         os.sched_setaffinity(0, {int(cpu) for cpu in args.cpus.split(",")})
     link = DaemonLink(args.endpoint)
+    status = 1
     try:
-        slot, device = args.slot, args.device
-        if args.spare:
-            if (place := Spare(link, slot, line, args.start_timeout).wait()) is None:
-                return 0
-            slot, device = place.worker, place.device
-        ComputeWorker(link, slot, device, line).run()
-        link.send(m.Bye(slot))
+        _serve(link, line, args)
+        status = 0
     finally:
+        leave_soon(status)
         link.close()
-    return 0
+    return status
+
+
+def _serve(link: DaemonLink, line: Line, args: argparse.Namespace) -> None:
+    slot, device = args.slot, args.device
+    if args.spare:
+        if (place := Spare(link, slot, line, args.start_timeout).wait()) is None:
+            return
+        slot, device = place.worker, place.device
+    ComputeWorker(link, slot, device, line).run()
+    link.send(m.Bye(slot))
 
 
 if __name__ == "__main__":

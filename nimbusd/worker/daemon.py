@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import shutil
 import time
 import uuid
 from collections import deque
@@ -23,17 +22,19 @@ from nimbusd import __version__, events, wire
 from nimbusd.core import node_facts as n
 from nimbusd.core import pool_facts as p
 from nimbusd.core.backlog import Plan
+from nimbusd.core.environments import differing
 from nimbusd.core.episodes import JobId, LeaseId, NodeId, WorkerId
-from nimbusd.core.facts import Acknowledge, HeartbeatSeen, StoredPiece
+from nimbusd.core.facts import HeartbeatSeen, StoredPiece
 from nimbusd.core.node import NodeMachine
 from nimbusd.core.pool import WorkerPool
 from nimbusd.core.recycle import MB
 from nimbusd.core.spares import KillSpare, StartSpare, is_spare
 from nimbusd.job import Job
+from nimbusd.master.trash import throw_away
 from nimbusd.stages.errors import NimbusError, out_of_groups
-from nimbusd.stages.store.piece import PIECES
 from nimbusd.transport import control as c
 from nimbusd.transport import messages as m
+from nimbusd.transport.bounds import MOST_BYTES, MOST_FRAMES
 from nimbusd.worker.environment import LoadMeter, environment_hash, packages
 from nimbusd.worker.folders import FolderPlaces
 from nimbusd.worker.memory import node_memory
@@ -48,10 +49,10 @@ ACKNOWLEDGED_WITHIN_S = 10.0
 """How long a node that leaves waits for the master to acknowledge what it made."""
 BACKSTOP_S = 5.0
 """How much later than the watchdog the daemon itself kills the silent: the time to replace a watchdog, and a kill."""
-_FINAL = frozenset({"asset_error"})
+_FINAL = frozenset({"asset_error", "component_error", "pickling_error"})
 """Reasons that trying again cannot change."""
 _PLANNING = ("load", "randomize", "plan")
-_BLAMELESS = frozenset({"disk_full", "storage_error"})
+_BLAMELESS = frozenset({"disk_full", "storage_error", "output_gone"})
 
 _Order: TypeAlias = n.NodeOrder | p.PoolOrder | events.WorkerUp | events.StageBegan
 
@@ -67,6 +68,7 @@ class Node:
 
     name: unique in the cluster. slots: where compute workers run. watch: is told what happens here. memory_bytes: that
     all compute workers together may use; None: no limit. spares: processes to keep warm for slots that lose theirs.
+    places: of its folders; None: where `FolderPlaces` chooses.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class Node:
         *,
         memory_bytes: int | None = None,
         spares: int = 0,
+        places: FolderPlaces | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._name = NodeId(name)
@@ -86,7 +89,7 @@ class Node:
         self._link = link
         self._watch = watch
         self._clock = clock
-        self._places = FolderPlaces.choose()
+        self._places = places or FolderPlaces.choose()
         self._machine = NodeMachine(
             self._name,
             self._session,
@@ -100,9 +103,10 @@ class Node:
             self._slots, START_TIMEOUT_S, grace_s=BACKSTOP_S, spares=spares, memory_bytes=memory_bytes
         )
         self._jobs: dict[JobId, Job] = {}
+        self._began_with: dict[JobId, dict[str, str]] = {}
+        """The packages that jobs began with, as far as the master knows them."""
         self._entries: dict[LeaseId, dict[str, Any]] = {}
         self._unknown: dict[JobId, list[c.Lease]] = {}
-        self._timings: dict[tuple[LeaseId, int], dict[str, float]] = {}
         self._devices: set[str] = set()
         self._addresses: dict[WorkerId, bytes] = {}
         self._processes = ComputeProcesses(self._process_ended, clock=clock)
@@ -125,7 +129,9 @@ class Node:
         """Work until drained. Raises NimbusError if no compute worker can run here."""
         with self._places.folders() as self._folders:
             endpoint = f"ipc://{self._folders.sockets}/node"
-            self._processes.open(self._folders.sockets, endpoint, tuple(self._slots.values()), self._spares)
+            self._processes.open(
+                self._folders.sockets, self._folders.temporary, endpoint, tuple(self._slots.values()), self._spares
+            )
             context = zmq.asyncio.Context()
             self._socket = context.socket(zmq.ROUTER)
             self._socket.setsockopt(zmq.LINGER, 0)
@@ -187,8 +193,18 @@ class Node:
                 self._fact(n.Connected(message.heartbeat_s))
             case c.SayHello():
                 self.say_hello()
-            case c.JobSpec(job, spec):
-                self._jobs[JobId(job)] = Job.from_dict({**spec, "scenes": []})
+            case c.JobSpec(job, spec, began_with):
+                self._began_with[JobId(job)] = began_with
+                try:
+                    told = Job.from_dict(spec)
+                except NimbusError as refusal:  # of a master that knows other jobs than this node
+                    self._unfit[JobId(job)] = str(refusal)
+                    self._link.send(c.CannotRun(self._name, job, str(refusal)))
+                    return
+                if self._jobs.get(JobId(job), told) != told:
+                    self._unfit.pop(JobId(job), None)
+                    self._fact(n.JobChanged(JobId(job)))
+                self._jobs[JobId(job)] = told
                 for lease in self._unknown.pop(JobId(job), ()):
                     self.heard(lease)
             case c.Lease(lease, job):
@@ -205,13 +221,9 @@ class Node:
                 self._fact(n.JobKnown(JobId(job), known.mode, known.planners, known.writers, growth_bytes))
                 self._fact(wire.fact_from_master(message, self._name))
             case c.Revoke() | c.Ack():
-                fact = wire.fact_from_master(message, self._name)
-                self._fact(fact)
-                if isinstance(fact, Acknowledge):
-                    for index in (*fact.indexes, *fact.refused):
-                        self._timings.pop((fact.lease, index), None)
+                self._fact(wire.fact_from_master(message, self._name))
             case c.Drain(on):
-                self._fact(n.DrainSet(on))
+                self._fact(n.DrainSet(on or bool(self._leaving)))
             case c.Stop():
                 self.leave("the master asked")
             case c.Refused():
@@ -297,12 +309,13 @@ class Node:
             case m.Planned():
                 plan = Plan(message.path, message.size_bytes, message.spilled, cost_s)
                 self._fact(n.EpisodePlanned(worker, lease, ref.index, plan))
+            case m.Commit() if (why := _impossible(message)) is not None:
+                failure = n.EpisodeFailed(worker, lease, ref.index, "store", "bad_piece", why, "", cost_s)
+                self._fact(failure)
             case m.Commit():
                 log.debug("%s/%d is stored in %s", ref.scene, ref.index, message.folder)
-                self._timings[lease, ref.index] = timings_s
-                piece = StoredPiece(
-                    ref.index, message.folder, message.frames, message.size_bytes, message.digest, cost_s
-                )
+                made = message.folder, message.frames, message.size_bytes, message.digest
+                piece = StoredPiece(ref.index, *made, cost_s, timings_s)
                 plan_s = sum(timings_s.get(stage, 0.0) for stage in _PLANNING)
                 self._fact(n.EpisodeStored(worker, lease, piece, plan_s, timings_s.get("store", 0.0)))
             case m.Fail():
@@ -355,9 +368,11 @@ class Node:
     async def _perform(self, order: _Order) -> None:
         match order:
             case n.MakeEpisode(worker, lease, _, scene, index, attempt, plan, spill):
+                if (entry := self._entries.get(lease)) is None:  # its worker died, and then its lease was over
+                    return
                 ref = m.EpisodeRef(scene, index, attempt, lease)
                 self._pool.handle(p.LeaseSent(worker), self._clock())
-                await self._send(worker, m.Lease(ref, self._entries[lease], plan or "", spill))
+                await self._send(worker, m.Lease(ref, entry, plan or "", spill))
             case n.AssignJob(worker, job, role):
                 limits, spec = self._jobs[job].limits, self._jobs[job]
                 self._unfinished.works_on(worker, job, spec.output)
@@ -368,7 +383,8 @@ class Node:
                     self._order(dismissed)
                     return
                 plans = (str(self._folders.memory), str(self._folders.disk))
-                welcome = m.Welcome(spec.to_dict(), str(spec.output), limits.open_timeout_s, role.value, plans)
+                output, open_s = str(spec.output), limits.open_timeout_s
+                welcome = m.Welcome(spec.to_dict(), output, open_s, role.value, plans, self._environment(job))
                 await self._send(worker, welcome)
             case n.RecallWorker(worker, why):
                 if why:
@@ -378,9 +394,9 @@ class Node:
             case n.StopWorker(worker, why):
                 self._pool_fact(p.StopWanted(worker, why))
             case n.DropPiece(job, folder):
-                path = self._jobs[job].output / PIECES / folder
-                log.warning("piece %s belongs to an attempt that was given up: removed", path)
-                await asyncio.to_thread(shutil.rmtree, path, True)
+                why = "it belongs to an attempt that was given up"
+                dropping = asyncio.to_thread(throw_away, self._jobs[job].output, folder, why, time.time())
+                self._group.create_task(dropping)  # the master hears of us also while storage hangs
             case n.DropPlan(path):
                 await asyncio.to_thread(_remove_file, Path(path))
             case p.SpawnWorker(slot, worker, not_before):
@@ -410,6 +426,15 @@ class Node:
             case _:
                 self._tell(order)
 
+    def _environment(self, job: JobId) -> dict[str, Any]:
+        """What is recorded with episodes: the packages, and those that are others than the job began with."""
+        environment: dict[str, Any] = {"hash": environment_hash(), "packages": dict(packages())}
+        if began_with := self._began_with.get(job):
+            before, now = differing(began_with, packages())
+            if before or now:
+                environment |= {"before": before, "now": now}
+        return environment
+
     def _tell(self, told: n.Told) -> None:
         stages: dict[tuple[LeaseId, int], str] = {}
         now_load = None
@@ -417,13 +442,11 @@ class Node:
             stages = {(lease, index): stage for _, lease, index, stage, _ in self._machine.running()}
             now_load = self._meter.load()
             self._forget_leases(self._machine.leases())  # as of now, not of when it was told
-        self._link.send(wire.message_to_master(told, stages, now_load, self._timings))
+        self._link.send(wire.message_to_master(told, stages, now_load))
 
     def _forget_leases(self, held: frozenset[LeaseId]) -> None:
         for lease in self._entries.keys() - held:
             del self._entries[lease]
-        for key in [key for key in self._timings if key[0] not in held]:
-            del self._timings[key]
 
     async def _send(self, worker: WorkerId, message: m.Message) -> None:
         if (address := self._addresses.get(worker)) is not None:
@@ -469,6 +492,13 @@ class Node:
         elif self._clock() - self._worked_until > ACKNOWLEDGED_WITHIN_S:
             log.warning("leaving without an answer from the master: what it has not acknowledged is made again")
             self._over.set()
+
+
+def _impossible(message: m.Commit) -> str | None:
+    """Why no master would hear of a piece that a user's writer made, as a sentence; None: it may be as it says."""
+    if not 0 <= message.frames <= MOST_FRAMES or not 0 <= message.size_bytes <= MOST_BYTES:
+        return f"the writer stored {message.frames} frames in {message.size_bytes} bytes, which cannot be"
+    return None if len(message.folder) <= 255 else "the writer's piece has a name that no folder can have"
 
 
 def _remove_file(path: Path) -> None:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
+import os
 import platform
 import time
 from collections.abc import Mapping
 from functools import cache
 from importlib import metadata
 
-import orjson
 import psutil
 
+from nimbusd.stages.store.made_with import packages_hash
 from nimbusd.transport.control import Load
 from nimbusd.worker import gpus
+from nimbusd.worker.arithmetic import arithmetic
 
 _PACKAGES = [
     "nimbusd",
@@ -21,10 +22,19 @@ _PACKAGES = [
     "scipy",
     "scikit-image",
     "shapely",
-    "trimesh",
+    "mapbox-earcut",
+    "DracoPy",
+    "meshopt",
+    "ompl",
+    "toppra",
+    "fast-simplification",
     "bpy",
     "embreex",
     "mujoco",
+    "sapien",
+    "isaacsim",
+    "usd-core",
+    "numba",
     "gsplat",
     "torch",
     "av",
@@ -37,9 +47,14 @@ LOAD_EVERY_S = 1.0
 
 @cache
 def packages() -> Mapping[str, str]:
-    """Version by package, of all installed ones that decide what this node makes; Python's, and the GPU driver's."""
+    """Version by package, of all installed ones that decide what this node makes; Python's, the C library's and the GPU
+    driver's, and the instructions that makers compute with (see `arithmetic`).
+    """
     providers = {point.dist.name for point in metadata.entry_points(group="nimbusd.components") if point.dist}
     found = {"python": platform.python_version(), "machine": platform.machine()}
+    found["arithmetic"] = arithmetic(os.environ)
+    if libc := " ".join(platform.libc_ver()).strip():  # NumPy's functions and Python's `math` are the C library's
+        found["libc"] = libc
     for name in sorted({*_PACKAGES, *providers}):
         try:
             found[name] = metadata.version(name)
@@ -52,7 +67,7 @@ def packages() -> Mapping[str, str]:
 
 def environment_hash() -> str:
     """SHA-256 (hex) of `packages`: nodes with the same one make the same episodes."""
-    return hashlib.sha256(orjson.dumps(dict(packages()), option=orjson.OPT_SORT_KEYS)).hexdigest()
+    return packages_hash(packages())
 
 
 class LoadMeter:

@@ -1,7 +1,7 @@
-"""Faults on order: how `nimbusctl chaos` makes compute workers hang, crash, run out of memory or find a full disk.
+"""Faults on order: how `nimbusctl chaos` makes components hang, crash, run out of memory or find a full disk.
 
 Only in processes whose environment names a folder in NIMBUSD_FAULTS. Faults wait there as tokens, one folder per
-stage; whichever worker comes first to that stage takes one (by renaming it, so that no two do), notes it in the
+stage; whichever process comes first to that stage takes one (by renaming it, so that no two do), notes it in the
 journal, and acts it out in the thread that does the work, in the middle of it.
 """
 
@@ -26,9 +26,15 @@ from nimbusd.stages.types import Episode
 
 ENVIRON = "NIMBUSD_FAULTS"
 JOURNAL = "journal"
-METHODS = {"load": "load_asset", "plan": "gen_sequence", "render": "gen_obs", "store": "save_data"}
+METHODS = {
+    "load": "load_asset",
+    "plan": "gen_sequence",
+    "render": "gen_obs",
+    "store": "save_data",
+    "publish": "publish",
+}
 """Stages that faults can be ordered for, and the method of the component that does the work."""
-KINDS = ("hang", "spin", "crash", "exit", "oom", "disk_full")
+KINDS = ("hang", "spin", "crash", "exit", "oom", "disk_full", "writer", "publisher")
 _TAKEN = "taken"
 _FULL = Path("/dev/full")
 _SPARE_BYTES = 64 << 20
@@ -59,9 +65,9 @@ def orders_waiting(folder: Path) -> int:
 
 
 def arm(components: Mapping[str, Any], worker: str) -> None:
-    """Have a worker's components act out what is ordered. Does nothing where no chaos is.
+    """Have the components of a process act out what is ordered. Does nothing where no chaos is.
 
-    components: stage → component, with its `beat` set.
+    components: stage → component, with its `beat` set. worker: what the journal calls the process.
     """
     if folder := os.environ.get(ENVIRON):
         armed = _Armed(Path(folder), worker, [stage for stage in METHODS if stage in components])
@@ -192,7 +198,12 @@ def _oom() -> NoReturn:
         while True:
             hoard.append(bytearray(os.urandom(_CHUNK_BYTES)))
     except MemoryError:
-        os.kill(os.getpid(), signal.SIGKILL)
+        _die()
+
+
+def _die() -> NoReturn:
+    """What a writer does that ends its own process: nothing of it runs any more."""
+    os.kill(os.getpid(), signal.SIGKILL)
     raise AssertionError("SIGKILL does not come back")
 
 
@@ -213,6 +224,8 @@ _ACTS: Mapping[str, Callable[[], NoReturn]] = {
     "exit": _exit,
     "oom": _oom,
     "disk_full": _disk_full,
+    "writer": _die,
+    "publisher": _die,
 }
 
 

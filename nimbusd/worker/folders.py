@@ -1,6 +1,8 @@
-"""A node's own folders: for sockets and stacks, and for planned sequences, in memory and on disk.
+"""A node's own folders: for sockets and stacks, for planned sequences in memory and on disk, and for the temporary
+files of its compute workers.
 
-None of them outlives its process: what a killed one left, the next one removes.
+None of them outlives its process: what a killed one left, the next one removes. Who lives is told by locks, not by
+process ids, since nodes in containers may share /tmp and /dev/shm with others whose processes they do not see.
 """
 
 from __future__ import annotations
@@ -10,13 +12,12 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
-
 from nimbusd.config import ConfigError
+from nimbusd.stages.held_folder import HeldFolder, sweep
 
 log = logging.getLogger(__name__)
 
@@ -24,16 +25,20 @@ _PREFIX = "nimbusd-node-"
 _SHARED_MEMORY = Path("/dev/shm")
 _SHORT_PATHS = (Path("/tmp"), _SHARED_MEMORY)
 _LONGEST_SOCKET_PATH = 107
+_RANDOM = "12345678"
+_LONGEST_BELOW = len(f"/{_PREFIX}{_RANDOM}/12345/pymp-12345678/listener-12345678")
+"""What a compute worker's socket adds to the path that its temporary files lie in, if multiprocessing makes it."""
 MOST_IN_MEMORY_BYTES = 256 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class NodeFolders:
-    """sockets: short enough a path for them. memory, disk: for plans."""
+    """sockets: short enough a path for them. memory, disk: for plans. temporary: for a folder per compute worker."""
 
     sockets: Path
     memory: Path
     disk: Path
+    temporary: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,15 +48,17 @@ class FolderPlaces:
     sockets: Path
     memory: Path
     disk: Path
+    temporary: Path
     memory_bytes: int
 
     @classmethod
-    def choose(cls) -> FolderPlaces:
+    def choose(cls, temporary_files: Path | None = None) -> FolderPlaces:
         """Choose them, and remove what killed processes left there.
 
         A service has RUNTIME_DIRECTORY in memory and CACHE_DIRECTORY on disk; otherwise plans go to shared memory and
         to the folder for temporary files, where the sockets are, unless its path is too long for them.
-        Raises ConfigError if sockets can be nowhere.
+        temporary_files: for those of compute workers, which may be large; None: on disk, where the plans are, as long
+        as sockets in there can have a path. Raises ConfigError if sockets can be nowhere, or there is no such folder.
         """
         temporary = Path(tempfile.gettempdir())
         runtime = os.environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]
@@ -60,10 +67,12 @@ class FolderPlaces:
         if not os.access(memory, os.W_OK):
             memory = temporary
         disk = Path(os.environ.get("CACHE_DIRECTORY", "").partition(":")[0] or temporary)
-        for parent in {sockets, memory, disk}:
-            _sweep(parent)
+        chosen = _usable(temporary_files) if temporary_files is not None else _for_temporary_files(disk)
+        for parent in {sockets, memory, disk, chosen}:
+            for folder in sweep(parent, _PREFIX):
+                log.info("removed %s, which a killed process left", folder)
         memory_bytes = min(MOST_IN_MEMORY_BYTES, shutil.disk_usage(memory).free // 2)
-        return cls(sockets, memory, disk, memory_bytes)
+        return cls(sockets, memory, disk, chosen, memory_bytes)
 
     @contextlib.contextmanager
     def folders(self) -> Iterator[NodeFolders]:
@@ -71,17 +80,22 @@ class FolderPlaces:
         with contextlib.ExitStack() as stack:
 
             def made(parent: Path) -> Path:
-                folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=parent))
-                stack.callback(shutil.rmtree, folder, ignore_errors=True)
-                return folder
+                folder = HeldFolder(parent, _PREFIX)
+                stack.callback(folder.close)
+                return folder.path
 
-            yield NodeFolders(made(self.sockets), made(self.memory), made(self.disk))
+            yield NodeFolders(made(self.sockets), made(self.memory), made(self.disk), made(self.temporary))
+
+
+def environment_of_temporary_files(folder: Path) -> Mapping[str, str]:
+    """Environment variables that send a process's temporary files into `folder`."""
+    return dict.fromkeys(("TMPDIR", "TMP", "TEMP"), str(folder))
 
 
 def _for_sockets(wanted: Path) -> Path:
     """`wanted`, or another folder where its path is too long: the kernel allows that of a socket 107 bytes."""
     for parent in (wanted, *_SHORT_PATHS):
-        longest = parent / f"{_PREFIX}{os.getpid()}-12345678" / "node"
+        longest = parent / f"{_PREFIX}{_RANDOM}" / "node"
         if len(os.fsencode(longest)) <= _LONGEST_SOCKET_PATH and os.access(parent, os.W_OK):
             return parent
     short = " and ".join(map(str, _SHORT_PATHS))
@@ -91,14 +105,16 @@ def _for_sockets(wanted: Path) -> Path:
     )
 
 
-def _sweep(parent: Path) -> None:
-    """Remove the folders of processes that are no more."""
-    for folder in parent.glob(f"{_PREFIX}*-*"):
-        pid = folder.name.removeprefix(_PREFIX).partition("-")[0]
-        try:
-            ours = folder.stat().st_uid == os.geteuid()
-        except FileNotFoundError:
-            continue  # somebody else sweeps, too
-        if ours and pid.isdigit() and not psutil.pid_exists(int(pid)):
-            log.info("removing %s, which a killed process left", folder)
-            shutil.rmtree(folder, ignore_errors=True)
+def _for_temporary_files(disk: Path) -> Path:
+    """`disk`, or /tmp where sockets below it would have too long a path."""
+    for parent in (disk, _SHORT_PATHS[0]):
+        longest = len(os.fsencode(parent)) + _LONGEST_BELOW
+        if longest <= _LONGEST_SOCKET_PATH and os.access(parent, os.W_OK):
+            return parent
+    return disk
+
+
+def _usable(folder: Path) -> Path:
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        raise ConfigError(f"`temporary` is {folder}, no folder that can be written to. Make it, or name another.")
+    return folder.absolute()

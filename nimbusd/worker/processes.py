@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import os
-import sys
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,8 +21,9 @@ from typing import TypeAlias
 from nimbusd.core import pool_facts as p
 from nimbusd.core.episodes import WorkerId
 from nimbusd.core.spares import is_spare
-from nimbusd.supervisor.process import WorkerProcess
+from nimbusd.supervisor.process import WorkerProcess, python
 from nimbusd.supervisor.watch import Seat, Watch
+from nimbusd.worker.folders import environment_of_temporary_files
 from nimbusd.worker.slots import Slot, environment, typical
 
 log = logging.getLogger(__name__)
@@ -55,12 +57,15 @@ class ComputeProcesses:
         self._running: dict[WorkerId, _Running] = {}
         self._byes: dict[WorkerId, asyncio.Event] = {}
         self._last_words: dict[WorkerId, str] = {}
+        self._started = itertools.count()
         self._over = False
 
-    def open(self, folder: Path, endpoint: str, slots: Sequence[Slot], spares: int) -> None:
-        """Before anything is started. folder: for sockets and stacks. endpoint: of the daemon, where workers report.
-        spares: how many there can be at a time beside the slots' workers.
+    def open(self, folder: Path, temporary: Path, endpoint: str, slots: Sequence[Slot], spares: int) -> None:
+        """Before anything is started. folder: for sockets and stacks. temporary: for the workers' temporary files.
+        endpoint: of the daemon, where workers report. spares: how many there can be at a time beside the slots'
+        workers.
         """
+        self._temporary = temporary
         self._endpoint = endpoint
         self._typical = typical(slots)
         self._watch = Watch(folder, len(slots) + spares, self._condemned, self._watchdog_runs)
@@ -115,9 +120,16 @@ class ComputeProcesses:
     async def _run(self, slot: Slot, name: WorkerId, env: Mapping[str, str], *options: str) -> None:
         if self._over:
             return
+        temporary = self._temporary / str(next(self._started))
+        temporary.mkdir(0o700)
+        await self._run_process(slot, name, {**env, **environment_of_temporary_files(temporary)}, *options)
+        # After its end was told: this may take long. Should we be killed meanwhile, it goes with the node's own folder.
+        await asyncio.to_thread(shutil.rmtree, temporary, ignore_errors=True)
+
+    async def _run_process(self, slot: Slot, name: WorkerId, env: Mapping[str, str], *options: str) -> None:
         seat = self._watch.seat(START_TIMEOUT_S)
         argv = [*self._argv(slot, name, seat), *options]
-        process = await WorkerProcess.spawn(argv, {**env, **dict([seat.env])}, [seat.fd])
+        process = await WorkerProcess.spawn(argv, {**env, **dict([seat.env])}, [seat.fd], seat.group)
         self._watch.seated(seat, process.pid)
         running = self._running[name] = _Running(name, process)
         if self._over:
@@ -141,7 +153,7 @@ class ComputeProcesses:
         self._tell(p.WorkerExited(name, returncode))
 
     def _argv(self, slot: Slot, worker: WorkerId, seat: Seat) -> list[str]:
-        argv = [sys.executable, "-m", "nimbusd.worker.compute", "--endpoint", self._endpoint, "--slot", worker]
+        argv = python("nimbusd.worker.compute", "--endpoint", self._endpoint, "--slot", worker)
         argv += ["--parent", str(os.getpid()), "--device", slot.device, "--cpus", ",".join(map(str, slot.cpus))]
         return [*argv, *seat.options, "--start-timeout", str(START_TIMEOUT_S)]
 

@@ -13,13 +13,18 @@ from typing import Any
 
 from nimbusd import events
 from nimbusd.config import ConfigError, WorkerConfig
+from nimbusd.import_folders import check_import_folders
+from nimbusd.private_state import keep_private
 from nimbusd.stages.errors import NimbusError
 from nimbusd.transport import control as c
-from nimbusd.transport.addresses import is_private
-from nimbusd.transport.keys import KeyPair, generate, read_pair, write_pair
+from nimbusd.transport.addresses import check_address, needs_keys
+from nimbusd.transport.keys import KeyPair, generate, read_pair, write_pair, write_private
 from nimbusd.transport.node_link import NodeLink, enrol
+from nimbusd.transport.socket_places import find_socket, why_unreachable
 from nimbusd.transport.tokens import JoinToken
+from nimbusd.worker.cores import node_cores
 from nimbusd.worker.daemon import Node
+from nimbusd.worker.folders import FolderPlaces
 from nimbusd.worker.memory import node_memory
 from nimbusd.worker.slots import discover
 
@@ -33,8 +38,15 @@ class WorkerServer:
         """Read the node's key and its master, and find its slots. Raises NimbusError if it has not joined a master, or
         would have no slot.
         """
+        check_import_folders(config.trusted_import_folders)
+        keep_private(config.state)
         self._address, master_key = _master(config)
+        if master_key:
+            config = _as_joined(config)
         keys = _own_keys(config) if master_key else None
+        cores, memory = node_cores(), node_memory()
+        slots = discover(config.workers, config.slots_per_gpu, config.gpus, cores=cores.cores)
+        places = FolderPlaces.choose(config.temporary)
         self._refusal: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._link = NodeLink(
             self._address,
@@ -43,11 +55,20 @@ class WorkerServer:
             on_disconnected=lambda: log.warning("the connection to the master at %s broke", self._address),
             keys=keys,
             master_key=master_key,
+            any_local_user=config.allow_any_local_user,
         )
-        slots = discover(config.workers, config.slots_per_gpu, config.gpus)
-        memory_bytes = int(config.memory_share * node_memory().limit_bytes)
-        self._node = Node(config.name, slots, self._link, log_event, memory_bytes=memory_bytes, spares=config.spares)
+        memory_bytes = int(config.memory_share * memory.limit_bytes)
+        self._node = Node(
+            config.name,
+            slots,
+            self._link,
+            log_event,
+            memory_bytes=memory_bytes,
+            spares=config.spares,
+            places=places,
+        )
         log.info("node %s works for the master at %s", config.name, self._address)
+        log.info("cores: %s; memory: %s", cores, memory)
         log.info("slots: %s", ", ".join(f"{slot.name} (cores {','.join(map(str, slot.cpus))})" for slot in slots))
 
     @property
@@ -99,6 +120,7 @@ async def join(config: WorkerConfig, text: str) -> None:
     Safe to repeat: a token that we have joined by is not used again, so that the service may be started with it always,
     even while the master is away. Raises TransportError if the master will not have us.
     """
+    keep_private(config.state)
     token, digest = JoinToken.parse(text), hashlib.sha256(text.encode()).hexdigest()
     path = config.state / "node.key"
     if not path.exists():
@@ -108,11 +130,11 @@ async def join(config: WorkerConfig, text: str) -> None:
             if _joined(config).get("token_sha256") == digest:
                 log.info("joined the master at %s by this token before", token.address)
                 return
+            if "name" not in config.model_fields_set:
+                config = _as_joined(config)
     await enrol(token, config.name, read_pair(path))
     joined = {"address": token.address, "master_key": token.master_key, "node": config.name, "token_sha256": digest}
-    temporary = config.state / "joined.json.tmp"
-    temporary.write_text(json.dumps(joined, indent=1) + "\n")
-    os.replace(temporary, config.state / "joined.json")
+    write_private(config.state / "joined.json", json.dumps(joined, indent=1) + "\n")
     log.info("joined the master at %s as node %s", token.address, config.name)
 
 
@@ -123,16 +145,37 @@ def log_event(event: events.Event) -> None:
 
 def _master(config: WorkerConfig) -> tuple[str, str]:
     """Address and public key of the master; the key is empty for one on this machine that uses none."""
-    joined = _joined(config)
-    address, key = joined.get("address", ""), joined.get("master_key", "")
-    if config.master is not None and is_private(config.master):
+    if config.master is not None and not needs_keys(config.master, any_local_user=config.allow_any_local_user):
         return config.master, ""
-    if not address:
+    joined = _joined(config)
+    if not joined and config.master is None:
+        address = find_socket(os.environ, os.geteuid())
+        if why := why_unreachable(Path(address.removeprefix("ipc://"))):
+            log.warning(
+                "this node has not joined a master, and none listens on this machine (%s: %s): it waits for one there. "
+                "Start `nimbusd master`, or join another by `nimbusd worker --join TOKEN`, with a token of `nimbusctl "
+                "token create`",
+                address,
+                why,
+            )
+        return address, ""
+    if not joined:
+        check_address(config.master or "", encrypted=False)
+    return config.master or joined["address"], joined["master_key"]
+
+
+def _as_joined(config: WorkerConfig) -> WorkerConfig:
+    """With the name that this node joined under, which its master knows its key by, whatever the machine is called now.
+
+    Raises ConfigError if the configuration gives it another one.
+    """
+    name = _joined(config).get("node", "") or config.name
+    if "name" in config.model_fields_set and config.name != name:
         raise ConfigError(
-            "this node has not joined a master: `nimbusd worker --join TOKEN`, with a token of `nimbusctl token "
-            "create`; or name a master on this machine, `--master tcp://127.0.0.1:7600`"
+            f"this node has joined its master as {name!r}, not as {config.name!r}: leave the name out, or join again "
+            f"with --join and a new token (what it joined with is in {config.state})"
         )
-    return config.master or address, key
+    return config.model_copy(update={"name": name})
 
 
 def _joined(config: WorkerConfig) -> dict[str, str]:
@@ -141,7 +184,7 @@ def _joined(config: WorkerConfig) -> dict[str, str]:
     try:
         joined = json.loads(path.read_text())
         found = {name: str(joined[name]) for name in ("address", "master_key")}
-        return {**found, "token_sha256": str(joined.get("token_sha256", ""))}
+        return {**found, **{name: str(joined.get(name, "")) for name in ("node", "token_sha256")}}
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -9,22 +9,12 @@ from typing import Any
 
 from nimbusd.config import SLOTS_PER_GPU, ConfigError
 from nimbusd.worker import gpus
+from nimbusd.worker.arithmetic import maker_environment
+from nimbusd.worker.cores import node_cores
 from nimbusd.worker.gpus import Gpu
 
 MOST_CPU_SLOTS = 8
 """Unless more are asked for: every compute worker takes memory for its scene."""
-
-MAKER_ENVIRONMENT = {
-    "PYTHONUNBUFFERED": "1",
-    "SVT_LOG": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-}
-"""Of every process that makes episodes.
-
-The AV1 encoder, which otherwise writes a page per video to standard error, keeps to errors. Linear algebra has one
-thread: how many add up decides over the last bits of a sum, and episodes must not depend on a slot's cores.
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,17 +39,19 @@ def discover(
     chosen: Sequence[int] | None = None,
     *,
     library: Any = None,
+    cores: Sequence[int] | None = None,
 ) -> tuple[Slot, ...]:
     """The slots of this machine: so many for each NVIDIA GPU, named `gpu:<index>.<number>`, then CPU slots.
 
     Beside GPU slots, CPU slots are for planning. Without GPUs they are all there is, and do everything.
     workers: CPU slots; by default one for every core that no GPU slot needs, at most 8. chosen: GPUs as nvidia-smi
     counts; none for an empty sequence; by default those of CUDA_VISIBLE_DEVICES, or all. library: NVML, to be used
-    instead of the machine's. Raises ConfigError for a GPU that is not there, or if no slot is left.
+    instead of the machine's. cores: that are to be dealt out; by default `node_cores`. Raises ConfigError for a GPU
+    that is not there, or if no slot is left.
     """
+    cores = node_cores().cores if cores is None else cores
     found = () if chosen is not None and not chosen else _choose(gpus.present(library), chosen)
     places = [(gpu, number) for gpu in found for number in range(slots_per_gpu)]
-    cores = sorted(os.sched_getaffinity(0))
     number = min(max(len(cores) - len(places), 1), MOST_CPU_SLOTS) if workers is None else workers
     if not places and not number:
         raise ConfigError("this node would have no slot: it has no GPU to use, and `workers` is 0. Set `workers`.")
@@ -81,7 +73,7 @@ def cpu_slots(workers: int | None = None) -> tuple[Slot, ...]:
     One core per worker keeps every core busy while another worker plans, loads or stores. With more workers
     than cores, cores are shared.
     """
-    cores = sorted(os.sched_getaffinity(0))
+    cores = node_cores().cores
     shares = _dealt([cores] * (workers or min(len(cores), MOST_CPU_SLOTS)))
     return tuple(Slot(f"cpu:{index}", cpus) for index, cpus in enumerate(shares))
 
@@ -94,7 +86,7 @@ def typical(slots: Sequence[Slot]) -> Slot:
 
 def environment(slot: Slot) -> Mapping[str, str]:
     """The environment of a worker in `slot`: ours, and what the slot changes in it."""
-    return {**os.environ, **environment_of_place(slot), **MAKER_ENVIRONMENT}
+    return maker_environment({**os.environ, **environment_of_place(slot)})
 
 
 def environment_of_place(slot: Slot) -> Mapping[str, str]:

@@ -23,6 +23,7 @@ from nimbusd.stages.load.front3d_json import (
     read_house,
 )
 from nimbusd.stages.load.lamps import WARM_WHITE, panel
+from nimbusd.stages.load.mend import mended
 from nimbusd.stages.load.mesh_files import (
     Z_UP_FROM_Y_UP,
     join_parts,
@@ -32,6 +33,7 @@ from nimbusd.stages.load.mesh_files import (
 )
 from nimbusd.stages.load.mesh_part import MeshPart, linear_rgb, read_image
 from nimbusd.stages.load.names import category_of, snake_case
+from nimbusd.stages.load.recentre import check_part_resolution, near_origin, recentred
 from nimbusd.stages.types import F64, U8, Light, Material, Rgb, Room, Scene, SceneObject
 
 _HANGING = ("ceiling_lamp", "curtain", "picture", "mirror")
@@ -70,7 +72,8 @@ class BProc3DFrontLoader(BaseLoader[Front3DArgs, Front3DConfig]):
 
     args_model: ClassVar[type[ComponentArgs]] = Front3DArgs
     scene_model: ClassVar[type[SceneConfig]] = Front3DConfig
-    requires = ("scipy", "shapely")
+    version = "1.2.0"
+    requires = ("mapbox_earcut", "scipy", "shapely")
 
     def asset_paths(self, config: Front3DConfig) -> list[Path]:
         """The house file, the models that its rooms use with their textures, and the surfaces' textures."""
@@ -121,7 +124,7 @@ class BProc3DFrontLoader(BaseLoader[Front3DArgs, Front3DConfig]):
                 lights += self._lights(room, entry, placed, meshes)
         if not objects:
             raise AssetError(f"house file {config.house} is empty: no surface and no furniture. Choose another house.")
-        return Scene(
+        scene = Scene(
             config.name,
             tuple(objects),
             tuple(lights),
@@ -135,6 +138,7 @@ class BProc3DFrontLoader(BaseLoader[Front3DArgs, Front3DConfig]):
                 "left_out": unresolved,
             },
         )
+        return mended(recentred(scene), self.beat)
 
     def _read_models(self, config: Front3DConfig, house: HouseFile) -> dict[str, MeshPart]:
         """Models by jid. Raises AssetError that lists every missing model at once."""
@@ -215,6 +219,7 @@ def _model_path(config: Front3DConfig, entry: FurnitureEntry) -> Path:
 def _read_model(path: Path) -> MeshPart:
     """A model as one part. Its materials don't glow: the dataset's emission colours are leftovers of an exporter."""
     model = join_parts(path.parent.name, read_mesh_file(path))
+    check_part_resolution(model, 1.0, f"mesh file {path}")
     picture = path.parent / "texture.png"
     texture = None
     if model.uvs is not None and all(m.texture is None for m in model.materials) and picture.is_file():
@@ -290,7 +295,9 @@ def _surface_part(entry: MeshEntry, name: str, material: Material, T_uv: F64, pl
             f"house file {place} is torn: {len(entry.xyz)} coordinates, {len(entry.uv)} texture coordinates, "
             f"{len(entry.faces)} corners. Copy it again from the dataset."
         )
-    vertices = np.array(entry.xyz, np.float32).reshape(-1, 3)
+    vertices, shift = near_origin(np.array(entry.xyz, np.float64).reshape(-1, 3))
+    T_house_part = np.eye(4)
+    T_house_part[:3, 3] = shift
     faces = np.array(entry.faces, np.int64).reshape(-1, 3)
     if faces.min() < 0 or faces.max() >= len(vertices) or not np.isfinite(vertices).all():
         raise AssetError(
@@ -300,7 +307,8 @@ def _surface_part(entry: MeshEntry, name: str, material: Material, T_uv: F64, pl
     uvs = None
     if entry.uv:
         uvs = (np.array(entry.uv).reshape(-1, 2) @ T_uv.T).astype(np.float32)[faces]
-    return MeshPart(name, vertices, faces.astype(np.int32), (material,), np.zeros(len(faces), np.int32), uvs)
+    face_material = np.zeros(len(faces), np.int32)
+    return MeshPart(name, vertices, faces.astype(np.int32), (material,), face_material, uvs, T_house_part)
 
 
 def _place(
@@ -321,7 +329,7 @@ def _place(
     made = part_to_object(
         replace(
             model,
-            T_file_part=np.diag([*child.scale, 1.0]),
+            T_file_part=np.diag([*child.scale, 1.0]) @ model.T_file_part,
             materials=tuple(replace(m, emission=_LAMP_GLOW) for m in model.materials) if glowing else model.materials,
         ),
         T_world_file,

@@ -14,17 +14,19 @@ WARM_WHITE: Rgb = (1.0, 0.93, 0.84)
 PANEL_M = 0.6
 _ROOM_HEIGHT_M = (1.9, 6.0)
 _BELOW_CEILING_M = 0.04
+_MOST_PER_AXIS = 128
 
 
 def ceiling_panels(objects: Iterable[SceneObject], w_per_m2: float, spacing_m: float = 2.4) -> tuple[Light, ...]:
     """Square panels below every ceiling, on a grid of about `spacing_m` over the objects' extent.
 
     A grid point gets a panel under each surface that has 1.9 to 6 m of free height below it; so a house of
-    several floors is lit on each, and what is open to the sky gets none. Power: `w_per_m2` times a grid cell.
+    several floors is lit on each, and what is open to the sky gets none. Power: `w_per_m2` times a grid cell. The grid
+    of a scene beyond some 300 m is coarser.
     """
     triangles = np.concatenate([obj.world_vertices()[obj.faces] for obj in objects])
     low, high = triangles.min(axis=(0, 1)), triangles.max(axis=(0, 1))
-    counts = np.maximum(np.ceil((high - low)[:2] / spacing_m), 1).astype(int)
+    counts = np.clip(np.ceil((high - low)[:2] / spacing_m), 1, _MOST_PER_AXIS).astype(int)
     step = (high - low)[:2] / counts
     lights: list[Light] = []
     for i, j in np.ndindex(*counts):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -12,16 +13,19 @@ from pydantic import Field, field_validator
 from nimbusd.stages.base import BaseLoader, ComponentArgs, SceneConfig
 from nimbusd.stages.errors import AssetError
 from nimbusd.stages.load.lamps import ceiling_panels
+from nimbusd.stages.load.mend import mended, warned
 from nimbusd.stages.load.mesh_files import (
     MESH_SUFFIXES,
     UpAxis,
     default_up_axis,
+    mesh_file_warnings,
     part_to_object,
     read_mesh_file,
     referenced_files,
     unique_names,
 )
 from nimbusd.stages.load.names import category_of
+from nimbusd.stages.load.recentre import check_part_resolution, origin_m, recentred
 from nimbusd.stages.types import Material, Rgb, Scene, SceneObject
 
 _MAX_OBJECTS = 65535
@@ -41,6 +45,9 @@ class MeshConfig(SceneConfig):
     lamp_w_per_m2: power of those lamps per square metre of floor. sky_color: linear RGB.
     sky_strength: W/m²/sr. ceiling_m: height of a white ceiling to close a house that is open at the top.
     movable: categories of objects that a randomizer may move.
+    A scene that lies far from its origin is moved there (see `recentre`); ceiling_m stays a height of the file's frame.
+    Surfaces that lie in each other, and floors that face down, are mended and told (see `mend`).
+    without_materials: go on in plain grey where a material library or a texture of an .obj or .ply is missing.
     """
 
     path: Path
@@ -53,6 +60,7 @@ class MeshConfig(SceneConfig):
     sky_strength: float = Field(default=1.0, ge=0)
     ceiling_m: float | None = None
     movable: tuple[str, ...] = ()
+    without_materials: bool = False
 
     @field_validator("path")
     @classmethod
@@ -67,16 +75,41 @@ class BProcObjLoader(BaseLoader[MeshArgs, MeshConfig]):
 
     args_model: ClassVar[type[ComponentArgs]] = MeshArgs
     scene_model: ClassVar[type[SceneConfig]] = MeshConfig
-    requires = ("scipy", "trimesh")
+    version = "1.2.0"
+    requires = ("mapbox_earcut", "scipy", "shapely")
 
     def asset_paths(self, config: MeshConfig) -> list[Path]:
         """The mesh file and every file that it names."""
-        return [config.path, *referenced_files(config.path)]
+        return [config.path, *referenced_files(config.path, plain=config.without_materials)]
+
+    def asset_warnings(self, config: MeshConfig) -> list[str]:
+        """What the scene will lack; raises AssetError for a file that is not the one that the job promises."""
+        if config.path.is_file() and not config.path.stat().st_size:
+            raise AssetError(f"mesh file {config.path} is empty (0 bytes). Copy or export it again.")
+        if config.sha256 is not None:
+            _check_hash(config)
+        return mesh_file_warnings(config.path, plain=config.without_materials)
 
     def load_asset(self, config: MeshConfig) -> Scene:
         """The mesh as a scene without rooms. Raises AssetError for anything missing, torn, empty or altered."""
+        scene = mended(recentred(self.as_written(config)), self.beat)
+        objects = list(scene.objects)
+        if config.ceiling_m is not None:
+            objects.append(_ceiling(objects, config.ceiling_m - origin_m(scene)[2]))
+        self.beat()
+        return replace(
+            scene,
+            objects=tuple(objects),
+            lights=ceiling_panels(objects, config.lamp_w_per_m2) if config.light == "auto" else (),
+            sky_color=config.sky_color,
+            sky_strength=config.sky_strength if config.light != "none" else 0.0,
+        )
+
+    def as_written(self, config: MeshConfig) -> Scene:
+        """The file's objects in metres and z-up, before anything is moved, mended or lit. Raises as `load_asset`."""
         digest = _check_hash(config)
-        parts = read_mesh_file(config.path)
+        warnings = mesh_file_warnings(config.path, plain=config.without_materials)
+        parts = read_mesh_file(config.path, plain=config.without_materials)
         self.beat()
         if len(parts) > _MAX_OBJECTS:
             raise AssetError(
@@ -87,6 +120,7 @@ class BProcObjLoader(BaseLoader[MeshArgs, MeshConfig]):
         objects = []
         for number, (part, name) in enumerate(zip(parts, unique_names([part.name for part in parts]), strict=True), 1):
             category = category_of(name) or "object"
+            check_part_resolution(part, config.unit_m, f"mesh file {config.path}")
             objects.append(
                 part_to_object(
                     part,
@@ -99,23 +133,14 @@ class BProcObjLoader(BaseLoader[MeshArgs, MeshConfig]):
                     up_axis=up_axis,
                 )
             )
-        if config.ceiling_m is not None:
-            objects.append(_ceiling(objects, config.ceiling_m))
-        self.beat()
-        return Scene(
-            config.name,
-            tuple(objects),
-            lights=ceiling_panels(objects, config.lamp_w_per_m2) if config.light == "auto" else (),
-            sky_color=config.sky_color,
-            sky_strength=config.sky_strength if config.light != "none" else 0.0,
-            provenance={
-                "loader": "BProcObjLoader",
-                "path": str(config.path),
-                "sha256": digest,
-                "unit_m": config.unit_m,
-                "up_axis": up_axis,
-            },
-        )
+        provenance = {
+            "loader": "BProcObjLoader",
+            "path": str(config.path),
+            "sha256": digest,
+            "unit_m": config.unit_m,
+            "up_axis": up_axis,
+        }
+        return warned(Scene(config.name, tuple(objects), provenance=provenance), warnings)
 
 
 def _ceiling(objects: list[SceneObject], z_m: float) -> SceneObject:

@@ -8,10 +8,14 @@ from typing import Literal
 import numpy as np
 
 from nimbusd.stages.errors import AssetError
-from nimbusd.stages.load.gltf import gltf_references, read_gltf
-from nimbusd.stages.load.mesh_part import MeshPart, check_parts, color_atlas
-from nimbusd.stages.load.wavefront import obj_references, read_obj
-from nimbusd.stages.types import F64, Material, SceneObject
+from nimbusd.stages.load.gltf import read_gltf
+from nimbusd.stages.load.gltf_document import gltf_references, split_gltf
+from nimbusd.stages.load.gltf_support import check_bounds, check_extensions, gltf_warnings
+from nimbusd.stages.load.mesh_part import MeshPart
+from nimbusd.stages.load.ply_mesh import ply_references, ply_warnings, read_ply
+from nimbusd.stages.load.recentre import part_near_origin
+from nimbusd.stages.load.wavefront import obj_references, obj_warnings, read_obj
+from nimbusd.stages.types import F64, SceneObject
 
 UpAxis = Literal["y", "z"]
 MESH_SUFFIXES = (".obj", ".gltf", ".glb", ".ply")
@@ -20,24 +24,56 @@ Z_UP_FROM_Y_UP: F64 = np.array([[1, 0, 0, 0], [0, 0, -1, 0], [0, 1, 0, 0], [0, 0
 """(x, y, z) with y up → (x, -z, y) with z up."""
 
 
-def read_mesh_file(path: Path) -> list[MeshPart]:
-    """Every part of the file with at least one triangle. Raises AssetError for a missing, torn or empty file."""
+def read_mesh_file(path: Path, *, plain: bool = False) -> list[MeshPart]:
+    """Every part of the file with at least one triangle.
+
+    plain: go on in grey where a material library of an .obj, or a picture that it or a .ply names, is missing.
+    Raises AssetError for a missing, torn or empty file, and for one that needs what is not supported.
+    """
     suffix = _known_suffix(path)
     if not path.is_file():
         raise AssetError(f"mesh file {path} is missing. Check the scene's `path`, or put the file there.")
     if suffix == ".obj":
-        return read_obj(path)
-    if suffix == ".ply":
-        return _read_ply(path)
-    return read_gltf(path)
+        return read_obj(path, plain=plain)
+    return read_ply(path, plain=plain) if suffix == ".ply" else read_gltf(path)
 
 
-def referenced_files(path: Path) -> list[Path]:
-    """The files that `path` names (buffers, material libraries, textures), whether they exist or not."""
+def referenced_files(path: Path, *, plain: bool = False) -> list[Path]:
+    """The files that `path` names (buffers, material libraries, textures), whether they exist or not.
+
+    plain: of those that `read_mesh_file` can do without, only the ones that exist.
+    """
     suffix = _known_suffix(path)
-    if not path.is_file() or suffix == ".ply":
+    if not path.is_file():
         return []
-    return obj_references(path) if suffix == ".obj" else gltf_references(path)
+    if suffix == ".obj":
+        return obj_references(path, plain=plain)
+    return ply_references(path, plain=plain) if suffix == ".ply" else gltf_references(path)
+
+
+def mesh_file_warnings(path: Path, *, plain: bool = False) -> list[str]:
+    """What the file has and `read_mesh_file` leaves out, a sentence each; empty for a file that is not there.
+
+    Looks at headers and text only: nothing is decoded, and no module imported that does. Raises AssetError where
+    those alone tell that reading would fail: a required extension, no faces, a missing library, positions that are
+    not finite.
+    """
+    suffix = _known_suffix(path)
+    if not path.is_file():
+        return []
+    if suffix == ".obj":
+        return [f"mesh file {path}: {text}" for text in obj_warnings(path, plain=plain)]
+    if suffix == ".ply":
+        return [f"mesh file {path}: {text}" for text in ply_warnings(path, plain=plain)]
+    document, _ = split_gltf(path)
+    try:
+        check_extensions(document, path)
+        check_bounds(document, path)
+        return [f"mesh file {path}: {text}" for text in gltf_warnings(document)]
+    except (AttributeError, TypeError) as error:
+        raise AssetError(
+            f"mesh file {path} is torn: its JSON is not that of glTF ({error}). Export it again."
+        ) from error
 
 
 def default_up_axis(path: Path) -> UpAxis:
@@ -92,13 +128,15 @@ def join_parts(name: str, parts: list[MeshPart]) -> MeshPart:
     first_vertex = np.cumsum([0] + [len(p.vertices) for p in parts])
     first_material = np.cumsum([0] + [len(p.materials) for p in parts])
     uvs = [p.uvs if p.uvs is not None else np.zeros((len(p.faces), 3, 2), np.float32) for p in parts]
+    joined, T_file_part = part_near_origin(np.concatenate(vertices).astype(np.float64))
     return MeshPart(
         name,
-        np.concatenate(vertices).astype(np.float32),
+        joined,
         np.concatenate([p.faces + np.int32(k) for p, k in zip(parts, first_vertex, strict=False)]),
         tuple(material for p in parts for material in p.materials),
         np.concatenate([p.face_material + np.int32(k) for p, k in zip(parts, first_material, strict=False)]),
         np.concatenate(uvs) if any(p.uvs is not None for p in parts) else None,
+        T_file_part,
         smooth=any(p.smooth for p in parts),
     )
 
@@ -106,11 +144,13 @@ def join_parts(name: str, parts: list[MeshPart]) -> MeshPart:
 def unique_names(names: list[str]) -> list[str]:
     """The names in order, later ones of the same name numbered from 2."""
     taken: set[str] = set()
+    last: dict[str, int] = {}
     unique = []
     for name in names:
-        candidate, number = name, 2
+        candidate = name
         while candidate in taken:
-            candidate, number = f"{name} {number}", number + 1
+            last[name] = last.get(name, 1) + 1
+            candidate = f"{name} {last[name]}"
         taken.add(candidate)
         unique.append(candidate)
     return unique
@@ -130,26 +170,3 @@ def _known_suffix(path: Path) -> str:
             f"Convert it to one of {', '.join(MESH_SUFFIXES)}."
         )
     return suffix
-
-
-def _read_ply(path: Path) -> list[MeshPart]:
-    import trimesh
-    from trimesh.visual import ColorVisuals
-
-    try:
-        mesh = trimesh.load_mesh(path, file_type="ply", process=False)
-    except (ValueError, KeyError, IndexError, TypeError, OSError, NotImplementedError, EOFError) as error:
-        raise AssetError(f"mesh file {path} is torn or not a PLY file ({error}). Export or copy it again.") from error
-    vertices = np.asarray(mesh.vertices, np.float32).reshape(-1, 3)
-    faces = np.asarray(mesh.faces, np.int32).reshape(-1, 3)
-    if faces.size and (faces.min() < 0 or faces.max() >= len(vertices)):
-        raise AssetError(
-            f"mesh file {path} is torn: a face names vertex {faces.max()} of {len(vertices)}. Copy it again."
-        )
-    material, uvs = Material(path.stem), None
-    visual = mesh.visual
-    if len(faces) and isinstance(visual, ColorVisuals) and visual.kind in ("vertex", "face"):
-        texture, uvs = color_atlas(np.asarray(visual.face_colors, np.uint8)[:, :3])
-        material = Material("vertex colors", (1.0, 1.0, 1.0), texture)
-    part = MeshPart(path.stem, vertices, faces, (material,), np.zeros(len(faces), np.int32), uvs)
-    return check_parts([part], path)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
 from nimbusd.stages.errors import AssetError
 from nimbusd.stages.types import F32, F64, I32, U8, Material, Rgb
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,27 +50,45 @@ def check_parts(parts: list[MeshPart], path: Path) -> list[MeshPart]:
     return solid
 
 
-def read_image(source: Path | BinaryIO, name: str) -> tuple[U8, float]:
-    """(H, W, 3) uint8 sRGB and the mean alpha in 0…1. Raises AssetError naming `name` for a torn image."""
+def read_image(source: Path | BinaryIO, name: str) -> tuple[U8, U8 | None]:
+    """(H, W, 3) uint8 sRGB and the alpha (H, W) uint8, None where the picture has none.
+
+    Greys become three channels, 16 bits become 8. Raises AssetError naming `name` for a missing or torn picture.
+    """
     from PIL import Image
 
     try:
         with Image.open(source) as image:
             has_alpha = "A" in image.getbands() or "transparency" in image.info
-            rgba = np.asarray(image.convert("RGBA"))
+            rgba = np.asarray(_in_8_bits(image).convert("RGBA"))
     except FileNotFoundError as error:
         raise AssetError(f"texture {name} is missing. Put it there, or correct the reference to it.") from error
     except (OSError, SyntaxError, ValueError) as error:  # Pillow raises SyntaxError for broken PNG chunks
         raise AssetError(f"texture {name} cannot be read ({error}). Copy or export it again.") from error
-    alpha = float(rgba[..., 3].mean() / 255) if has_alpha else 1.0
-    return np.ascontiguousarray(rgba[..., :3]), alpha
+    return np.ascontiguousarray(rgba[..., :3]), np.ascontiguousarray(rgba[..., 3]) if has_alpha else None
+
+
+def _in_8_bits(image: Image.Image) -> Image.Image:
+    """The picture, its greys of 16 bits or of floats in 0…1 as 8 bits: Pillow would clip them, not scale them."""
+    from PIL import Image
+
+    if image.mode.startswith("I"):
+        return Image.fromarray(np.rint(np.clip(np.asarray(image, np.float64) / 257, 0, 255)).astype(np.uint8))
+    if image.mode == "F":
+        return Image.fromarray(np.rint(np.clip(np.asarray(image), 0, 1) * 255).astype(np.uint8))
+    return image
 
 
 def linear_rgb(srgb: npt.ArrayLike) -> Rgb:
     """Linear RGB of an sRGB colour, all in 0…1 (IEC 61966-2-1)."""
-    c = np.clip(np.asarray(srgb, np.float64), 0, 1)
-    r, g, b = np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4)
+    r, g, b = linear_values(srgb)
     return float(r), float(g), float(b)
+
+
+def linear_values(srgb: npt.ArrayLike) -> F64:
+    """The linear values of sRGB values in 0…1, same shape (IEC 61966-2-1)."""
+    c = np.clip(np.asarray(srgb, np.float64), 0, 1)
+    return np.asarray(np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4))
 
 
 def srgb_bytes(linear: npt.ArrayLike) -> U8:
@@ -94,6 +115,8 @@ def color_atlas(face_colors: U8) -> tuple[U8, F32]:
 
 def are_smooth(vertices: F32, faces: I32, corner_normals: F32) -> bool:
     """True where the given normals (F, 3, 3) bend away from their faces by more than 2 degrees anywhere."""
+    if not np.isfinite(vertices).all():
+        return False  # `check_parts` will say so
     a, b, c = (vertices[faces[:, k]].astype(np.float64) for k in range(3))
     flat = np.cross(b - a, c - a)
     length = np.linalg.norm(flat, axis=1)

@@ -10,9 +10,9 @@ from typing import Literal
 import numpy as np
 
 from nimbusd.stages.errors import AssetError
-from nimbusd.stages.load.splats_ply import read_splat_ply
-from nimbusd.stages.load.splats_sog import read_sog, sog_files
-from nimbusd.stages.load.splats_spz import read_spz
+from nimbusd.stages.load.splats_ply import check_splat_ply, read_splat_ply
+from nimbusd.stages.load.splats_sog import check_sog, read_sog, sog_files
+from nimbusd.stages.load.splats_spz import check_spz, read_spz
 from nimbusd.stages.types import F64, Splats
 
 SPLAT_SUFFIXES = (".ply", ".sog", ".json", ".spz")
@@ -24,7 +24,9 @@ _LARGEST_UNIT = 1e6
 
 
 def read_splats(path: Path) -> Splats:
-    """The Gaussians of a file, in the file's frame (T_world_splats is the identity), quaternions normalized.
+    """The Gaussians of a file, quaternions normalized; T_world_splats takes them to the file's frame.
+
+    It is a shift: zero unless the cloud lies far from its origin, see `recentre`.
 
     Raises AssetError, naming the file and the way out, for a file that is missing, torn, empty, of an unknown kind
     or holds values that no Gaussian can have.
@@ -47,6 +49,20 @@ def read_splats(path: Path) -> Splats:
     except OSError as error:
         raise AssetError(f"splat file {path} cannot be read ({error.strerror or error}). Copy it again.") from error
     return check_splats(cloud, f"splat file {path}")
+
+
+def check_splat_file(path: Path) -> None:
+    """Raises AssetError where the file's header, or numbers in it that are not finite, make `read_splats` refuse it."""
+    suffix = path.suffix.lower()
+    try:
+        if suffix == ".ply":
+            check_splat_ply(path)
+        elif suffix == ".spz":
+            check_spz(path)
+        else:
+            check_sog(path)
+    except OSError as error:
+        raise AssetError(f"splat file {path} cannot be read ({error.strerror or error}). Copy it again.") from error
 
 
 def splat_files(path: Path) -> list[Path]:

@@ -13,10 +13,21 @@ from pydantic import Field, field_validator, model_validator
 from nimbusd.stages.base import BaseLoader, ComponentArgs, SceneConfig
 from nimbusd.stages.errors import AssetError
 from nimbusd.stages.load.apartment import ApartmentArgs, ApartmentConfig, ApartmentLoader
+from nimbusd.stages.load.doubts import doubts
 from nimbusd.stages.load.floorplan import ROOM_COUNTS
+from nimbusd.stages.load.mend import WARNINGS, warned, warnings_of
 from nimbusd.stages.load.mesh import BProcObjLoader, MeshArgs, MeshConfig
 from nimbusd.stages.load.mesh_files import MESH_SUFFIXES, UpAxis, referenced_files
-from nimbusd.stages.load.splats import SPLAT_SUFFIXES, SplatUp, default_up, read_splats, splat_files, z_up_from
+from nimbusd.stages.load.recentre import origin_m, recentred, shifted
+from nimbusd.stages.load.splats import (
+    SPLAT_SUFFIXES,
+    SplatUp,
+    check_splat_file,
+    default_up,
+    read_splats,
+    splat_files,
+    z_up_from,
+)
 from nimbusd.stages.load.splats_mesh import sample_splats
 from nimbusd.stages.load.splats_proxy import occupied_voxels, voxel_mesh
 from nimbusd.stages.types import F64, Scene, SceneObject, Splats
@@ -111,29 +122,41 @@ class GSMeshLoader(BaseLoader[GSMeshArgs, GSMeshConfig]):
 
     args_model: ClassVar[type[ComponentArgs]] = GSMeshArgs
     scene_model: ClassVar[type[SceneConfig]] = GSMeshConfig
-    requires = ("scipy", "trimesh")
+    version = "1.2.0"
+    requires = ("mapbox_earcut", "scipy", "shapely")
 
     def asset_paths(self, config: GSMeshConfig) -> list[Path]:
         paths = [] if config.splats is None else splat_files(config.splats)
         return paths if config.proxy is None else [*paths, config.proxy, *referenced_files(config.proxy)]
 
+    def asset_warnings(self, config: GSMeshConfig) -> list[str]:
+        """Of the proxy; raises AssetError for a splat file whose header, or a number in it, makes it unreadable."""
+        if config.splats is not None:
+            check_splat_file(config.splats)
+        return [] if config.proxy is None else BProcObjLoader(MeshArgs()).asset_warnings(_of_proxy(config))
+
     def load_asset(self, config: GSMeshConfig) -> Scene:
         """The scene. Raises AssetError for what is missing, torn or empty, and for a proxy that lies elsewhere."""
         if config.splats is None:
             return self._derived_from(self._proxy(config), config)
-        splats = replace(read_splats(config.splats), T_world_splats=config.alignment())
+        splats = read_splats(config.splats)
+        splats = replace(splats, T_world_splats=config.alignment() @ splats.T_world_splats)
         self.beat()
         origin = {
             "splats": str(config.splats),
             "sha256": _digest(splat_files(config.splats)),
             "gaussians": len(splats),
             "sh_degree": splats.sh_degree,
-            "T_world_splats": splats.T_world_splats.tolist(),
+            "T_world_splats": config.alignment().tolist(),
         }
         if config.proxy is not None:
             scene = self._proxy(config)
+            splats = shifted(splats, origin_m(scene))
             self._check_overlap(scene, splats, config)
             return self._with(scene, splats, {**origin, "derived": "nothing"})
+        bare = recentred(Scene(config.name, (), splats=splats))
+        assert bare.splats is not None
+        splats = bare.splats
         voxels = occupied_voxels(
             splats,
             self.args.voxel_m,
@@ -142,7 +165,9 @@ class GSMeshLoader(BaseLoader[GSMeshArgs, GSMeshConfig]):
             beat=self.beat,
         )
         facts = {"derived": "proxy", "voxel_m": voxels.cell_m, "voxels": len(voxels.cells)}
-        return self._with(Scene(config.name, (voxel_mesh(voxels),)), splats, {**origin, **facts})
+        made = Scene(config.name, (voxel_mesh(voxels),), provenance=bare.provenance)
+        done = self._with(made, splats, {**origin, **facts})
+        return warned(done, doubts(done))
 
     def _proxy(self, config: GSMeshConfig) -> Scene:
         if config.proxy is None:
@@ -151,17 +176,17 @@ class GSMeshLoader(BaseLoader[GSMeshArgs, GSMeshConfig]):
             return apartments.load_asset(ApartmentConfig(name=config.name, seed=config.seed, rooms=config.rooms))
         meshes = BProcObjLoader(MeshArgs())
         meshes.beat = self.beat
-        return meshes.load_asset(
-            MeshConfig(name=config.name, path=config.proxy, unit_m=config.proxy_unit_m, up_axis=config.proxy_up_axis)
-        )
+        return meshes.load_asset(_of_proxy(config))
 
     def _derived_from(self, scene: Scene, config: GSMeshConfig) -> Scene:
         splats = sample_splats(scene.objects, self.args.gaussians, config.seed, self.beat)
         return self._with(scene, splats, {"derived": "splats", "gaussians": len(splats), "sh_degree": 0})
 
     def _with(self, scene: Scene, splats: Splats, facts: dict[str, Any]) -> Scene:
-        provenance = {"loader": "GSMeshLoader", "version": self.version, **facts, "proxy": dict(scene.provenance)}
-        return replace(scene, splats=splats, provenance=provenance)
+        moved = {"origin_m": origin_m(scene).tolist()} if origin_m(scene).any() else {}
+        proxy = {key: value for key, value in scene.provenance.items() if key not in ("origin_m", WARNINGS)}
+        provenance = {"loader": "GSMeshLoader", "version": self.version, **facts, **moved, "proxy": proxy}
+        return warned(replace(scene, splats=splats, provenance=provenance), warnings_of(scene))
 
     def _check_overlap(self, scene: Scene, splats: Splats, config: GSMeshConfig) -> None:
         from scipy.spatial import cKDTree
@@ -177,6 +202,11 @@ class GSMeshLoader(BaseLoader[GSMeshArgs, GSMeshConfig]):
                 f"{near:.0%} of the mesh has a Gaussian within {self.args.max_gap_m} m (median distance "
                 f"{np.median(gap):.2f} m). Check unit_m and up_axis of both, or give T_world_splats."
             )
+
+
+def _of_proxy(config: GSMeshConfig) -> MeshConfig:
+    assert config.proxy is not None
+    return MeshConfig(name=config.name, path=config.proxy, unit_m=config.proxy_unit_m, up_axis=config.proxy_up_axis)
 
 
 def _surface_points(objects: tuple[SceneObject, ...], count: int) -> F64:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from nimbusd.stages.errors import AssetError
+from nimbusd.stages.load.ply_tables import PlyHeader, Table, read_ply_header, read_ply_tables
+from nimbusd.stages.load.recentre import check_cloud_resolution, cloud_near_origin
 from nimbusd.stages.types import F32, Splats
 
 SH_C0 = 0.28209479177387814
@@ -18,22 +19,12 @@ SH_C0 = 0.28209479177387814
 CHUNK = 256
 """Gaussians that share one row of bounds in a compressed PLY."""
 
-_TYPES = {
-    "char": "i1", "int8": "i1", "uchar": "u1", "uint8": "u1", "short": "i2", "int16": "i2", "ushort": "u2",
-    "uint16": "u2", "int": "i4", "int32": "i4", "uint": "u4", "uint32": "u4", "float": "f4", "float32": "f4",
-    "double": "f8", "float64": "f8",
-}  # fmt: skip
+_KIND = "splat file"
 _HEADER_LIMIT = 64 * 1024
+_MOST_LOOKED_AT = 256 << 20
 _BASE = ("x", "y", "z", "f_dc_0", "f_dc_1", "f_dc_2", "opacity", "scale_0", "scale_1", "scale_2")
 _ROTATION = ("rot_0", "rot_1", "rot_2", "rot_3")
 _PACKED = ("packed_position", "packed_rotation", "packed_scale", "packed_color")
-
-
-@dataclass(frozen=True, slots=True)
-class _Element:
-    name: str
-    count: int
-    dtype: np.dtype[Any]
 
 
 def sigmoid(logit: F32) -> F32:
@@ -50,24 +41,64 @@ def exp_scales(logs: F32) -> F32:
 def read_splat_ply(path: Path) -> Splats:
     """The Gaussians of a .ply, unchecked. Raises AssetError where it is torn or not made of Gaussians."""
     content = path.read_bytes()
-    elements, start = _header(content, path)
-    tables: dict[str, Any] = {}
-    for element in elements:
-        end = start + element.count * element.dtype.itemsize
-        if end > len(content):
-            raise AssetError(
-                f"splat file {path} is cut off: {element.count} rows of `{element.name}` end at byte {end}, the file "
-                f"at {len(content)}. Copy or export it again."
-            )
-        tables[element.name] = np.frombuffer(content, element.dtype, element.count, start)
-        start = end
+    header = read_ply_header(content, path, _KIND)
+    _check_format(header, path)
+    tables = read_ply_tables(content, header, path, _KIND)
     vertex = tables.get("vertex")
     if vertex is None:
         raise AssetError(f"splat file {path} has no element `vertex`. Is it a Gaussian splat file?")
-    names = set(vertex.dtype.names or ())
+    names = set(vertex.columns)
     if set(_PACKED) <= names:
         return _compressed(tables, path)
-    return _standard(vertex, names, path)
+    return _standard(vertex.columns, names, path)
+
+
+def check_splat_ply(path: Path) -> None:
+    """Raises AssetError where the header says that it cannot be read, or a number of a Gaussian is not finite.
+
+    Of a file above _MOST_LOOKED_AT bytes only the header is looked at.
+    """
+    with path.open("rb") as file:
+        header = read_ply_header(file.read(_HEADER_LIMIT), path, _KIND)
+    _check_format(header, path)
+    start, size = header.start, path.stat().st_size
+    for element in header.elements:
+        if any(column.length is not None for column in element.properties):
+            return  # how long lists are is not known before they are read
+        dtype = np.dtype([(column.name, column.dtype.newbyteorder("<")) for column in element.properties])
+        end = start + element.count * dtype.itemsize
+        if end > size:
+            raise AssetError(
+                f"splat file {path} is cut off: {element.count} rows of `{element.name}` end at byte {end}, the file "
+                f"at {size}. Copy or export it again."
+            )
+        if element.name == "vertex":
+            if not set(_PACKED) <= set(dtype.names or ()):
+                _check_properties(set(dtype.names or ()), path)
+            if element.count and size <= _MOST_LOOKED_AT:
+                _check_finite(np.memmap(path, dtype, "r", start, element.count), path)
+        start = end
+    if all(element.name != "vertex" for element in header.elements):
+        raise AssetError(f"splat file {path} has no element `vertex`. Is it a Gaussian splat file?")
+
+
+def _check_format(header: PlyHeader, path: Path) -> None:
+    if header.format != "binary_little_endian":
+        raise AssetError(
+            f"splat file {path} is PLY of format {header.format}; splats are read from binary_little_endian. "
+            "Convert it, for example by opening and saving it in a splat editor."
+        )
+
+
+def _check_finite(table: Any, path: Path) -> None:
+    used = {*_BASE, *_ROTATION}
+    for name in (name for name in table.dtype.names if name in used or name.startswith("f_rest_")):
+        bad = np.isnan(table[name]) if name == "opacity" else ~np.isfinite(table[name])  # a logit may be infinite
+        if bad.any():
+            raise AssetError(
+                f"splat file {path}: {int(bad.sum())} of {len(table)} Gaussians have a `{name}` that is not a finite "
+                f"number, first number {int(bad.argmax())}. Remove them in a splat editor, or export the file again."
+            )
 
 
 def write_splat_ply(path: Path, splats: Splats, comments: tuple[str, ...] = ()) -> None:
@@ -83,59 +114,36 @@ def write_splat_ply(path: Path, splats: Splats, comments: tuple[str, ...] = ()) 
     path.write_bytes("\n".join(header).encode() + np.concatenate(parts, axis=1).astype("<f4").tobytes())
 
 
-def _header(content: bytes, path: Path) -> tuple[list[_Element], int]:
-    """The elements that the header declares, and where the data starts."""
-    end = content.find(b"end_header", 0, _HEADER_LIMIT)
-    line_end = content.find(b"\n", end)
-    if not content.startswith(b"ply") or end < 0 or line_end < 0:
-        raise AssetError(f"splat file {path} is not a PLY file, or is cut off in its header. Copy or export it again.")
-    elements: list[tuple[str, int, list[tuple[str, str]]]] = []
-    for line in content[:end].decode("ascii", "replace").splitlines():
-        words = line.split()
-        try:
-            if words[:1] == ["format"] and words[1] != "binary_little_endian":
-                raise AssetError(
-                    f"splat file {path} is PLY of format {words[1]}; splats are read from binary_little_endian. "
-                    "Convert it, for example by opening and saving it in a splat editor."
-                )
-            if words[:1] == ["element"]:
-                elements.append((words[1], int(words[2]), []))
-            elif words[:1] == ["property"]:
-                elements[-1][2].append((words[2], "<" + _TYPES[words[1]]))
-        except (IndexError, KeyError, ValueError) as error:
-            raise AssetError(
-                f"splat file {path}: the header line {line!r} does not describe a splat file. Export it again."
-            ) from error
-    made = []
-    for name, count, fields in elements:
-        try:
-            made.append(_Element(name, count, np.dtype(fields)))
-        except ValueError as error:
-            raise AssetError(f"splat file {path}: element `{name}` repeats a property ({error}).") from error
-        if count < 0:
-            raise AssetError(f"splat file {path}: element `{name}` has {count} rows. Export it again.")
-    return made, line_end + 1
-
-
 def _columns(table: Any, names: tuple[str, ...]) -> F32:
     """(N, len(names)) float32."""
     return np.asarray(np.stack([table[name] for name in names], axis=1), np.float32)
 
 
-def _standard(vertex: Any, names: set[str], path: Path) -> Splats:
+def _check_properties(names: set[str], path: Path) -> None:
     missing = [name for name in (*_BASE, *_ROTATION) if name not in names]
     if missing:
         raise AssetError(
             f"splat file {path} lacks the properties {', '.join(missing)}: it is a point cloud or a mesh, not a cloud "
             "of 3D Gaussians. Give a mesh as the scene's `proxy`."
         )
+
+
+def _standard(vertex: Any, names: set[str], path: Path) -> Splats:
+    _check_properties(names, path)
     rest = sorted((name for name in names if name.startswith("f_rest_")), key=lambda name: int(name[7:]))
+    means, shift = cloud_near_origin(np.stack([vertex[name].astype(np.float64) for name in "xyz"], axis=1))
+    scales = exp_scales(_columns(vertex, ("scale_0", "scale_1", "scale_2")))
+    if vertex["x"].dtype.itemsize < 8:
+        check_cloud_resolution(_columns(vertex, ("x", "y", "z")), scales, f"splat file {path}")
+    T_file_splats = np.eye(4)
+    T_file_splats[:3, 3] = shift
     return Splats(
-        means=_columns(vertex, ("x", "y", "z")),
-        scales=exp_scales(_columns(vertex, ("scale_0", "scale_1", "scale_2"))),
+        means=means,
+        scales=scales,
         quats=_columns(vertex, _ROTATION),
         opacities=sigmoid(np.asarray(vertex["opacity"], np.float32)),
         sh=_harmonics(_columns(vertex, ("f_dc_0", "f_dc_1", "f_dc_2")), vertex, rest, path),
+        T_world_splats=T_file_splats,
     )
 
 
@@ -154,13 +162,13 @@ def _harmonics(constant: F32, table: Any, rest: list[str], path: Path) -> F32:
     return sh
 
 
-def _compressed(tables: dict[str, Any], path: Path) -> Splats:
+def _compressed(tables: dict[str, Table], path: Path) -> Splats:
     """Chunks of 256 Gaussians with bounds; 11-10-11 bit positions and log-scales, 2-10-10-10 bit rotations."""
-    vertex, chunk = tables["vertex"], tables.get("chunk")
-    count = len(vertex)
+    vertex, count = tables["vertex"].columns, tables["vertex"].count
+    chunk = tables.get("chunk")
     chunks = -(-count // CHUNK)
     bounds = [f"{end}_{name}" for end in ("min", "max") for name in ("x", "y", "z", "scale_x", "scale_y", "scale_z")]
-    if chunk is None or len(chunk) < chunks or not set(bounds) <= set(chunk.dtype.names or ()):
+    if chunk is None or chunk.count < chunks or not set(bounds) <= set(chunk.columns):
         raise AssetError(
             f"splat file {path} is compressed, but its element `chunk` is missing or has fewer than {chunks} rows "
             f"for {count} Gaussians. Export it again."
@@ -168,35 +176,38 @@ def _compressed(tables: dict[str, Any], path: Path) -> Splats:
     of = np.arange(count) // CHUNK
 
     def spread(unit: F32, name: str, axes: tuple[str, ...]) -> F32:
-        low = _columns(chunk, tuple(f"min_{name}{axis}" for axis in axes))[of]
-        high = _columns(chunk, tuple(f"max_{name}{axis}" for axis in axes))[of]
+        low = _columns(chunk.columns, tuple(f"min_{name}{axis}" for axis in axes))[of]
+        high = _columns(chunk.columns, tuple(f"max_{name}{axis}" for axis in axes))[of]
         return np.asarray(low + unit * (high - low), np.float32)
 
     color = np.stack([_bits(vertex["packed_color"], shift, 8) for shift in (24, 16, 8, 0)], axis=1)
     rgb = color[:, :3]
-    if "min_r" in (chunk.dtype.names or ()):
+    if "min_r" in chunk.columns:
         rgb = spread(rgb, "", ("r", "g", "b"))
     sh = _harmonics(((rgb - 0.5) / SH_C0).astype(np.float32), *_compressed_rest(tables, count, path), path)
+    means = spread(_packed3(vertex["packed_position"]), "", ("x", "y", "z"))
+    scales = exp_scales(spread(_packed3(vertex["packed_scale"]), "scale_", ("x", "y", "z")))
+    check_cloud_resolution(means, scales, f"splat file {path}")
     return Splats(
-        means=spread(_packed3(vertex["packed_position"]), "", ("x", "y", "z")),
-        scales=exp_scales(spread(_packed3(vertex["packed_scale"]), "scale_", ("x", "y", "z"))),
+        means=means,
+        scales=scales,
         quats=_packed_rotation(vertex["packed_rotation"]),
         opacities=np.ascontiguousarray(color[:, 3]),
         sh=sh,
     )
 
 
-def _compressed_rest(tables: dict[str, Any], count: int, path: Path) -> tuple[dict[str, F32], list[str]]:
+def _compressed_rest(tables: dict[str, Table], count: int, path: Path) -> tuple[dict[str, F32], list[str]]:
     """The bytes of the optional element `sh` as coefficients in -4…4."""
     table = tables.get("sh")
     if table is None:
         return {}, []
-    if len(table) != count:
-        raise AssetError(f"splat file {path}: {len(table)} rows of `sh` for {count} Gaussians. Export it again.")
-    names = sorted((name for name in table.dtype.names or ()), key=lambda name: int(name.rsplit("_", 1)[1]))
+    if table.count != count:
+        raise AssetError(f"splat file {path}: {table.count} rows of `sh` for {count} Gaussians. Export it again.")
+    names = sorted(table.columns, key=lambda name: int(name.rsplit("_", 1)[1]))
     made = {}
     for name in names:
-        byte = table[name].astype(np.float32)
+        byte = table.columns[name].astype(np.float32)
         unit = np.where(byte == 0, 0.0, np.where(byte == 255, 1.0, (byte + 0.5) / 256.0))
         made[name] = ((unit - 0.5) * 8.0).astype(np.float32)
     return made, names

@@ -13,6 +13,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from nimbusd.stages.errors import AssetError
+from nimbusd.stages.load.recentre import cloud_near_origin
 from nimbusd.stages.load.splats_ply import exp_scales, from_smallest_three
 from nimbusd.stages.types import F32, U8, Splats
 
@@ -61,6 +62,25 @@ def sog_files(meta: Mapping[str, Any]) -> list[str]:
     """The image files that a meta.json names."""
     parts = [meta.get(name) for name in ("means", "scales", "quats", "sh0", "shN")]
     return [str(name) for part in parts if isinstance(part, Mapping) for name in part.get("files", ())]
+
+
+def check_sog(path: Path) -> None:
+    """Raises AssetError where the list of parts, or what an archive holds of them, says that it cannot be read."""
+    if path.suffix.lower() == ".json":
+        _meta(path.read_bytes(), path)
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            places = {PurePosixPath(name).name: name for name in archive.namelist()}
+            if "meta.json" not in places:
+                raise AssetError(f"splat file {path}: meta.json is not in the archive. Export it again.")
+            content = archive.read(places["meta.json"])
+            _meta(content, path)
+            for name in sog_files(json.loads(content)):
+                if name not in places:
+                    raise AssetError(f"splat file {path}: {name} is not in the archive. Export it again.")
+    except zipfile.BadZipFile as error:
+        raise AssetError(f"splat file {path} is not a SOG archive ({error}). Copy or export it again.") from error
 
 
 def read_sog(path: Path) -> Splats:
@@ -143,7 +163,9 @@ def _decode(meta: _Meta, read: Callable[[str], bytes], path: Path) -> Splats:
     unit = (low[:, :3].astype(np.float64) + 256.0 * high[:, :3]) / 65535.0
     mins, maxs = np.array(meta.means.mins), np.array(meta.means.maxs)
     logs = mins + unit * (maxs - mins)
-    means = np.sign(logs) * np.expm1(np.abs(logs))
+    means, shift = cloud_near_origin(np.sign(logs) * np.expm1(np.abs(logs)))
+    T_file_splats = np.eye(4)
+    T_file_splats[:3, 3] = shift
 
     rotation = pixels(meta.quats.files[0])
     tags = rotation[:, 3].astype(np.intp) - _FIRST_ROTATION_TAG
@@ -157,11 +179,12 @@ def _decode(meta: _Meta, read: Callable[[str], bytes], path: Path) -> Splats:
     color = pixels(meta.sh0.files[0])
     constant = np.asarray(meta.sh0.codebook, np.float32)[color[:, :3]]
     return Splats(
-        means=means.astype(np.float32),
+        means=means,
         scales=exp_scales(np.asarray(meta.scales.codebook, np.float32)[pixels(meta.scales.files[0])[:, :3]]),
         quats=from_smallest_three(small, tags),
         opacities=(color[:, 3] / np.float32(255)).astype(np.float32),
         sh=_harmonics(meta.shN, constant, image, pixels, path),
+        T_world_splats=T_file_splats,
     )
 
 

@@ -16,32 +16,19 @@ _MAGIC = 0x5053474E
 _HEADER = struct.Struct("<IIIBBBB")
 _COLOR_SCALE = 0.15
 _LARGEST_COUNT = 100_000_000
+_HEADER_BYTES = 4096
+"""Of the packed stream: more than its 16 bytes of header take."""
+
+
+def check_spz(path: Path) -> None:
+    """Raises AssetError where the header of an .spz file says that it cannot be read."""
+    with path.open("rb") as file:
+        _opened(file.read(_HEADER_BYTES), path)
 
 
 def read_spz(path: Path) -> Splats:
     """The Gaussians of an .spz file, unchecked. Raises AssetError where it is torn or of another version."""
-    packed = path.read_bytes()
-    if packed[:4] == _MAGIC.to_bytes(4, "little"):
-        raise AssetError(
-            f"splat file {path} is SPZ of version 4 or later (not one gzip stream); versions 2 and 3 are read. "
-            "Convert it to .ply or .sog with splat-transform."
-        )
-    stream = zlib.decompressobj(wbits=31)
-    try:
-        start = stream.decompress(packed, _HEADER.size)
-        magic, version, count, degree, fraction_bits, _flags, _ = _HEADER.unpack(start)
-    except (zlib.error, struct.error) as error:
-        raise AssetError(f"splat file {path} is not an SPZ file ({error}). Copy or export it again.") from error
-    if magic != _MAGIC or version not in (2, 3):
-        raise AssetError(
-            f"splat file {path} is not SPZ of version 2 or 3 (it says {version}). Convert it to .ply or .sog with "
-            "splat-transform."
-        )
-    if degree > 3 or count > _LARGEST_COUNT or fraction_bits > 24:
-        raise AssetError(
-            f"splat file {path} says {count} Gaussians of spherical harmonics of degree {degree}; degrees 0 to 3 and "
-            f"at most {_LARGEST_COUNT} Gaussians are read. Export it again with less."
-        )
+    stream, (version, count, degree, fraction_bits) = _opened(path.read_bytes(), path)
     coefficients = (degree + 1) ** 2 - 1
     widths = (9, 1, 3, 3, 4 if version == 3 else 3, 3 * coefficients)
     size = count * sum(widths)
@@ -69,6 +56,32 @@ def read_spz(path: Path) -> Splats:
         opacities=(alphas[:, 0] / np.float32(255)).astype(np.float32),
         sh=sh,
     )
+
+
+def _opened(packed: bytes, path: Path) -> tuple[zlib._Decompress, tuple[int, int, int, int]]:
+    """The stream behind the header, and version, count, degree and bits after the point. Raises AssetError."""
+    if packed[:4] == _MAGIC.to_bytes(4, "little"):
+        raise AssetError(
+            f"splat file {path} is SPZ of version 4 or later (not one gzip stream); versions 2 and 3 are read. "
+            "Convert it to .ply or .sog with splat-transform."
+        )
+    stream = zlib.decompressobj(wbits=31)
+    try:
+        start = stream.decompress(packed, _HEADER.size)
+        magic, version, count, degree, fraction_bits, _flags, _ = _HEADER.unpack(start)
+    except (zlib.error, struct.error) as error:
+        raise AssetError(f"splat file {path} is not an SPZ file ({error}). Copy or export it again.") from error
+    if magic != _MAGIC or version not in (2, 3):
+        raise AssetError(
+            f"splat file {path} is not SPZ of version 2 or 3 (it says {version}). Convert it to .ply or .sog with "
+            "splat-transform."
+        )
+    if degree > 3 or count > _LARGEST_COUNT or fraction_bits > 24:
+        raise AssetError(
+            f"splat file {path} says {count} Gaussians of spherical harmonics of degree {degree}; degrees 0 to 3 and "
+            f"at most {_LARGEST_COUNT} Gaussians are read. Export it again with less."
+        )
+    return stream, (version, count, degree, fraction_bits)
 
 
 def _fixed_point(packed: U8, fraction_bits: int) -> F32:

@@ -13,6 +13,7 @@ import click
 
 from nimbusd.stages.errors import AssetError
 from nimbusd.stages.load.mesh import BProcObjLoader, MeshArgs, MeshConfig
+from nimbusd.stages.load.recentre import origin_m
 from nimbusd.stages.load.splats import SplatUp, default_up, read_splats, z_up_from
 from nimbusd.stages.load.splats_mesh import sample_splats
 from nimbusd.stages.load.splats_ply import write_splat_ply
@@ -40,7 +41,8 @@ def proxy(
     try:
         T = z_up_from(up_axis or default_up(splats))
         T[:3, :3] *= unit_m
-        cloud = replace(read_splats(splats), T_world_splats=T)
+        cloud = read_splats(splats)
+        cloud = replace(cloud, T_world_splats=T @ cloud.T_world_splats)
         voxels = occupied_voxels(cloud, voxel_m, min_cover=cover, min_cells=cluster)
     except AssetError as error:
         raise click.ClickException(str(error)) from error
@@ -61,7 +63,10 @@ def sample(mesh: Path, output: Path, count: int, unit_m: float, seed: int) -> No
         cloud = sample_splats(scene.objects, count, seed)
     except (AssetError, ValueError) as error:
         raise click.ClickException(str(error)) from error
-    write_splat_ply(output, cloud, (f"derived: sampled from {mesh.name}, seed {seed}",))
+    comments = [f"derived: sampled from {mesh.name}, seed {seed}"]
+    if (shift := origin_m(scene)).any():
+        comments.append(f"origin_m: {' '.join(f'{value:g}' for value in shift)} of the mesh file, in metres, z up")
+    write_splat_ply(output, cloud, tuple(comments))
     click.echo(f"{output}: {len(cloud)} Gaussians")
 
 

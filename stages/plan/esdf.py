@@ -1,30 +1,49 @@
-"""Signed distance on a grid: how far each cell is from what blocks the robot."""
+"""Distances on a grid: how far each cell is from others, and what a field says between its cells."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
+from nimbusd.stages.base import no_beat
 from nimbusd.stages.types import F32, F64, BoolArray
 
+_TILE = 768
 
-def signed_distance(occupancy: BoolArray, cell_m: float) -> F32:
-    """Signed Euclidean distance from each cell's centre to the nearest centre of the other kind.
 
-    occupancy: (H, W), True where blocked. Returns (H, W) float32 metres: positive in free cells (distance to
-    the nearest blocked cell), negative in blocked ones (distance to the nearest free cell). Where there is no
-    cell of the other kind, the grid's diagonal stands for "far". Raises ValueError for an empty grid.
+def distance_to(cells: BoolArray, cell_m: float, reach_m: float, beat: Callable[[], None] = no_beat) -> F32:
+    """Distance from each cell's centre to that of the nearest cell of `cells`, at most `reach_m`.
+
+    cells: (H, W) bool. Returns (H, W) float32 metres, 0 in the cells themselves. It works in tiles, so that it
+    needs little memory beyond the result, and has nothing to do in those where all cells are of one kind.
+    beat: called for each tile. Raises ValueError for an empty grid or no reach.
     Source: the exact transform of Felzenszwalb and Huttenlocher 2012, as scipy implements it.
     """
     from scipy import ndimage
 
-    if occupancy.ndim != 2 or occupancy.size == 0:
-        raise ValueError(f"occupancy has shape {occupancy.shape}; a distance field needs a grid of at least 1 x 1 cell")
-    far_m = float(np.hypot(occupancy.shape[0], occupancy.shape[1])) * cell_m
-    if occupancy.all() or not occupancy.any():
-        return np.full(occupancy.shape, -far_m if occupancy.all() else far_m, np.float32)
-    outside = ndimage.distance_transform_edt(~occupancy, sampling=cell_m)
-    inside = ndimage.distance_transform_edt(occupancy, sampling=cell_m)
-    return np.asarray(outside - inside, np.float32)
+    if cells.ndim != 2 or cells.size == 0 or not reach_m > 0:
+        raise ValueError(
+            f"cells have shape {cells.shape}, the reach is {reach_m} m; a distance field needs a grid of at least "
+            "1 x 1 cell and a reach above 0"
+        )
+    height, width = cells.shape
+    halo = int(np.ceil(min(reach_m / cell_m, height + width)))
+    field = np.empty((height, width), np.float32)
+    for top in range(0, height, _TILE):
+        for left in range(0, width, _TILE):
+            beat()
+            r0, c0 = max(top - halo, 0), max(left - halo, 0)
+            around = cells[r0 : top + _TILE + halo, c0 : left + _TILE + halo]
+            tile = field[top : top + _TILE, left : left + _TILE]
+            if not around.any():
+                tile[:] = reach_m
+            elif around.all():
+                tile[:] = 0.0
+            else:
+                distance = ndimage.distance_transform_edt(~around, sampling=cell_m)
+                tile[:] = distance[top - r0 :, left - c0 :][: tile.shape[0], : tile.shape[1]]
+    return np.minimum(field, np.float32(reach_m), out=field)
 
 
 def interpolate(field: F32, origin_xy: tuple[float, float], cell_m: float, points_xy: F64) -> F64:

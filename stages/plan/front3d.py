@@ -7,7 +7,7 @@ import re
 import numpy as np
 from pydantic import Field
 
-from nimbusd.stages.plan.astar import Cell
+from nimbusd.stages.plan.grid_search import Cell
 from nimbusd.stages.plan.nav import NavArgs, NavPlanner
 from nimbusd.stages.plan.occupancy import FloorMap
 from nimbusd.stages.types import BoolArray

@@ -11,9 +11,9 @@ from pydantic import Field, model_validator
 
 from nimbusd.stages.base import BasePlanner, ComponentArgs
 from nimbusd.stages.errors import PlanningFailed
-from nimbusd.stages.plan.astar import Cell, Search
+from nimbusd.stages.plan.grid_search import Cell, Search
 from nimbusd.stages.plan.instructions import Landmark, instruction, landmarks
-from nimbusd.stages.plan.occupancy import FloorMap, MapArgs, floor_heights, floor_map
+from nimbusd.stages.plan.occupancy import FloorMap, MapArgs, floor_maps
 from nimbusd.stages.plan.route import Route, explore, plan_route
 from nimbusd.stages.plan.smooth import Comfort
 from nimbusd.stages.plan.timing import Limits, TimedPath, body_velocity, time_path
@@ -23,6 +23,7 @@ FEWEST_FRAMES = 8
 """Shorter drives are no episodes."""
 
 _SCENES_KEPT = 4
+_CELLS_KEPT = 50_000_000  # some 10 bytes each; the scene in use is kept whatever its size
 _POLYLINE_POINTS = 200
 
 Point = Annotated[tuple[float, float], Field(description="x, y in metres, world frame")]
@@ -110,6 +111,11 @@ class NavArgs(MapArgs):
         return Comfort(self.safe_m, max(self.comfort_clearance_m, self.safe_m), self.clearance_weight)
 
     @property
+    def reach_m(self) -> float:
+        """Clearances beyond this are not told apart: none of them costs anything."""
+        return max(self.comfort_clearance_m, self.safe_m) + 2 * self.cell_m
+
+    @property
     def longest_path_m(self) -> float:
         """What max_path_m allows and what fits max_frames with time to speed up, brake and take curves."""
         duration_s = (self.max_frames - 1) / self.fps
@@ -128,6 +134,10 @@ class _Known:
     floors: tuple[FloorMap, ...]
     things: tuple[Landmark, ...]
 
+    @property
+    def cells(self) -> int:
+        return sum(floor.free.size for floor in self.floors)
+
 
 class NavPlanner(BasePlanner[N]):
     """Samples a floor, a start and a goal, and plans a drive between them.
@@ -138,11 +148,12 @@ class NavPlanner(BasePlanner[N]):
     """
 
     args_model = NavArgs
+    version = "1.1.0"
     requires = ("scipy", "shapely", "skimage")
 
     def __init__(self, args: N) -> None:
         super().__init__(args)
-        self._known: OrderedDict[str, _Known] = OrderedDict()
+        self._known: OrderedDict[tuple[object, ...], _Known] = OrderedDict()
 
     def close(self) -> None:
         self._known.clear()
@@ -184,16 +195,19 @@ class NavPlanner(BasePlanner[N]):
         return self.start_cells(floor)
 
     def _look_at(self, scene: Scene) -> _Known:
-        key = scene.content_hash
+        key = (scene.content_hash, *((r.name, r.category, r.z_m, r.polygon.tobytes()) for r in scene.rooms))
         if key not in self._known:
-            floors = [floor_map(scene, self.args, z_m, self.beat) for z_m in floor_heights(scene, self.args)]
-            self._known[key] = _Known(tuple(floors), landmarks(scene))
-            if len(self._known) > _SCENES_KEPT:
-                self._known.popitem(last=False)
+            self._known[key] = _Known(floor_maps(scene, self.args, self.beat), landmarks(scene))
         self._known.move_to_end(key)
+        while len(self._known) > 1 and (
+            len(self._known) > _SCENES_KEPT or sum(known.cells for known in self._known.values()) > _CELLS_KEPT
+        ):
+            self._known.popitem(last=False)
         return self._known[key]
 
-    def _sample(self, floors: tuple[FloorMap, ...], rng: np.random.Generator) -> tuple[FloorMap, F64, F64, Search]:
+    def _sample(
+        self, floors: tuple[FloorMap, ...], rng: np.random.Generator
+    ) -> tuple[FloorMap, F64, F64, Search | None]:
         allowed = [self.start_cells(floor) for floor in floors]
         area = np.array([np.count_nonzero(cells) for cells in allowed], np.float64)
         if self.args.start_xy_m is not None:
@@ -212,37 +226,45 @@ class NavPlanner(BasePlanner[N]):
             number = int(rng.choice(len(floors), p=area / area.sum()))
             floor = floors[number]
             start = self._point_in(floor, allowed[number], rng)
-        start_cell = floor.cell_of(start)
-        found = explore(floor, self.args.comfort, start_cell)
         if self.args.goal_xy_m is not None:
-            goal = np.array(self.args.goal_xy_m, np.float64)
-            return floor, start, goal, found
-        return floor, start, self._goal(floor, start_cell, found, rng), found
+            return floor, start, np.array(self.args.goal_xy_m, np.float64), None
+        goal, found = self._goal(floor, floor.cell_of(start), rng)
+        return floor, start, goal, found
 
-    def _goal(self, floor: FloorMap, start: Cell, found: Search, rng: np.random.Generator) -> F64:
+    def _goal(self, floor: FloorMap, start: Cell, rng: np.random.Generator) -> tuple[F64, Search]:
         wanted = self.goal_cells(floor, start)
-        reached = wanted & np.isfinite(found.cost)
+        reached = wanted & (floor.region == floor.region[start])
         if not reached.any():
             where = "the goal's rooms have no free space" if not wanted.any() else "no goal is connected with the start"
             raise PlanningFailed("unreachable", f"{where} at {floor.centres([start])[0].round(2)}")
-        # A path is never longer than its cost, and the cost is known for every cell.
-        far = reached & (found.cost >= self.args.min_path_m)
-        if not far.any():
-            raise PlanningFailed("too_short", f"no goal is {self.args.min_path_m} m away from the start")
-        fits = far & (found.cost <= self.args.longest_path_m)
+        # A path is never longer than its cost. What lies outside the window is too far in any case.
+        least_m, most_m = self.args.min_path_m, self.args.longest_path_m
+        found = explore(floor, self.args.comfort, start, max(least_m, most_m))
+        near = reached[found.window]
+        far = near & (found.cost >= least_m)
+        if not far.any() and np.count_nonzero(near) == np.count_nonzero(reached):
+            raise PlanningFailed("too_short", f"no goal is {least_m} m away from the start")
+        fits = far & (found.cost <= most_m)
         if not fits.any():
-            raise PlanningFailed("too_long", f"every goal is more than {self.args.longest_path_m:.1f} m away")
-        here = int(floor.room[start])
-        if self.args.prefer_other_room and (fits & (floor.room >= 0) & (floor.room != here)).any():
-            fits &= (floor.room >= 0) & (floor.room != here)
+            raise PlanningFailed("too_long", f"every goal is more than {most_m:.1f} m away")
+        here, room = int(floor.room[start]), floor.room[found.window]
+        if self.args.prefer_other_room and (fits & (room >= 0) & (room != here)).any():
+            fits &= (room >= 0) & (room != here)
         if floor.rooms:  # a room first, so that small rooms are visited as often as large ones
-            fits &= floor.room == rng.choice(np.unique(floor.room[fits]))
-        return self._point_in(floor, fits, rng)
+            fits &= room == rng.choice(np.unique(room[fits]))
+        return self._point_in(floor, fits, rng, (found.window[0].start, found.window[1].start)), found
 
-    def _point_in(self, floor: FloorMap, cells: BoolArray, rng: np.random.Generator) -> F64:
-        """A point anywhere in one of the cells, or its centre where only that is clear of obstacles."""
-        candidates = np.argwhere(cells)
-        centre = floor.centres(candidates[rng.integers(len(candidates))][None])[0]
+    def _point_in(self, floor: FloorMap, cells: BoolArray, rng: np.random.Generator, first: Cell = (0, 0)) -> F64:
+        """A point anywhere in one of the cells, or its centre where only that is clear of obstacles.
+
+        cells: (h, w) of a part of the map that begins at cell `first`.
+        """
+        up_to_row = np.cumsum(np.count_nonzero(cells, axis=1))
+        number = int(rng.integers(up_to_row[-1]))
+        row = int(np.searchsorted(up_to_row, number, side="right"))
+        columns = np.flatnonzero(cells[row])
+        column = int(columns[number - up_to_row[row]])  # counted from the row's end, so negative
+        centre = floor.centres([(row + first[0], column + first[1])])[0]
         point = centre + rng.uniform(-0.49, 0.49, 2) * floor.cell_m
         return np.asarray(point if self._has_room(floor, point) else centre)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from nimbusd.stages.errors import PlanningFailed
-from nimbusd.stages.plan.astar import Cell, Search, search, traversal_cost
+from nimbusd.stages.plan.grid_search import Cell, Search, Window, search, traversal_cost, window_around
 from nimbusd.stages.plan.occupancy import FloorMap
 from nimbusd.stages.plan.smooth import Comfort, bezier_path, path_length_m, sharp_path, turning_points
 from nimbusd.stages.types import F64
@@ -32,10 +32,36 @@ class Route:
         return np.concatenate(self.pieces)
 
 
-def explore(floor: FloorMap, comfort: Comfort, start: Cell, goal: Cell | None = None) -> Search:
-    """Cheapest paths from a cell, to everything or to one goal; a cost is never below the path's length."""
-    cost = traversal_cost(floor.esdf, floor.free, comfort.safe_m, comfort.comfort_m, comfort.weight)
-    return search(cost, start, floor.cell_m, goal)
+def explore(floor: FloorMap, comfort: Comfort, start: Cell, reach_m: float) -> Search:
+    """Cheapest paths from a cell to all that cost no more than `reach_m`, and to some that cost more.
+
+    A cost is never below the path's length, so that no such path leaves the window of that reach.
+    """
+    return _search(floor, comfort, start, window_around(floor.shape, start, start, reach_m / floor.cell_m))
+
+
+def find_way(floor: FloorMap, comfort: Comfort, start: Cell, goal: Cell) -> Search:
+    """A cheapest path between two cells of one region.
+
+    It looks at a window around both, and at a larger one while a path beyond it could be cheaper. With d between the
+    two and a margin m around them, a path that leaves the window is at least sqrt(d² + 4m²) long, and costs no less.
+    """
+    apart_m = float(np.hypot(start[0] - goal[0], start[1] - goal[1])) * floor.cell_m
+    margin_m = 2.0
+    while True:
+        window = window_around(floor.shape, start, goal, margin_m / floor.cell_m)
+        found = _search(floor, comfort, start, window, goal)
+        cost = found.cost_to(goal)
+        whole = all(part == slice(0, size) for part, size in zip(window, floor.shape, strict=True))
+        if whole or cost <= np.hypot(apart_m, 2 * margin_m):
+            return found
+        enough_m = float(np.sqrt(cost**2 - apart_m**2)) / 2 + floor.cell_m  # infinite where no way was found
+        margin_m = enough_m if np.isfinite(enough_m) else 4 * margin_m
+
+
+def _search(floor: FloorMap, comfort: Comfort, start: Cell, window: Window, goal: Cell | None = None) -> Search:
+    cost = traversal_cost(floor.esdf[window], floor.free[window], comfort.safe_m, comfort.comfort_m, comfort.weight)
+    return search(cost, start, floor.cell_m, goal, window)
 
 
 def plan_route(floor: FloorMap, comfort: Comfort, start: F64, goal: F64, found: Search | None = None) -> Route:
@@ -55,7 +81,7 @@ def plan_route(floor: FloorMap, comfort: Comfort, start: F64, goal: F64, found: 
     start_cell, goal_cell = floor.cell_of(start), floor.cell_of(goal)
     if floor.region[start_cell] != floor.region[goal_cell]:
         raise PlanningFailed("unreachable", f"no way leads from {_text(start)} to {_text(goal)} for this robot")
-    found = found or explore(floor, comfort, start_cell, goal_cell)
+    found = found or find_way(floor, comfort, start_cell, goal_cell)
     cells_xy = np.concatenate([start[None], floor.centres(found.path_to(goal_cell)), goal[None]])
 
     clearance_m = 0.0

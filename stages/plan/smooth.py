@@ -12,7 +12,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from nimbusd.stages.plan.astar import clearance_penalty
+from nimbusd.stages.plan.grid_search import clearance_penalty
 from nimbusd.stages.plan.occupancy import FloorMap
 from nimbusd.stages.types import F64
 

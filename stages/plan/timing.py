@@ -115,6 +115,7 @@ class _Knots:
 
 def _headings(piece: F64) -> F64:
     """(N,) continuous radians at a polyline's points: between the directions of the two segments that meet."""
-    step = np.diff(piece, axis=0)
-    along = np.unwrap(np.arctan2(step[:, 1], step[:, 0]))
+    # Contiguous: the last bits of a strided `arctan2` depend on where its memory lies (docs/conventions.md).
+    x, y = np.ascontiguousarray(np.diff(piece, axis=0).T)
+    along = np.unwrap(np.arctan2(y, x))
     return np.concatenate([along[:1], (along[:-1] + along[1:]) / 2, along[-1:]])

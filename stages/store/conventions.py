@@ -10,8 +10,12 @@ import numpy as np
 from nimbusd.stages.categories import CATEGORIES
 from nimbusd.stages.types import F32, U16
 
-SCHEMA_VERSION = "1.0.0"
-"""Version of nimbusd's own metadata (semver): `meta/conventions.json` and `meta/nimbusd_episodes.jsonl`."""
+SCHEMA_VERSION = "1.2.0"
+"""Version of nimbusd's own metadata (semver): `meta/conventions.json` and `meta/nimbusd_episodes.jsonl`.
+
+1.1.0: the camera's mounting in `interndata-n1` is in a base with x right, y forward; before, in `base_frame`.
+1.2.0: features of more than one axis are rows of numbers, and `shapes` says what they were; before, nested lists.
+"""
 
 DEPTH_COUNTS_PER_M = 10_000
 DEPTH_LIMIT_M = 65_535 / DEPTH_COUNTS_PER_M
@@ -28,18 +32,25 @@ def counts_to_depth(counts: U16) -> F32:
     return counts.astype(np.float32) / np.float32(DEPTH_COUNTS_PER_M)
 
 
-def conventions(label_tables: Mapping[str, Iterable[Mapping[str, Any]]], extra: Mapping[str, Any]) -> dict[str, Any]:
+def conventions(
+    label_tables: Mapping[str, Iterable[Mapping[str, Any]]],
+    extra: Mapping[str, Any],
+    origins_m: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """Content of `meta/conventions.json`.
 
     label_tables: table name → rows of instance_id, semantic_id, name, category; an episode's metadata says which
-    table is its own. extra: what only one format needs to say.
+    table is its own. extra: what only one format needs to say. origins_m: of scenes that were moved near their origin,
+    where the world's origin lies in the frame of the scene's file.
     """
     return {
         "schema_version": SCHEMA_VERSION,
         "units": {"length": "m", "angle": "rad", "time": "s"},
         "world_frame": "right-handed, Z up",
+        **_moved_scenes(origins_m or {}),
         "base_frame": "x forward, y left, z up, on the floor under the robot",
         "transforms": "T_a_b maps coordinates in frame b to frame a; 4x4, row by row, translation in the last column",
+        "arrays": "a feature that `shapes` names is stored as one row of numbers, the last axis of that shape fastest",
         "camera_axes": "OpenGL: x right, y up, z backwards (the camera looks along -z)",
         "intrinsics": "fx, fy, cx, cy in pixels; u right, v down; the centre of the top-left pixel is (0.5, 0.5); "
         "u = cx + fx * x / -z, v = cy - fy * y / -z for a point (x, y, z) in camera axes",
@@ -58,3 +69,10 @@ def conventions(label_tables: Mapping[str, Iterable[Mapping[str, Any]]], extra: 
         },
         **extra,
     }
+
+
+def _moved_scenes(origins_m: Mapping[str, Any]) -> dict[str, Any]:
+    if not origins_m:
+        return {}
+    meaning = "file = world + origin, in metres and with Z up, for these scenes; all others were not moved"
+    return {"world_origins_m": {"meaning": meaning, "scenes": dict(sorted(origins_m.items()))}}

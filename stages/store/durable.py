@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 
 import orjson
 
+from nimbusd.stages.base import no_beat
 from nimbusd.stages.errors import StoreError
 from nimbusd.stages.types import PieceFile
 
@@ -34,10 +35,13 @@ def naming(path: Path) -> Iterator[None]:
 def write_file(path: Path, content: bytes) -> PieceFile:
     """Create `path` with `content`; not yet durable, see `sync_file`. The result's path is `path.name`.
 
+    The umask decides who may use it: outputs are shared by nodes and a master that need not be the same user, and the
+    kernel lets nobody make a hard link to another user's file who may not write to it.
+
     Raises OSError (also FileExistsError: nothing here is ever overwritten).
     """
     with naming(path):
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         try:
             rest = memoryview(content)
             while rest:
@@ -57,16 +61,20 @@ def sync_file(path: Path) -> None:
             os.close(descriptor)
 
 
-def sync_files(paths: Iterable[Path]) -> None:
-    """`sync_file` for each; side by side where there are many, as file systems sync waiting calls together."""
+def sync_files(paths: Iterable[Path], beat: Callable[[], None] = no_beat) -> None:
+    """`sync_file` for each; side by side where there are many, as file systems sync waiting calls together.
+
+    beat: called after each.
+    """
     paths = list(paths)
     if len(paths) < _MANY_FILES:
         for path in paths:
             sync_file(path)
+            beat()
         return
     with ThreadPoolExecutor(_SYNC_THREADS) as pool:
         for _ in pool.map(sync_file, paths):
-            pass
+            beat()
 
 
 def folders_of(root: Path, files: Iterable[str]) -> list[Path]:

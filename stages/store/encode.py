@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -59,6 +59,11 @@ def frame_rate(fps: float) -> Fraction:
     return Fraction(fps).limit_denominator(1001)
 
 
+def _fraction(ratio: Any) -> Fraction:
+    """Of what PyAV has for ratios: Python's own up to version 18, from 19 on another, which is no number."""
+    return Fraction(ratio.numerator, ratio.denominator)
+
+
 def encode_video(frames: Iterable[U8], fps: float, settings: VideoSettings, beat: Callable[[], None]) -> bytes:
     """An MP4 file of frames (H, W, 3) uint8 sRGB with pts = index / fps. H and W must be even.
 
@@ -89,13 +94,27 @@ def encode_video(frames: Iterable[U8], fps: float, settings: VideoSettings, beat
             if stream is None:
                 raise StoreError("a video needs at least one frame")
             container.mux(stream.encode(None))
-        except av.error.FFmpegError as error:
+        except (av.error.FFmpegError, ValueError) as error:  # a ValueError for a pixel format that there is not
             size = f"{stream.width}x{stream.height}" if stream is not None else "?"
             raise StoreError(
                 f"encoder {_ENCODERS[settings.codec]} refused {size} {settings.pix_fmt} frames: {error}. "
-                "Use even sizes of at least 64 pixels, another `codec`, or `media: image`."
+                "Use even sizes of at least 8 pixels, another `codec` or `pix_fmt`, or `media: image`."
             ) from error
     return buffer.getvalue()
+
+
+def encoder_refusals(sizes: Mapping[str, tuple[int, int]], settings: VideoSettings) -> list[str]:
+    """Of videos (camera → width and height), those that the encoder does not take: a sentence each.
+
+    A frame of each size is encoded, as only the encoder knows: H.264 wants even sizes, AV1 takes odd ones.
+    """
+    refused: dict[tuple[int, int], str] = {}
+    for width, height in dict.fromkeys(sizes.values()):
+        try:
+            encode_video([np.zeros((height, width, 3), np.uint8)], 10.0, settings, lambda: None)
+        except StoreError as error:
+            refused[width, height] = str(error)
+    return [f"camera '{camera}': {refused[size]}" for camera, size in sizes.items() if size in refused]
 
 
 def join_videos(parts: Iterable[Path], fps: float) -> bytes:
@@ -136,9 +155,10 @@ def join_videos(parts: Iterable[Path], fps: float) -> bytes:
 def _frame_index(part: Path, packet: Any, rate: Fraction) -> int:
     if packet.pts is None or packet.pts != packet.dts:
         raise StoreError(f"cannot join {part}: its frames are not stored in the order in which they are shown")
-    index = packet.pts * packet.time_base * rate
+    time_s = packet.pts * _fraction(packet.time_base)
+    index = time_s * rate
     if index.denominator != 1:
-        raise StoreError(f"cannot join {part}: a frame at {packet.pts * packet.time_base} s is off the {rate} fps grid")
+        raise StoreError(f"cannot join {part}: a frame at {time_s} s is off the {rate} fps grid")
     return int(index)
 
 
@@ -149,7 +169,7 @@ def video_times(path: Path) -> list[float]:
     try:
         with av.open(str(path)) as container:
             return sorted(
-                float(packet.pts * packet.time_base)
+                float(packet.pts * _fraction(packet.time_base))
                 for packet in container.demux(video=0)
                 if packet.size and packet.pts is not None and packet.time_base is not None
             )
@@ -163,7 +183,7 @@ def video_facts(content: bytes) -> dict[str, Any]:
 
     with av.open(io.BytesIO(content)) as container:
         stream: Any = container.streams.video[0]
-        rate = stream.base_rate or stream.average_rate
+        rate = _fraction(stream.base_rate or stream.average_rate)
         fps = int(rate) if rate.denominator == 1 else float(rate)
         return {
             "video.height": stream.height,
@@ -187,9 +207,9 @@ def decode_video(path: Path, first_frame: int, count: int, fps: float) -> U8:
         with av.open(str(path)) as container:
             stream: Any = container.streams.video[0]
             if first_frame:
-                container.seek(int(first_frame / rate / stream.time_base), stream=stream)
+                container.seek(int(first_frame / rate / _fraction(stream.time_base)), stream=stream)
             for frame in container.decode(stream):
-                index = round(frame.pts * frame.time_base * rate)
+                index = round(frame.pts * _fraction(frame.time_base) * rate)
                 if index < first_frame:
                     continue
                 if index >= first_frame + count:

@@ -41,11 +41,14 @@ class EnvWriter(BaseWriter[EnvWriterArgs]):
         self.beat()
         return piece
 
+    def refused_sizes(self, sizes: dict[str, tuple[int, int]]) -> list[str]:
+        return self.args.refused_sizes(sizes)
+
     def publish(self, output: Path, pieces: list[Piece], job: dict[str, Any], final: bool) -> Path:
         def build(root: Path, stored: list[StoredPiece]) -> None:
             if self.args.format == "lerobot-v3.0":
-                build_v30(root, stored, job, self.args.sizes, final=final)
+                build_v30(root, stored, job, self.args.sizes, final=final, beat=self.beat)
             else:
-                build_v21(root, stored, job)
+                build_v21(root, stored, job, beat=self.beat)
 
-        return publish_pieces(output, pieces, self.args.format, build, final=final)
+        return publish_pieces(output, pieces, self.args.format, build, final=final, beat=self.beat)

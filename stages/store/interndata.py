@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,15 +34,22 @@ class InternDataArgs(MediaArgs):
 
 
 def publish_outcomes(
-    output: Path, pieces: list[Piece], job: dict[str, Any], args: InternDataArgs, name: str, extras: Extras, final: bool
+    output: Path,
+    pieces: list[Piece],
+    job: dict[str, Any],
+    args: InternDataArgs,
+    name: str,
+    extras: Extras,
+    final: bool,
+    beat: Callable[[], None],
 ) -> Path:
     """Publish a dataset of LeRobot's layout with `extras`; two of them where failures are kept. See BaseWriter."""
 
     def build(root: Path, stored: list[StoredPiece]) -> None:
         if args.version == "v3.0":
-            build_v30(root, stored, job, args.sizes, final=final, extras=extras)
+            build_v30(root, stored, job, args.sizes, final=final, extras=extras, beat=beat)
         else:
-            build_v21(root, stored, job, extras)
+            build_v21(root, stored, job, extras, beat)
 
     def build_all(root: Path, stored: list[StoredPiece]) -> None:
         if args.keep_failures:
@@ -49,4 +57,4 @@ def publish_outcomes(
         else:
             build(root, stored)
 
-    return publish_pieces(output, pieces, args.format(name), build_all, final=final)
+    return publish_pieces(output, pieces, args.format(name), build_all, final=final, beat=beat)

@@ -66,8 +66,11 @@ class InternDataA1Writer(BaseWriter[InternDataA1Args]):
         self.beat()
         return piece
 
+    def refused_sizes(self, sizes: dict[str, tuple[int, int]]) -> list[str]:
+        return self.args.refused_sizes(sizes)
+
     def publish(self, output: Path, pieces: list[Piece], job: dict[str, Any], final: bool) -> Path:
-        return publish_outcomes(output, pieces, job, self.args, "a1", _extras, final)
+        return publish_outcomes(output, pieces, job, self.args, "a1", _extras, final, self.beat)
 
 
 def with_camera_names(seq: Sequence, obs: Observation, names: Mapping[str, str]) -> tuple[Sequence, Observation]:

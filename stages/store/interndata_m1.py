@@ -21,6 +21,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from nimbusd.stages.base import BaseWriter
+from nimbusd.stages.store.beneath import read_beneath
 from nimbusd.stages.store.columns import parquet_bytes
 from nimbusd.stages.store.durable import to_json_lines
 from nimbusd.stages.store.encode import encode_jpeg
@@ -85,8 +86,11 @@ class InternDataM1Writer(BaseWriter[InternDataM1Args]):
             rows.append({**asdict(asked), "image": image, "width": width, "height": height})
         draft.add(VQA, to_json_lines(rows))
 
+    def refused_sizes(self, sizes: dict[str, tuple[int, int]]) -> list[str]:
+        return self.args.refused_sizes(sizes)
+
     def publish(self, output: Path, pieces: list[Piece], job: dict[str, Any], final: bool) -> Path:
-        return publish_outcomes(output, pieces, job, self.args, "m1", add_m1, final)
+        return publish_outcomes(output, pieces, job, self.args, "m1", add_m1, final, self.beat)
 
 
 def trace_table(seq: Sequence) -> pa.Table:
@@ -114,7 +118,7 @@ def add_m1(tree: Tree, stored: list[StoredPiece]) -> Mapping[str, Any]:
         for file in piece.files_under(VQA_IMAGES):
             tree.link(f"vqa/{place}/{Path(file.path).name}", piece, file.path)
         if any(file.path == VQA for file in piece.piece.files):
-            rows = [orjson.loads(line) for line in (piece.root / VQA).read_bytes().splitlines()]
+            rows = [orjson.loads(line) for line in read_beneath(piece.root, VQA).splitlines()]
             tree.write(f"vqa/{place}.jsonl", to_json_lines(_published(row, episode, place) for row in rows))
     return {
         **link_own_files(tree, stored),

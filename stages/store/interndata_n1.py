@@ -20,10 +20,12 @@ from urllib.parse import quote
 import numpy as np
 import pyarrow as pa
 
+from nimbusd.stages.base import no_beat
 from nimbusd.stages.errors import StoreError
+from nimbusd.stages.store.beneath import check_path, read_beneath
 from nimbusd.stages.store.columns import parquet_bytes, schema
 from nimbusd.stages.store.conventions import counts_to_depth, depth_to_counts
-from nimbusd.stages.store.durable import sync_file, to_json
+from nimbusd.stages.store.durable import sync_file
 from nimbusd.stages.store.encode import encode_jpeg, encode_png, encode_video, video_facts
 from nimbusd.stages.store.lerobot import (
     ANNOTATIONS,
@@ -38,9 +40,9 @@ from nimbusd.stages.store.lerobot import (
 from nimbusd.stages.store.piece import PieceDraft
 from nimbusd.stages.store.pointcloud import obstacle_mask, ply_bytes, read_ply, scene_points
 from nimbusd.stages.store.publish import Tree, write_nimbusd_metadata
-from nimbusd.stages.store.publish_v21 import write_v21
+from nimbusd.stages.store.publish_v21 import Content, content_of, write_v21
 from nimbusd.stages.store.publish_v30 import ANNOTATIONS_PATH
-from nimbusd.stages.store.record import RECORD, StoredPiece, episode_record
+from nimbusd.stages.store.record import RECORD, StoredPiece, episode_record, record_bytes
 from nimbusd.stages.store.stats import image_stats, vector_stats
 from nimbusd.stages.types import F32, U8, Episode, Feature, Observation, Sequence
 
@@ -54,6 +56,10 @@ POINT_CLOUD = "pointcloud.ply"
 INTRINSIC = "observation.camera_intrinsic"
 EXTRINSIC = "observation.camera_extrinsic"
 POSE = "action"
+WHOLE = (INTRINSIC, EXTRINSIC, POSE)
+"""Columns that InternData-N1 has as matrices; LeRobot's tools to edit datasets do not take them."""
+N1_BASE = np.array([[0, -1, 0, 0], [1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]], np.float64)
+"""(4, 4) from our base frame (x forward, y left, z up) to InternData-N1's: x right, y forward, z up."""
 _FARTHEST_SHOWN_M = 5.0
 # Loaders look into chunk-000 only, so all of a scene's episodes must be there.
 _ONE_CHUNK = 1_000_000
@@ -120,8 +126,36 @@ def write_n1(
         seq, obs, episode, format_name=FORMAT, robot=settings.robot, columns=columns, videos=videos, stats=stats
     )
     record |= {"floors_m": floors, "obstacles_m": obstacles_m}
-    draft.add(RECORD, to_json(record))
+    draft.add(RECORD, record_bytes(record))
     beat()
+
+
+def in_n1_axes(piece: StoredPiece) -> Content:
+    """The columns of a piece, with the camera's mounting in the base frame that InternNav's loader takes.
+
+    It turns the mounting's inverse into where the robot faces (`relative_pose` in InternNav's
+    `navdp_lerobot_dataset.py`): a base with x forward has it read every goal turned by 90 degrees.
+    """
+    table, stats = content_of(piece)
+    (column,) = [column for column in piece.columns if column.key == EXTRINSIC]
+    mounting = N1_BASE @ np.array(table[EXTRINSIC].to_pylist(), np.float64).reshape(-1, 4, 4)
+    place = table.column_names.index(EXTRINSIC)
+    turned = table.set_column(place, table.schema.field(EXTRINSIC), column.array(mounting))
+    return turned, {**stats, EXTRINSIC: vector_stats(mounting)}
+
+
+def mounting_fault(tree_version: str, table: pa.Table, meta: Mapping[str, Any]) -> str:
+    """What is wrong with the mounting that an episode of a tree states; empty if it is that of its metadata.
+
+    tree_version: `schema_version` of its conventions; before 1.1.0 it was in our own base frame.
+    """
+    (camera,) = meta["cameras"].values()
+    own = np.array(camera["T_base_camera"], np.float64)
+    wanted = own if tree_version == "1.0.0" else N1_BASE @ own
+    stated = np.array(table[EXTRINSIC].to_pylist(), np.float64).reshape(-1, 4, 4)
+    if np.allclose(stated, wanted, atol=1e-5):
+        return ""
+    return f"{EXTRINSIC} is not the mounting of its camera in a base with x right, y forward, z up"
 
 
 def _floor_below(seq: Sequence, camera: str) -> float:
@@ -137,8 +171,10 @@ def _grey(depth_m: F32) -> U8:
     return np.repeat(grey[..., None], 3, axis=-1)
 
 
-def build_n1(root: Path, stored: list[StoredPiece], job: Mapping[str, Any]) -> None:
+def build_n1(root: Path, stored: list[StoredPiece], job: Mapping[str, Any], beat: Callable[[], None] = no_beat) -> None:
     """Write the trees `<job>_<camera>/<scene>` of `stored`, in this order, into the empty folder `root`.
+
+    beat: called for every file.
 
     Randomized variants of a scene look different and so are scenes of their own: `<scene>_v001` …
     """
@@ -148,7 +184,7 @@ def build_n1(root: Path, stored: list[StoredPiece], job: Mapping[str, Any]) -> N
     for path, pieces in trees.items():
         folder = root / path
         folder.mkdir(parents=True)
-        _build_tree(folder, pieces, job)
+        _build_tree(Tree(folder, beat), pieces, job)
     for folder in sorted({(root / path).parent for path in trees}):
         sync_file(folder)
     sync_file(root)
@@ -160,17 +196,16 @@ def tree_path(piece: StoredPiece) -> str:
     camera = next(iter(facts["cameras"]))
     variant = int(facts["scene"]["variant"])
     scene = quote(str(facts["scene"]["id"]), safe=" ") + (f"_v{variant:03d}" if variant else "")
-    return f"{quote(str(facts['job']), safe=' ')}_{camera}/{scene}"
+    return check_path(f"{quote(str(facts['job']), safe=' ')}_{camera}/{scene}", f"piece {piece.piece.folder}")
 
 
-def _build_tree(root: Path, stored: list[StoredPiece], job: Mapping[str, Any]) -> None:
-    tree = Tree(root)
+def _build_tree(tree: Tree, stored: list[StoredPiece], job: Mapping[str, Any]) -> None:
     ranges = []
     first = 0
     for piece in stored:
         ranges.append({"image_index": {"min": first, "max": first + piece.length - 1}})
         first += piece.length
-    write_v21(tree, stored, chunk_episodes=_ONE_CHUNK, stats_extra=ranges)
+    shapes = write_v21(tree, stored, chunk_episodes=_ONE_CHUNK, stats_extra=ranges, content=in_n1_axes, whole=WHOLE)
     for episode, piece in enumerate(stored):
         for source, folder in (("rgb", RGB_FOLDER), ("depth", DEPTH_FOLDER)):
             for file in piece.files_under(source):
@@ -181,11 +216,13 @@ def _build_tree(root: Path, stored: list[StoredPiece], job: Mapping[str, Any]) -
     _write_point_cloud(tree, stored)
     extra = {
         "annotations_path": ANNOTATIONS_PATH,
+        "shapes": shapes,
         "frames": f"videos/chunk-000/{RGB_FOLDER} (.jpg) and videos/chunk-000/{DEPTH_FOLDER} (.png): "
         "<episode:06d>_<frame:06d>, so that names sort in time order",
         "columns": {
             INTRINSIC: "3x3 camera matrix K",
-            EXTRINSIC: "T_base_camera, constant; element [2][3] is the camera's height above the floor",
+            EXTRINSIC: "constant: the camera's mounting in a base with x right, y forward, z up, unlike base_frame; "
+            "element [2][3] is the camera's height above the floor",
             POSE: "T_world_camera of the frame",
         },
         "point_cloud": {"frame": "world", "obstacle_color": [0, 0, 0.5]},
@@ -201,7 +238,7 @@ def _write_point_cloud(tree: Tree, stored: list[StoredPiece]) -> None:
     if floors == first.record["floors_m"]:
         tree.link(f"meta/{POINT_CLOUD}", first, POINT_CLOUD)
         return
-    points, colors = read_ply((first.root / POINT_CLOUD).read_bytes())
+    points, colors = read_ply(read_beneath(first.root, POINT_CLOUD))
     low_m, high_m = first.record["obstacles_m"]
     obstacles = obstacle_mask(points, floors, low_m, high_m)
     tree.write(f"meta/{POINT_CLOUD}", ply_bytes(points, colors, obstacles))

@@ -23,10 +23,9 @@ import pyarrow as pa
 from nimbusd.stages.errors import StoreError
 from nimbusd.stages.store.columns import Column, feature_column, image_array, index_arrays, parquet_bytes, schema
 from nimbusd.stages.store.conventions import depth_to_counts
-from nimbusd.stages.store.durable import to_json
 from nimbusd.stages.store.encode import VideoSettings, encode_png, encode_video, video_facts
 from nimbusd.stages.store.piece import PieceDraft
-from nimbusd.stages.store.record import RECORD, episode_record
+from nimbusd.stages.store.record import RECORD, episode_record, record_bytes
 from nimbusd.stages.store.stats import image_stats, vector_stats
 from nimbusd.stages.types import U8, U16, CameraFrames, Episode, Feature, Observation, Sequence
 
@@ -108,7 +107,7 @@ def write_lerobot(
     record = episode_record(
         seq, obs, episode, format_name=format_name, robot=settings.robot, columns=columns, videos=videos, stats=stats
     )
-    draft.add(RECORD, to_json(record))
+    draft.add(RECORD, record_bytes(record))
     beat()
 
 

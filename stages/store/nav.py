@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from nimbusd.stages.base import BaseWriter
+from nimbusd.stages.store.encode import encoder_refusals
 from nimbusd.stages.store.interndata_n1 import build_n1, write_n1
 from nimbusd.stages.store.lerobot import write_lerobot
 from nimbusd.stages.store.piece import draft_piece
@@ -52,13 +53,18 @@ class NavWriter(BaseWriter[NavWriterArgs]):
         self.beat()
         return piece
 
+    def refused_sizes(self, sizes: dict[str, tuple[int, int]]) -> list[str]:
+        if self.args.format == "interndata-n1":  # has videos to look at, whatever `media` says
+            return encoder_refusals(sizes, self._settings.video)
+        return self.args.refused_sizes(sizes)
+
     def publish(self, output: Path, pieces: list[Piece], job: dict[str, Any], final: bool) -> Path:
         def build(root: Path, stored: list[StoredPiece]) -> None:
             if self.args.format == "lerobot-v3.0":
-                build_v30(root, stored, job, self.args.sizes, final=final)
+                build_v30(root, stored, job, self.args.sizes, final=final, beat=self.beat)
             elif self.args.format == "lerobot-v2.1":
-                build_v21(root, stored, job)
+                build_v21(root, stored, job, beat=self.beat)
             else:
-                build_n1(root, stored, job)
+                build_n1(root, stored, job, self.beat)
 
-        return publish_pieces(output, pieces, self.args.format, build, final=final)
+        return publish_pieces(output, pieces, self.args.format, build, final=final, beat=self.beat)

@@ -41,11 +41,12 @@ def transforms_of(rows: npt.ArrayLike) -> F64:
 def euler_rows(T: npt.ArrayLike) -> F64:
     """(T, 4, 4) transforms as (T, 6) rows: x y z roll pitch yaw, turns about the fixed x, then y, then z axis (rad)."""
     transforms = np.asarray(T, np.float64)
-    R = transforms[:, :3, :3]
-    pitch = np.arctan2(-R[:, 2, 0], np.hypot(R[:, 0, 0], R[:, 1, 0]))
-    level = np.hypot(R[:, 0, 0], R[:, 1, 0]) > 1e-9  # else roll and yaw turn about one line: all of it is yaw
-    roll = np.where(level, np.arctan2(R[:, 2, 1], R[:, 2, 2]), 0.0)
-    yaw = np.where(level, np.arctan2(R[:, 1, 0], R[:, 0, 0]), np.arctan2(-R[:, 0, 1], R[:, 1, 1]))
+    # Contiguous: the last bits of a strided `arctan2` depend on where its memory lies (docs/conventions.md).
+    R = np.ascontiguousarray(np.moveaxis(transforms[:, :3, :3], 0, 2))
+    pitch = np.arctan2(-R[2, 0], np.hypot(R[0, 0], R[1, 0]))
+    level = np.hypot(R[0, 0], R[1, 0]) > 1e-9  # else roll and yaw turn about one line: all of it is yaw
+    roll = np.where(level, np.arctan2(R[2, 1], R[2, 2]), 0.0)
+    yaw = np.where(level, np.arctan2(R[1, 0], R[0, 0]), np.arctan2(-R[0, 1], R[1, 1]))
     return np.concatenate([transforms[:, :3, 3], np.unwrap(np.stack([roll, pitch, yaw], axis=1), axis=0)], axis=1)
 
 

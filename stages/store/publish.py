@@ -13,7 +13,9 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from nimbusd.stages.base import no_beat
 from nimbusd.stages.errors import StoreError
+from nimbusd.stages.store.beneath import check_path, link_beneath
 from nimbusd.stages.store.conventions import conventions
 from nimbusd.stages.store.durable import (
     file_sha256,
@@ -25,6 +27,7 @@ from nimbusd.stages.store.durable import (
     to_json_lines,
     write_file,
 )
+from nimbusd.stages.store.made_with import ENVIRONMENT, environment_json, environments_of
 from nimbusd.stages.store.piece import piece_faults
 from nimbusd.stages.store.record import StoredPiece, load_piece
 from nimbusd.stages.types import Piece, PieceFile
@@ -40,10 +43,14 @@ _TMP = ".tmp"
 
 
 class Tree:
-    """A folder of a dataset under construction, which ends up with a checksum of every file in it."""
+    """A folder of a dataset under construction, which ends up with a checksum of every file in it.
 
-    def __init__(self, root: Path) -> None:
+    beat: called for every file.
+    """
+
+    def __init__(self, root: Path, beat: Callable[[], None] = no_beat) -> None:
         self.root = root
+        self._beat = beat
         self._files: dict[str, PieceFile] = {}
         self._unsynced: list[str] = []
 
@@ -55,11 +62,7 @@ class Tree:
     def link(self, path: str, stored: StoredPiece, name: str) -> None:
         """Add the piece's file `name` as `path`, without copying where the file system can."""
         file = stored.file(name)
-        source, target = stored.root / name, self._target(path)
-        try:
-            os.link(source, target)
-        except OSError:  # another device, or a file system without hard links; copying says what else is wrong
-            shutil.copyfile(source, target)
+        link_beneath(stored.root, name, self._target(path))
         self._note(path, file.size_bytes, file.sha256)
 
     def adopt(self, path: str, make: Callable[[Path], None]) -> None:
@@ -73,18 +76,19 @@ class Tree:
         """Write the checksums and make the tree durable."""
         rows = {path: [file.size_bytes, file.sha256] for path, file in sorted(self._files.items())}
         self.write(CHECKSUMS, checksums_text(rows))
-        sync_files(self.root / path for path in self._unsynced)
+        sync_files((self.root / path for path in self._unsynced), self._beat)
         for folder in folders_of(self.root, self._files):
             sync_file(folder)
 
     def _target(self, path: str) -> Path:
-        target = self.root / path
+        target = self.root / check_path(path, str(self.root))
         target.parent.mkdir(parents=True, exist_ok=True)
         return target
 
     def _note(self, path: str, size: int, sha256: str) -> None:
         self._files[path] = PieceFile(path, size, sha256)
         self._unsynced.append(path)
+        self._beat()
 
 
 def checksums_text(rows: Mapping[str, Any]) -> bytes:
@@ -98,13 +102,21 @@ Build: TypeAlias = Callable[[Path, list[StoredPiece]], None]
 """Writes a dataset of some format into an empty folder."""
 
 
-def publish_pieces(output: Path, pieces: Iterable[Piece], format_name: str, build: Build, *, final: bool) -> Path:
-    """Make `<output>/dataset` hold exactly `pieces`. Returns its path.
+def publish_pieces(
+    output: Path,
+    pieces: Iterable[Piece],
+    format_name: str,
+    build: Build,
+    *,
+    final: bool,
+    beat: Callable[[], None] = no_beat,
+) -> Path:
+    """Make `<output>/dataset` hold exactly `pieces`. Returns its path. beat: called for every piece that is checked.
 
     There is no dataset without episodes: raises StoreError for no pieces, and for a piece that is missing or
     torn (sizes are checked every time, contents when `final`). The dataset before stays as it was then.
     """
-    stored = _checked(output, list(pieces), format_name, deep=final)
+    stored = _checked(output, list(pieces), format_name, beat, deep=final)
     published = output / PUBLISHED
     published.mkdir(parents=True, exist_ok=True)
     for leftover in published.glob("*" + _TMP):
@@ -113,7 +125,7 @@ def publish_pieces(output: Path, pieces: Iterable[Piece], format_name: str, buil
     draft = published / f"{number}{_TMP}"
     draft.mkdir()
     try:
-        build(draft, stored)
+        _build(build, draft, stored, output)
         os.rename(draft, published / str(number))
     finally:
         shutil.rmtree(draft, ignore_errors=True)
@@ -124,28 +136,56 @@ def publish_pieces(output: Path, pieces: Iterable[Piece], format_name: str, buil
     return output / DATASET
 
 
-def _checked(output: Path, pieces: list[Piece], format_name: str, *, deep: bool) -> list[StoredPiece]:
+def _checked(
+    output: Path, pieces: list[Piece], format_name: str, beat: Callable[[], None], *, deep: bool
+) -> list[StoredPiece]:
     if not pieces:
         raise StoreError(f"nothing to publish in {output}: no episode is committed yet")
-    faults = [fault for piece in pieces for fault in piece_faults(output, piece, deep=deep)]
+    faults = []
+    for piece in pieces:
+        faults += piece_faults(output, piece, deep=deep)
+        beat()
     if faults:
         raise StoreError(
             f"cannot publish {output}: {faults[0]}"
             + (f" (and {len(faults) - 1} more faults)" if len(faults) > 1 else "")
             + ". Make the episode again (`nimbusctl retry`)."
         )
-    return [load_piece(output, piece, format_name) for piece in pieces]
+    stored = []
+    for piece in pieces:
+        stored.append(load_piece(output, piece, format_name))
+        beat()
+    return stored
+
+
+def _build(build: Build, draft: Path, stored: list[StoredPiece], output: Path) -> None:
+    """`build`, of which every error about what lies in the pieces is a StoreError."""
+    import pyarrow as pa
+
+    try:
+        build(draft, stored)
+    except (KeyError, TypeError, ValueError, AttributeError, LookupError, ArithmeticError, pa.ArrowException) as error:
+        raise StoreError(
+            f"cannot publish {output}: what its pieces hold makes no dataset ({type(error).__name__}: {error}). "
+            f"`nimbusctl verify {output}` names those that are damaged."
+        ) from error
 
 
 def _numbers(published: Path) -> list[int]:
     return [int(entry.name) for entry in published.iterdir() if entry.name.isdigit()]
 
 
+def check_link(output: Path) -> None:
+    """Raise StoreError if `<output>/dataset` is anything but a link, which alone publishing may replace."""
+    link = output / DATASET
+    if os.path.lexists(link) and not link.is_symlink():
+        raise StoreError(f"{link} is not a link that nimbusd made; move it away, or choose another output folder")
+
+
 def _swap(output: Path, number: int) -> int | None:
     """Point the link to snapshot `number`. Returns the number of the one that it pointed to."""
+    check_link(output)
     link, new = output / DATASET, output / _NEW_LINK
-    if link.exists() and not link.is_symlink():
-        raise StoreError(f"{link} is not a link that nimbusd made; move it away and publish again")
     before = Path(os.readlink(link)).name if link.is_symlink() else ""
     new.unlink(missing_ok=True)
     os.symlink(f"{PUBLISHED}/{number}", new)
@@ -180,11 +220,23 @@ def tasks_of(stored: Iterable[StoredPiece]) -> dict[str, int]:
 def write_nimbusd_metadata(
     tree: Tree, stored: list[StoredPiece], job: Mapping[str, Any], extra: Mapping[str, Any]
 ) -> None:
-    """The files beside LeRobot's own: conventions, one line of metadata per episode, and the job."""
+    """The files beside LeRobot's own: conventions, one line of metadata per episode, the job, and the packages."""
     tables = {str(piece.facts["label_table"]): piece.record["labels"] for piece in stored}
-    tree.write(CONVENTIONS, to_json(conventions(tables, extra), indent=True))
+    tree.write(CONVENTIONS, to_json(conventions(tables, extra, _origins_of(stored)), indent=True))
     tree.write(EPISODES_METADATA, to_json_lines(piece.metadata(index) for index, piece in enumerate(stored)))
     tree.write(JOB, to_json(dict(job), indent=True))
+    environments = environments_of(piece.record["run"] for piece in stored)
+    tree.write(ENVIRONMENT, to_json(environment_json(environments), indent=True))
+
+
+def _origins_of(stored: Iterable[StoredPiece]) -> dict[str, Any]:
+    """Scene → `origin_m` of its provenance, where it has one."""
+    scenes = (piece.facts["scene"] for piece in stored)
+    return {
+        str(scene["id"]): scene["provenance"]["origin_m"]
+        for scene in scenes
+        if "origin_m" in scene.get("provenance", {})
+    }
 
 
 Extras: TypeAlias = Callable[[Tree, list[StoredPiece]], Mapping[str, Any]]

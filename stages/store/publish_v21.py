@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
+import pyarrow as pa
+
+from nimbusd.stages.base import no_beat
 from nimbusd.stages.store.columns import INDEX_COLUMNS, index_arrays, parquet_bytes, with_index_columns
 from nimbusd.stages.store.durable import to_json, to_json_lines
+from nimbusd.stages.store.flat import FlatFeatures
 from nimbusd.stages.store.lerobot import ANNOTATIONS, DATA
 from nimbusd.stages.store.publish import (
     Extras,
@@ -19,7 +23,8 @@ from nimbusd.stages.store.publish import (
     write_nimbusd_metadata,
 )
 from nimbusd.stages.store.publish_v30 import ANNOTATIONS_PATH, features_json, index_stats
-from nimbusd.stages.store.record import StoredPiece
+from nimbusd.stages.store.record import StoredPiece, states_of
+from nimbusd.stages.store.stats import Stats
 
 FORMAT = "lerobot-v2.1"
 CHUNK_EPISODES = 1000
@@ -28,27 +33,51 @@ VIDEO_PATH = "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_inde
 _STATISTICS = ("min", "max", "mean", "std", "count")
 
 
-def build_v21(root: Path, stored: list[StoredPiece], job: Mapping[str, Any], extras: Extras = link_own_files) -> None:
-    """Write the dataset of `stored`, in this order, into the empty folder `root`."""
-    tree = Tree(root)
-    write_v21(tree, stored, chunk_episodes=CHUNK_EPISODES, stats_extra=[{} for _ in stored])
+def build_v21(
+    root: Path,
+    stored: list[StoredPiece],
+    job: Mapping[str, Any],
+    extras: Extras = link_own_files,
+    beat: Callable[[], None] = no_beat,
+) -> None:
+    """Write the dataset of `stored`, in this order, into the empty folder `root`. beat: called for every file."""
+    tree = Tree(root, beat)
+    shapes = write_v21(tree, stored, chunk_episodes=CHUNK_EPISODES, stats_extra=[{} for _ in stored])
     for episode, piece in enumerate(stored):
         if any(file.path == ANNOTATIONS for file in piece.piece.files):
             path = ANNOTATIONS_PATH.format(chunk=episode // CHUNK_EPISODES, episode=episode)
             tree.link(path, piece, ANNOTATIONS)
-    write_nimbusd_metadata(tree, stored, job, {"annotations_path": ANNOTATIONS_PATH, **extras(tree, stored)})
+    stated = {"annotations_path": ANNOTATIONS_PATH, "shapes": shapes}
+    write_nimbusd_metadata(tree, stored, job, stated | dict(extras(tree, stored)))
     tree.finish()
 
 
-def write_v21(tree: Tree, stored: list[StoredPiece], *, chunk_episodes: int, stats_extra: list[dict[str, Any]]) -> None:
-    """What LeRobot itself defines: data, videos and its metadata.
+Content: TypeAlias = tuple[pa.Table, Mapping[str, Stats]]
+"""An episode's table of states, and the statistics of its features."""
 
-    stats_extra: for each episode, further keys of its line in `episodes_stats.jsonl`.
+
+def content_of(piece: StoredPiece) -> Content:
+    """As the piece has them."""
+    return states_of(piece, DATA), piece.stats
+
+
+def write_v21(
+    tree: Tree,
+    stored: list[StoredPiece],
+    *,
+    chunk_episodes: int,
+    stats_extra: list[dict[str, Any]],
+    content: Callable[[StoredPiece], Content] = content_of,
+    whole: Collection[str] = (),
+) -> dict[str, list[int]]:
+    """What LeRobot itself defines: data, videos and its metadata. Returns the shapes of the features it wrote flat.
+
+    stats_extra: for each episode, further keys of its line in `episodes_stats.jsonl`. content: of an episode, where the
+    format has its numbers in other frames than the pieces. whole: keys of features that are not written flat.
     """
-    import pyarrow.parquet as pq
-
     example = shared_columns(stored)
-    columns = [*example.columns, *INDEX_COLUMNS]
+    flat = FlatFeatures(example.columns, whole)
+    columns = [*flat.columns, *INDEX_COLUMNS]
     videos = example.record["videos"]
     tasks = tasks_of(stored)
     stats_rows = []
@@ -56,13 +85,14 @@ def write_v21(tree: Tree, stored: list[StoredPiece], *, chunk_episodes: int, sta
     for episode, piece in enumerate(stored):
         position = (piece.length, piece.fps, episode, first, tasks[piece.task])
         place: dict[str, Any] = {"episode_chunk": episode // chunk_episodes, "episode_index": episode}
-        states = pq.read_table(piece.root / DATA)
+        states, own_stats = content(piece)
+        states = flat.table(states, f"piece {piece.piece.folder}: {DATA}")
         table = with_index_columns(states, columns, index_arrays(*position), "Sequence")
         tree.write(DATA_PATH.format(**place), parquet_bytes(table))
         for key in videos:
             tree.link(VIDEO_PATH.format(**place, video_key=key), piece, f"videos/{key}.mp4")
-        whole = piece.stats | index_stats(*position)
-        stats = {key: {name: part[name] for name in _STATISTICS} for key, part in whole.items()}
+        all_stats = flat.stats(own_stats) | index_stats(*position)
+        stats = {key: {name: part[name] for name in _STATISTICS} for key, part in all_stats.items()}
         stats_rows.append({"episode_index": episode, "stats": stats, **stats_extra[episode]})
         first += piece.length
     info = {
@@ -84,6 +114,7 @@ def write_v21(tree: Tree, stored: list[StoredPiece], *, chunk_episodes: int, sta
     tree.write("meta/tasks.jsonl", to_json_lines({"task_index": i, "task": task} for task, i in tasks.items()))
     tree.write("meta/episodes.jsonl", to_json_lines(_episode_row(i, piece) for i, piece in enumerate(stored)))
     tree.write("meta/episodes_stats.jsonl", to_json_lines(stats_rows))
+    return flat.shapes
 
 
 def _episode_row(episode: int, piece: StoredPiece) -> dict[str, Any]:

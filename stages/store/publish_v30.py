@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from nimbusd.stages.base import no_beat
+from nimbusd.stages.store.beneath import file_beneath
 from nimbusd.stages.store.columns import (
     INDEX_COLUMNS,
     Column,
@@ -21,6 +23,7 @@ from nimbusd.stages.store.columns import (
 )
 from nimbusd.stages.store.durable import to_json
 from nimbusd.stages.store.encode import join_videos
+from nimbusd.stages.store.flat import FlatFeatures
 from nimbusd.stages.store.lerobot import ANNOTATIONS, DATA
 from nimbusd.stages.store.publish import (
     Extras,
@@ -31,7 +34,7 @@ from nimbusd.stages.store.publish import (
     tasks_of,
     write_nimbusd_metadata,
 )
-from nimbusd.stages.store.record import StoredPiece
+from nimbusd.stages.store.record import StoredPiece, states_of
 from nimbusd.stages.store.stats import Stats, merge_stats, vector_stats
 from nimbusd.stages.store.subtasks import SUBTASK, SUBTASKS_PATH, subtask_indexes, subtasks_of
 
@@ -60,15 +63,17 @@ def build_v30(
     *,
     final: bool,
     extras: Extras = link_own_files,
+    beat: Callable[[], None] = no_beat,
 ) -> None:
-    """Write the dataset of `stored`, in this order, into the empty folder `root`.
+    """Write the dataset of `stored`, in this order, into the empty folder `root`. beat: called for every file.
 
     One file per episode, so that little is written; when `final`, files of many episodes up to `sizes`.
     """
-    tree = Tree(root)
+    tree = Tree(root, beat)
     example = shared_columns(stored)
     tasks, subtasks = tasks_of(stored), subtasks_of(stored, example.columns)
-    columns = [*example.columns, *([SUBTASK] if subtasks else []), *INDEX_COLUMNS]
+    flat = FlatFeatures(example.columns)
+    columns = [*flat.columns, *([SUBTASK] if subtasks else []), *INDEX_COLUMNS]
     parts = [{SUBTASK.key: subtask_indexes(piece, subtasks)} if subtasks else {} for piece in stored]
     starts = [0, *(int(end) for end in np.cumsum([piece.length for piece in stored]))]
     indexes = [
@@ -90,7 +95,9 @@ def build_v30(
     for file, group in enumerate(groups):
         chunk, place = divmod(file, CHUNK_FILES)
         tables = (
-            with_index_columns(_states(stored[episode]), columns, index_arrays(*indexes[episode]) | parts[episode])
+            with_index_columns(
+                _flat_states(stored[episode], flat), columns, index_arrays(*indexes[episode]) | parts[episode]
+            )
             for episode in group
         )
         path = DATA_PATH.format(chunk_index=chunk, file_index=place)
@@ -104,7 +111,7 @@ def build_v30(
             path = ANNOTATIONS_PATH.format(chunk=episode // CHUNK_FILES, episode=episode)
             tree.link(path, piece, ANNOTATIONS)
     stats = [
-        piece.stats
+        flat.stats(piece.stats)
         | {key: vector_stats(values[:, None]) for key, values in parts[episode].items()}
         | index_stats(*indexes[episode])
         for episode, piece in enumerate(stored)
@@ -112,8 +119,13 @@ def build_v30(
     if subtasks:
         tree.adopt(SUBTASKS_PATH, lambda target: _write_texts(target, "subtask_index", subtasks))
     _write_metadata(tree, stored, columns, tasks, rows, stats, sizes)
-    write_nimbusd_metadata(tree, stored, job, {"annotations_path": ANNOTATIONS_PATH, **extras(tree, stored)})
+    stated = {"annotations_path": ANNOTATIONS_PATH, "shapes": flat.shapes}
+    write_nimbusd_metadata(tree, stored, job, stated | dict(extras(tree, stored)))
     tree.finish()
+
+
+def _flat_states(piece: StoredPiece, flat: FlatFeatures) -> pa.Table:
+    return flat.table(states_of(piece, DATA), f"piece {piece.piece.folder}: {DATA}")
 
 
 def index_stats(length: int, fps: float, episode: int, first: int, task: int) -> dict[str, Stats]:
@@ -159,12 +171,6 @@ def _groups(sizes: list[int], limit: int) -> list[list[int]]:
     return groups
 
 
-def _states(piece: StoredPiece) -> pa.Table:
-    import pyarrow.parquet as pq
-
-    return pq.read_table(piece.root / DATA)
-
-
 def _write_parquet(target: Path, columns: list[Column], tables: Iterable[pa.Table]) -> None:
     import pyarrow.parquet as pq
 
@@ -182,7 +188,7 @@ def _write_videos(tree: Tree, key: str, stored: list[StoredPiece], limit: int, r
         if len(group) == 1:
             tree.link(path, stored[group[0]], name)
         else:
-            parts = [stored[episode].root / name for episode in group]
+            parts = [file_beneath(stored[episode].root, name) for episode in group]
             tree.write(path, join_videos(parts, stored[0].fps))
         first = 0
         for episode in group:

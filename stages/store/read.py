@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from nimbusd.stages.errors import StoreError
 from nimbusd.stages.store.a1_columns import ROBOT_POSE, camera_poses
+from nimbusd.stages.store.beneath import file_beneath, filled, read_beneath
 from nimbusd.stages.store.conventions import counts_to_depth
 from nimbusd.stages.store.encode import decode_image, decode_video
 from nimbusd.stages.store.interndata_n1 import DEPTH_FOLDER, EXTRINSIC, INTRINSIC, POSE, RGB_FOLDER
@@ -25,6 +26,7 @@ from nimbusd.stages.store.lerobot import (
     INSTANCE_PREFIX,
     SEMANTIC_PREFIX,
 )
+from nimbusd.stages.store.made_with import ENVIRONMENT, MadeWith, environments_from_json, joined
 from nimbusd.stages.store.outcome import FAILED_TREE, SUCCESS_TREE
 from nimbusd.stages.store.publish import CONVENTIONS, DATASET, EPISODES_METADATA
 from nimbusd.stages.types import F32, F64, U8, U16, Label
@@ -35,7 +37,8 @@ class StoredEpisode:
     """One episode as it is on disk; T frames, dictionaries by camera name.
 
     rgb: (T, H, W, 3) uint8. depth_m: (T, H, W) float32, 0 = no reading. instance, semantic: (T, H, W) uint16.
-    states: every other column, (T, …). intrinsics: (4,) fx fy cx cy. T_world_camera: (T, 4, 4), OpenGL axes.
+    states: every other column, (T, …) in the shape that it was planned in. intrinsics: (4,) fx fy cx cy.
+    T_world_camera: (T, 4, 4), OpenGL axes.
     meta: the episode's line of metadata; `meta["notes"]` is what the planner noted.
     labels: what instance and semantic ids mean.
     """
@@ -57,16 +60,19 @@ class StoredEpisode:
 
 
 class Dataset:
-    """A published dataset. format: `lerobot-v3.0`, `lerobot-v2.1` or `interndata-n1`. episodes: how many."""
+    """A published dataset. format: `lerobot-v3.0`, `lerobot-v2.1` or `interndata-n1`. episodes: how many.
+
+    features: as info.json has them, those of more than one axis flat; an episode has them in their own shape.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
         if (root / "meta/info.json").is_file():
             self.trees = [StoredTree(root)]
-            self.format = "lerobot-" + str(self.trees[0].info["codebase_version"])
+            self.format = "lerobot-" + self.trees[0].version
         elif by_outcome := [root / name for name in (SUCCESS_TREE, FAILED_TREE) if (root / name).is_dir()]:
             self.trees = [StoredTree(path) for path in by_outcome]
-            self.format = "lerobot-" + str(self.trees[0].info["codebase_version"])
+            self.format = "lerobot-" + self.trees[0].version
         else:
             self.trees = [StoredTree(path.parent.parent) for path in sorted(root.glob("*/*/meta/info.json"))]
             self.format = "interndata-n1"
@@ -75,15 +81,23 @@ class Dataset:
                 f"{root} holds no dataset: neither meta/info.json, nor {SUCCESS_TREE}/meta/info.json, "
                 "nor <group>/<scene>/meta/info.json"
             )
-        self.fps = float(self.trees[0].info["fps"])
+        self.fps = self.trees[0].fps
         self.episodes = sum(tree.episodes for tree in self.trees)
-        self.frames = sum(int(tree.info["total_frames"]) for tree in self.trees)
-        self.features: dict[str, Any] = self.trees[0].info["features"]
+        self.frames = sum(tree.frames for tree in self.trees)
+        self.features = self.trees[0].features
 
     @property
     def cameras(self) -> tuple[str, ...]:
         """Camera names, in the order of the features."""
         return tuple(self.trees[0].meta[0]["cameras"])
+
+    @cached_property
+    def environments(self) -> list[MadeWith]:
+        """With which packages which episodes were made; empty for a dataset of before that was recorded.
+
+        Raises StoreError if what is recorded cannot be read.
+        """
+        return joined([(tree.episodes, tree.environments) for tree in self.trees])
 
     def meta(self, index: int) -> Mapping[str, Any]:
         """Metadata of episode `index`, without reading its frames."""
@@ -115,34 +129,58 @@ def open_dataset(path: Path) -> Dataset:
 
 
 class StoredTree:
-    """One folder with meta/, data/ and videos/."""
+    """One folder with meta/, data/ and videos/. Raises StoreError if its info.json is not that of a dataset."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         try:
-            self.info: dict[str, Any] = orjson.loads((root / "meta/info.json").read_bytes())
-            self.episodes = int(self.info["total_episodes"])
-        except (OSError, ValueError, KeyError) as error:
+            self.info: dict[str, Any] = orjson.loads(read_beneath(root, "meta/info.json"))
+            self.version = str(self.info["codebase_version"])
+            self.episodes, self.frames = int(self.info["total_episodes"]), int(self.info["total_frames"])
+            self.fps = float(self.info["fps"])
+            self.features: dict[str, dict[str, Any]] = self.info["features"]
+            if not self.fps > 0 or not all({"dtype", "shape"} <= entry.keys() for entry in self.features.values()):
+                raise ValueError("its fps is not above 0, or a feature has no dtype or shape")
+        except KeyError as error:
+            raise StoreError(f"{root}/meta/info.json has no {error}") from error
+        except (OSError, ValueError, TypeError, AttributeError) as error:
             raise StoreError(f"{root}/meta/info.json cannot be read: {error}") from error
 
     @cached_property
     def meta(self) -> list[dict[str, Any]]:
         try:
-            lines = (self.root / EPISODES_METADATA).read_bytes().splitlines()
+            lines = read_beneath(self.root, EPISODES_METADATA).splitlines()
             return [orjson.loads(line) for line in lines]
         except (OSError, ValueError) as error:
             raise StoreError(f"{self.root / EPISODES_METADATA} cannot be read: {error}") from error
 
     @cached_property
     def conventions(self) -> dict[str, Any]:
-        return orjson.loads((self.root / CONVENTIONS).read_bytes())  # type: ignore[no-any-return]
+        return orjson.loads(read_beneath(self.root, CONVENTIONS))  # type: ignore[no-any-return]
+
+    @cached_property
+    def environments(self) -> list[MadeWith]:
+        """As `meta/environment.json` has them; empty where there is none."""
+        try:
+            content = read_beneath(self.root, ENVIRONMENT)
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise StoreError(f"{self.root / ENVIRONMENT} cannot be read: {error}") from error
+        return environments_from_json(content, str(self.root / ENVIRONMENT))
+
+    @property
+    def shapes(self) -> Mapping[str, list[int]]:
+        """Of the features that are stored flat; none before schema version 1.2.0."""
+        shapes: Mapping[str, list[int]] = self.conventions.get("shapes", {})
+        return shapes
 
     @cached_property
     def rows(self) -> list[dict[str, Any]]:
         """LeRobot v3.0's metadata of each episode, without statistics."""
         import pyarrow.parquet as pq
 
-        files = sorted(self.root.glob("meta/episodes/*/*.parquet"))
+        files = self._below("meta/episodes/*/*.parquet")
         tables = [pq.ParquetFile(file) for file in files]
         return [
             row
@@ -209,11 +247,11 @@ class StoredTree:
         if self.info["codebase_version"] == "v3.0":
             row = self.rows[index]
             place = {"chunk_index": row["data/chunk_index"], "file_index": row["data/file_index"]}
-            path = self.info["data_path"].format(**place)
+            path = filled(self.info["data_path"], str(self.root), **place)
         else:
             chunk = index // int(self.info["chunks_size"])
-            path = self.info["data_path"].format(episode_chunk=chunk, episode_index=index)
-        return pq.read_table(self.root / path, filters=[("episode_index", "=", index)], partitioning=None)
+            path = filled(self.info["data_path"], str(self.root), episode_chunk=chunk, episode_index=index)
+        return pq.read_table(file_beneath(self.root, path), filters=[("episode_index", "=", index)], partitioning=None)
 
     def _columns(self, index: int) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
         """Number columns and decoded image columns of an episode."""
@@ -226,16 +264,17 @@ class StoredTree:
             if entry["dtype"] == "image":
                 images[name] = np.stack([decode_image(cell["bytes"]) for cell in rows])
             else:
-                numbers[name] = np.array(rows, entry["dtype"]).reshape(len(rows), *entry["shape"])
+                shape = self.shapes.get(name, entry["shape"])
+                numbers[name] = np.array(rows, entry["dtype"]).reshape(len(rows), *shape)
         return numbers, images
 
     def _annotations(self, index: int) -> dict[str, Any]:
         import pyarrow.parquet as pq
 
         path = self.annotations_path(index)
-        if not path.is_file():
+        if not path.exists():
             return {}
-        table = pq.read_table(path, partitioning=None)
+        table = pq.read_table(file_beneath(self.root, path.relative_to(self.root).as_posix()), partitioning=None)
         return {
             name: np.stack([decode_image(cell["bytes"]) for cell in table.column(name).to_pylist()])
             for name in table.column_names
@@ -245,7 +284,7 @@ class StoredTree:
     def annotations_path(self, index: int) -> Path:
         """Where depth and segmentation of episode `index` are, if there are any."""
         place = {"chunk": index // int(self.info["chunks_size"]), "episode": index}
-        return self.root / str(self.conventions["annotations_path"]).format(**place)
+        return self.root / filled(self.conventions["annotations_path"], str(self.root), **place)
 
     def video_place(self, key: str, index: int) -> tuple[Path, int]:
         """The video file that holds feature `key` of episode `index`, and the frame where it starts there."""
@@ -253,22 +292,23 @@ class StoredTree:
             row = self.rows[index]
             first = round(row[f"videos/{key}/from_timestamp"] * float(self.info["fps"]))
             place = {name: row[f"videos/{key}/{name}"] for name in ("chunk_index", "file_index")}
-            return self.root / self.info["video_path"].format(video_key=key, **place), first
+            path = filled(self.info["video_path"], str(self.root), video_key=key, **place)
+            return file_beneath(self.root, path), first
         chunk = index // int(self.info["chunks_size"])
-        path = self.info["video_path"].format(video_key=key, episode_chunk=chunk, episode_index=index)
-        return self.root / path, 0
+        path = filled(self.info["video_path"], str(self.root), video_key=key, episode_chunk=chunk, episode_index=index)
+        return file_beneath(self.root, path), 0
 
     def statistics(self) -> Iterator[tuple[str, Mapping[str, Mapping[str, Any]]]]:
         """(where, feature → statistic → value) for the dataset and each of its episodes."""
         import pyarrow.parquet as pq
 
         if self.info["codebase_version"] != "v3.0":
-            for line in (self.root / "meta/episodes_stats.jsonl").read_bytes().splitlines():
+            for line in read_beneath(self.root, "meta/episodes_stats.jsonl").splitlines():
                 row = orjson.loads(line)
                 yield f"episode {row['episode_index']}", row["stats"]
             return
-        yield "the dataset", orjson.loads((self.root / "meta/stats.json").read_bytes())
-        for file in sorted(self.root.glob("meta/episodes/*/*.parquet")):
+        yield "the dataset", orjson.loads(read_beneath(self.root, "meta/stats.json"))
+        for file in self._below("meta/episodes/*/*.parquet"):
             for row in pq.read_table(file, partitioning=None).to_pylist():
                 stats: dict[str, dict[str, Any]] = {}
                 for name, value in row.items():
@@ -278,5 +318,10 @@ class StoredTree:
                 yield f"episode {row['episode_index']}", stats
 
     def _flat_frames(self, folder: str, index: int) -> list[Any]:
-        paths = sorted((self.root / "videos/chunk-000" / folder).glob(f"{index:06d}_*"))
+        paths = self._below(f"videos/chunk-000/{folder}/{index:06d}_*")
         return [decode_image(path.read_bytes()) for path in paths]
+
+    def _below(self, pattern: str) -> list[Path]:
+        """The regular files of a pattern, sorted. Raises StoreError or OSError if one is something else."""
+        found = sorted(self.root.glob(pattern))
+        return [file_beneath(self.root, path.relative_to(self.root).as_posix()) for path in found]

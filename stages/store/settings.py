@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from nimbusd.stages.base import ComponentArgs
-from nimbusd.stages.store.encode import VideoSettings
+from nimbusd.stages.store.encode import VideoSettings, encoder_refusals
 from nimbusd.stages.store.lerobot import ContentSettings
 from nimbusd.stages.store.publish_v30 import FileSizes
 
@@ -38,6 +38,10 @@ class MediaArgs(ComponentArgs):
         preset = self.preset or _PRESETS[self.codec]
         video = VideoSettings(self.codec, self.crf, self.gop, preset, self.pix_fmt, self.threads)
         return ContentSettings(self.media, video, self.depth, self.segmentation, robot, self.threads)
+
+    def refused_sizes(self, sizes: dict[str, tuple[int, int]]) -> list[str]:
+        """What the encoder says to videos of these sizes (camera → width and height), where there are videos."""
+        return encoder_refusals(sizes, self.content("").video) if self.media == "video" else []
 
     @property
     def sizes(self) -> FileSizes:

@@ -14,6 +14,8 @@ import numpy.typing as npt
 
 from nimbusd.stages.types import U8
 
+NEEDED = frozenset({"min", "max", "mean", "std", "count"})
+"""Statistics that every feature has; those of an older writer may lack the quantiles."""
 QUANTILES = {"q01": 0.01, "q10": 0.10, "q50": 0.50, "q90": 0.90, "q99": 0.99}
 Stats: TypeAlias = dict[str, npt.NDArray[Any]]
 """Statistic → array of the feature's shape; `count` has shape (1,)."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,13 +14,14 @@ import orjson
 import pyarrow as pa
 
 from nimbusd.stages.errors import StoreError
+from nimbusd.stages.store.beneath import open_beneath, read_beneath
 from nimbusd.stages.store.columns import IMAGE
 from nimbusd.stages.store.conventions import SCHEMA_VERSION
-from nimbusd.stages.store.durable import file_sha256
 from nimbusd.stages.store.encode import video_times
-from nimbusd.stages.store.interndata_n1 import DEPTH_FOLDER, RGB_FOLDER
+from nimbusd.stages.store.interndata_n1 import DEPTH_FOLDER, RGB_FOLDER, mounting_fault
+from nimbusd.stages.store.made_with import ENVIRONMENT, packages_hash
 from nimbusd.stages.store.piece import piece_faults
-from nimbusd.stages.store.publish import CHECKSUMS, DATASET, EPISODES_METADATA, checksums_text
+from nimbusd.stages.store.publish import CHECKSUMS, CONVENTIONS, DATASET, EPISODES_METADATA, checksums_text
 from nimbusd.stages.store.read import Dataset, StoredTree, open_dataset
 from nimbusd.stages.types import Piece
 
@@ -43,7 +47,7 @@ def verify_dataset(output: Path, pieces: Iterable[Piece] | None = None) -> list[
     if pieces is not None:
         faults += _membership(dataset, pieces)
     for tree in dataset.trees:
-        for check in (_checksums, _data, _videos, _statistics, _metadata, _flat_frames, _annotations):
+        for check in (_checksums, _data, _shapes, _videos, _statistics, _metadata, _environment, _n1, _annotations):
             faults += _guarded(check, tree)
     return faults
 
@@ -75,7 +79,7 @@ def _guarded(check: Callable[[StoredTree], Iterator[str]], tree: StoredTree) -> 
 
 
 def _checksums(tree: StoredTree) -> Iterator[str]:
-    content = (tree.root / CHECKSUMS).read_bytes()
+    content = read_beneath(tree.root, CHECKSUMS)
     rows: dict[str, tuple[int, str]] = orjson.loads(content)["files"]
     if content != checksums_text(rows):
         yield f"{CHECKSUMS} was changed after it was written"
@@ -84,11 +88,18 @@ def _checksums(tree: StoredTree) -> Iterator[str]:
         yield f"{path} does not belong to the dataset"
     for path, (size, sha256) in rows.items():
         if path not in present:
-            yield f"{path} is missing"
-        elif (actual := (tree.root / path).stat().st_size) != size:
-            yield f"{path} has {actual} bytes instead of {size}"
-        elif file_sha256(tree.root / path) != sha256:
-            yield f"the content of {path} differs from its SHA-256"
+            yield f"{path[:200]!r} is missing" if not path.isprintable() else f"{path} is missing"
+            continue
+        try:
+            file = os.fdopen(open_beneath(tree.root, path), "rb")
+        except OSError as error:
+            yield f"{path} is reached by a link or cannot be read ({error.strerror})"
+            continue
+        with file:
+            if (actual := os.fstat(file.fileno()).st_size) != size:
+                yield f"{path} has {actual} bytes instead of {size}"
+            elif hashlib.file_digest(file, "sha256").hexdigest() != sha256:
+                yield f"the content of {path} differs from its SHA-256"
 
 
 def _data(tree: StoredTree) -> Iterator[str]:
@@ -118,6 +129,16 @@ def _data(tree: StoredTree) -> Iterator[str]:
         yield f"{first} frames, info.json says {info['total_frames']}"
     if info["splits"] != {"train": f"0:{tree.episodes}"}:
         yield f"splits {info['splits']} do not cover the {tree.episodes} episodes"
+
+
+def _shapes(tree: StoredTree) -> Iterator[str]:
+    """Features that are stored flat, and hold as many numbers as the shape that is said to be theirs."""
+    for key, shape in tree.shapes.items():
+        entry = tree.info["features"].get(key)
+        if entry is None:
+            yield f"{CONVENTIONS} has a shape of {key}, which is no feature"
+        elif entry["shape"] != [math.prod(shape)]:
+            yield f"{CONVENTIONS} says that {key} is {shape}, but info.json has {entry['shape']}"
 
 
 def _finite(column: pa.ChunkedArray) -> bool:
@@ -186,8 +207,32 @@ def _metadata_row(tree: StoredTree, episode: int, row: Mapping[str, Any]) -> Ite
         yield f"episode {episode}: no label table {row['label_table']}"
 
 
-def _flat_frames(tree: StoredTree) -> Iterator[str]:
-    """InternData-N1: the frames of all episodes in flat folders, found by `image_index`."""
+def _environment(tree: StoredTree) -> Iterator[str]:
+    """Every episode is in one environment, the one that its own metadata name."""
+    if not tree.environments:
+        return
+    by_episode: dict[int, str] = {}
+    for one in tree.environments:
+        if one.packages and packages_hash(one.packages) != one.hash:
+            yield f"{ENVIRONMENT}: the packages of {one.hash[:12]} are not those that this hash is of"
+        for first, last in one.episodes:
+            if not 0 <= first <= last < tree.episodes:
+                yield f"{ENVIRONMENT} names episodes {first} to {last} of {tree.episodes}"
+                return
+            for episode in range(first, last + 1):
+                if episode in by_episode:
+                    yield f"{ENVIRONMENT}: episode {episode} is in two environments"
+                by_episode[episode] = one.hash
+    for episode, row in enumerate(tree.meta):
+        own = str((row["run"].get("environment") or {}).get("hash", ""))
+        if episode not in by_episode:
+            yield f"{ENVIRONMENT}: episode {episode} is in no environment"
+        elif by_episode[episode] != own:
+            yield f"{ENVIRONMENT}: episode {episode} is in {by_episode[episode][:12]!r}, its metadata say {own[:12]!r}"
+
+
+def _n1(tree: StoredTree) -> Iterator[str]:
+    """InternData-N1: frames of all episodes in flat folders, found by `image_index`, and the camera's mounting."""
     total = int(tree.info["total_frames"])
     for folder in (RGB_FOLDER, DEPTH_FOLDER):
         path = tree.root / "videos/chunk-000" / folder
@@ -196,12 +241,15 @@ def _flat_frames(tree: StoredTree) -> Iterator[str]:
     if not (tree.root / "videos/chunk-000" / RGB_FOLDER).is_dir():
         return
     first = 0
-    for line in (tree.root / "meta/episodes_stats.jsonl").read_bytes().splitlines():
+    for line in read_beneath(tree.root, "meta/episodes_stats.jsonl").splitlines():
         row = orjson.loads(line)
         length = int(tree.meta[row["episode_index"]]["length"])
         if row["image_index"] != {"min": first, "max": first + length - 1}:
             yield f"episode {row['episode_index']}: image_index {row['image_index']} does not start at {first}"
         first += length
+    for episode, meta in enumerate(tree.meta):
+        if fault := mounting_fault(str(tree.conventions["schema_version"]), tree.table(episode), meta):
+            yield f"episode {episode}: {fault}"
 
 
 def _annotations(tree: StoredTree) -> Iterator[str]:

@@ -125,6 +125,19 @@ class Workflow(ABC):
         Raises ComponentError or AssetError with what is wrong. Here: nothing is known about tasks.
         """
 
+    @classmethod
+    def task_files(cls, task_cfg_path: str, index: int) -> list[Path]:
+        """Files that task `index` needs besides its task file; their SHA-256 goes into every episode's metadata.
+
+        Raises AssetError for one that is missing. Here: none are known.
+        """
+        return []
+
+    @classmethod
+    def task_images(cls, task_cfg_path: str, index: int) -> dict[str, tuple[int, int]]:
+        """Camera → width and height in pixels of what task `index` will show. Here: nothing is known."""
+        return {}
+
     def use_device(self, device: str) -> None:  # noqa: B027 - a workflow without a device has nothing to do
         """Told before the first `seq_replay` in a process: `auto`, `cpu`, `cuda:0` …"""
 

@@ -88,10 +88,18 @@ class EnvLoader(BaseLoader[EnvLoaderArgs, EnvSceneConfig]):
         self._session: tuple[Path, EnvSession] | None = None
 
     def asset_paths(self, config: EnvSceneConfig) -> list[Path]:
+        paths = [config.cfg_path]
         if config.cfg_path.is_file():
-            workflow_class(self.args.workflow_type).check_task(str(config.cfg_path), config.task)
+            workflow = workflow_class(self.args.workflow_type)
+            workflow.check_task(str(config.cfg_path), config.task)
+            paths += workflow.task_files(str(config.cfg_path), config.task)
         recorded = [config.layout_path, config.seq_path, _recorded_in(config)]
-        return [config.cfg_path, *(path for path in recorded if path is not None)]
+        return list(dict.fromkeys([*paths, *(path for path in recorded if path is not None)]))
+
+    def image_sizes(self, config: EnvSceneConfig) -> dict[str, tuple[int, int]]:
+        if not config.cfg_path.is_file():
+            return {}
+        return workflow_class(self.args.workflow_type).task_images(str(config.cfg_path), config.task)
 
     def needs(self) -> tuple[str, ...]:
         return workflow_class(self.args.workflow_type).requires

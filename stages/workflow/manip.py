@@ -17,9 +17,8 @@ from typing import Any
 
 import numpy as np
 import orjson
-import yaml
 
-from nimbusd.stages.arguments import ArgumentsError, Key, Mistake, validate
+from nimbusd.stages.arguments import ArgumentsError, Mistake, validate
 from nimbusd.stages.base import BaseRenderer
 from nimbusd.stages.errors import AssetError, ComponentError
 from nimbusd.stages.packing import PlanValue, pack
@@ -44,17 +43,15 @@ from nimbusd.stages.workflow.sim import (
     scene_of,
     styled,
 )
+from nimbusd.stages.workflow.sim.mjcf_files import files_with_parts
+from nimbusd.stages.yaml_text import YamlError, YamlText, read_yaml_file
 
 
 def _tasks_of(task_cfg_path: str) -> list[ManipTask]:
     """The tasks of a file. Raises AssetError for one that is none, ArgumentsError with all mistakes of all tasks."""
     path = Path(task_cfg_path)
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        words = " ".join(str(error).split())
-        raise AssetError(f"task file {path} cannot be read: {words}") from error
-    entries = content.get("tasks") if isinstance(content, dict) else None
+    read = _read(path)
+    entries = read.value.get("tasks") if isinstance(read.value, dict) else None
     if not isinstance(entries, list) or not entries:
         raise AssetError(f"task file {path} has no list called `tasks`")
     tasks, wrong = [], list[tuple[int, list[Mistake]]]()
@@ -66,35 +63,26 @@ def _tasks_of(task_cfg_path: str) -> list[ManipTask]:
         except ArgumentsError as error:
             wrong.append((index, list(error.mistakes)))
     if wrong:
-        raise _of_file(task_cfg_path, wrong)
+        raise _of_file(task_cfg_path, read, wrong)
     return tasks
 
 
-def _of_file(task_cfg_path: str, wrong: list[tuple[int, list[Mistake]]]) -> ArgumentsError:
-    """Mistakes of tasks, by their position in the file."""
-    root = yaml.compose(Path(task_cfg_path).read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+def _read(path: Path) -> YamlText:
+    try:
+        return read_yaml_file(path)
+    except (OSError, YamlError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise AssetError(f"task file {path} cannot be read: {reason}") from error
+
+
+def _of_file(task_cfg_path: str, read: YamlText, wrong: list[tuple[int, list[Mistake]]]) -> ArgumentsError:
+    """Mistakes of tasks, by their position in the file, with their lines."""
     mistakes = []
     for index, found in wrong:
         for mistake in found:
             place = ("tasks", index, *mistake.path)
-            mistakes.append(Mistake(place, f"{mistake.text} (line {_line_of(root, place)})"))
+            mistakes.append(Mistake(place, f"{mistake.text} (line {read.line(place)})"))
     return ArgumentsError(f"task file {task_cfg_path}", mistakes)
-
-
-def _line_of(node: Any, place: tuple[Key, ...]) -> int:
-    """The line of what stands at `place` of a YAML document, or of the innermost thing around it."""
-    line = int(node.start_mark.line)
-    for key in place:
-        if isinstance(node, yaml.MappingNode):
-            entry = next(((k, v) for k, v in node.value if k.value == str(key)), None)
-        elif isinstance(node, yaml.SequenceNode) and isinstance(key, int) and key < len(node.value):
-            entry = (node.value[key], node.value[key])
-        else:
-            entry = None
-        if entry is None:
-            break
-        line, node = int(entry[0].start_mark.line), entry[1]
-    return line + 1
 
 
 @dataclass(frozen=True)
@@ -111,7 +99,7 @@ class _Plan:
 class ManipWorkflow(Workflow):
     """Plans by simulating with contact, and shows what was simulated."""
 
-    version = "1.1.0"
+    version = "1.2.0"
     requires = ("mujoco",)
 
     def __init__(
@@ -144,9 +132,21 @@ class ManipWorkflow(Workflow):
         if not 0 <= index < len(tasks):
             raise AssetError(f"task file {task_cfg_path} has tasks 0…{len(tasks) - 1}, not {index}")
         if mistakes := list(mistakes_in_files(tasks[index])):
-            raise _of_file(task_cfg_path, [(index, mistakes)])
+            raise _of_file(task_cfg_path, _read(Path(task_cfg_path)), [(index, mistakes)])
         for reference in tasks[index].file_references():
             file_of(reference)  # what was not fetched
+
+    @classmethod
+    def task_files(cls, task_cfg_path: str, index: int) -> list[Path]:
+        """The robot's and the objects' files, with those that MJCF files name in turn."""
+        return files_with_parts(
+            Path(file_of(reference)) for reference in _tasks_of(task_cfg_path)[index].file_references()
+        )
+
+    @classmethod
+    def task_images(cls, task_cfg_path: str, index: int) -> dict[str, tuple[int, int]]:
+        cameras = _tasks_of(task_cfg_path)[index].cameras
+        return {camera.name: (camera.width, camera.height) for camera in cameras}
 
     def get_task_name(self) -> str:
         return str(self.task_cfg.name)

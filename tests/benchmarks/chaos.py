@@ -1,10 +1,10 @@
 """A thousand faults of all kinds, and what they cost: nothing lost, nothing made twice.
 
-    python -m tests.benchmarks.chaos [--count 1000] [--episodes 60] [--set KEY=VALUE] [OPTION OF nimbusctl chaos ...]
+    python -m tests.benchmarks.chaos [--count 1000] [--episodes 240] [--set KEY=VALUE] [OPTION OF nimbusctl chaos ...]
 
 Runs `nimbusctl chaos --compare` on a toy job whose episodes take a tenth of a second each and are stored by the real
 writer, as LeRobot datasets, so that `verify` reads a dataset after every fault. All options go on to it; its exit
-status is ours. About 2 s per fault on two cores, so half an hour or more for a thousand.
+status is ours. About 3 s per fault on two cores, so an hour or less for a thousand.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def write_job(path: Path, episodes: int, scenes: int = 3, seconds: float = 0.1, 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", default="1000")
-    parser.add_argument("--episodes", type=int, default=60, help="of each job")
+    parser.add_argument("--episodes", type=int, default=240, help="of each job")
     args, others = parser.parse_known_args()
     with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
         job = write_job(Path(folder) / "storm.yaml", args.episodes)

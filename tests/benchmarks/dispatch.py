@@ -90,7 +90,7 @@ def master_process(folder: Path) -> Iterator[tuple[str, int]]:
     log = folder / "master.log"
     with log.open("w") as stderr:
         master = subprocess.Popen(
-            [sys.executable, "-m", "nimbusd", "master", "--state", str(folder), "--bind", "tcp://127.0.0.1:*"],
+            [sys.executable, "-m", "nimbusd", "master", "--state", str(folder), "--bind", f"ipc://{folder}/socket"],
             stderr=stderr,
         )
     try:

@@ -8,6 +8,7 @@ Runs until its standard input is closed, then writes to RESULT how long its slot
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import sys
 import time
@@ -20,6 +21,10 @@ from nimbusd.core import node_facts as n
 from nimbusd.core.episodes import NodeId, WorkerId
 from nimbusd.core.facts import StoredPiece
 from nimbusd.core.node import NodeMachine
+from nimbusd.master.manifest import manifest_digest
+from nimbusd.stages.store.durable import to_json
+from nimbusd.stages.store.piece import MANIFEST, PIECES, piece_folder
+from nimbusd.stages.types import EpisodeRequest, Piece, PieceFile
 from nimbusd.transport import control as c
 from nimbusd.transport.node_link import NodeLink
 
@@ -27,6 +32,9 @@ WORKER = WorkerId("inline")
 BURST_S = 0.002
 """How long tasks run before the socket is looked after again."""
 CREDIT = 4096
+NOTHING = to_json({"length": 1, "files": []}, indent=True)
+"""The manifest of a piece of one frame without files."""
+DIGEST = manifest_digest(Piece("", 1, (PieceFile(MANIFEST, len(NOTHING), hashlib.sha256(NOTHING).hexdigest()),)))
 
 
 class InlineNode:
@@ -53,6 +61,8 @@ class InlineNode:
                 self._facts(wire.fact_from_master(message, NodeId(self._name)))
             case c.SayHello():
                 self._hello()
+            case c.JobSpec(_, spec):
+                self._pieces = Path(spec["output"]) / PIECES
             case _:
                 pass
 
@@ -68,8 +78,7 @@ class InlineNode:
             elif isinstance(order, n.RecallWorker):  # for another job: this worker needs no new process for it
                 self._facts(n.WorkerGone(WORKER, "exit", ""), n.WorkerWaits(WORKER), n.WorkerPulls(WORKER, CREDIT))
             elif not isinstance(order, n.AssignJob | n.StopWorker | n.DropPiece | n.DropPlan):
-                timings = _NoTimings()
-                self._link.send(wire.message_to_master(order, {}, None, timings))
+                self._link.send(wire.message_to_master(order, {}, None))
 
     async def run(self) -> None:
         """Work for ever."""
@@ -95,17 +104,18 @@ class InlineNode:
             while time.monotonic() - start < self._task_s:
                 pass
             self._idle_since = end = time.monotonic()
-            folder = f"{order.scene}_{order.index}.{order.attempt}"
-            piece = StoredPiece(order.index, folder, 1, 1, "0" * 64, end - start)
+            piece = self._store(order, end - start)
             facts += (n.EpisodeStored(WORKER, order.lease, piece), n.WorkerPulls(WORKER, 1))
             done += 1
         del self._waiting[:done]
         self._facts(*facts)
 
-
-class _NoTimings(dict):  # type: ignore[type-arg]
-    def __missing__(self, key: object) -> dict[str, float]:
-        return {}
+    def _store(self, order: n.MakeEpisode, cost_s: float) -> StoredPiece:
+        """The smallest piece there is, in its place; not synced, since that is no work of the master."""
+        folder = piece_folder(EpisodeRequest(order.job, order.scene, order.index, attempt=order.attempt))
+        (self._pieces / folder).mkdir()
+        (self._pieces / folder / MANIFEST).write_bytes(NOTHING)
+        return StoredPiece(order.index, folder, 1, len(NOTHING), DIGEST, cost_s)
 
 
 async def main(address: str, name: str, task_s: float) -> list[float]:

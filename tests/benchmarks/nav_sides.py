@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -16,6 +17,7 @@ from typing import Any
 import orjson
 
 from nimbusd.job import Job, read_job
+from nimbusd.worker.arithmetic import maker_environment
 
 STAGES = ("load", "randomize", "plan", "render", "store", "publish")
 
@@ -74,7 +76,8 @@ def run_baseline(
     order = orjson.dumps({"job": job.to_dict(), "episodes": episodes, "output": str(output), "options": options})
     began = time.perf_counter()
     command = [sys.executable, "-m", module, str(result)]
-    subprocess.run(command, input=order, stdout=subprocess.DEVNULL, check=True)
+    env = maker_environment(os.environ)  # with the same instructions as ours
+    subprocess.run(command, input=order, env=env, stdout=subprocess.DEVNULL, check=True)
     figures: dict[str, Any] = orjson.loads(result.read_bytes())
     return {**figures, "wall_s": time.perf_counter() - began}
 

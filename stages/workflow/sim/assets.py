@@ -129,7 +129,7 @@ def fetch(package: str, say: Callable[[str], None] = lambda text: None) -> Path:
 
 
 def _download(entry: Package, scratch: Path) -> Path:
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps",
+    command = [sys.executable, "-P", "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps",
                "--only-binary", ":all:", "--dest", str(scratch), f"{entry.name}=={entry.version}"]  # fmt: skip
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     if run.returncode != 0:

@@ -14,7 +14,7 @@ import numpy as np
 
 from nimbusd.stages.errors import AssetError
 from nimbusd.stages.load.mesh_part import MeshPart
-from nimbusd.stages.types import F32, F64, I32, U8, Material
+from nimbusd.stages.types import F32, F64, I32, U8, Material, Rgb
 from nimbusd.stages.workflow.sim.assets import file_of
 
 Up: TypeAlias = Literal["", "y", "z"]
@@ -77,9 +77,11 @@ def _is_read_by_mujoco(path: str) -> bool:
 
 def _read(path: str, unit_m: float, up: Up) -> MeshShape:
     from nimbusd.stages.load.mesh_files import Z_UP_FROM_Y_UP, default_up_axis, join_parts, read_mesh_file
+    from nimbusd.stages.load.recentre import check_part_resolution
 
     part = join_parts(Path(path).stem, read_mesh_file(Path(path)))
-    points = part.vertices.astype(np.float64) * unit_m
+    check_part_resolution(part, unit_m, f"object file {path}")
+    points = (part.vertices.astype(np.float64) @ part.T_file_part[:3, :3].T + part.T_file_part[:3, 3]) * unit_m
     if (up or default_up_axis(Path(path))) == "y":
         points = points @ Z_UP_FROM_Y_UP[:3, :3].T
     uvs, picture = _look(part)
@@ -92,7 +94,7 @@ def _look(part: MeshPart) -> tuple[F32 | None, U8 | None]:
     from nimbusd.stages.load.mesh_part import color_atlas, srgb_bytes
 
     if len(part.materials) == 1 and part.materials[0].texture is not None and part.uvs is not None:
-        return part.uvs, part.materials[0].texture
+        return part.uvs, _tinted(part.materials[0].texture, part.materials[0].base_color)
     if part.materials == (Material(part.materials[0].name),):
         return None, None  # nothing but the default
     colors = np.empty((len(part.faces), 3), np.uint8)
@@ -103,9 +105,17 @@ def _look(part: MeshPart) -> tuple[F32 | None, U8 | None]:
             height, width = material.texture.shape[:2]
             middle = part.uvs[mine].mean(axis=1) % 1.0
             row, column = ((1 - middle[:, 1]) * height).astype(int), (middle[:, 0] * width).astype(int)
-            colors[mine] = material.texture[np.minimum(row, height - 1), np.minimum(column, width - 1)]
+            texels = material.texture[np.minimum(row, height - 1), np.minimum(column, width - 1)]
+            colors[mine] = _tinted(texels, material.base_color)
     picture, uvs = color_atlas(colors)
     return uvs, picture
+
+
+def _tinted(srgb: U8, base_color: Rgb) -> U8:
+    """Colours (..., 3) of a texture, multiplied by a linear colour."""
+    from nimbusd.stages.load.mesh_part import linear_values, srgb_bytes
+
+    return srgb if base_color == (1.0, 1.0, 1.0) else srgb_bytes(linear_values(srgb / 255) * base_color)
 
 
 def _read_by_mujoco(path: str, unit_m: float, up: Up) -> MeshShape:

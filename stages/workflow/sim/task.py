@@ -15,9 +15,10 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import Field, NonNegativeInt, field_validator
 
-from nimbusd.stages.arguments import Key, did_you_mean
+from nimbusd.stages.arguments import did_you_mean
 from nimbusd.stages.base import ComponentArgs
 from nimbusd.stages.load.textures import KINDS as TEXTURES
+from nimbusd.stages.plain import Key
 from nimbusd.stages.types import Rgb
 from nimbusd.stages.workflow.sim.layout import Physics, Vector
 from nimbusd.stages.workflow.sim.objects import LIBRARY, ObjectModel

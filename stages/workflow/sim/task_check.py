@@ -11,8 +11,9 @@ from pathlib import Path
 from string import Formatter
 from typing import Any
 
-from nimbusd.stages.arguments import ArgumentsError, Key, Mistake, did_you_mean, validate
+from nimbusd.stages.arguments import ArgumentsError, Mistake, did_you_mean, validate
 from nimbusd.stages.errors import AssetError
+from nimbusd.stages.plain import Key
 from nimbusd.stages.workflow.sim.assets import PACKAGES, fetched, file_of
 from nimbusd.stages.workflow.sim.fixtures import CONTAINERS
 from nimbusd.stages.workflow.sim.grasps import read_grasps
@@ -65,7 +66,7 @@ def _try_mesh(model: ObjectModel, found: Path) -> None:
     if suffix not in MESH_SUFFIXES:
         known = ", ".join(MESH_SUFFIXES)
         raise AssetError(f"object file {found} is of a kind that cannot be read; convert it to one of {known}")
-    needed = ["mujoco", *(["trimesh"] if suffix == ".ply" else [])]
+    needed = ["mujoco", *(["mapbox_earcut"] if suffix in (".obj", ".ply") else [])]
     if all(find_spec(module) for module in needed):
         mesh_shape(model.mesh, model.unit_m, model.up)
 
