@@ -176,7 +176,8 @@ def test_an_output_that_becomes_read_only_pauses_the_job_until_it_is_writable_ag
         with read_only(job.output / ".pieces"):
             gate_of(tmp_path, job.name).touch()
             summary = paused(client, job)
-            assert "Read-only file system" in summary.why or "Permission denied" in summary.why
+            # A write that failed says so, or a look at the folder, whichever comes first.
+            assert "read-only" in summary.why.lower() or "Permission denied" in summary.why
             assert str(job.output / ".pieces") in summary.why
         ends_whole(cluster, client, job)
 

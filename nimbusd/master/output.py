@@ -60,7 +60,7 @@ class Claim:
             if _inode(os.stat(self.lock)) != self.inode or not (self.output / PIECES).is_dir():
                 return f"output {self.output} was replaced by another folder. Put back the one that was there."
             if os.statvfs(self.output / PIECES).f_flag & os.ST_RDONLY:
-                return f"output {self.output} is on a file system that is read-only now."
+                return f"{self.output / PIECES} is on a file system that is read-only now."
         except FileNotFoundError:
             return (
                 f"output {self.output} was removed or moved away. Put it back, or say where it is: "
