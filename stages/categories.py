@@ -44,10 +44,20 @@ def semantic_ids(categories: Iterable[str]) -> dict[str, int]:
 
 
 def label_table(objects: Iterable[SceneObject]) -> tuple[Label, ...]:
-    """The segmentation table of a scene's objects, ordered by instance id."""
-    objects = sorted(objects, key=lambda obj: obj.instance_id)
-    ids = semantic_ids(obj.category for obj in objects)
-    return tuple(Label(obj.instance_id, ids[obj.category], obj.name, obj.category) for obj in objects)
+    """The segmentation table of a scene's objects, ordered by instance id: a row for each instance, whatever its parts.
+
+    Raises ValueError where one id stands for two instances, or for two categories.
+    """
+    instances: dict[int, tuple[str, str]] = {}
+    for obj in objects:
+        mine = (obj.instance_name, obj.category)
+        if (known := instances.setdefault(obj.instance_id, mine)) != mine:
+            raise ValueError(
+                f"objects of instance id {obj.instance_id} are {known[0]!r} ({known[1]}) and {mine[0]!r} ({mine[1]}): "
+                "give each instance an id of its own, or say by `part_of` which instance they are parts of"
+            )
+    ids = semantic_ids(category for _, category in instances.values())
+    return tuple(Label(number, ids[category], name, category) for number, (name, category) in sorted(instances.items()))
 
 
 def semantic_table(labels: Iterable[Label]) -> U16:

@@ -59,10 +59,13 @@ class Material:
 
 @dataclass(frozen=True, slots=True)
 class SceneObject:
-    """One instance in a scene: a triangle mesh with materials and a pose.
+    """A rigid thing in a scene: a triangle mesh with materials and a pose. It is an instance, or a part of one.
 
     name: unique in its scene. category: lower-case word such as `chair`, `wall`, `floor`.
-    instance_id: 1…65535, unique in its scene; the value of its pixels in instance segmentation.
+    instance_id: 1…65535, unique in its scene but for parts; the value of its pixels in instance segmentation.
+    part_of: of one of several that are one instance (a robot's links, a cabinet and its door), the instance's name.
+    Its parts share `instance_id` and `category`, and one row of the label table; a part with that very name may leave
+    this empty.
     vertices: (V, 3) float32 metres, object frame. faces: (F, 3) int32, counter-clockwise from outside.
     uvs: (F, 3, 2) float32, one per face corner, v upwards; None without texture coordinates.
     face_material: (F,) int32, index into `materials`.
@@ -81,6 +84,12 @@ class SceneObject:
     T_world_object: F64 = field(default_factory=lambda: np.eye(4))
     smooth: bool = False
     movable: bool = False
+    part_of: str = ""
+
+    @property
+    def instance_name(self) -> str:
+        """Of the instance that it is, or is a part of."""
+        return self.part_of or self.name
 
     def world_vertices(self) -> F64:
         """(V, 3) float64 metres, world frame."""
@@ -187,6 +196,8 @@ class Scene:
         for obj in self.objects:
             feed(obj.name, obj.category, obj.instance_id, obj.vertices, obj.faces, obj.face_material)
             feed(obj.uvs, obj.T_world_object, obj.smooth)
+            if obj.part_of:
+                feed(obj.part_of)
             for mat in obj.materials:
                 feed(mat.base_color, mat.texture, mat.roughness, mat.metallic, mat.emission, mat.opacity)
         for light in self.lights:
@@ -266,7 +277,7 @@ class Sequence:
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """One row of a segmentation table: pixels of `instance_id` show object `name` of `category`."""
+    """One row of a segmentation table: pixels of `instance_id` show instance `name` of `category`, or a part of it."""
 
     instance_id: int
     semantic_id: int

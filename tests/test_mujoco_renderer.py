@@ -14,7 +14,7 @@ from nimbusd.renderers.mujoco import MujocoRenderer, MujocoRendererArgs
 from nimbusd.renderers.stacked import grid_offsets
 from nimbusd.stages.errors import RenderError
 from nimbusd.stages.types import F64, Camera, Feature, Observation, Scene, Sequence
-from nimbusd.stages.workflow.sim import Layout, Style, camera_poses, scene_of, styled
+from nimbusd.stages.workflow.sim import Layout, Style, camera_poses, label_rows, scene_of, styled
 from nimbusd.stages.workflow.sim.geometry import object_mesh
 from nimbusd.stages.workflow.sim.rotation import inverse, transform
 from nimbusd.stages.workflow.sim.world import build_world
@@ -155,7 +155,7 @@ def test_the_scene_of_a_layout_names_what_the_frames_show_and_stands_where_the_s
     assert np.ptp(cube.vertices, axis=0) == pytest.approx(layout.object("cube").size_m, abs=1e-6)
     assert cube.T_world_object == pytest.approx(layout.object("cube").pose.matrix())
     assert Layout.from_json(scene.provenance["layout"]) == layout
-    assert len({obj.instance_id for obj in scene.objects}) == len(scene.objects)
+    assert {obj.instance_name for obj in scene.objects} == {label.name for label in label_rows(layout)}
 
 
 def test_strangers_are_refused_in_sentences() -> None:

@@ -45,7 +45,7 @@ from nimbusd.stages.workflow.sim.layout import (
     TableLayout,
 )
 from nimbusd.stages.workflow.sim.randomize import randomize_layout
-from nimbusd.stages.workflow.sim.scene import scene_of
+from nimbusd.stages.workflow.sim.scene import object_poses, scene_of
 from nimbusd.stages.workflow.sim.skills import SKILLS, Skill, make_skill, skill
 from nimbusd.stages.workflow.sim.style import Style, camera_poses, styled
 from nimbusd.stages.workflow.sim.task import ManipTask
@@ -98,6 +98,7 @@ __all__ = [
     "label_rows",
     "make_skill",
     "mistakes_in_files",
+    "object_poses",
     "parse_task",
     "plan_episode",
     "randomize_layout",

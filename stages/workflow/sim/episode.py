@@ -11,6 +11,7 @@ import numpy as np
 
 from nimbusd.stages.errors import PlanningFailed
 from nimbusd.stages.types import F64
+from nimbusd.stages.workflow.sim.body_poses import BodyPoses
 from nimbusd.stages.workflow.sim.demonstration import ArmTrace, AttemptFailed, Demonstration
 from nimbusd.stages.workflow.sim.layout import Layout, SkillCall
 from nimbusd.stages.workflow.sim.relations import holds, settled
@@ -18,7 +19,7 @@ from nimbusd.stages.workflow.sim.skills import RETRIED, make_skill
 from nimbusd.stages.workflow.sim.style import camera_poses
 from nimbusd.stages.workflow.sim.task import ManipTask
 from nimbusd.stages.workflow.sim.workcell import Workcell
-from nimbusd.stages.workflow.sim.world import ArmIndex, World, build_world, import_mujoco
+from nimbusd.stages.workflow.sim.world import ArmIndex, build_world
 
 SETTLE_STEPS = 20
 _MOVED_M = 0.015
@@ -168,7 +169,7 @@ def _validate(cell: Workcell) -> tuple[str, ...]:
 def _demonstration(cell: Workcell, reached: tuple[str, ...], clock: _Clock) -> Demonstration:
     world, rows = cell.world, cell.simulation.rows
     qpos, qvel = np.array([row.qpos for row in rows]), np.array([row.qvel for row in rows])
-    poses = _Poses(world, qpos)
+    poses = BodyPoses(world, qpos)
     # The last row shows the result of the last command and belongs to the last phase.
     phases = (*cell.phases[:-1], dataclasses.replace(cell.phases[-1], stop=len(rows)))
     clock.lap("record")
@@ -194,28 +195,7 @@ def _demonstration(cell: Workcell, reached: tuple[str, ...], clock: _Clock) -> D
     )
 
 
-class _Poses:
-    """Poses of bodies in recorded states."""
-
-    def __init__(self, world: World, qpos: F64) -> None:
-        mujoco = import_mujoco()
-        data = mujoco.MjData(world.model)
-        self._xpos = np.empty((len(qpos), world.model.nbody, 3))
-        self._xmat = np.empty((len(qpos), world.model.nbody, 9))
-        for t, row in enumerate(qpos):
-            data.qpos[:] = row
-            mujoco.mj_kinematics(world.model, data)
-            self._xpos[t], self._xmat[t] = data.xpos, data.xmat
-
-    def of(self, body: int) -> F64:
-        """(T, 4, 4) `T_world_body`."""
-        T = np.zeros((len(self._xpos), 4, 4))
-        T[:, :3, :3] = self._xmat[:, body].reshape(-1, 3, 3)
-        T[:, :3, 3], T[:, 3, 3] = self._xpos[:, body], 1.0
-        return T
-
-
-def _trace(cell: Workcell, poses: _Poses, arm: ArmIndex, qpos: F64) -> ArmTrace:
+def _trace(cell: Workcell, poses: BodyPoses, arm: ArmIndex, qpos: F64) -> ArmTrace:
     commands = [row.commands[arm.name] for row in cell.simulation.rows]
     low, high = arm.model.gripper.opening_m
     opening_command = np.array([command.opening_m for command in commands])
