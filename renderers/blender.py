@@ -16,7 +16,7 @@ import numpy as np
 from nimbusd.renderers.blender_device import Device, choose_device, import_bpy
 from nimbusd.renderers.blender_scene import BlenderScene, set_camera
 from nimbusd.renderers.blender_settings import BlenderArgs, apply_settings, quality
-from nimbusd.renderers.frames import FrameArrays, check_moved
+from nimbusd.renderers.frames import FrameArrays, with_motion
 from nimbusd.renderers.raycast import RayCaster, import_embree
 from nimbusd.renderers.scratch import Scratch
 from nimbusd.stages.base import BaseRenderer
@@ -35,6 +35,7 @@ class BlenderProcRenderer(BaseRenderer[BlenderArgs]):
 
     args_model: ClassVar[type[BlenderArgs]] = BlenderArgs
     requires = ("bpy",)
+    motion = "poses"
 
     def __init__(self, args: BlenderArgs) -> None:
         super().__init__(args)
@@ -91,7 +92,7 @@ class BlenderProcRenderer(BaseRenderer[BlenderArgs]):
     def gen_obs(self, seq: Sequence) -> Observation:
         if self._scene is None or self._caster is None:
             raise RenderError("no scene is loaded: call load(scene) before gen_obs(seq)")
-        check_moved(seq, self._scene)
+        seq = with_motion(self, seq, self._scene)
         if self._wants_rays:
             self._caster.prepare(frozenset(seq.T_world_object))
         self.beat()

@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
+from nimbusd.stages.base import BaseRenderer
 from nimbusd.stages.categories import semantic_table
 from nimbusd.stages.errors import RenderError
+from nimbusd.stages.motion import check_motion, moved_objects
 from nimbusd.stages.types import F32, U8, U16, Camera, CameraFrames, Label, Scene, Sequence
 
 
-def check_moved(seq: Sequence, scene: Scene) -> None:
-    """Raises RenderError where the sequence moves an object that the scene does not have."""
-    strangers = sorted(set(seq.T_world_object) - {obj.name for obj in scene.objects})
-    if strangers:
+def with_motion(renderer: BaseRenderer[Any], seq: Sequence, scene: Scene) -> Sequence:
+    """The sequence with no other poses than those of objects that it moves from where the scene has them.
+
+    Raises RenderError where it moves an object that the scene does not have, or what the renderer does not show.
+    """
+    check_motion(renderer, seq, scene)
+    moved = moved_objects(seq, scene)
+    if strangers := sorted(set(moved) - {obj.name for obj in scene.objects}):
         raise RenderError(f"the sequence moves {strangers[0]!r}, which scene {scene.name!r} does not have")
+    return replace(seq, T_world_object={name: seq.T_world_object[name] for name in moved})
 
 
 class FrameArrays:

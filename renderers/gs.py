@@ -15,6 +15,7 @@ from nimbusd.renderers.raycast import RayCaster, import_embree
 from nimbusd.stages.base import BaseRenderer, ComponentArgs
 from nimbusd.stages.categories import label_table, semantic_table
 from nimbusd.stages.errors import RenderError
+from nimbusd.stages.motion import check_motion
 from nimbusd.stages.types import F32, F64, U8, U16, Camera, CameraFrames, Label, Observation, Rgb, Scene, Sequence
 
 _BATCH = 8
@@ -98,11 +99,7 @@ class SCGSRenderer(BaseRenderer[GsArgs]):
     def gen_obs(self, seq: Sequence) -> Observation:
         if self._scene is None:
             raise RenderError("no scene is loaded: call load(scene) before gen_obs(seq)")
-        if seq.T_world_object:
-            raise RenderError(
-                f"the sequence moves {next(iter(seq.T_world_object))!r}, but Gaussians cannot be moved apart. "
-                "Use a mesh renderer for it."
-            )
+        check_motion(self, seq, self._scene)  # Gaussians cannot be moved apart
         labels = label_table(self._scene.objects) if self.args.segmentation else ()
         frames, holes = {}, []
         for camera in seq.cameras:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from nimbusd.renderers.frames import FrameArrays, check_moved
+from nimbusd.renderers.frames import FrameArrays, with_motion
 from nimbusd.renderers.isaac_app import start_app
 from nimbusd.renderers.isaac_geometry import Spacing, spacing
 from nimbusd.renderers.isaac_read import depth_tile, instance_tile, rgb_tile
@@ -54,6 +54,7 @@ class IsaacSimRenderer(BaseRenderer[IsaacArgs]):
 
     args_model: ClassVar[type[ComponentArgs]] = IsaacArgs
     requires = ("isaacsim",)
+    motion = "poses"
 
     def __init__(self, args: IsaacArgs) -> None:
         super().__init__(args)
@@ -96,7 +97,7 @@ class IsaacSimRenderer(BaseRenderer[IsaacArgs]):
     def gen_obs(self, seq: Sequence) -> Observation:
         if self._scene is None or self._view is None:
             raise RenderError("no scene is loaded: call load(scene) before gen_obs(seq)")
-        check_moved(seq, self._scene)
+        seq = with_motion(self, seq, self._scene)
         labels = label_table(self._scene.objects)
         frames = FrameArrays(seq.cameras, len(seq), depth=self.args.depth, segmentation=self.args.segmentation)
         distances = spacing(self._scene, seq)

@@ -13,13 +13,16 @@ from nimbusd.stages.types import BACKGROUND_ID, F32, U8, U16
 
 Raw = npt.NDArray[np.generic]
 
-_OBJECT = re.compile(r"^/World/copy_\d+/obj_(\d+)(?:/|$)")
+_OBJECT = re.compile(r"^/World/copy_\d+/obj_(\d+)(?:_\d+)?(?:/|$)")
 _NO_PRIM = ("BACKGROUND", "UNLABELLED", "INVALID")
 
 
-def object_path(copy: int, instance_id: int) -> str:
-    """Path of an object's prim in one copy of the scene; everything of the object lies below it."""
-    return f"/World/copy_{copy}/obj_{instance_id}"
+def object_path(copy: int, instance_id: int, part: int = 0) -> str:
+    """Path of an object's prim in one copy of the scene; everything of the object lies below it.
+
+    part: counts the objects that are parts of one instance.
+    """
+    return f"/World/copy_{copy}/obj_{instance_id}" + (f"_{part}" if part else "")
 
 
 def instance_of_path(path: str) -> int:

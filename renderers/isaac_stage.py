@@ -6,6 +6,7 @@ It uses USD (`pxr`) alone: inside Isaac Sim its own, in tests the one of `usd-co
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,9 @@ _LOOKS = "/World/looks"
 class StageScene:
     """A scene's prims on an open, empty stage.
 
-    Objects are `/World/copy_<k>/obj_<instance id>` with the meshes `solid` and `glass` below; lamps stand in every
-    copy, the sun and the sky once. Cameras are `/World/cameras/copy_<k>_<number>`.
+    Objects are `/World/copy_<k>/obj_<instance id>`, further parts of an instance `…_1`, `…_2`, with the meshes `solid`
+    and `glass` below; lamps stand in every copy, the sun and the sky once. Cameras are
+    `/World/cameras/copy_<k>_<number>`.
     textures: a folder for images; their names follow from their pixels, since renderers remember images by path.
     """
 
@@ -103,8 +105,10 @@ class StageScene:
 
         root = UsdGeom.Xform.Define(self.stage, f"/World/copy_{copy}")
         pose = _pose(root)
+        parts: Counter[int] = Counter()
         for obj in self._scene.objects:
-            self._add_object(copy, obj)
+            self._add_object(obj, copy, parts[obj.instance_id])
+            parts[obj.instance_id] += 1
         for number, light in enumerate(self._scene.lights):
             if light.kind != "sun":
                 self._add_light(f"/World/copy_{copy}/light_{number}", light)
@@ -112,10 +116,10 @@ class StageScene:
                 self._add_light(f"/World/sun_{number}", light)
         return root.GetPrim(), pose
 
-    def _add_object(self, copy: int, obj: SceneObject) -> None:
+    def _add_object(self, obj: SceneObject, copy: int, number: int) -> None:
         from pxr import UsdGeom, UsdSemantics
 
-        path = object_path(copy, obj.instance_id)
+        path = object_path(copy, obj.instance_id, number)
         xform = UsdGeom.Xform.Define(self.stage, path)
         xform.GetPrim().SetDisplayName(obj.name)
         UsdSemantics.LabelsAPI.Apply(xform.GetPrim(), "class").CreateLabelsAttr([obj.category])

@@ -59,6 +59,7 @@ class MujocoRenderer(BaseRenderer[MujocoRendererArgs]):
 
     args_model: ClassVar[type[ComponentArgs]] = MujocoRendererArgs
     requires = ("mujoco",)
+    motion = "states"
 
     def __init__(self, args: MujocoRendererArgs) -> None:
         super().__init__(args)

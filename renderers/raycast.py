@@ -8,12 +8,14 @@ in a furnished house. It runs outside the GIL, beside Cycles.
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from nimbusd.stages.errors import BackendUnavailable
 from nimbusd.stages.types import BACKGROUND_ID, F32, F64, U16, Camera, Scene, SceneObject
@@ -27,10 +29,11 @@ SOLID_OPACITY = 0.5
 
 @dataclass(frozen=True, slots=True)
 class _Body:
-    """Triangles that move together. ids: (F,) instance id of each triangle."""
+    """Triangles that move together. ids: (F,) instance id of each triangle. corners: (8, 3) of a box around them."""
 
     embree: Any
     ids: U16
+    corners: F64
 
 
 class RayCaster:
@@ -66,13 +69,20 @@ class RayCaster:
         ids = np.full(len(rays), BACKGROUND_ID, np.uint16)
         if self._static is not None:
             _hit(self._static, start, rays, nearest, ids)
+        T_camera_world = np.linalg.inv(T_world_camera)
         for name, T in T_world_object.items():
-            if name in self._moving:
+            if name not in self._moving:
+                continue
+            body = self._moving[name]
+            near = _window(camera, T_camera_world @ T, body.corners)
+            if len(near):
                 # Rays are taken to the object instead of the object to the rays: nothing is rebuilt, and
                 # the ray parameter (the depth) is the same in both frames.
                 T_object_world = np.linalg.inv(T)
                 linear = T_object_world[:3, :3].T
-                _hit(self._moving[name], start @ linear + T_object_world[:3, 3], rays @ linear, nearest, ids)
+                part_nearest, part_ids = nearest[near], ids[near]
+                _hit(body, start[near] @ linear + T_object_world[:3, 3], rays[near] @ linear, part_nearest, part_ids)
+                nearest[near], ids[near] = part_nearest, part_ids
         depth = np.where(np.isfinite(nearest), nearest + np.float32(NEAR_M), np.float32(0))
         shape = (camera.height, camera.width)
         return depth.astype(np.float32).reshape(shape), ids.reshape(shape)
@@ -119,7 +129,22 @@ def _body(parts: list[tuple[SceneObject, Any]]) -> _Body | None:
     from embreex.mesh_construction import TriangleMesh
 
     TriangleMesh(embree, np.concatenate(vertices), np.concatenate(faces).astype(np.int32))
-    return _Body(embree, np.concatenate(ids))
+    low, high = (edge(np.concatenate(vertices), axis=0).astype(np.float64) for edge in (np.min, np.max))
+    corners = np.array([np.where(side, high, low) for side in np.ndindex(2, 2, 2)])
+    return _Body(embree, np.concatenate(ids), corners)
+
+
+def _window(camera: Camera, T_camera_body: F64, corners: F64) -> npt.NDArray[np.intp]:
+    """Indices of the rays that can meet a body's box: all of them where part of it is not before the camera."""
+    x, y, z = (corners @ T_camera_body[:3, :3].T + T_camera_body[:3, 3]).T
+    if z.min() > -NEAR_M:
+        return np.arange(0)
+    if z.max() > -NEAR_M:
+        return np.arange(camera.height * camera.width)
+    u, v = camera.cx - camera.fx * x / z, camera.cy + camera.fy * y / z
+    columns = np.arange(*np.clip([math.floor(u.min()) - 1, math.ceil(u.max()) + 1], 0, camera.width))
+    rows = np.arange(*np.clip([math.floor(v.min()) - 1, math.ceil(v.max()) + 1], 0, camera.height))
+    return np.asarray((rows[:, None] * camera.width + columns).ravel(), np.intp)
 
 
 def _hit(body: _Body, start: F64, rays: F64, nearest: F32, ids: U16) -> None:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from nimbusd.renderers.frames import FrameArrays, check_moved
+from nimbusd.renderers.frames import FrameArrays, with_motion
 from nimbusd.renderers.sapien_scene import OURS_FROM_SAPIEN, SapienScene, import_sapien, pose_of, rigid
 from nimbusd.stages.base import BaseRenderer, ComponentArgs
 from nimbusd.stages.categories import label_table
@@ -35,6 +35,7 @@ class SapienRenderer(BaseRenderer[SapienRendererArgs]):
 
     args_model: ClassVar[type[ComponentArgs]] = SapienRendererArgs
     requires = ("sapien",)
+    motion = "poses"
 
     def __init__(self, args: SapienRendererArgs) -> None:
         super().__init__(args)
@@ -74,7 +75,7 @@ class SapienRenderer(BaseRenderer[SapienRendererArgs]):
     def gen_obs(self, seq: Sequence) -> Observation:
         if self._scene is None or self._loaded is None:
             raise RenderError("no scene is loaded: call load(scene) before gen_obs(seq)")
-        check_moved(seq, self._scene)
+        seq = with_motion(self, seq, self._scene)
         labels = label_table(self._scene.objects)
         frames = FrameArrays(seq.cameras, len(seq), depth=self.args.depth, segmentation=self.args.segmentation)
         eyes = {camera.name: self._loaded.add_camera(camera, NEAR_M, FAR_M) for camera in seq.cameras}

@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -113,7 +113,14 @@ class BasePlanner(Component[A]):
 
 
 class BaseRenderer(Component[A]):
-    """Renders sequences. It lives for many: open(device), then load(scene) and gen_obs(seq) at will, close()."""
+    """Renders sequences. It lives for many: open(device), then load(scene) and gen_obs(seq) at will, close().
+
+    motion: what it shows of things that move. `none`: a scene that stands still; `poses`: objects where
+    `Sequence.T_world_object` has them; `states`: the simulator's states that the sequence carries. Sequences that move
+    something else are refused before the first frame (see `stages.motion`), so that they do not come out as stills.
+    """
+
+    motion: ClassVar[Literal["none", "poses", "states"]] = "none"
 
     def open(self, device: str) -> None:
         """Start the backend on a device: `auto`, `cpu`, `cuda:0` … Raises BackendUnavailable."""

@@ -28,6 +28,7 @@ from nimbusd.stages.load.asset_hashes import AssetHashes
 from nimbusd.stages.load.mend import warnings_of
 from nimbusd.stages.load.recentre import check_near_origin
 from nimbusd.stages.modules import what_is_missing
+from nimbusd.stages.motion import check_motion
 from nimbusd.stages.planned import read_planned
 from nimbusd.stages.seeds import stream
 from nimbusd.stages.sight import check_cameras_inside, check_sight
@@ -278,6 +279,7 @@ class RenderIterator(_StageIterator):
         assert episode.scene is not None
         assert episode.sequence is not None
         check_cameras_inside(episode.scene, episode.sequence)
+        check_motion(self._renderer, episode.sequence, episode.scene)
         self._renderer.load(episode.scene)
         observation = _require(self._renderer, "gen_obs", self._renderer.gen_obs(episode.sequence), Observation)
         check_sight(episode.scene, observation)

@@ -196,7 +196,7 @@ def test_it_beats_at_every_frame_and_says_what_it_rendered_with(
 def test_a_sequence_that_moves_a_stranger_is_refused(renderer: BlenderProcRenderer) -> None:
     renderer.load(scene())
     with pytest.raises(RenderError, match="'ghost', which scene 'one' does not have"):
-        renderer.gen_obs(shot(SMALL, EYE, T_world_object={"ghost": np.eye(4)[None]}))
+        renderer.gen_obs(shot(SMALL, EYE, EYE, T_world_object={"ghost": np.stack([np.eye(4), 2 * np.eye(4)])}))
 
 
 def test_the_temporary_folder_is_gone_after_close_also_when_a_frame_failed(

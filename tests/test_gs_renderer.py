@@ -108,9 +108,10 @@ def test_what_splats_cannot_do_is_told() -> None:
     with pytest.raises(RenderError, match="has no splats"):
         made.load(replace(room(), splats=None))
     made.load(room())
-    seq = walk(1)
-    with pytest.raises(RenderError, match="Gaussians cannot be moved apart"):
-        made.gen_obs(replace(seq, T_world_object={"box_6": np.eye(4)[None]}))
+    moved = room().objects[-1]
+    poses = np.stack([moved.T_world_object, moved.T_world_object + 0.1])
+    with pytest.raises(RenderError, match="SCGSRenderer shows scenes that stand still, but the sequence moves"):
+        made.gen_obs(replace(walk(2), T_world_object={moved.name: poses}))
     made.close()
     with pytest.raises(ValidationError, match="three values in 0…1"):
         GsArgs(background=(2.0, 0.0, 0.0))

@@ -344,7 +344,9 @@ def test_what_a_sequence_moved_stands_where_it_was_in_the_next(stand_in: StandIn
 
 @needs_usd
 def test_strangers_and_pictures_that_never_come_are_errors(stand_in: StandIn) -> None:
-    seq = replace(sequence(), T_world_object={"ghost": np.tile(np.eye(4), (5, 1, 1))})
+    away = np.tile(np.eye(4), (5, 1, 1))
+    away[-1, 0, 3] = 1.0
+    seq = replace(sequence(), T_world_object={"ghost": away})
     with pytest.raises(RenderError, match="'ghost'"):
         observed(scene(), seq)
     stand_in.empty_passes = 1000

@@ -215,6 +215,7 @@ class EnvRenderer(BaseRenderer[EnvRendererArgs]):
     """Replays recorded states: dedump_plan_info, randomization_from_mem, recover_seq_from_mem, seq_replay, save."""
 
     args_model = EnvRendererArgs
+    motion = "states"
 
     def __init__(self, args: EnvRendererArgs) -> None:
         super().__init__(args)

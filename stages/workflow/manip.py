@@ -1,9 +1,9 @@
-"""`ManipWorkflow`: manipulation tasks simulated on MuJoCo, shown by any renderer of recorded states.
+"""`ManipWorkflow`: manipulation tasks simulated on MuJoCo, shown by any renderer that moves objects or sets states.
 
 A task file holds `tasks`, each a task of `nimbusd.stages.workflow.sim`. Where a job has no EnvRandomizer there is no
 layout, and so nothing to plan in. workflow_args:
 
-    renderer, renderer_args   the component that shows recorded states; MujocoRenderer by default
+    renderer, renderer_args   the component that shows what was recorded; MujocoRenderer by default
     restyle                   for scenes with recorded plans: how far their looks may differ (`sim.Style`); its seed is
                               drawn for each layout
 """
@@ -21,6 +21,7 @@ import orjson
 from nimbusd.stages.arguments import ArgumentsError, Mistake, validate
 from nimbusd.stages.base import BaseRenderer
 from nimbusd.stages.errors import AssetError, ComponentError
+from nimbusd.stages.motion import check_motion
 from nimbusd.stages.packing import PlanValue, pack
 from nimbusd.stages.registry import create
 from nimbusd.stages.types import F64, Observation, Scene, Sequence
@@ -37,6 +38,7 @@ from nimbusd.stages.workflow.sim import (
     camera_poses,
     file_of,
     mistakes_in_files,
+    object_poses,
     parse_task,
     plan_episode,
     randomize_layout,
@@ -99,7 +101,7 @@ class _Plan:
 class ManipWorkflow(Workflow):
     """Plans by simulating with contact, and shows what was simulated."""
 
-    version = "1.2.0"
+    version = "1.3.0"
     requires = ("mujoco",)
 
     def __init__(
@@ -196,13 +198,16 @@ class ManipWorkflow(Workflow):
                 f"a recorded plan needs {SEQUENCE_FILE} beside it, which EnvRenderer with `render: false` writes"
             )
         seq = sequence_of(self._plan.demo, self.layout)
-        return replace(seq, notes={**seq.notes, "result": self._plan.result})
+        moved = {**seq.T_world_object, **object_poses(self.layout, self._plan.demo.qpos)}
+        return replace(seq, T_world_object=moved, notes={**seq.notes, "result": self._plan.result})
 
     def describe_recovered(self, recorded: Sequence) -> Sequence:
         qpos = np.asarray(recorded.states[QPOS].values)
         poses = camera_poses(self.layout, qpos)
         self._plan = _Plan(qpos, poses)
-        return seen_by(recorded, tuple(entry.camera for entry in self.layout.cameras), poses)
+        moved = {**recorded.T_world_object, **object_poses(self.layout, qpos)}
+        cameras = tuple(entry.camera for entry in self.layout.cameras)
+        return replace(seen_by(recorded, cameras, poses), T_world_object=moved)
 
     def dump_plan_info(self) -> bytes:
         assert self._plan is not None, "dump_plan_info comes after planning or recovering"
@@ -228,18 +233,15 @@ class ManipWorkflow(Workflow):
         self._device = device
 
     def seq_replay(self, sequence: list[Any]) -> int:
-        layout = self.layout
-        names = list(sequence[0]["T_world_camera"])
         seq = replay_sequence(
-            layout.physics.fps,
-            layout.instruction,
-            tuple(entry.camera for entry in layout.cameras if entry.name in names),
-            {name: np.stack([state["T_world_camera"][name] for state in sequence]) for name in names},
+            self.layout,
+            {name: np.stack([s["T_world_camera"][name] for s in sequence]) for name in sequence[0]["T_world_camera"]},
             np.stack([state["qpos"] for state in sequence]),
         )
-        renderer = self._opened()
+        renderer, scene = self._opened(), self._scene_here()
+        check_motion(renderer, seq, scene)
         renderer.beat = self.beat
-        renderer.load(self._scene_here())
+        renderer.load(scene)
         self._seen = renderer.gen_obs(seq)
         return len(sequence)
 

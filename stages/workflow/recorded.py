@@ -16,7 +16,7 @@ import numpy as np
 from nimbusd.stages.store.a1_columns import ROBOT_POSE, ArmSignals, a1_columns
 from nimbusd.stages.store.poses import inverse, transforms_of
 from nimbusd.stages.types import F64, Camera, Feature, Sequence
-from nimbusd.stages.workflow.sim import ArmTrace, Demonstration, Layout, Phase
+from nimbusd.stages.workflow.sim import ArmTrace, Demonstration, Layout, Phase, object_poses
 
 QPOS = "simulation.qpos"
 QVEL = "simulation.qvel"
@@ -95,12 +95,19 @@ def seen_by(seq: Sequence, cameras: tuple[Camera, ...], T_world_camera: Mapping[
     return replace(seq, cameras=cameras, T_world_camera=T_world_camera, T_base_camera=T_base_camera)
 
 
-def replay_sequence(
-    fps: float, task: str, cameras: tuple[Camera, ...], T_world_camera: dict[str, F64], qpos: F64
-) -> Sequence:
-    """No more than a renderer of recorded states needs."""
-    T_base_camera = {name: T[0] for name, T in T_world_camera.items()}
-    return Sequence(fps, task, cameras, T_world_camera, T_base_camera, {QPOS: Feature(qpos)}, {})
+def replay_sequence(layout: Layout, T_world_camera: Mapping[str, F64], qpos: F64) -> Sequence:
+    """No more than renderers need: recorded states, for those that set them, and where everything is in these."""
+    cameras = tuple(entry.camera for entry in layout.cameras if entry.name in T_world_camera)
+    return Sequence(
+        fps=layout.physics.fps,
+        task=layout.instruction,
+        cameras=cameras,
+        T_world_camera=T_world_camera,
+        T_base_camera={name: T[0] for name, T in T_world_camera.items()},
+        states={QPOS: Feature(qpos)},
+        actions={},
+        T_world_object=object_poses(layout, qpos),
+    )
 
 
 def _signals(name: str, arm: ArmTrace, length: int) -> ArmSignals:
