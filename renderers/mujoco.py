@@ -58,6 +58,7 @@ class MujocoRenderer(BaseRenderer[MujocoRendererArgs]):
     """
 
     args_model: ClassVar[type[ComponentArgs]] = MujocoRendererArgs
+    version = "1.1.0"
     requires = ("mujoco",)
     motion = "states"
 

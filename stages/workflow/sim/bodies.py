@@ -47,7 +47,7 @@ def add_material(spec: Any, name: str, surface: Surface, picture: str | U8 = "",
         image.data = np.ascontiguousarray(picture).tobytes()
         material.textures[role] = name
     elif surface.own and picture:
-        spec.add_texture(name=name, type=mujoco.mjtTexture.mjTEXTURE_2D, file=picture)
+        as_encoded(spec.add_texture(name=name, type=mujoco.mjtTexture.mjTEXTURE_2D, file=picture))
         material.textures[role] = name
     elif surface.texture:
         pixels = texture(surface.texture, np.random.default_rng(surface.texture_seed), _TEXTURE_PX)
@@ -58,6 +58,16 @@ def add_material(spec: Any, name: str, surface: Surface, picture: str | U8 = "",
         material.texuniform = uniform
         material.texrepeat = [surface.texture_scale, surface.texture_scale]
     return name
+
+
+def as_encoded(picture: Any) -> None:
+    """Show a texture's values as they are.
+
+    MuJoCo decodes those of files that call themselves sRGB, and shows them without encoding them again: too dark.
+    """
+    import mujoco
+
+    picture.colorspace = mujoco.mjtColorSpace.mjCOLORSPACE_LINEAR
 
 
 def add_object(spec: Any, entry: ObjectLayout) -> None:

@@ -18,7 +18,7 @@ from nimbusd.stages.arguments import did_you_mean
 from nimbusd.stages.errors import AssetError, BackendUnavailable
 from nimbusd.stages.types import F64, I32, U16
 from nimbusd.stages.workflow.sim.assets import file_of
-from nimbusd.stages.workflow.sim.bodies import VISIBLE_GROUP, add_material, add_object
+from nimbusd.stages.workflow.sim.bodies import VISIBLE_GROUP, add_material, add_object, as_encoded
 from nimbusd.stages.workflow.sim.layout import Layout, Pose, Surface
 from nimbusd.stages.workflow.sim.robots import ArmModel, RobotModel
 from nimbusd.stages.workflow.sim.rotation import matrix_of, transform
@@ -276,6 +276,8 @@ def _read_mjcf(mujoco: Any, mjcf: str) -> Any:
     for kind in (part.actuators, part.sensors, part.cameras, part.lights, part.sites):
         for entry in list(kind):
             part.delete(entry)
+    for picture in part.textures:
+        as_encoded(picture)
     return part
 
 
