@@ -199,7 +199,7 @@ class StoredTree:
             if n1:
                 rgb[camera] = np.stack(self._flat_frames(RGB_FOLDER, index))
                 depth_m[camera] = counts_to_depth(np.stack(self._flat_frames(DEPTH_FOLDER, index)))
-            elif (key := self._image_key(camera)) in images:
+            elif (key := self.image_key(camera)) in images:
                 rgb[camera] = images[key]
             else:
                 path, first = self.video_place(key, index)
@@ -235,7 +235,7 @@ class StoredTree:
             labels=tuple(Label(**row) for row in labels),
         )
 
-    def _image_key(self, camera: str) -> str:
+    def image_key(self, camera: str) -> str:
         """What the feature of a camera's frames is called here."""
         names = self.conventions.get("camera_features")
         return str(names["image"]).format(camera=camera) if names else IMAGE_PREFIX + camera

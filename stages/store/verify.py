@@ -1,4 +1,4 @@
-"""Checking a dataset on disk: checksums, counts, continuity, times, videos, statistics."""
+"""Checking a dataset on disk: checksums, counts, continuity, times, videos, statistics, motion."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from nimbusd.stages.store.made_with import ENVIRONMENT, packages_hash
 from nimbusd.stages.store.piece import piece_faults
 from nimbusd.stages.store.publish import CHECKSUMS, CONVENTIONS, DATASET, EPISODES_METADATA, checksums_text
 from nimbusd.stages.store.read import Dataset, StoredTree, open_dataset
+from nimbusd.stages.store.verify_motion import motion
 from nimbusd.stages.types import Piece
 
 TOLERANCE_S = 1e-4
@@ -47,7 +48,18 @@ def verify_dataset(output: Path, pieces: Iterable[Piece] | None = None) -> list[
     if pieces is not None:
         faults += _membership(dataset, pieces)
     for tree in dataset.trees:
-        for check in (_checksums, _data, _shapes, _videos, _statistics, _metadata, _environment, _n1, _annotations):
+        for check in (
+            _checksums,
+            _data,
+            _shapes,
+            _videos,
+            _statistics,
+            _metadata,
+            _environment,
+            _n1,
+            _annotations,
+            motion,
+        ):
             faults += _guarded(check, tree)
     return faults
 
