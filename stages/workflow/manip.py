@@ -41,6 +41,7 @@ from nimbusd.stages.workflow.sim import (
     plan_episode,
     randomize_layout,
     scene_of,
+    seen_at_start,
     styled,
 )
 from nimbusd.stages.workflow.sim.mjcf_files import files_with_parts
@@ -99,7 +100,7 @@ class _Plan:
 class ManipWorkflow(Workflow):
     """Plans by simulating with contact, and shows what was simulated."""
 
-    version = "1.2.0"
+    version = "1.3.0"
     requires = ("mujoco",)
 
     def __init__(
@@ -202,7 +203,8 @@ class ManipWorkflow(Workflow):
         qpos = np.asarray(recorded.states[QPOS].values)
         poses = camera_poses(self.layout, qpos)
         self._plan = _Plan(qpos, poses)
-        return seen_by(recorded, tuple(entry.camera for entry in self.layout.cameras), poses)
+        seq = seen_by(recorded, tuple(entry.camera for entry in self.layout.cameras), poses)
+        return replace(seq, notes={**seq.notes, "seen_px": seen_at_start(self.layout, qpos, poses)})
 
     def dump_plan_info(self) -> bytes:
         assert self._plan is not None, "dump_plan_info comes after planning or recovering"
