@@ -38,16 +38,16 @@ from nimbusd.stages.workflow.sim.wording import bind_goals, bind_skills, nouns_o
 from nimbusd.stages.workflow.sim.workcell import Workcell
 from nimbusd.stages.workflow.sim.world import FIRST_OBJECT_ID, build_world
 
-_DRAWS, _PLACES = 40, 200
+_DRAWS, _UNSEEN_DRAWS, _PLACES = 40, 10, 200
 _REACH_HEIGHT_M = 0.12
 
 
 def randomize_layout(task: ManipTask, rng: np.random.Generator) -> Layout:
     """A layout in which the task can be tried.
 
-    Raises PlanningFailed where none was found: 'not_seen' where some would do if the cameras saw it, else 'no_layout'.
+    Raises PlanningFailed: 'not_seen' where ten were found but for what the cameras see of them, else 'no_layout'.
     """
-    reason, problem = "no_layout", "nothing was drawn"
+    problem, unseen = "nothing was drawn", 0
     for number in range(_DRAWS):
         # One stream per purpose: switching one kind of variation off leaves what the others draw as it was.
         place_rng, look_rng, view_rng, robot_rng, check_rng = rng.spawn(5)
@@ -55,14 +55,17 @@ def randomize_layout(task: ManipTask, rng: np.random.Generator) -> Layout:
             objects, regions = _place(task, place_rng)
             layout = _assemble(task, objects, regions, place_rng, look_rng, view_rng, robot_rng, number)
             _check(layout, check_rng)
-            _check_seen(layout, task.seen_px)
+            _check_seen(layout, task.seen_share)
             return layout
         except PlanningFailed as error:
             if error.reason not in ("no_layout", "not_seen"):
                 raise
-            if error.reason == "not_seen" or reason == "no_layout":
-                reason, problem = error.reason, error.detail
-    raise PlanningFailed(reason, f"{_DRAWS} draws in vain, the last one because {problem}")
+            problem, unseen = error.detail, unseen + (error.reason == "not_seen")
+            if unseen == _UNSEEN_DRAWS:
+                raise PlanningFailed(
+                    "not_seen", f"{unseen} layouts would do, but cameras miss them: {problem}"
+                ) from error
+    raise PlanningFailed("no_layout", f"{_DRAWS} draws in vain, the last one because {problem}")
 
 
 def _uniform(rng: np.random.Generator, limits: tuple[float, float]) -> float:
@@ -306,20 +309,21 @@ def _check(layout: Layout, rng: np.random.Generator) -> None:
                 raise PlanningFailed("no_layout", f"there is no free spot for {goal.words()}")
 
 
-def _check_seen(layout: Layout, least_px: int) -> None:
+def _check_seen(layout: Layout, least: float) -> None:
     """Raises PlanningFailed('not_seen') where no still camera sees enough of a thing that the task is about."""
     still = {entry.name: (entry.camera, entry.pose.matrix()) for entry in layout.cameras if not entry.mount}
-    if not still or not least_px:
+    if not still or not least:
         return
     world = build_world(layout)
     seen = seen_px(world, world.start, still)
     for name in asked_of(layout.objects, layout.regions, layout.goals, layout.skills):
-        best = max(seen, key=lambda camera: seen[camera].get(name, 0))
-        pixels = seen[best].get(name, 0)
-        if pixels < least_px:
+        shares = {key: seen[key].get(name, 0) / (lens.width * lens.height) for key, (lens, _) in still.items()}
+        best = max(shares, key=lambda key: shares[key])
+        if shares[best] < least:
             raise PlanningFailed(
                 "not_seen",
-                f"no still camera sees {name} with {least_px} pixels (seen_px); the best, {best}, sees {pixels}",
+                f"{name} fills {shares[best]:.3%} of the picture of {best}, and less of those of other still cameras; "
+                f"seen_share wants {least:.3%}",
             )
 
 

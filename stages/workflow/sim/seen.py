@@ -14,7 +14,7 @@ from nimbusd.stages.workflow.sim.bodies import VISIBLE_GROUP
 from nimbusd.stages.workflow.sim.layout import Layout
 from nimbusd.stages.workflow.sim.world import FAR_M, World, build_world, import_mujoco
 
-_MOST_RAYS = 400
+_MOST_RAYS = 1200
 """For each thing and camera."""
 
 _SIGNS = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], np.float64)

@@ -164,8 +164,8 @@ class RandomizeSpec(ComponentArgs):
 class ManipTask(ComponentArgs):
     """A task template. objects, robots: models of the task's own. `task_check` looks at what its names refer to.
 
-    robot: key of `robots` or of the library. planner: `connect` runs anywhere, `curobo` on a GPU. seen_px: pixels with
-    which one of the still cameras must see each object that goals and skills name, at the start.
+    robot: key of `robots` or of the library. planner: `connect` runs anywhere, `curobo` on a GPU.
+    seen_share: how much of one still camera's picture each thing that goals and skills name must fill at the start.
     """
 
     name: str
@@ -182,7 +182,7 @@ class ManipTask(ComponentArgs):
     skills: tuple[SkillSpec, ...] = Field(min_length=1)
     instructions: tuple[str, ...] = Field(min_length=1)
     cameras: tuple[CameraSpec, ...] = DEFAULT_CAMERAS
-    seen_px: int = Field(default=50, ge=0)
+    seen_share: float = Field(default=0.001, ge=0, lt=0.5)
     randomize: RandomizeSpec = RandomizeSpec()
     physics: Physics = Physics()
 
