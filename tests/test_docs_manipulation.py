@@ -12,12 +12,12 @@ import yaml
 from nimbusd.stages.base import ComponentArgs
 from nimbusd.stages.load.textures import KINDS as TEXTURES
 from nimbusd.stages.workflow.sim import REASONS, SKILLS, parse_task
+from nimbusd.stages.workflow.sim.camera_spec import CameraSpec
 from nimbusd.stages.workflow.sim.layout import Physics
 from nimbusd.stages.workflow.sim.objects import LIBRARY, ObjectModel
 from nimbusd.stages.workflow.sim.relations import KINDS as RELATIONS
 from nimbusd.stages.workflow.sim.robots import ROBOTS, ArmModel, FingerModel, GripperModel, PartModel, RobotModel
 from nimbusd.stages.workflow.sim.task import (
-    CameraSpec,
     GoalSpec,
     ManipTask,
     RandomizeSpec,

@@ -43,6 +43,7 @@ from nimbusd.stages.workflow.sim import (
     plan_episode,
     randomize_layout,
     scene_of,
+    seen_at_start,
     styled,
 )
 from nimbusd.stages.workflow.sim.mjcf_files import files_with_parts
@@ -205,9 +206,12 @@ class ManipWorkflow(Workflow):
         qpos = np.asarray(recorded.states[QPOS].values)
         poses = camera_poses(self.layout, qpos)
         self._plan = _Plan(qpos, poses)
-        moved = {**recorded.T_world_object, **object_poses(self.layout, qpos)}
-        cameras = tuple(entry.camera for entry in self.layout.cameras)
-        return replace(seen_by(recorded, cameras, poses), T_world_object=moved)
+        seq = seen_by(recorded, tuple(entry.camera for entry in self.layout.cameras), poses)
+        return replace(
+            seq,
+            T_world_object={**recorded.T_world_object, **object_poses(self.layout, qpos)},
+            notes={**seq.notes, "seen_px": seen_at_start(self.layout, qpos, poses)},
+        )
 
     def dump_plan_info(self) -> bytes:
         assert self._plan is not None, "dump_plan_info comes after planning or recovering"

@@ -56,7 +56,8 @@ def notes_of(demo: Demonstration, layout: Layout) -> dict[str, Any]:
     """JSON values for the episode's metadata: its parts with their instructions, contacts, grasp and key points.
 
     sub_tasks: stretches of one instruction. phases: what they consist of. goals: in words, all reached. nouns: how
-    one speaks of each object. directions: what left and right are.
+    one speaks of each object. directions: what left and right are. seen_px: camera → object or region → its pixels in
+    the first frame.
     """
     return {
         "result": {"success": True, "reason": None},
@@ -85,6 +86,7 @@ def notes_of(demo: Demonstration, layout: Layout) -> dict[str, Any]:
         "directions": DIRECTIONS_NOTE,
         "nouns": dict(layout.draws.get("nouns", {})),
         "facts": dict(demo.facts),
+        "seen_px": {camera: dict(pixels) for camera, pixels in demo.seen_px.items()},
     }
 
 

@@ -3,7 +3,7 @@
 The way of an episode (the names are the public interface; each module's docstring says more):
 
     task = parse_task(config)                       # dict from YAML → ManipTask; ArgumentsError with sentences
-    layout = randomize_layout(task, rng)            # → Layout; PlanningFailed("no_layout") where nothing fits
+    layout = randomize_layout(task, rng)            # → Layout; PlanningFailed("no_layout" or "not_seen")
     demo = plan_episode(task, layout, rng, beat)    # → Demonstration, or raises PlanningFailed(reason, detail)
     scene = scene_of(layout)                        # → Scene for the stages: meshes, lights, provenance["layout"]
     label_rows(layout)                              # → segmentation table
@@ -46,6 +46,7 @@ from nimbusd.stages.workflow.sim.layout import (
 )
 from nimbusd.stages.workflow.sim.randomize import randomize_layout
 from nimbusd.stages.workflow.sim.scene import object_poses, scene_of
+from nimbusd.stages.workflow.sim.seen import seen_at_start
 from nimbusd.stages.workflow.sim.skills import SKILLS, Skill, make_skill, skill
 from nimbusd.stages.workflow.sim.style import Style, camera_poses, styled
 from nimbusd.stages.workflow.sim.task import ManipTask
@@ -53,6 +54,7 @@ from nimbusd.stages.workflow.sim.task_check import mistakes_in_files, parse_task
 
 REASONS = (
     "no_layout",  # no placement without overlap and within reach
+    "not_seen",  # no still camera sees enough of a thing that the task is about
     "no_grasp",  # no grasp candidate on the object
     "ik_failed",  # candidates exist, the arm reaches none of them
     "no_path",  # reachable, but no way there free of collision
@@ -103,6 +105,7 @@ __all__ = [
     "plan_episode",
     "randomize_layout",
     "scene_of",
+    "seen_at_start",
     "skill",
     "styled",
 ]

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from nimbusd.stages.load.textures import texture
 from nimbusd.stages.types import U8
 from nimbusd.stages.workflow.sim.assets import file_of
 from nimbusd.stages.workflow.sim.fixtures import (
@@ -26,12 +25,12 @@ from nimbusd.stages.workflow.sim.fixtures import (
     tray_m,
 )
 from nimbusd.stages.workflow.sim.layout import ObjectLayout, Surface, Vector
+from nimbusd.stages.workflow.sim.flooring import picture as picture_of
 from nimbusd.stages.workflow.sim.mesh_shape import add_mesh, mesh_shape
 from nimbusd.stages.workflow.sim.objects import ObjectModel
 
 VISIBLE_GROUP = 1
 COLLISION_GROUP = 3
-_TEXTURE_PX = 256
 
 
 def add_material(spec: Any, name: str, surface: Surface, picture: str | U8 = "", uniform: bool = True) -> str:
@@ -50,9 +49,9 @@ def add_material(spec: Any, name: str, surface: Surface, picture: str | U8 = "",
         as_encoded(spec.add_texture(name=name, type=mujoco.mjtTexture.mjTEXTURE_2D, file=picture))
         material.textures[role] = name
     elif surface.texture:
-        pixels = texture(surface.texture, np.random.default_rng(surface.texture_seed), _TEXTURE_PX)
+        pixels = picture_of(surface.texture, surface.texture_seed)
         image = spec.add_texture(name=name, type=mujoco.mjtTexture.mjTEXTURE_2D)
-        image.width = image.height = _TEXTURE_PX
+        image.height, image.width = pixels.shape[:2]
         image.nchannel, image.data = 3, np.ascontiguousarray(pixels[::-1]).tobytes()
         material.textures[role] = name
         material.texuniform = uniform

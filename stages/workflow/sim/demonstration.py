@@ -88,6 +88,7 @@ class Demonstration:
     arms: arm name → its trace. T_world_object: every object and region, (T, 4, 4); of those with joints: their base.
     joints: objects' joints (drawers …) → (T,) opening. T_world_camera: camera → (T, 4, 4).
     reached: goals that the validator found true at the end, in words. timings_s: seconds per stage of planning.
+    seen_px: camera → object or region → pixels in which it is seen in the first row.
     facts: other JSON values for the episode's metadata (grasp candidates tried, planner's name, …).
     """
 
@@ -105,6 +106,7 @@ class Demonstration:
     keypoints: tuple[KeyPoint, ...]
     reached: tuple[str, ...]
     timings_s: Mapping[str, float] = field(default_factory=dict)
+    seen_px: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:

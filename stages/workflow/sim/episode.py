@@ -15,6 +15,7 @@ from nimbusd.stages.workflow.sim.body_poses import BodyPoses
 from nimbusd.stages.workflow.sim.demonstration import ArmTrace, AttemptFailed, Demonstration
 from nimbusd.stages.workflow.sim.layout import Layout, SkillCall
 from nimbusd.stages.workflow.sim.relations import holds, settled
+from nimbusd.stages.workflow.sim.seen import seen_at_start
 from nimbusd.stages.workflow.sim.skills import RETRIED, make_skill
 from nimbusd.stages.workflow.sim.style import camera_poses
 from nimbusd.stages.workflow.sim.task import ManipTask
@@ -169,7 +170,7 @@ def _validate(cell: Workcell) -> tuple[str, ...]:
 def _demonstration(cell: Workcell, reached: tuple[str, ...], clock: _Clock) -> Demonstration:
     world, rows = cell.world, cell.simulation.rows
     qpos, qvel = np.array([row.qpos for row in rows]), np.array([row.qvel for row in rows])
-    poses = BodyPoses(world, qpos)
+    poses, T_world_camera = BodyPoses(world, qpos), camera_poses(world.layout, qpos)
     # The last row shows the result of the last command and belongs to the last phase.
     phases = (*cell.phases[:-1], dataclasses.replace(cell.phases[-1], stop=len(rows)))
     clock.lap("record")
@@ -184,13 +185,14 @@ def _demonstration(cell: Workcell, reached: tuple[str, ...], clock: _Clock) -> D
             **{region.name: np.repeat(region.pose.matrix()[None], len(rows), 0) for region in world.layout.regions},
         },
         joints={name: qpos[:, index.joint_q] for name, index in world.objects.items() if index.joint_q >= 0},
-        T_world_camera=camera_poses(world.layout, qpos),
+        T_world_camera=T_world_camera,
         T_world_robot=world.T_world_robot,
         phases=phases,
         contacts=tuple(cell.simulation.contacts),
         keypoints=tuple(cell.keypoints),
         reached=reached,
         timings_s=dict(clock.laps),
+        seen_px=seen_at_start(world.layout, qpos, T_world_camera),
         facts={**cell.facts, "planners": sorted({planner.name for planner in cell.planners.values()})},
     )
 

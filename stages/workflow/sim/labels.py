@@ -15,6 +15,6 @@ def label_rows(layout: Layout) -> tuple[Label, ...]:
     arms = RobotModel.model_validate(layout.robot.definition).arms
     named += [(ROBOT_ID + number, f"robot/{name}", "robot") for number, name in enumerate(arms)]
     named += [(entry.instance_id, entry.name, entry.category) for entry in layout.objects]
-    named += [(region.instance_id, region.name, "region") for region in layout.regions]
+    named += [(region.instance_id, region.name, "area") for region in layout.regions]
     ids = semantic_ids(category for _, _, category in named)
     return tuple(Label(number, ids[category], name, category) for number, name, category in sorted(named))

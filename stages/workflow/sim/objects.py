@@ -78,7 +78,7 @@ _COLORS = (
 def _packaged(name: str, noun: str, texture: str, collision: Literal["hull", "box", "cylinder"]) -> ObjectModel:
     return ObjectModel(
         shape="mesh",
-        category=name,
+        category=noun.replace(" ", "_"),
         noun=noun,
         mesh=f"robosuite:objects/meshes/{name}.msh",
         unit_m=0.9 if name == "milk" else 0.8 if name == "bread" else 1.0,

@@ -13,10 +13,10 @@ from dataclasses import replace
 import numpy as np
 
 from nimbusd.stages.errors import PlanningFailed
-from nimbusd.stages.types import Camera, Rgb
+from nimbusd.stages.types import Rgb
+from nimbusd.stages.workflow.sim.cameras import asked_of, cameras_of
 from nimbusd.stages.workflow.sim.fixtures import needed_space
 from nimbusd.stages.workflow.sim.layout import (
-    CameraLayout,
     Layout,
     LightLayout,
     ObjectLayout,
@@ -27,22 +27,27 @@ from nimbusd.stages.workflow.sim.layout import (
     TableLayout,
     Vector,
 )
+from nimbusd.stages.workflow.sim.flooring import floor_beside
 from nimbusd.stages.workflow.sim.objects import ObjectModel, own_size
 from nimbusd.stages.workflow.sim.relations import DIRECTIONS, holds, resting_spots
-from nimbusd.stages.workflow.sim.rotation import about, look_at, transform
+from nimbusd.stages.workflow.sim.rotation import about, transform
+from nimbusd.stages.workflow.sim.seen import seen_px
 from nimbusd.stages.workflow.sim.skills import downward
-from nimbusd.stages.workflow.sim.task import CameraSpec, ManipTask, RandomizeSpec, SlotSpec
+from nimbusd.stages.workflow.sim.task import ManipTask, RandomizeSpec, SlotSpec
 from nimbusd.stages.workflow.sim.wording import bind_goals, bind_skills, nouns_of, sentences
 from nimbusd.stages.workflow.sim.workcell import Workcell
 from nimbusd.stages.workflow.sim.world import FIRST_OBJECT_ID, build_world
 
-_DRAWS, _PLACES = 40, 200
+_DRAWS, _UNSEEN_DRAWS, _PLACES = 40, 10, 200
 _REACH_HEIGHT_M = 0.12
 
 
 def randomize_layout(task: ManipTask, rng: np.random.Generator) -> Layout:
-    """A layout in which the task can be tried. Raises PlanningFailed('no_layout') where none was found."""
-    problem = "nothing was drawn"
+    """A layout in which the task can be tried.
+
+    Raises PlanningFailed: 'not_seen' where ten were found but for what the cameras see of them, else 'no_layout'.
+    """
+    problem, unseen = "nothing was drawn", 0
     for number in range(_DRAWS):
         # One stream per purpose: switching one kind of variation off leaves what the others draw as it was.
         place_rng, look_rng, view_rng, robot_rng, check_rng = rng.spawn(5)
@@ -50,11 +55,16 @@ def randomize_layout(task: ManipTask, rng: np.random.Generator) -> Layout:
             objects, regions = _place(task, place_rng)
             layout = _assemble(task, objects, regions, place_rng, look_rng, view_rng, robot_rng, number)
             _check(layout, check_rng)
+            _check_seen(layout, task.seen_share)
             return layout
         except PlanningFailed as error:
-            if error.reason != "no_layout":
+            if error.reason not in ("no_layout", "not_seen"):
                 raise
-            problem = error.detail
+            problem, unseen = error.detail, unseen + (error.reason == "not_seen")
+            if unseen == _UNSEEN_DRAWS:
+                raise PlanningFailed(
+                    "not_seen", f"{unseen} layouts would do, but cameras miss them: {problem}"
+                ) from error
     raise PlanningFailed("no_layout", f"{_DRAWS} draws in vain, the last one because {problem}")
 
 
@@ -214,20 +224,23 @@ def _assemble(
     chosen = {name: values[int(place_rng.integers(len(values)))] for name, values in sorted(task.choices.items())}
     nouns = nouns_of(objects, regions)
     words = sentences(task, objects, chosen, nouns, place_rng)
+    goals, skills = bind_goals(task, objects, chosen), bind_skills(task, objects, chosen, nouns)
     spec, table = task.randomize, task.table
+    top, floor_rng = _surface(spec.tables, look_rng, 1.5), look_rng.spawn(1)[0]
+    floor = floor_beside(top, lambda: _surface(spec.floors, floor_rng, 0.6))
     return Layout(
         task=task.name,
         instruction=words[0],
         paraphrases=words[1:],
         robot=_robot(task, robot_rng),
-        table=TableLayout(table.centre, table.size_m, table.height_m, _surface(spec.tables, look_rng, 1.5)),
+        table=TableLayout(table.centre, table.size_m, table.height_m, top),
         objects=tuple(sorted(objects, key=lambda entry: entry.instance_id)),
         regions=tuple(regions),
-        cameras=_cameras(task, view_rng),
+        cameras=cameras_of(task, objects, regions, goals, skills, view_rng),
         lights=_lights(spec, look_rng),
-        goals=bind_goals(task, objects, chosen),
-        skills=bind_skills(task, objects, chosen, nouns),
-        background={"floor": _surface(spec.floors, look_rng, 0.6), "wall": _surface(spec.walls, look_rng, 0.6)},
+        goals=goals,
+        skills=skills,
+        background={"floor": floor, "wall": _surface(spec.walls, look_rng, 0.6)},
         physics=task.physics,
         draws={"choices": chosen, "nouns": nouns, "draw": number},
     )
@@ -257,36 +270,6 @@ def _lights(spec: RandomizeSpec, rng: np.random.Generator) -> tuple[LightLayout,
         shadow=False,
     )  # fmt: skip
     return key, fill
-
-
-def _cameras(task: ManipTask, rng: np.random.Generator) -> tuple[CameraLayout, ...]:
-    arms = list(task.robot_model().arms)
-    cameras: list[CameraLayout] = []
-    for spec in task.cameras:
-        mounts = arms if spec.mount == "*" else [spec.mount]
-        for mount in mounts:
-            name = spec.name if len(mounts) == 1 else f"{spec.name}_{mount}"
-            cameras.append(_camera(task, spec, name, mount, rng))
-    return tuple(cameras)
-
-
-def _camera(task: ManipTask, spec: CameraSpec, name: str, mount: str, rng: np.random.Generator) -> CameraLayout:
-    vary = task.randomize
-    focal = spec.width / 2 / math.tan(spec.hfov_rad / 2) * (1 + _uniform(rng, (-vary.focal, vary.focal)))
-    camera = Camera(name, spec.width, spec.height, focal, focal, spec.width / 2, spec.height / 2)
-    shift = rng.uniform(-vary.camera_m, vary.camera_m, 3)
-    turn = rng.uniform(-vary.camera_rad, vary.camera_rad, 3)
-    eye, target = np.asarray(spec.position_m), np.asarray(spec.target_m)
-    if mount:  # mounts are stiff: they vary by a tenth of what a tripod does
-        T = look_at(eye + 0.1 * shift, target, (1.0, 0.0, 0.0))
-        turn = 0.1 * turn
-    else:
-        base = np.array([0.0, 0.0, task.table.height_m])
-        T = look_at(base + eye + shift, base + target)
-    angle = float(np.linalg.norm(turn))
-    if angle > 0:
-        T[:3, :3] = T[:3, :3] @ about(turn, angle)
-    return CameraLayout(camera, Pose.from_matrix(T), mount)
 
 
 def _robot(task: ManipTask, rng: np.random.Generator) -> RobotLayout:
@@ -324,6 +307,24 @@ def _check(layout: Layout, rng: np.random.Generator) -> None:
             held_back = goal.reference in cell.world.objects and cell.world.objects[goal.reference].joint_q >= 0
             if not held_back and next(iter(resting_spots(cell, goal.subject, goal, 40)), None) is None:
                 raise PlanningFailed("no_layout", f"there is no free spot for {goal.words()}")
+
+
+def _check_seen(layout: Layout, least: float) -> None:
+    """Raises PlanningFailed('not_seen') where no still camera sees enough of a thing that the task is about."""
+    still = {entry.name: (entry.camera, entry.pose.matrix()) for entry in layout.cameras if not entry.mount}
+    if not still or not least:
+        return
+    world = build_world(layout)
+    seen = seen_px(world, world.start, still)
+    for name in asked_of(layout.objects, layout.regions, layout.goals, layout.skills):
+        shares = {key: seen[key].get(name, 0) / (lens.width * lens.height) for key, (lens, _) in still.items()}
+        best = max(shares, key=lambda key: shares[key])
+        if shares[best] < least:
+            raise PlanningFailed(
+                "not_seen",
+                f"{name} fills {shares[best]:.3%} of the picture of {best}, and less of those of other still cameras; "
+                f"seen_share wants {least:.3%}",
+            )
 
 
 def _to_reach(layout: Layout) -> list[str]:

@@ -12,6 +12,12 @@ from nimbusd.stages.types import F64
 UP: F64 = np.array([0.0, 0.0, 1.0])
 """The world's upward direction."""
 
+FORWARD: F64 = np.array([1.0, 0.0, 0.0])
+"""The direction in which robots look: x of their base, which is that of the world."""
+
+POLE_RAD = 0.175
+"""Ten degrees. Nearer than this to straight down or up, a picture has the robot's forward direction at its top."""
+
 
 def matrix_of(position: npt.ArrayLike, quaternion: npt.ArrayLike) -> F64:
     """(4, 4) float64 from a position (3,) and a quaternion (4,), which is normalized."""
@@ -83,11 +89,33 @@ def rotation_vector(rotation: F64) -> F64:
     return np.asarray(vector * scale)
 
 
-def look_at(eye: npt.ArrayLike, target: npt.ArrayLike, up: npt.ArrayLike = (0.0, 0.0, 1.0)) -> F64:
-    """(4, 4) `T_world_camera` of a camera at `eye` that looks at `target` (OpenGL axes)."""
-    back = unit(np.asarray(eye, np.float64) - np.asarray(target, np.float64))
-    right = unit(np.cross(np.asarray(up, np.float64), back))
-    return transform(np.stack([right, np.cross(back, right), back], axis=1), eye)
+def image_up(direction: npt.ArrayLike, up: npt.ArrayLike = UP, at_pole: npt.ArrayLike = FORWARD) -> F64:
+    """(3,) what is upwards in the picture of a camera that looks along `direction`: `up`, wherever that can be seen.
+
+    Within `POLE_RAD` of `up` and of its opposite, where a picture has no upwards, it is `at_pole`: who looks straight
+    down or up has the robot's forward direction at the top.
+    """
+    cosine = float(unit(np.asarray(direction, np.float64)) @ unit(np.asarray(up, np.float64)))
+    return np.asarray(at_pole if abs(cosine) > math.cos(POLE_RAD) else up, np.float64)
+
+
+def look_at(eye: npt.ArrayLike, target: npt.ArrayLike, up: npt.ArrayLike | None = None, roll_rad: float = 0.0) -> F64:
+    """(4, 4) `T_world_camera` of a camera at `eye` that looks at `target` (OpenGL axes).
+
+    up: (3,) what is upwards in the picture; None follows `image_up`. roll_rad: turn about the line of sight,
+    counter-clockwise as seen from behind the camera, so that the picture turns clockwise.
+    Raises ValueError where `eye` is `target`, or `up` is the line of sight.
+    """
+    away = np.asarray(eye, np.float64) - np.asarray(target, np.float64)
+    if not np.linalg.norm(away) > 0:
+        raise ValueError(f"a camera at {np.asarray(eye).tolist()} cannot look at its own place")
+    back = unit(away)
+    across = np.cross(np.asarray(image_up(-back) if up is None else up, np.float64), back)
+    if np.linalg.norm(across) < 1e-9:
+        raise ValueError(f"a camera that looks along {(-back).tolist()} cannot have that direction upwards")
+    right = unit(across)
+    rotation = np.stack([right, np.cross(back, right), back], axis=1)
+    return transform(rotation @ about((0.0, 0.0, 1.0), roll_rad) if roll_rad else rotation, eye)
 
 
 def unit(vector: F64) -> F64:

@@ -100,12 +100,11 @@ def _part_name(world: World, label: Label, body: int) -> str:
 
 def _light(lamp: Any) -> Light:
     direction, position = np.asarray(lamp.direction), np.asarray(lamp.position)
-    up = (0.0, 0.0, 1.0) if abs(direction[2]) < 0.99 * np.linalg.norm(direction) else (1.0, 0.0, 0.0)
     level = max(lamp.diffuse)
     color = tuple(value / level for value in lamp.diffuse) if level > 0 else (1.0, 1.0, 1.0)
     kind = "sun" if lamp.kind == "sun" else "point"
     power = SUN_W_PER_M2 * level if kind == "sun" else 60.0 * level
-    return Light(lamp.name, kind, look_at(position, position + direction, up), power, color)  # type: ignore[arg-type]
+    return Light(lamp.name, kind, look_at(position, position + direction), power, color)  # type: ignore[arg-type]
 
 
 def _scene_object(

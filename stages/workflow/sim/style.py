@@ -16,6 +16,7 @@ from nimbusd.stages.base import ComponentArgs
 from nimbusd.stages.load.textures import KINDS
 from nimbusd.stages.types import F64
 from nimbusd.stages.workflow.sim.layout import CameraLayout, Layout, LightLayout, Pose, Surface
+from nimbusd.stages.workflow.sim.flooring import floor_beside
 from nimbusd.stages.workflow.sim.rotation import about, transform
 from nimbusd.stages.workflow.sim.world import build_world, import_mujoco
 
@@ -38,10 +39,13 @@ def styled(layout: Layout, style: Style) -> Layout:
     """The layout in another style. Poses, sizes, masses and everything else that motion depends on stay the same."""
     material_rng, light_rng, view_rng = np.random.default_rng(style.seed).spawn(3)
     if style.materials:
+        top, floor_rng = _surface(layout.table.surface, material_rng), material_rng.spawn(1)[0]
+        floor = layout.background.get("floor", Surface())
+        background = {name: _surface(old, material_rng) for name, old in sorted(layout.background.items())}
         layout = replace(
             layout,
-            table=replace(layout.table, surface=_surface(layout.table.surface, material_rng)),
-            background={name: _surface(old, material_rng) for name, old in sorted(layout.background.items())},
+            table=replace(layout.table, surface=top),
+            background={**background, "floor": floor_beside(top, lambda: _surface(floor, floor_rng))},
             objects=tuple(replace(entry, surface=_tinted(entry.surface, material_rng)) for entry in layout.objects),
         )
     if style.lights:

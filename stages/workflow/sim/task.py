@@ -20,6 +20,7 @@ from nimbusd.stages.base import ComponentArgs
 from nimbusd.stages.load.textures import KINDS as TEXTURES
 from nimbusd.stages.plain import Key
 from nimbusd.stages.types import Rgb
+from nimbusd.stages.workflow.sim.camera_spec import DEFAULT_CAMERAS, CameraSpec
 from nimbusd.stages.workflow.sim.layout import Physics, Vector
 from nimbusd.stages.workflow.sim.objects import LIBRARY, ObjectModel
 from nimbusd.stages.workflow.sim.robots import ROBOTS, RobotModel
@@ -85,28 +86,6 @@ class RegionSpec(ComponentArgs):
     @classmethod
     def _rises(cls, value: Range) -> Range:
         return _rising(value)
-
-
-class CameraSpec(ComponentArgs):
-    """A camera. position_m, target_m: from the robot's base on the table; of a mounted one, in the flange's frame.
-
-    mount: empty for a fixed camera, an arm's name, or `*` for one on every arm.
-    """
-
-    name: str
-    width: int = Field(default=320, ge=16, le=4096)
-    height: int = Field(default=240, ge=16, le=4096)
-    hfov_rad: float = Field(default=1.0, gt=0.1, lt=2.6)
-    position_m: Vector = (1.15, 0.0, 0.7)
-    target_m: Vector = (0.42, 0.0, 0.05)
-    mount: str = ""
-
-
-DEFAULT_CAMERAS = (
-    CameraSpec(name="front"),
-    CameraSpec(name="wrist", mount="*", hfov_rad=1.2, position_m=(0.07, 0.0, 0.02), target_m=(0.02, 0.0, 0.14)),
-    CameraSpec(name="side", position_m=(0.45, -1.0, 0.65)),
-)
 
 
 class GoalSpec(ComponentArgs):
@@ -186,6 +165,7 @@ class ManipTask(ComponentArgs):
     """A task template. objects, robots: models of the task's own. `task_check` looks at what its names refer to.
 
     robot: key of `robots` or of the library. planner: `connect` runs anywhere, `curobo` on a GPU.
+    seen_share: how much of one still camera's picture each thing that goals and skills name must fill at the start.
     """
 
     name: str
@@ -202,6 +182,7 @@ class ManipTask(ComponentArgs):
     skills: tuple[SkillSpec, ...] = Field(min_length=1)
     instructions: tuple[str, ...] = Field(min_length=1)
     cameras: tuple[CameraSpec, ...] = DEFAULT_CAMERAS
+    seen_share: float = Field(default=0.001, ge=0, lt=0.5)
     randomize: RandomizeSpec = RandomizeSpec()
     physics: Physics = Physics()
 

@@ -15,6 +15,7 @@ from nimbusd.stages.arguments import ArgumentsError, Mistake, did_you_mean, vali
 from nimbusd.stages.errors import AssetError
 from nimbusd.stages.plain import Key
 from nimbusd.stages.workflow.sim.assets import PACKAGES, fetched, file_of
+from nimbusd.stages.workflow.sim.camera_check import in_cameras
 from nimbusd.stages.workflow.sim.fixtures import CONTAINERS
 from nimbusd.stages.workflow.sim.grasps import read_grasps
 from nimbusd.stages.workflow.sim.mesh_shape import MESH_SUFFIXES, mesh_shape
@@ -31,7 +32,7 @@ def mistakes_in(task: ManipTask) -> Iterator[Mistake]:
         yield Mistake(("robot",), f"no robot is called '{task.robot}'; {did_you_mean(task.robot, task.all_robots())}")
         return
     yield from _in_slots(task)
-    yield from _in_cameras(task)
+    yield from in_cameras(task)
     if task.sort is not None:
         yield from _in_sort(task)
     for index, goal in enumerate(task.goals):
@@ -94,17 +95,6 @@ def _in_slots(task: ManipTask) -> Iterator[Mistake]:
                 yield Mistake((*place, "color"), f"'{key}' does not come in '{slot.color}'; {hint}")
             if slot.joint and not models[key].travel:
                 yield Mistake((*place, "joint"), f"'{key}' has no joint; leave 'joint' out")
-
-
-def _in_cameras(task: ManipTask) -> Iterator[Mistake]:
-    arms, taken = task.robot_model().arms, set[str]()
-    for index, camera in enumerate(task.cameras):
-        if camera.name in taken:
-            yield Mistake(("cameras", index, "name"), f"two cameras are called '{camera.name}'")
-        taken.add(camera.name)
-        if camera.mount not in ("", "*", *arms):
-            hint = did_you_mean(camera.mount, [*arms, "*"])
-            yield Mistake(("cameras", index, "mount"), f"the robot has no arm '{camera.mount}'; {hint}")
 
 
 def _in_sort(task: ManipTask) -> Iterator[Mistake]:

@@ -1,0 +1,58 @@
+"""What can be wrong with a task's cameras beyond the shape of their keys."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from nimbusd.stages.arguments import Mistake, did_you_mean
+from nimbusd.stages.plain import Key
+from nimbusd.stages.workflow.sim.camera_spec import CameraSpec
+from nimbusd.stages.workflow.sim.cameras import eye_and_target
+from nimbusd.stages.workflow.sim.task import ManipTask
+
+
+def in_cameras(task: ManipTask) -> Iterator[Mistake]:
+    """Names taken twice, arms that do not exist, mounts far from the flange, no direction, nothing to frame."""
+    arms, taken = task.robot_model().arms, set[str]()
+    for index, spec in enumerate(task.cameras):
+        place: tuple[Key, ...] = ("cameras", index)
+        if spec.name in taken:
+            yield Mistake((*place, "name"), f"two cameras are called '{spec.name}'")
+        taken.add(spec.name)
+        if spec.mount not in ("", "*", *arms):
+            hint = did_you_mean(spec.mount, [*arms, "*"])
+            yield Mistake((*place, "mount"), f"the robot has no arm '{spec.mount}'; {hint}")
+            continue
+        yield from _in_direction(task, spec, place)
+        yield from _in_frame(task, spec, place)
+
+
+def _in_direction(task: ManipTask, spec: CameraSpec, place: tuple[Key, ...]) -> Iterator[Mistake]:
+    arms = task.robot_model().arms
+    for name in arms if spec.mount == "*" else [spec.mount]:
+        eye, target = eye_and_target(spec, arms[name] if name else None)
+        if np.array_equal(eye, target):
+            yield Mistake((*place, "target_m"), f"'{spec.name}' stands in its own target; move one of the two")
+            return
+        away_m = float(np.linalg.norm(eye))
+        if name and away_m > spec.mount_limit_m:
+            yield Mistake(
+                (*place, "position_m"),
+                f"'{spec.name}' would ride {away_m:.2f} m off the flange of '{name}': position_m of a mounted camera "
+                f"is in the flange's frame; if that is meant, set mount_limit_m, which is {spec.mount_limit_m:g}",
+            )
+            return
+
+
+def _in_frame(task: ManipTask, spec: CameraSpec, place: tuple[Key, ...]) -> Iterator[Mistake]:
+    if spec.framed == "task":
+        return
+    known = [f"${name}" for name in (*(slot.name for slot in task.slots), *(region.name for region in task.regions))]
+    for number, word in enumerate(spec.framed):
+        if word not in known:
+            yield Mistake(
+                (*place, "frame", number),
+                f"nothing that stands on the table is called '{word}'; {did_you_mean(word, known)}",
+            )
