@@ -15,8 +15,8 @@ from nimbusd.stages.store.frame_labels import inside, project
 from nimbusd.stages.types import F64, Camera
 from nimbusd.stages.workflow.sim import ManipTask, parse_task
 from nimbusd.stages.workflow.sim.cameras import cameras_of, framing
-from nimbusd.stages.workflow.sim.layout import ObjectLayout, Pose, RelationLayout, SkillCall
 from nimbusd.stages.workflow.sim.flooring import APART, colour_distance, floor_beside
+from nimbusd.stages.workflow.sim.layout import ObjectLayout, Pose, RelationLayout, SkillCall
 from nimbusd.stages.workflow.sim.objects import LIBRARY
 from nimbusd.stages.workflow.sim.rotation import POLE_RAD, image_up, look_at
 from nimbusd.stages.workflow.sim.task import RandomizeSpec

@@ -24,8 +24,8 @@ from nimbusd.stages.workflow.sim.fixtures import (
     hinge_side,
     tray_m,
 )
-from nimbusd.stages.workflow.sim.layout import ObjectLayout, Surface, Vector
 from nimbusd.stages.workflow.sim.flooring import picture as picture_of
+from nimbusd.stages.workflow.sim.layout import ObjectLayout, Surface, Vector
 from nimbusd.stages.workflow.sim.mesh_shape import add_mesh, mesh_shape
 from nimbusd.stages.workflow.sim.objects import ObjectModel
 

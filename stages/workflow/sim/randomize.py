@@ -16,6 +16,7 @@ from nimbusd.stages.errors import PlanningFailed
 from nimbusd.stages.types import Rgb
 from nimbusd.stages.workflow.sim.cameras import asked_of, cameras_of
 from nimbusd.stages.workflow.sim.fixtures import needed_space
+from nimbusd.stages.workflow.sim.flooring import floor_beside
 from nimbusd.stages.workflow.sim.layout import (
     Layout,
     LightLayout,
@@ -27,7 +28,6 @@ from nimbusd.stages.workflow.sim.layout import (
     TableLayout,
     Vector,
 )
-from nimbusd.stages.workflow.sim.flooring import floor_beside
 from nimbusd.stages.workflow.sim.objects import ObjectModel, own_size
 from nimbusd.stages.workflow.sim.relations import DIRECTIONS, holds, resting_spots
 from nimbusd.stages.workflow.sim.rotation import about, transform

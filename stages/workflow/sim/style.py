@@ -15,8 +15,8 @@ from pydantic import Field
 from nimbusd.stages.base import ComponentArgs
 from nimbusd.stages.load.textures import KINDS
 from nimbusd.stages.types import F64
-from nimbusd.stages.workflow.sim.layout import CameraLayout, Layout, LightLayout, Pose, Surface
 from nimbusd.stages.workflow.sim.flooring import floor_beside
+from nimbusd.stages.workflow.sim.layout import CameraLayout, Layout, LightLayout, Pose, Surface
 from nimbusd.stages.workflow.sim.rotation import about, transform
 from nimbusd.stages.workflow.sim.world import build_world, import_mujoco
 
