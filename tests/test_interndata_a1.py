@@ -69,7 +69,8 @@ def test_a_robot_of_one_arm_has_exactly_the_features_of_the_franka_release(tmp_p
     data = dataset(tmp_path, version=version)
     shapes = {key: entry["shape"] for key, entry in data.features.items() if key not in LEROBOT}
     images = {"images.rgb.head": [64, 96, 3], "images.rgb.hand": [72, 64, 3]}
-    assert shapes == images | {key: [size] for key, size in FRANKA.items()}
+    own = {"master_actions.gripper.set_point": [1]}
+    assert shapes == images | own | {key: [size] for key, size in FRANKA.items()}
     assert all(data.features[key]["dtype"] == "float32" for key in FRANKA)
     assert data.format == f"lerobot-{version}"
 

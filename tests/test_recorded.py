@@ -60,11 +60,16 @@ def arm(base_y: float, joints: int) -> ArmTrace:
         joint_names=tuple(f"j{index}" for index in range(joints)),
         joint_position=position,
         joint_command=np.concatenate([position[1:], position[-1:]]),
+        joint_velocity=np.full((T, joints), 0.3),
+        joint_velocity_command=np.full((T, joints), 0.3),
         opening=opening,
         opening_command=np.concatenate([opening[1:], opening[-1:]]),
-        openness_command=np.linspace(1, 0, T),
+        opening_velocity=np.full(T, -0.1),
+        openness_command=np.where(np.arange(T) < 10, 1.0, 0.0),
+        opening_range=(0.0, 0.08),
         T_world_ee=flange,
         T_world_tcp=tcp,
+        T_world_ee_command=np.concatenate([flange[1:], flange[-1:]]),
         T_world_base=base,
     )
 
@@ -131,7 +136,7 @@ def test_a_robot_of_one_arm_has_plain_names_and_two_arms_have_prefixes() -> None
     assert dual.states["observation.state"].values.shape == (T, 14)
     names = dual.actions["action"].names
     assert names is not None
-    assert names[:1] + names[6:8] == ("left_joint_0", "left_gripper", "right_joint_0")
+    assert names[:1] + names[6:8] == ("left_joint_0", "left_gripper_width", "right_joint_0")
 
 
 def test_commands_are_of_their_own_row() -> None:

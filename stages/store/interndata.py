@@ -23,7 +23,9 @@ class InternDataArgs(MediaArgs):
     version: Literal["v2.1", "v3.0"] = Field(
         default="v3.0", description="LeRobot version: current LeRobot reads v3.0 alone, the releases are v2.1."
     )
-    robot_type: str = Field(default="franka", description="`robot_type` of the dataset.")
+    robot_type: str = Field(
+        default="", description="`robot_type` of the dataset; empty: what the planner calls its robot."
+    )
     keep_failures: bool = Field(
         default=False, description="Publish `success/` and `failed/` instead of successes alone."
     )

@@ -26,7 +26,7 @@ from nimbusd.stages.store.columns import parquet_bytes
 from nimbusd.stages.store.durable import to_json_lines
 from nimbusd.stages.store.encode import encode_jpeg
 from nimbusd.stages.store.interndata import InternDataArgs, publish_outcomes
-from nimbusd.stages.store.lerobot import write_lerobot
+from nimbusd.stages.store.lerobot import robot_type_of, write_lerobot
 from nimbusd.stages.store.m1_labels import EpisodeMarks, label_lines
 from nimbusd.stages.store.m1_vqa import questions
 from nimbusd.stages.store.outcome import refuse_failures
@@ -52,7 +52,7 @@ class InternDataM1Args(InternDataArgs):
 class InternDataM1Writer(BaseWriter[InternDataM1Args]):
     """Stores what a robot did with its labels. Safe to call from several threads."""
 
-    version = "1.1.0"
+    version = "1.2.0"
     args_model = InternDataM1Args
 
     def save_data(self, seq: Sequence, obs: Observation, episode: Episode) -> Piece:
@@ -60,7 +60,8 @@ class InternDataM1Writer(BaseWriter[InternDataM1Args]):
         if not args.keep_failures:
             refuse_failures(seq)
         with draft_piece(episode.output, episode.request) as draft:
-            write_lerobot(draft, seq, obs, episode, self.args.format("m1"), args.content(args.robot_type), self.beat)
+            settings = args.content(args.robot_type or robot_type_of(seq))
+            write_lerobot(draft, seq, obs, episode, self.args.format("m1"), settings, self.beat)
             self._write_labels(draft, seq, obs)
             draft.add(TRACE, parquet_bytes(trace_table(seq)))
             piece = draft.commit(len(seq))

@@ -18,6 +18,7 @@ from nimbusd.stages.store.publish import (
     Tree,
     link_own_files,
     number,
+    robot_type,
     shared_columns,
     tasks_of,
     write_nimbusd_metadata,
@@ -97,7 +98,7 @@ def write_v21(
         first += piece.length
     info = {
         "codebase_version": "v2.1",
-        "robot_type": example.facts["robot"],
+        "robot_type": robot_type(stored),
         "total_episodes": len(stored),
         "total_frames": first,
         "total_tasks": len(tasks),

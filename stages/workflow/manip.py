@@ -99,7 +99,7 @@ class _Plan:
 class ManipWorkflow(Workflow):
     """Plans by simulating with contact, and shows what was simulated."""
 
-    version = "1.2.0"
+    version = "1.3.0"
     requires = ("mujoco",)
 
     def __init__(

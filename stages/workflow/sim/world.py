@@ -39,7 +39,7 @@ _DAMPING_RATIO = 1.0 / 30.0
 class ArmIndex:
     """Where an arm is in the model. q, v: addresses of its joints in qpos and qvel; servos: actuator ids.
 
-    fingers_q, finger_servos: of the gripper. flange: body id. T_ee_tcp: tool centre in the flange frame.
+    fingers_q, fingers_v, finger_servos: of the gripper. flange: body id. T_ee_tcp: tool centre in the flange frame.
     lower, upper: (n,) limits of the joints, radians; infinite for a joint that turns without end.
     bodies: ids of all its bodies; finger_bodies: those that may touch what is grasped; hand_bodies: the whole gripper.
     """
@@ -50,6 +50,7 @@ class ArmIndex:
     v: I32
     servos: I32
     fingers_q: I32
+    fingers_v: I32
     finger_servos: I32
     flange: int
     base: int
@@ -73,6 +74,15 @@ class ArmIndex:
             for address, finger in zip(self.fingers_q, self.model.gripper.fingers, strict=True)
         ]
         return np.asarray(low + (high - low) * np.mean(shares, axis=0))
+
+    def opening_velocity_of(self, qvel: F64) -> F64:
+        """How fast the pads part for (…, nv) velocities, metres per second."""
+        low, high = self.model.gripper.opening_m
+        rates = [
+            qvel[..., address] / (finger.open - finger.closed)
+            for address, finger in zip(self.fingers_v, self.model.gripper.fingers, strict=True)
+        ]
+        return np.asarray((high - low) * np.mean(rates, axis=0))
 
     def finger_targets(self, opening_m: float) -> F64:
         """Set points of the finger servos for an opening."""
@@ -330,6 +340,7 @@ def _index_arm(model: Any, name: str, arm: ArmModel) -> ArmIndex:
         v=integers([int(joint.dofadr[0]) for joint in joints]),
         servos=integers([int(model.actuator(f"servo/{name}/{joint}").id) for joint in arm.joints]),
         fingers_q=integers([int(joint.qposadr[0]) for joint in fingers]),
+        fingers_v=integers([int(joint.dofadr[0]) for joint in fingers]),
         finger_servos=integers([int(model.actuator(f"servo/{name}/{f.joint}").id) for f in arm.gripper.fingers]),
         flange=flange,
         base=base,
