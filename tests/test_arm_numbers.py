@@ -1,4 +1,4 @@
-"""What the columns of an arm say, checked from outside for every robot: against the robot's own file and against time."""
+"""What the columns of an arm say, checked from outside for every robot: against its own file and against time."""
 
 from __future__ import annotations
 
@@ -132,9 +132,8 @@ def test_actions_are_the_states_one_frame_later_and_commands_come_before_what_th
     seq = made(robot)[1]
     for key in seq.actions:
         if key.startswith("actions.") and not key.endswith("openness"):
-            assert np.array_equal(stored(robot, key)[:-1], stored(robot, key.replace("actions.", "states.", 1))[1:]), (
-                key
-            )
+            state = stored(robot, key.replace("actions.", "states.", 1))
+            assert np.array_equal(stored(robot, key)[:-1], state[1:]), key
 
 
 @for_every_robot
@@ -171,7 +170,6 @@ def test_openness_is_one_while_the_fingers_are_to_stand_open_and_zero_while_they
     width = stored(robot, f"states.{prefix}gripper.position")[:, 0]
     set_point = stored(robot, f"master_actions.{prefix}gripper.set_point")[:, 0]
     ends = [phase["stop"] - 1 for phase in seq.notes["phases"] if phase["name"] == "fingers"]
-    half, closed, opened = ends
     assert openness[ends].tolist() == [1.0, 0.0, 1.0]
     assert width[ends] == pytest.approx([(low + high) / 2, low, high], abs=0.004)
     assert set_point[ends] == pytest.approx([(low + high) / 2, low, high], abs=1e-6)

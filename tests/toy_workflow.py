@@ -168,6 +168,7 @@ class ToyArm(Workflow):
                 ],
                 "nouns": {"red_cube": "small red cube"},
                 "wobble": sequence[0]["wobble"],
+                **({"robot": {"type": robot}} if (robot := self.task_cfg.get("robot")) else {}),
             },
         )
 
