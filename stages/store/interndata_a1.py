@@ -2,7 +2,8 @@
 
 Frames are `images.rgb.<camera>`; each camera has `<camera>_camera_intrinsics` (fx fy cx cy) and
 `<camera>_camera_to_robot_extrinsics`; states and actions are those of `a1_columns`. Depth and segmentation, where the
-renderer made them, lie beside as in nimbusd's other LeRobot datasets; so do the objects (see `object_rows`).
+renderer made them, lie beside as in nimbusd's other LeRobot datasets, and so do the objects' poses and boxes
+(`object_rows`).
 """
 
 from __future__ import annotations
@@ -18,11 +19,15 @@ from pydantic import Field, field_validator
 from nimbusd.stages.base import BaseWriter
 from nimbusd.stages.errors import StoreError
 from nimbusd.stages.store.a1_columns import POSE_NAMES, ROBOT_POSE, arm_prefixes, camera_pose_rows, required_columns
+from nimbusd.stages.store.columns import parquet_bytes
 from nimbusd.stages.store.interndata import InternDataArgs, publish_outcomes
 from nimbusd.stages.store.lerobot import FeatureLayout, kept_states, robot_type_of, write_lerobot
+from nimbusd.stages.store.object_rows import MEANINGS as OBJECT_MEANINGS
+from nimbusd.stages.store.object_rows import OBJECTS, OBJECTS_PATH, objects_table
 from nimbusd.stages.store.outcome import refuse_failures
 from nimbusd.stages.store.piece import draft_piece
 from nimbusd.stages.store.publish import Tree, link_own_files
+from nimbusd.stages.store.publish_v21 import CHUNK_EPISODES
 from nimbusd.stages.store.record import StoredPiece
 from nimbusd.stages.types import Episode, Feature, Observation, Piece, Sequence
 
@@ -66,6 +71,9 @@ class InternDataA1Writer(BaseWriter[InternDataA1Args]):
             robot = args.robot_type or RELEASE_ROBOTS.get(robot_type_of(seq), robot_type_of(seq))
             settings = args.content(robot)
             write_lerobot(draft, seq, obs, episode, self.args.format("a1"), settings, self.beat, A1_LAYOUT)
+            objects = objects_table(seq, obs, self.beat)
+            if objects is not None:
+                draft.add(OBJECTS, parquet_bytes(objects))
             piece = draft.commit(len(seq))
         self.beat()
         return piece
@@ -126,4 +134,13 @@ def a1_conventions() -> dict[str, Any]:
 
 
 def _extras(tree: Tree, stored: list[StoredPiece]) -> Mapping[str, Any]:
-    return {**link_own_files(tree, stored), **a1_conventions()}
+    return {**link_own_files(tree, stored), **_link_objects(tree, stored), **a1_conventions()}
+
+
+def _link_objects(tree: Tree, stored: list[StoredPiece]) -> Mapping[str, Any]:
+    found = False
+    for episode, piece in enumerate(stored):
+        if any(file.path == OBJECTS for file in piece.piece.files):
+            tree.link(OBJECTS_PATH.format(chunk=episode // CHUNK_EPISODES, episode=episode), piece, OBJECTS)
+            found = True
+    return {"objects_path": OBJECTS_PATH, "objects": OBJECT_MEANINGS} if found else {}
