@@ -30,7 +30,7 @@ class Loader:
         column = self._table(episode).column(entry.get("original_key", _DEFAULT[kind])).to_pylist()
         rows = np.stack([np.asarray(value) for value in column])
         assert rows.ndim == 2, f"expected a 2D array, got {rows.shape} of {key}"
-        return rows[:, np.arange(entry["start"], entry["end"])]
+        return np.asarray(rows[:, np.arange(entry["start"], entry["end"])])
 
     def language(self, episode: int, key: str = "annotation.human.action.task_description") -> list[str]:
         """The sentence of every frame."""
