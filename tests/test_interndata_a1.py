@@ -69,7 +69,8 @@ def test_a_robot_of_one_arm_has_exactly_the_features_of_the_franka_release(tmp_p
     data = dataset(tmp_path, version=version)
     shapes = {key: entry["shape"] for key, entry in data.features.items() if key not in LEROBOT}
     images = {"images.rgb.head": [64, 96, 3], "images.rgb.hand": [72, 64, 3]}
-    assert shapes == images | {key: [size] for key, size in FRANKA.items()}
+    own = {"master_actions.gripper.set_point": [1]}
+    assert shapes == images | own | {key: [size] for key, size in FRANKA.items()}
     assert all(data.features[key]["dtype"] == "float32" for key in FRANKA)
     assert data.format == f"lerobot-{version}"
 
@@ -246,3 +247,20 @@ def test_a_camera_that_looks_along_the_robots_x_has_its_z_there_in_the_release()
     T[:3, :3] = np.array([[0, 0, -1], [-1, 0, 0], [0, 1, 0]])  # OpenGL: looks along +x of the world, up is z
     forward = transforms_of(camera_pose_rows(T[None], pose_rows(np.eye(4)[None])))[0, :3, 2]
     assert np.abs(forward - [1, 0, 0]).max() < 1e-12
+
+
+# --- which robot ---
+
+
+@pytest.mark.parametrize(
+    ("robot", "called"), [("franka", "Franka"), ("sawyer", "sawyer"), ("dual_franka", "dual_franka")]
+)
+def test_the_releases_name_of_a_robot_is_taken_where_it_has_one(robot: str, called: str, tmp_path: Path) -> None:
+    data = dataset(tmp_path, episodes=1, task={"robot": robot})
+    assert (data.trees[0].info["robot_type"], data.meta(0)["robot"]) == (called, called)
+
+
+def test_a_robot_that_a_workflow_does_not_name_is_unknown_unless_the_writer_is_told(tmp_path: Path) -> None:
+    assert dataset(tmp_path, episodes=1).trees[0].info["robot_type"] == "unknown"
+    other = dataset(tmp_path / "other", episodes=1, robot_type="franka")
+    assert other.trees[0].info["robot_type"] == "franka"

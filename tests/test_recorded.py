@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from nimbusd.stages import Camera, CameraFrames, Episode, EpisodeRequest, Label,
 from nimbusd.stages.registry import create
 from nimbusd.stages.store.a1_columns import required_columns, tcp_poses
 from nimbusd.stages.store.durable import to_json
+from nimbusd.stages.store.lerobot import robot_type_of
 from nimbusd.stages.store.poses import transforms_of
 from nimbusd.stages.types import F64
 from nimbusd.stages.workflow.recorded import QPOS, sequence_of
@@ -60,11 +62,16 @@ def arm(base_y: float, joints: int) -> ArmTrace:
         joint_names=tuple(f"j{index}" for index in range(joints)),
         joint_position=position,
         joint_command=np.concatenate([position[1:], position[-1:]]),
+        joint_velocity=np.full((T, joints), 0.3),
+        joint_velocity_command=np.full((T, joints), 0.3),
         opening=opening,
         opening_command=np.concatenate([opening[1:], opening[-1:]]),
-        openness_command=np.linspace(1, 0, T),
+        opening_velocity=np.full(T, -0.1),
+        openness_command=np.where(np.arange(T) < 10, 1.0, 0.0),
+        opening_range=(0.0, 0.08),
         T_world_ee=flange,
         T_world_tcp=tcp,
+        T_world_ee_command=np.concatenate([flange[1:], flange[-1:]]),
         T_world_base=base,
     )
 
@@ -131,7 +138,7 @@ def test_a_robot_of_one_arm_has_plain_names_and_two_arms_have_prefixes() -> None
     assert dual.states["observation.state"].values.shape == (T, 14)
     names = dual.actions["action"].names
     assert names is not None
-    assert names[:1] + names[6:8] == ("left_joint_0", "left_gripper", "right_joint_0")
+    assert names[:1] + names[6:8] == ("left_joint_0", "left_gripper_width", "right_joint_0")
 
 
 def test_commands_are_of_their_own_row() -> None:
@@ -180,6 +187,23 @@ def test_intrinsics_come_from_the_layout_and_poses_from_the_demonstration() -> N
     assert seq.T_base_camera["front"][2, 3] == pytest.approx(1.48)
 
 
+def test_a_robot_may_have_another_name_in_datasets() -> None:
+    robot = replace(layout().robot, definition={"robot_type": "panda_robotiq"})
+    seq = sequence_of(demonstration({"arm": arm(0.0, 7)}), replace(layout(), robot=robot))
+    assert seq.notes["robot"]["type"] == robot_type_of(seq) == "panda_robotiq"
+
+
+def test_a_dataset_of_several_robots_names_them_all(tmp_path: Path) -> None:
+    writer = create("nimbusd.stages.store.env:EnvWriter", "store", {"media": "image"})
+    pieces = []
+    for number, name in enumerate(("sawyer", "franka", "sawyer")):
+        seq = replace(single(), cameras=(), T_world_camera={}, T_base_camera={}, notes={"robot": {"type": name}})
+        episode = Episode(EpisodeRequest("job", "scene", number), tmp_path)
+        pieces.append(writer.save_data(seq, Observation({}, ()), episode))
+    root = writer.publish(tmp_path, pieces, {}, True)
+    assert orjson.loads((root / "meta/info.json").read_bytes())["robot_type"] == "franka+sawyer"
+
+
 @pytest.mark.parametrize(
     "name", ["interndata_a1:InternDataA1Writer", "interndata_m1:InternDataM1Writer", "env:EnvWriter"]
 )
@@ -198,7 +222,11 @@ def test_every_writer_takes_it(tmp_path: Path, name: str) -> None:
     writer = create(f"nimbusd.stages.store.{name}", "store", {"media": "image"})
     piece = writer.save_data(seq, obs, Episode(EpisodeRequest("job", "scene", 0), tmp_path))
     root = writer.publish(tmp_path, [piece], {}, True)
-    features = orjson.loads((root / "meta/info.json").read_bytes())["features"]
+    info = orjson.loads((root / "meta/info.json").read_bytes())
+    assert info["robot_type"] == "panda"
+    meant = orjson.loads((root / "meta/conventions.json").read_bytes())["arm_columns"]
+    assert "told to close" in meant["gripper.openness"]
+    features = info["features"]
     assert not [key for key in features if key.startswith("simulation.")]
     assert "states.joint.position" in features
     assert ("observation.joint.drawer" in features) == (not name.startswith("interndata_a1"))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +139,18 @@ class ToyArm(Workflow):
             flange = tcp @ looking_down(0, 0, -0.1)
             base = np.tile(looking_down(0, base_y, 0), (length, 1, 1))
             opening = 0.04 - 0.01 * np.tanh(q[:, 3])
-            arms.append(ArmSignals(name, q, command, opening, opening, (opening > 0.04) * 1.0, base, flange, tcp))
+            signals = ArmSignals(name, q, command, opening, opening, (opening > 0.04) * 1.0, base, flange, tcp)
+            if self.task_cfg.get("full"):
+                wanted = np.array([tool(base_y, row) for row in command]) @ looking_down(0, 0, -0.1)
+                rate = np.diff(command, axis=0, prepend=command[:1]) * self.fps
+                signals = replace(
+                    signals,
+                    joint_velocity=np.gradient(q, 1 / self.fps, axis=0),
+                    joint_velocity_command=rate,
+                    gripper_velocity=np.gradient(opening, 1 / self.fps),
+                    T_world_ee_command=wanted,
+                )
+            arms.append(signals)
         states, actions = a1_columns(arms, np.tile(looking_down(0.0, 0.0, 0.01), (length, 1, 1)))
         states["observation.state"] = Feature(np.concatenate([arm.joint_position for arm in arms], axis=1))
         actions["action"] = Feature(np.concatenate([arm.joint_command for arm in arms], axis=1))
@@ -168,6 +180,7 @@ class ToyArm(Workflow):
                 ],
                 "nouns": {"red_cube": "small red cube"},
                 "wobble": sequence[0]["wobble"],
+                **({"robot": {"type": robot}} if (robot := self.task_cfg.get("robot")) else {}),
             },
         )
 

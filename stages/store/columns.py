@@ -20,12 +20,21 @@ ListType: TypeAlias = Literal["List", "Sequence"]
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One feature. dtype: `video`, `image` or a numpy name. shape: of one frame's value, at least one axis."""
+    """One feature. dtype: `video`, `image` or a numpy name. shape: of one frame's value, at least one axis.
+
+    listed: a single number is a list of one, where LeRobot has the number itself.
+    """
 
     key: str
     dtype: str
     shape: tuple[int, ...]
     names: tuple[str, ...] | None = None
+    listed: bool = False
+
+    @property
+    def single(self) -> bool:
+        """Whether a frame's value is stored as a number and not as a list."""
+        return self.shape == (1,) and not self.listed
 
     @property
     def stored(self) -> bool:
@@ -40,7 +49,7 @@ class Column:
         if self.dtype == "image":
             return IMAGE
         scalar = pa.bool_() if self.dtype == "bool" else pa.from_numpy_dtype(np.dtype(self.dtype))
-        if self.shape == (1,):
+        if self.single:
             return scalar
         if len(self.shape) == 1:
             return pa.list_(scalar, self.shape[0])
@@ -52,7 +61,7 @@ class Column:
         """Its type in the words of the `datasets` package."""
         if self.dtype == "image":
             return {"_type": "Image"}
-        if self.shape == (1,):
+        if self.single:
             return {"dtype": self.dtype, "_type": "Value"}
         if len(self.shape) == 1:
             return {"feature": {"dtype": self.dtype, "_type": "Value"}, "length": self.shape[0], "_type": list_type}
@@ -62,7 +71,7 @@ class Column:
         """(T, *shape) numbers as an Arrow array of T rows."""
         flat = np.ascontiguousarray(values, np.dtype(self.dtype)).reshape(-1)
         array = pa.array(flat)
-        if self.shape == (1,):
+        if self.single:
             return array
         if len(self.shape) == 1:
             return pa.FixedSizeListArray.from_arrays(array, self.shape[0])
@@ -149,9 +158,13 @@ def with_index_columns(
     values: Mapping[str, npt.NDArray[Any]],
     list_type: ListType = "List",
 ) -> pa.Table:
-    """`table`'s columns and those of `values`, in the order and with the metadata of `columns`."""
+    """`table`'s columns and those of `values`, in the order and with the metadata of `columns`.
+
+    Listed columns are single numbers in `table`.
+    """
     stored = [column for column in columns if column.stored]
     own = {column.key: column.array(values[column.key]) for column in stored if column.key in values}
+    own |= {c.key: c.array(table.column(c.key).to_numpy()) for c in stored if c.listed}
     arrays = [own[column.key] if column.key in own else table.column(column.key) for column in stored]
     return pa.Table.from_arrays(arrays, schema=schema(stored, list_type))
 

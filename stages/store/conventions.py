@@ -10,11 +10,14 @@ import numpy as np
 from nimbusd.stages.categories import CATEGORIES
 from nimbusd.stages.types import F32, U16
 
-SCHEMA_VERSION = "1.2.0"
+SCHEMA_VERSION = "1.3.0"
 """Version of nimbusd's own metadata (semver): `meta/conventions.json` and `meta/nimbusd_episodes.jsonl`.
 
 1.1.0: the camera's mounting in `interndata-n1` is in a base with x right, y forward; before, in `base_frame`.
 1.2.0: features of more than one axis are rows of numbers, and `shapes` says what they were; before, nested lists.
+1.3.0: `arm_columns` says what the columns of arms mean. Before, `gripper.openness` was a share of the width and the
+last number of `action` as well, `gripper.pose` was that of the tool centre, and in `master_actions` `gripper.position`
+was the set point.
 """
 
 DEPTH_COUNTS_PER_M = 10_000

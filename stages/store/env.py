@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from nimbusd.stages.base import BaseWriter
-from nimbusd.stages.store.lerobot import write_lerobot
+from nimbusd.stages.store.lerobot import robot_type_of, write_lerobot
 from nimbusd.stages.store.piece import draft_piece
 from nimbusd.stages.store.publish import publish_pieces
 from nimbusd.stages.store.publish_v21 import build_v21
@@ -23,12 +23,15 @@ class EnvWriterArgs(MediaArgs):
     """How a workflow's episodes are stored."""
 
     format: Literal["lerobot-v3.0", "lerobot-v2.1"] = Field(default="lerobot-v3.0", description="Dataset format.")
-    robot_type: str = Field(default="unknown", description="`robot_type` of the dataset.")
+    robot_type: str = Field(
+        default="", description="`robot_type` of the dataset; empty: what the planner calls its robot, or `unknown`."
+    )
 
 
 class EnvWriter(BaseWriter[EnvWriterArgs]):
     """Stores what the workflow described and saw; what it saved itself lies in `files/episode_000000/…`."""
 
+    version = "1.1.0"
     args_model = EnvWriterArgs
 
     def save_data(self, seq: Sequence, obs: Observation, episode: Episode) -> Piece:
@@ -36,7 +39,8 @@ class EnvWriter(BaseWriter[EnvWriterArgs]):
         if not obs.frames and obs.files:  # a plan that nobody has looked at yet: its columns and files alone
             seq = replace(seq, cameras=(), T_world_camera={}, T_base_camera={})
         with draft_piece(episode.output, episode.request) as draft:
-            write_lerobot(draft, seq, obs, episode, args.format, args.content(args.robot_type), self.beat)
+            settings = args.content(args.robot_type or robot_type_of(seq))
+            write_lerobot(draft, seq, obs, episode, args.format, settings, self.beat)
             piece = draft.commit(len(seq))
         self.beat()
         return piece

@@ -23,7 +23,9 @@ class InternDataArgs(MediaArgs):
     version: Literal["v2.1", "v3.0"] = Field(
         default="v3.0", description="LeRobot version: current LeRobot reads v3.0 alone, the releases are v2.1."
     )
-    robot_type: str = Field(default="franka", description="`robot_type` of the dataset.")
+    robot_type: str = Field(
+        default="", description="`robot_type` of the dataset; empty: what the planner calls its robot."
+    )
     keep_failures: bool = Field(
         default=False, description="Publish `success/` and `failed/` instead of successes alone."
     )
@@ -42,14 +44,18 @@ def publish_outcomes(
     extras: Extras,
     final: bool,
     beat: Callable[[], None],
+    listed: Callable[[str], bool] = lambda key: False,
 ) -> Path:
-    """Publish a dataset of LeRobot's layout with `extras`; two of them where failures are kept. See BaseWriter."""
+    """Publish a dataset of LeRobot's layout with `extras`; two of them where failures are kept. See BaseWriter.
+
+    listed: whether v2.1 has a feature of one number as a list of one.
+    """
 
     def build(root: Path, stored: list[StoredPiece]) -> None:
         if args.version == "v3.0":
             build_v30(root, stored, job, args.sizes, final=final, extras=extras, beat=beat)
         else:
-            build_v21(root, stored, job, extras, beat)
+            build_v21(root, stored, job, extras, beat, listed)
 
     def build_all(root: Path, stored: list[StoredPiece]) -> None:
         if args.keep_failures:

@@ -2,7 +2,8 @@
 
 Frames are `images.rgb.<camera>`; each camera has `<camera>_camera_intrinsics` (fx fy cx cy) and
 `<camera>_camera_to_robot_extrinsics`; states and actions are those of `a1_columns`. Depth and segmentation, where the
-renderer made them, lie beside as in nimbusd's other LeRobot datasets.
+renderer made them, lie beside as in nimbusd's other LeRobot datasets, and so do the objects' poses and boxes
+(`object_rows`).
 """
 
 from __future__ import annotations
@@ -18,11 +19,15 @@ from pydantic import Field, field_validator
 from nimbusd.stages.base import BaseWriter
 from nimbusd.stages.errors import StoreError
 from nimbusd.stages.store.a1_columns import POSE_NAMES, ROBOT_POSE, arm_prefixes, camera_pose_rows, required_columns
+from nimbusd.stages.store.columns import parquet_bytes
 from nimbusd.stages.store.interndata import InternDataArgs, publish_outcomes
-from nimbusd.stages.store.lerobot import FeatureLayout, kept_states, write_lerobot
+from nimbusd.stages.store.lerobot import FeatureLayout, kept_states, robot_type_of, write_lerobot
+from nimbusd.stages.store.object_rows import MEANINGS as OBJECT_MEANINGS
+from nimbusd.stages.store.object_rows import OBJECTS, OBJECTS_PATH, objects_table
 from nimbusd.stages.store.outcome import refuse_failures
 from nimbusd.stages.store.piece import draft_piece
 from nimbusd.stages.store.publish import Tree, link_own_files
+from nimbusd.stages.store.publish_v21 import CHUNK_EPISODES
 from nimbusd.stages.store.record import StoredPiece
 from nimbusd.stages.types import Episode, Feature, Observation, Piece, Sequence
 
@@ -30,6 +35,8 @@ IMAGE = "images.rgb.{camera}"
 INTRINSICS = "{camera}_camera_intrinsics"
 EXTRINSICS = "{camera}_camera_to_robot_extrinsics"
 CAMERA_NAMES = {"front": "head", "wrist": "hand", "wrist_left": "hand_left", "wrist_right": "hand_right"}
+RELEASE_ROBOTS = {"franka": "Franka"}
+"""Robots that the release has by another name → that name."""
 _PREFIXES = ("states.", "actions.", "master_actions.")
 
 
@@ -52,6 +59,7 @@ class InternDataA1Args(InternDataArgs):
 class InternDataA1Writer(BaseWriter[InternDataA1Args]):
     """Stores what a robot did as InternData-A1. Safe to call from several threads."""
 
+    version = "1.1.0"
     args_model = InternDataA1Args
 
     def save_data(self, seq: Sequence, obs: Observation, episode: Episode) -> Piece:
@@ -60,8 +68,12 @@ class InternDataA1Writer(BaseWriter[InternDataA1Args]):
             refuse_failures(seq)
         seq, obs = with_camera_names(seq, obs, args.cameras)
         with draft_piece(episode.output, episode.request) as draft:
-            settings = args.content(args.robot_type)
+            robot = args.robot_type or RELEASE_ROBOTS.get(robot_type_of(seq), robot_type_of(seq))
+            settings = args.content(robot)
             write_lerobot(draft, seq, obs, episode, self.args.format("a1"), settings, self.beat, A1_LAYOUT)
+            objects = objects_table(seq, obs, self.beat)
+            if objects is not None:
+                draft.add(OBJECTS, parquet_bytes(objects))
             piece = draft.commit(len(seq))
         self.beat()
         return piece
@@ -116,20 +128,19 @@ def a1_conventions() -> dict[str, Any]:
     return {
         "camera_features": {"image": IMAGE, "intrinsics": INTRINSICS, "extrinsics": EXTRINSICS},
         "interndata_a1": {
-            "states": "measured at the frame's own time, which is also the image's",
-            "master_actions": "commanded at that time",
-            "actions": "reached at the next frame: actions.x[t] = states.x[t + 1]; the last frame repeats itself. "
-            "actions.gripper.openness is commanded",
-            "poses": "position x y z (m), quaternion w x y z; a_to_b_pose maps coordinates in a's frame to b's frame",
-            "robot_to_env_pose": "env is the world frame",
-            "gripper.pose": "tool centre point in the arm's base: x y z (m), then roll pitch yaw about fixed x, y, z "
-            "axes (rad); in master_actions the pose that the command led to",
-            "gripper.position": "metres between the fingers",
-            "gripper.openness": "0 closed … 1 open",
             "camera_to_robot_extrinsics": "camera axes of OpenCV here: x right, y down, z forward",
         },
     }
 
 
 def _extras(tree: Tree, stored: list[StoredPiece]) -> Mapping[str, Any]:
-    return {**link_own_files(tree, stored), **a1_conventions()}
+    return {**link_own_files(tree, stored), **_link_objects(tree, stored), **a1_conventions()}
+
+
+def _link_objects(tree: Tree, stored: list[StoredPiece]) -> Mapping[str, Any]:
+    found = False
+    for episode, piece in enumerate(stored):
+        if any(file.path == OBJECTS for file in piece.piece.files):
+            tree.link(OBJECTS_PATH.format(chunk=episode // CHUNK_EPISODES, episode=episode), piece, OBJECTS)
+            found = True
+    return {"objects_path": OBJECTS_PATH, "objects": OBJECT_MEANINGS} if found else {}

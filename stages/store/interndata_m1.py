@@ -1,6 +1,6 @@
 """`InternDataM1Writer`: manipulation episodes with planning trace, labels per frame, and questions about them.
 
-A LeRobot dataset with its usual names (v2.1 or v3.0), and beside it for each episode
+A LeRobot dataset (v2.1 or v3.0) with LeRobot's usual names or the release's (`m1_names`), and for each episode
 
     traces/chunk-000/episode_000000.parquet   the plan, float64: robot, simulator's state, objects, cameras
     labels/chunk-000/episode_000000.jsonl     a line per frame (see `m1_labels`)
@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import orjson
@@ -26,8 +26,10 @@ from nimbusd.stages.store.columns import parquet_bytes
 from nimbusd.stages.store.durable import to_json_lines
 from nimbusd.stages.store.encode import encode_jpeg
 from nimbusd.stages.store.interndata import InternDataArgs, publish_outcomes
-from nimbusd.stages.store.lerobot import write_lerobot
+from nimbusd.stages.store.interndata_a1 import with_camera_names
+from nimbusd.stages.store.lerobot import robot_type_of, write_lerobot
 from nimbusd.stages.store.m1_labels import EpisodeMarks, label_lines
+from nimbusd.stages.store.m1_names import CAMERA_NAMES, IMAGE, M1_LAYOUT, MEANINGS, is_released
 from nimbusd.stages.store.m1_vqa import questions
 from nimbusd.stages.store.outcome import refuse_failures
 from nimbusd.stages.store.piece import PieceDraft, draft_piece
@@ -45,6 +47,15 @@ _CHUNK_EPISODES = 1000
 class InternDataM1Args(InternDataArgs):
     """How manipulation episodes are stored as InternData-M1."""
 
+    names: Literal["lerobot", "release"] = Field(
+        default="lerobot",
+        description="Names of features: LeRobot's usual ones, or the release's (`state.joints`, `video.base_view` …).",
+    )
+    cameras: dict[str, str] = Field(
+        default_factory=dict,
+        description="Camera's name in the sequence → its name in the dataset; others keep theirs, or with "
+        "`names: release` are called as there.",
+    )
     vqa: bool = Field(default=True, description="Ask questions about the frames.")
     jpeg_quality: int = Field(default=95, ge=1, le=100, description="Quality of the questions' images.")
 
@@ -52,15 +63,19 @@ class InternDataM1Args(InternDataArgs):
 class InternDataM1Writer(BaseWriter[InternDataM1Args]):
     """Stores what a robot did with its labels. Safe to call from several threads."""
 
-    version = "1.1.0"
+    version = "1.2.0"
     args_model = InternDataM1Args
 
     def save_data(self, seq: Sequence, obs: Observation, episode: Episode) -> Piece:
         args = self.args
         if not args.keep_failures:
             refuse_failures(seq)
+        released = args.names == "release"
+        seq, obs = with_camera_names(seq, obs, {**(CAMERA_NAMES if released else {}), **args.cameras})
+        layout = M1_LAYOUT if released else None
         with draft_piece(episode.output, episode.request) as draft:
-            write_lerobot(draft, seq, obs, episode, self.args.format("m1"), args.content(args.robot_type), self.beat)
+            settings = args.content(args.robot_type or robot_type_of(seq))
+            write_lerobot(draft, seq, obs, episode, self.args.format("m1"), settings, self.beat, layout)
             self._write_labels(draft, seq, obs)
             draft.add(TRACE, parquet_bytes(trace_table(_of_instances(seq, episode.scene))))
             piece = draft.commit(len(seq))
@@ -90,7 +105,8 @@ class InternDataM1Writer(BaseWriter[InternDataM1Args]):
         return self.args.refused_sizes(sizes)
 
     def publish(self, output: Path, pieces: list[Piece], job: dict[str, Any], final: bool) -> Path:
-        return publish_outcomes(output, pieces, job, self.args, "m1", add_m1, final, self.beat)
+        # The release's loader takes a number only as a list of one.
+        return publish_outcomes(output, pieces, job, self.args, "m1", add_m1, final, self.beat, _is_released_key)
 
 
 def _of_instances(seq: Sequence, scene: Scene | None) -> Sequence:
@@ -126,8 +142,10 @@ def add_m1(tree: Tree, stored: list[StoredPiece]) -> Mapping[str, Any]:
         if any(file.path == VQA for file in piece.piece.files):
             rows = [orjson.loads(line) for line in read_beneath(piece.root, VQA).splitlines()]
             tree.write(f"vqa/{place}.jsonl", to_json_lines(_published(row, episode, place) for row in rows))
+    released = is_released(stored[0].record["features"])
     return {
         **link_own_files(tree, stored),
+        **({"camera_features": {"image": IMAGE}, "m1_columns": MEANINGS} if released else {}),
         "interndata_m1": {
             "traces": "traces/chunk-{chunk:03d}/episode_{episode:06d}.parquet: float64; poses T_world_x row by row",
             "labels": "labels/chunk-{chunk:03d}/episode_{episode:06d}.jsonl: one line per frame",
@@ -136,6 +154,10 @@ def add_m1(tree: Tree, stored: list[StoredPiece]) -> Mapping[str, Any]:
             "points": "u, v in pixels; the centre of the top-left pixel is (0.5, 0.5)",
         },
     }
+
+
+def _is_released_key(key: str) -> bool:
+    return key.startswith(("state.", "action."))
 
 
 def _published(row: Mapping[str, Any], episode: int, place: str) -> dict[str, Any]:

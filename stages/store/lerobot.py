@@ -149,6 +149,11 @@ def kept_states(seq: Sequence) -> dict[str, Feature]:
     return {key: feature for key, feature in seq.states.items() if not key.startswith(SIMULATION_PREFIX)}
 
 
+def robot_type_of(seq: Sequence) -> str:
+    """What the sequence calls its robot (the note `robot`), or `unknown`."""
+    return str(seq.notes.get("robot", {}).get("type") or "unknown")
+
+
 def own_files(obs: Observation) -> Mapping[str, bytes]:
     """What a workflow saved itself. Raises StoreError for a path that leads out of the piece."""
     for path in obs.files:

@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 
 from nimbusd.stages.base import no_beat
 from nimbusd.stages.errors import StoreError
+from nimbusd.stages.store.a1_columns import stated_meanings
 from nimbusd.stages.store.beneath import check_path, link_beneath
 from nimbusd.stages.store.conventions import conventions
 from nimbusd.stages.store.durable import (
@@ -217,12 +218,18 @@ def tasks_of(stored: Iterable[StoredPiece]) -> dict[str, int]:
     return tasks
 
 
+def robot_type(stored: Iterable[StoredPiece]) -> str:
+    """The robot that made the episodes; of several all names, joined by `+`."""
+    return "+".join(sorted({str(piece.facts["robot"]) for piece in stored}))
+
+
 def write_nimbusd_metadata(
     tree: Tree, stored: list[StoredPiece], job: Mapping[str, Any], extra: Mapping[str, Any]
 ) -> None:
     """The files beside LeRobot's own: conventions, one line of metadata per episode, the job, and the packages."""
     tables = {str(piece.facts["label_table"]): piece.record["labels"] for piece in stored}
-    tree.write(CONVENTIONS, to_json(conventions(tables, extra, _origins_of(stored)), indent=True))
+    arms = stated_meanings(stored[0].record["features"], [str(piece.facts["schema_version"]) for piece in stored])
+    tree.write(CONVENTIONS, to_json(conventions(tables, {**arms, **extra}, _origins_of(stored)), indent=True))
     tree.write(EPISODES_METADATA, to_json_lines(piece.metadata(index) for index, piece in enumerate(stored)))
     tree.write(JOB, to_json(dict(job), indent=True))
     environments = environments_of(piece.record["run"] for piece in stored)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -13,11 +14,13 @@ from nimbusd.stages.store.columns import INDEX_COLUMNS, index_arrays, parquet_by
 from nimbusd.stages.store.durable import to_json, to_json_lines
 from nimbusd.stages.store.flat import FlatFeatures
 from nimbusd.stages.store.lerobot import ANNOTATIONS, DATA
+from nimbusd.stages.store.modality import MODALITY, modality
 from nimbusd.stages.store.publish import (
     Extras,
     Tree,
     link_own_files,
     number,
+    robot_type,
     shared_columns,
     tasks_of,
     write_nimbusd_metadata,
@@ -39,10 +42,16 @@ def build_v21(
     job: Mapping[str, Any],
     extras: Extras = link_own_files,
     beat: Callable[[], None] = no_beat,
+    listed: Callable[[str], bool] = lambda key: False,
 ) -> None:
-    """Write the dataset of `stored`, in this order, into the empty folder `root`. beat: called for every file."""
+    """Write the dataset of `stored`, in this order, into the empty folder `root`. beat: called for every file.
+
+    listed: whether a feature of one number is stored as a list of one.
+    """
     tree = Tree(root, beat)
-    shapes = write_v21(tree, stored, chunk_episodes=CHUNK_EPISODES, stats_extra=[{} for _ in stored])
+    shapes = write_v21(
+        tree, stored, chunk_episodes=CHUNK_EPISODES, stats_extra=[{} for _ in stored], listed=listed, modality_json=True
+    )
     for episode, piece in enumerate(stored):
         if any(file.path == ANNOTATIONS for file in piece.piece.files):
             path = ANNOTATIONS_PATH.format(chunk=episode // CHUNK_EPISODES, episode=episode)
@@ -69,15 +78,19 @@ def write_v21(
     stats_extra: list[dict[str, Any]],
     content: Callable[[StoredPiece], Content] = content_of,
     whole: Collection[str] = (),
+    listed: Callable[[str], bool] = lambda key: False,
+    modality_json: bool = False,
 ) -> dict[str, list[int]]:
     """What LeRobot itself defines: data, videos and its metadata. Returns the shapes of the features it wrote flat.
 
     stats_extra: for each episode, further keys of its line in `episodes_stats.jsonl`. content: of an episode, where the
     format has its numbers in other frames than the pieces. whole: keys of features that are not written flat.
+    listed: whether a feature of one number is written as a list of one. modality_json: for loaders that need it.
     """
     example = shared_columns(stored)
     flat = FlatFeatures(example.columns, whole)
-    columns = [*flat.columns, *INDEX_COLUMNS]
+    own = [replace(column, listed=column.shape == (1,) and listed(column.key)) for column in flat.columns]
+    columns = [*own, *INDEX_COLUMNS]
     videos = example.record["videos"]
     tasks = tasks_of(stored)
     stats_rows = []
@@ -97,7 +110,7 @@ def write_v21(
         first += piece.length
     info = {
         "codebase_version": "v2.1",
-        "robot_type": example.facts["robot"],
+        "robot_type": robot_type(stored),
         "total_episodes": len(stored),
         "total_frames": first,
         "total_tasks": len(tasks),
@@ -111,6 +124,8 @@ def write_v21(
         "features": features_json(columns, videos),
     }
     tree.write("meta/info.json", to_json(info, indent=True))
+    if modality_json:
+        tree.write(MODALITY, to_json(modality(columns), indent=True))
     tree.write("meta/tasks.jsonl", to_json_lines({"task_index": i, "task": task} for task, i in tasks.items()))
     tree.write("meta/episodes.jsonl", to_json_lines(_episode_row(i, piece) for i, piece in enumerate(stored)))
     tree.write("meta/episodes_stats.jsonl", to_json_lines(stats_rows))

@@ -30,6 +30,7 @@ from nimbusd.stages.store.publish import (
     Tree,
     link_own_files,
     number,
+    robot_type,
     shared_columns,
     tasks_of,
     write_nimbusd_metadata,
@@ -214,7 +215,7 @@ def _write_metadata(
     example = stored[0]
     info = {
         "codebase_version": "v3.0",
-        "robot_type": example.facts["robot"],
+        "robot_type": robot_type(stored),
         "total_episodes": len(stored),
         "total_frames": sum(piece.length for piece in stored),
         "total_tasks": len(tasks),

@@ -112,6 +112,14 @@ class Dataset:
         except (OSError, ValueError, KeyError) as error:
             raise StoreError(f"episode {index} of {self.root} cannot be read: {error}") from error
 
+    def objects(self, index: int) -> pa.Table:
+        """Where the objects of episode `index` are, a row for each frame and object, as InternDataA1Writer stores it.
+
+        Raises IndexError, or StoreError where there is no such table.
+        """
+        tree, local = self._find(index)
+        return tree.objects(local)
+
     def _find(self, index: int) -> tuple[StoredTree, int]:
         if not 0 <= index < self.episodes:
             raise IndexError(f"episode {index}: {self.root} has episodes 0…{self.episodes - 1}")
@@ -211,7 +219,7 @@ class StoredTree:
             intrinsics = {cameras[0]: np.array([K[0, 0], K[1, 1], K[0, 2], K[1, 2]])}
             poses = {cameras[0]: columns[POSE].astype(np.float64)}
             used = {INTRINSIC, EXTRINSIC, POSE}
-        elif names := self.conventions.get("camera_features"):
+        elif "extrinsics" in (names := self.conventions.get("camera_features", {})):
             keys = {c: (names["intrinsics"].format(camera=c), names["extrinsics"].format(camera=c)) for c in cameras}
             intrinsics = {c: columns[key][0].astype(np.float64) for c, (key, _) in keys.items()}
             poses = {c: camera_poses(columns[key], columns[ROBOT_POSE]) for c, (_, key) in keys.items()}
@@ -234,6 +242,16 @@ class StoredTree:
             meta=meta,
             labels=tuple(Label(**row) for row in labels),
         )
+
+    def objects(self, index: int) -> pa.Table:
+        """Poses and boxes of the objects of an episode (see `object_rows`). Raises StoreError where there are none."""
+        import pyarrow.parquet as pq
+
+        if "objects_path" not in self.conventions:
+            raise StoreError(f"{self.root} has no table of objects; InternDataA1Writer makes one")
+        place = {"chunk": index // int(self.info["chunks_size"]), "episode": index}
+        path = filled(self.conventions["objects_path"], str(self.root), **place)
+        return pq.read_table(file_beneath(self.root, path), partitioning=None)
 
     def image_key(self, camera: str) -> str:
         """What the feature of a camera's frames is called here."""

@@ -34,7 +34,7 @@ def sequence_of(demo: Demonstration, layout: Layout) -> Sequence:
     arms = [_signals("" if single else name, arm, length) for name, arm in demo.arms.items()]
     states, actions = a1_columns(arms, T_world_robot)
     states["observation.state"] = _joined(demo, "joint_position", "opening")
-    actions["action"] = _joined(demo, "joint_command", "openness_command")
+    actions["action"] = _joined(demo, "joint_command", "opening_command")
     states |= {f"observation.joint.{name}": Feature(opening) for name, opening in demo.joints.items()}
     states |= {QPOS: Feature(demo.qpos), QVEL: Feature(demo.qvel)}
     cameras = tuple(entry.camera for entry in layout.cameras if entry.name in demo.T_world_camera)
@@ -55,9 +55,10 @@ def sequence_of(demo: Demonstration, layout: Layout) -> Sequence:
 def notes_of(demo: Demonstration, layout: Layout) -> dict[str, Any]:
     """JSON values for the episode's metadata: its parts with their instructions, contacts, grasp and key points.
 
+    robot: its type as datasets call it, and for each arm its joints' names and the gripper's least and most width.
     sub_tasks: stretches of one instruction. phases: what they consist of. goals: in words, all reached. nouns: how
-    one speaks of each object. directions: what left and right are. seen_px: camera → object or region → its pixels in
-    the first frame.
+    one speaks of each object. sizes_m: edges of each object's bounding box, whose middle is the object's origin.
+    directions: what left and right are. seen_px: camera → object or region → its pixels in the first frame.
     """
     return {
         "result": {"success": True, "reason": None},
@@ -85,6 +86,14 @@ def notes_of(demo: Demonstration, layout: Layout) -> dict[str, Any]:
         "paraphrases": list(layout.paraphrases),
         "directions": DIRECTIONS_NOTE,
         "nouns": dict(layout.draws.get("nouns", {})),
+        "sizes_m": {entry.name: list(entry.size_m) for entry in layout.objects},
+        "robot": {
+            "type": layout.robot.definition.get("robot_type") or layout.robot.model,
+            "arms": {
+                name: {"joints": list(arm.joint_names), "gripper_width_m": list(arm.opening_range)}
+                for name, arm in demo.arms.items()
+            },
+        },
         "facts": dict(demo.facts),
         "seen_px": {camera: dict(pixels) for camera, pixels in demo.seen_px.items()},
     }
@@ -117,23 +126,27 @@ def _signals(name: str, arm: ArmTrace, length: int) -> ArmSignals:
         name=name,
         joint_position=arm.joint_position,
         joint_command=arm.joint_command,
+        joint_velocity=arm.joint_velocity,
+        joint_velocity_command=arm.joint_velocity_command,
         gripper_position=arm.opening,
         gripper_command=arm.opening_command,
         openness_command=arm.openness_command,
         T_world_armbase=np.array(np.broadcast_to(arm.T_world_base, (length, 4, 4))),
+        gripper_velocity=arm.opening_velocity,
         T_world_ee=arm.T_world_ee,
         T_world_tcp=arm.T_world_tcp,
+        T_world_ee_command=arm.T_world_ee_command,
     )
 
 
 def _joined(demo: Demonstration, joints: str, gripper: str) -> Feature:
-    """Joints and gripper of every arm side by side, named."""
+    """Joints (rad) and width between the pads (m) of every arm side by side, named."""
     single = len(demo.arms) == 1
     parts, names = [], []
     for name, arm in demo.arms.items():
         prefix = "" if single else f"{name}_"
         parts += [getattr(arm, joints), getattr(arm, gripper)[:, None]]
-        names += [f"{prefix}joint_{index}" for index in range(len(arm.joint_names))] + [f"{prefix}gripper"]
+        names += [f"{prefix}joint_{index}" for index in range(len(arm.joint_names))] + [f"{prefix}gripper_width"]
     return Feature(np.concatenate(parts, axis=1), tuple(names))
 
 

@@ -64,19 +64,29 @@ class ArmTrace:
     """One arm's rows. n joints, T rows; poses are (T, 4, 4) float64.
 
     joint_position: (T, n) radians, measured. joint_command: (T, n) radians, the set point of row t.
-    opening, opening_command: (T,) metres between the fingers, measured and commanded. openness_command: (T,) 0…1.
+    joint_velocity, joint_velocity_command: (T, n) radians per second, measured in the moment of row t, and at which the
+    set point moves from row t - 1's to row t's.
+    opening, opening_command: (T,) metres between the pads, measured and commanded. opening_velocity: (T,) metres per
+    second. openness_command: (T,) 0 where the fingers are told to close, 1 where they are told to stand open, however
+    wide. opening_range: least and most distance between the pads.
     T_world_ee: flange (what the gripper is screwed to). T_world_tcp: between the finger pads; z points out of the
-    gripper, y along the closing direction. T_world_base: the arm's base, constant.
+    gripper, y along the closing direction. T_world_ee_command: the flange where `joint_command` puts it.
+    T_world_base: the arm's base, constant.
     """
 
     joint_names: tuple[str, ...]
     joint_position: F64
     joint_command: F64
+    joint_velocity: F64
+    joint_velocity_command: F64
     opening: F64
     opening_command: F64
+    opening_velocity: F64
     openness_command: F64
+    opening_range: tuple[float, float]
     T_world_ee: F64
     T_world_tcp: F64
+    T_world_ee_command: F64
     T_world_base: F64
 
 

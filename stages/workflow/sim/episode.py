@@ -27,6 +27,8 @@ _MOVED_M = 0.015
 _POSTPONED = frozenset({"no_grasp", "ik_failed", "no_path", "collision_in_recheck", "forbidden_contact"})
 _ITEM_TRIES = 2
 _END_STEPS, _PATIENCE_STEPS = 6, 40
+_CLOSING_M = 1e-4
+"""Fingers that are told to be no further apart than this beyond their least are told to close."""
 
 
 def plan_episode(
@@ -179,7 +181,7 @@ def _demonstration(cell: Workcell, reached: tuple[str, ...], clock: _Clock) -> D
         instruction=world.layout.instruction,
         qpos=qpos,
         qvel=qvel,
-        arms={name: _trace(cell, poses, arm, qpos) for name, arm in world.arms.items()},
+        arms={name: _trace(cell, poses, arm, qpos, qvel) for name, arm in world.arms.items()},
         T_world_object={
             **{name: poses.of(index.body) for name, index in world.objects.items()},
             **{region.name: np.repeat(region.pose.matrix()[None], len(rows), 0) for region in world.layout.regions},
@@ -197,19 +199,27 @@ def _demonstration(cell: Workcell, reached: tuple[str, ...], clock: _Clock) -> D
     )
 
 
-def _trace(cell: Workcell, poses: BodyPoses, arm: ArmIndex, qpos: F64) -> ArmTrace:
+def _trace(cell: Workcell, poses: BodyPoses, arm: ArmIndex, qpos: F64, qvel: F64) -> ArmTrace:
     commands = [row.commands[arm.name] for row in cell.simulation.rows]
-    low, high = arm.model.gripper.opening_m
+    joint_command = np.array([command.joints for command in commands])
     opening_command = np.array([command.opening_m for command in commands])
+    before = np.concatenate([np.asarray(cell.layout.robot.start[arm.name])[None], joint_command[:-1]])
+    commanded = qpos.copy()
+    commanded[:, arm.q] = joint_command
     T_world_ee = poses.of(arm.flange)
     return ArmTrace(
         joint_names=tuple(arm.model.joints),
         joint_position=qpos[:, arm.q],
-        joint_command=np.array([command.joints for command in commands]),
+        joint_command=joint_command,
+        joint_velocity=qvel[:, arm.v],
+        joint_velocity_command=(joint_command - before) * cell.layout.physics.fps,
         opening=arm.opening_of(qpos),
         opening_command=opening_command,
-        openness_command=np.clip((opening_command - low) / (high - low), 0, 1),
+        opening_velocity=arm.opening_velocity_of(qvel),
+        openness_command=np.where(opening_command > arm.model.gripper.opening_m[0] + _CLOSING_M, 1.0, 0.0),
+        opening_range=arm.model.gripper.opening_m,
         T_world_ee=T_world_ee,
         T_world_tcp=T_world_ee @ arm.T_ee_tcp,
+        T_world_ee_command=_Poses(cell.world, commanded).of(arm.flange),
         T_world_base=poses.of(arm.base)[0],
     )

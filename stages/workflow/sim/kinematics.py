@@ -42,7 +42,7 @@ class ArmKinematics:
     def solve(self, T_world_tcp: F64, start: F64, home: F64 | None = None) -> F64 | None:
         """Joint positions that bring the tool there, near `start`, inside the limits; None where it does not converge.
 
-        home: posture that redundant joints drift to, if given.
+        home: posture that redundant joints drift to, if given; joints without limits take the shorter way there.
         """
         goal = T_world_tcp @ self._T_tcp_ee
         q = np.clip(start, self.lower, self.upper)
@@ -61,23 +61,32 @@ class ArmKinematics:
             damped = J @ J.T + _DAMPING * min(1.0, float(error @ error) * 100 + 1e-3) * np.eye(6)
             step = J.T @ np.linalg.solve(damped, error)
             if home is not None:
-                drift = 0.1 * (home - q)
+                drift = 0.1 * (self._nearest_turn(home, q) - q)
                 step += drift - J.T @ np.linalg.solve(damped, J @ drift)
             largest = float(np.abs(step).max())
             q = np.clip(q + step * min(1.0, _STEP_RAD / max(largest, 1e-9)), self.lower, self.upper)
         return None
 
     def solve_any(self, T_world_tcp: F64, near: F64, rng: np.random.Generator, starts: int = 6) -> list[F64]:
-        """Distinct solutions, nearest to `near` first, searched from `near`, from home and from around home."""
+        """Distinct solutions, nearest to `near` first, searched from `near`, from home and from around home.
+
+        Joints without limits are less than half a turn from where they are in `near`.
+        """
         home = np.asarray(self._arm.model.home)
         guesses = [near, home]
         guesses += [np.clip(home + rng.normal(0, 0.5, len(home)), self.lower, self.upper) for _ in range(starts - 2)]
         found: list[F64] = []
         for guess in guesses:
             q = self.solve(T_world_tcp, guess, home if len(home) > 6 else None)
+            q = None if q is None else self._nearest_turn(q, near)
             if q is not None and not any(np.abs(q - other).max() < 0.05 for other in found):
                 found.append(q)
         return sorted(found, key=lambda q: float(np.abs(q - near).max()))
+
+    def _nearest_turn(self, q: F64, near: F64) -> F64:
+        """The same posture, joints without limits turned by whole turns towards `near`."""
+        turns = np.where(self._arm.endless, np.rint((near - q) / (2 * np.pi)), 0.0)
+        return np.asarray(q + 2 * np.pi * turns)
 
     def _place(self, joints: F64) -> None:
         self._data.qpos[self._arm.q] = joints

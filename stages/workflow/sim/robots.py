@@ -84,11 +84,15 @@ class ArmModel(ComponentArgs):
 
 
 class RobotModel(ComponentArgs):
-    """A robot: parts, and arms by name. noun: how texts call it."""
+    """A robot: parts, and arms by name. noun: how texts call it.
+
+    robot_type: what datasets call it; empty: by the key under which a task knows it.
+    """
 
     parts: tuple[PartModel, ...] = Field(min_length=1)
     arms: dict[str, ArmModel] = Field(min_length=1)
     noun: str = "robot"
+    robot_type: str = ""
 
     @model_validator(mode="after")
     def _parts_exist(self) -> RobotModel:

@@ -37,14 +37,16 @@ def find_path(
 ) -> F64 | None:
     """A polyline (N, n) of joint positions from start to goal, each edge free where it was sampled; None without one.
 
-    bounds: lowest and highest joint positions, (n,) each. check_rad: spacing of the samples along edges, by Euclidean
-    distance.
+    bounds: lowest and highest joint positions, (n,) each; where they are infinite, half a turn around start and goal
+    is searched. check_rad: spacing of the samples along edges, by Euclidean distance.
     """
     ob, og, ou = _ompl()
     ou.RNG.setSeed(int(rng.integers(1, 2**31)))
     space = ob.RealVectorStateSpace(len(start))
     box = ob.RealVectorBounds(len(start))
-    for joint, (low, high) in enumerate(zip(*bounds, strict=True)):
+    lower = np.where(np.isinf(bounds[0]), np.minimum(start, goal) - np.pi, bounds[0])
+    upper = np.where(np.isinf(bounds[1]), np.maximum(start, goal) + np.pi, bounds[1])
+    for joint, (low, high) in enumerate(zip(lower, upper, strict=True)):
         box.setLow(joint, float(low))
         box.setHigh(joint, float(high))
     space.setBounds(box)

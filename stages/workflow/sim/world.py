@@ -16,7 +16,7 @@ import orjson
 
 from nimbusd.stages.arguments import did_you_mean
 from nimbusd.stages.errors import AssetError, BackendUnavailable
-from nimbusd.stages.types import F64, I32, U16
+from nimbusd.stages.types import F64, I32, U16, BoolArray
 from nimbusd.stages.workflow.sim.assets import file_of
 from nimbusd.stages.workflow.sim.bodies import VISIBLE_GROUP, add_material, add_object, as_encoded
 from nimbusd.stages.workflow.sim.layout import Layout, Pose, Surface
@@ -39,7 +39,8 @@ _DAMPING_RATIO = 1.0 / 30.0
 class ArmIndex:
     """Where an arm is in the model. q, v: addresses of its joints in qpos and qvel; servos: actuator ids.
 
-    fingers_q, finger_servos: of the gripper. flange: body id. T_ee_tcp: tool centre in the flange frame.
+    fingers_q, fingers_v, finger_servos: of the gripper. flange: body id. T_ee_tcp: tool centre in the flange frame.
+    lower, upper: (n,) limits of the joints, radians; infinite for a joint that turns without end.
     bodies: ids of all its bodies; finger_bodies: those that may touch what is grasped; hand_bodies: the whole gripper.
     """
 
@@ -49,6 +50,7 @@ class ArmIndex:
     v: I32
     servos: I32
     fingers_q: I32
+    fingers_v: I32
     finger_servos: I32
     flange: int
     base: int
@@ -59,6 +61,11 @@ class ArmIndex:
     finger_bodies: frozenset[int]
     hand_bodies: frozenset[int]
 
+    @property
+    def endless(self) -> BoolArray:
+        """(n,) which joints have no limits: positions of theirs that differ by whole turns are one posture."""
+        return np.isinf(self.lower) & np.isinf(self.upper)
+
     def opening_of(self, qpos: F64) -> F64:
         """Distance between the pads for (…, nq) states, metres."""
         low, high = self.model.gripper.opening_m
@@ -67,6 +74,15 @@ class ArmIndex:
             for address, finger in zip(self.fingers_q, self.model.gripper.fingers, strict=True)
         ]
         return np.asarray(low + (high - low) * np.mean(shares, axis=0))
+
+    def opening_velocity_of(self, qvel: F64) -> F64:
+        """How fast the pads part for (…, nv) velocities, metres per second."""
+        low, high = self.model.gripper.opening_m
+        rates = [
+            qvel[..., address] / (finger.open - finger.closed)
+            for address, finger in zip(self.fingers_v, self.model.gripper.fingers, strict=True)
+        ]
+        return np.asarray((high - low) * np.mean(rates, axis=0))
 
     def finger_targets(self, opening_m: float) -> F64:
         """Set points of the finger servos for an opening."""
@@ -313,6 +329,9 @@ def _index_arm(model: Any, name: str, arm: ArmModel) -> ArmIndex:
     bodies = [body for body in range(model.nbody) if model.body(body).name.startswith((prefix, gripper))]
     hand = frozenset(body for body in bodies if model.body(body).name.startswith(gripper)) | {flange}
 
+    # The range of a joint without limits reads 0 … 0.
+    limits = np.array([model.jnt_range[j.id] if model.jnt_limited[j.id] else (-np.inf, np.inf) for j in joints])
+
     def integers(values: list[int]) -> I32:
         return np.array(values, np.int32)
 
@@ -323,12 +342,13 @@ def _index_arm(model: Any, name: str, arm: ArmModel) -> ArmIndex:
         v=integers([int(joint.dofadr[0]) for joint in joints]),
         servos=integers([int(model.actuator(f"servo/{name}/{joint}").id) for joint in arm.joints]),
         fingers_q=integers([int(joint.qposadr[0]) for joint in fingers]),
+        fingers_v=integers([int(joint.dofadr[0]) for joint in fingers]),
         finger_servos=integers([int(model.actuator(f"servo/{name}/{f.joint}").id) for f in arm.gripper.fingers]),
         flange=flange,
         base=base,
         T_ee_tcp=transform(None, arm.gripper.tcp_m),
-        lower=np.array([model.jnt_range[joint.id][0] for joint in joints]),
-        upper=np.array([model.jnt_range[joint.id][1] for joint in joints]),
+        lower=limits[:, 0],
+        upper=limits[:, 1],
         bodies=frozenset(bodies),
         finger_bodies=frozenset(int(model.body(gripper + body).id) for body in arm.gripper.finger_bodies),
         hand_bodies=hand,
