@@ -21,7 +21,7 @@ from nimbusd.stages.types import Episode, Observation, Piece, Scene, Sequence
 class ComponentArgs(BaseModel):
     """Base of every component's arguments: unknown keys are errors, values cannot change later."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class SceneConfig(ComponentArgs):

@@ -145,18 +145,14 @@ def _build(text: bytes) -> World:
     spec = mujoco.MjSpec()
     _set_options(mujoco, spec, layout)
     _add_room(mujoco, spec, layout)
-    for number, part in enumerate(robot.parts):
-        _add_part(
-            mujoco,
-            spec,
-            robot,
-            number,
-            part.mjcf,
-            layout.robot.base.matrix() @ matrix_of(part.position, part.quaternion),
-        )
+    add_robot(mujoco, spec, robot, layout.robot.base.matrix())
     for entry in layout.objects:
         add_object(spec, entry)
-    model = spec.compile()
+    try:
+        model = spec.compile()
+    except ValueError as error:
+        words = " ".join(str(error).split())
+        raise AssetError(f"MuJoCo cannot make the world of task '{layout.task}': {words}") from error
     return _index(mujoco, layout, robot, model)
 
 
@@ -226,8 +222,15 @@ def _add_room(mujoco: Any, spec: Any, layout: Layout) -> None:
             )  # fmt: skip
 
 
+def add_robot(mujoco: Any, spec: Any, robot: RobotModel, T_world_robot: F64) -> None:
+    """Add a robot's parts, grippers and servos to a specification. Raises AssetError that names the file."""
+    for number, part in enumerate(robot.parts):
+        place = T_world_robot @ matrix_of(part.position, part.quaternion)
+        _add_part(mujoco, spec, robot, number, part.mjcf, place)
+
+
 def _add_part(mujoco: Any, spec: Any, robot: RobotModel, number: int, mjcf: str, T_world_part: F64) -> None:
-    part = _read_mjcf(mujoco, mjcf)
+    part = read_mjcf(mujoco, mjcf)
     for arm in robot.arms.values():
         if arm.part == number:
             _require(part.bodies, [arm.flange, *filter(None, [arm.base])], "body", mjcf)
@@ -238,7 +241,7 @@ def _add_part(mujoco: Any, spec: Any, robot: RobotModel, number: int, mjcf: str,
     for name, arm in robot.arms.items():
         if arm.part != number:
             continue
-        gripper = _read_mjcf(mujoco, arm.gripper.mjcf)
+        gripper = read_mjcf(mujoco, arm.gripper.mjcf)
         _require(gripper.joints, [finger.joint for finger in arm.gripper.fingers], "joint", arm.gripper.mjcf)
         _require(gripper.bodies, arm.gripper.finger_bodies, "body", arm.gripper.mjcf)
         flange = spec.body(f"robot{number}/{arm.flange}")
@@ -266,7 +269,7 @@ def _require(entries: Any, names: Iterable[str], kind: str, mjcf: str) -> None:
             raise AssetError(f"robot file {mjcf} has no {kind} called '{name}'; {did_you_mean(name, known)}")
 
 
-def _read_mjcf(mujoco: Any, mjcf: str) -> Any:
+def read_mjcf(mujoco: Any, mjcf: str) -> Any:
     """A file with bodies, joints and geoms alone: servos, cameras and lamps are ours. Raises AssetError."""
     path = file_of(mjcf)
     try:
