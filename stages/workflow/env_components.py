@@ -6,6 +6,7 @@ rendering one loads and randomizes the scene again from the same seeds and runs 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -226,6 +227,13 @@ class EnvRenderer(BaseRenderer[EnvRendererArgs]):
 
     def load(self, scene: Scene) -> None:
         self._at = _of(scene, self)
+
+    def unfit(self, stages: Mapping[str, Component[Any]]) -> list[str]:
+        loader = stages.get("load")
+        if not isinstance(loader, EnvLoader):
+            return []
+        workflow = workflow_class(loader.args.workflow_type)
+        return workflow.unfit(loader.args.workflow_args, self.args.render)
 
     def gen_obs(self, seq: Sequence) -> Observation:
         if self._at is None:

@@ -63,7 +63,9 @@ def _on_the_table(task: ManipTask) -> Iterator[Mistake]:
         named.append((("slots", index, "name"), list(dict.fromkeys([slot.name, *object_names(slot)]))))
     named += [(("regions", index, "name"), [region.name]) for index, region in enumerate(task.regions)]
     named += [(("choices", name), [name]) for name in task.choices]
-    placeholders = {"item"} if any(entry.for_each for entry in (*task.goals, *task.skills)) else set()
+    placeholders = (
+        {"item"} if any([goal.for_each for goal in task.goals] + [call.for_each for call in task.skills]) else set()
+    )
     placeholders |= {"bin"} if task.sort is not None else set()
     taken: set[str] = set()
     for place, names in named:

@@ -15,11 +15,12 @@ import numpy as np
 import orjson
 
 from nimbusd.stages.arguments import did_you_mean
-from nimbusd.stages.errors import AssetError, BackendUnavailable
+from nimbusd.stages.errors import AssetError
 from nimbusd.stages.types import F64, I32, U16
 from nimbusd.stages.workflow.sim.assets import file_of
 from nimbusd.stages.workflow.sim.bodies import VISIBLE_GROUP, add_material, add_object
 from nimbusd.stages.workflow.sim.layout import Layout, Pose, Surface
+from nimbusd.stages.workflow.sim.mujoco_module import import_mujoco as import_mujoco
 from nimbusd.stages.workflow.sim.robots import ArmModel, RobotModel
 from nimbusd.stages.workflow.sim.rotation import matrix_of, transform
 
@@ -118,15 +119,6 @@ class World:
         if name not in self.arms:
             raise KeyError(f"the robot {self.layout.robot.model!r} has no arm {name!r}; it has {sorted(self.arms)}")
         return self.arms[name]
-
-
-def import_mujoco() -> Any:
-    """The mujoco module. Raises BackendUnavailable where it is not installed."""
-    try:
-        import mujoco
-    except ImportError as error:
-        raise BackendUnavailable(f"MuJoCo is not installed here ({error}): pip install 'nimbusd[mujoco]'") from error
-    return mujoco
 
 
 def build_world(layout: Layout) -> World:
