@@ -119,7 +119,8 @@ def test_stages_that_are_cut_become_decoupled_processes_and_it_is_said(tmp_path:
     task_file(tmp_path)
     made = imported(tmp_path)
     assert made.job["mode"] == "decoupled"
-    assert ":68: 'stage_num' becomes `mode: decoupled`" in remark_on(made, "decoupled")
+    number = next(number for number, line in enumerate(PIPE.splitlines(), 1) if "stage_num" in line)
+    assert f":{number}: 'stage_num' becomes `mode: decoupled`" in remark_on(made, "decoupled")
     in_one = imported(tmp_path, dump_stage=None, dedump_stage=None, stage_pipe={"stage_num": [6], "worker_num": [1]})
     assert "mode" not in in_one.job
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -57,8 +56,9 @@ def test_every_thing_has_words_of_its_own_which_are_true_and_no_number_of_ours(p
     assert len(set(nouns.values())) == len(objects)
     assert not any(re.search(r"can_\d|first", noun) for noun in nouns.values())
     ys, xs = ([entry.pose.position[axis] for entry in objects] for axis in (1, 0))
-    extremes = {"left": ys, "leftmost": ys, "right": -np.array(ys), "rightmost": -np.array(ys),
-                "farther": xs, "farthest": xs, "nearer": -np.array(xs), "nearest": -np.array(xs)}  # fmt: skip
+    right, near = [-y for y in ys], [-x for x in xs]
+    extremes: dict[str, list[float]] = {"left": ys, "leftmost": ys, "right": right, "rightmost": right}
+    extremes |= {"farther": xs, "farthest": xs, "nearer": near, "nearest": near}
     for entry, value in zip(objects, range(len(objects)), strict=True):
         word = nouns[entry.name].split()[0]
         if word in extremes:

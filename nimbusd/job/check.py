@@ -6,11 +6,12 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from nimbusd.job.problems import Problem
 from nimbusd.job.reader import LoadedJob
 from nimbusd.stages.arguments import ArgumentsError
-from nimbusd.stages.base import SceneConfig
+from nimbusd.stages.base import Component, SceneConfig
 from nimbusd.stages.errors import NimbusError
 from nimbusd.stages.load.mend import warnings_of
 from nimbusd.stages.load.recentre import check_near_origin
@@ -150,7 +151,7 @@ def _loaded_scenes(loaded: LoadedJob, known: set[str]) -> Iterator[tuple[Problem
 
 def _unfit_machine(loaded: LoadedJob) -> Iterator[Problem]:
     """What keeps a component from working here, though all that it needs is installed."""
-    stages = {kind: loaded.job.make(kind) for kind in loaded.job.stages}
+    stages: dict[str, Component[Any]] = {kind: loaded.job.make(kind) for kind in loaded.job.stages}
     if any(missing_modules(component.needs()) for component in stages.values()):
         return
     for kind, component in stages.items():

@@ -64,7 +64,8 @@ def nouns_of(objects: Sequence[ObjectLayout], regions: Sequence[RegionLayout]) -
     """Name → how instructions call it. Equal nouns are told apart by where things stand, as the robot sees them."""
     nouns = {entry.name: str(entry.definition["noun"]) for entry in objects}
     nouns.update({region.name: region.name.replace("_", " ") for region in regions})
-    places = {entry.name: entry.pose.position[:2] for entry in (*objects, *regions)}
+    places = {entry.name: entry.pose.position[:2] for entry in objects}
+    places.update({region.name: region.pose.position[:2] for region in regions})
     for noun in sorted(set(nouns.values())):
         same = [name for name, word in nouns.items() if word == noun]
         if len(same) > 1:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from nimbusd.stages.types import F64, I32, U16
 from nimbusd.stages.workflow.sim.assets import file_of
 from nimbusd.stages.workflow.sim.bodies import VISIBLE_GROUP, add_material, add_object
 from nimbusd.stages.workflow.sim.layout import Layout, Pose, Surface
+from nimbusd.stages.workflow.sim.mjcf_files import mended_text
 from nimbusd.stages.workflow.sim.mujoco_module import import_mujoco as import_mujoco
 from nimbusd.stages.workflow.sim.robots import ArmModel, RobotModel
 from nimbusd.stages.workflow.sim.rotation import matrix_of, transform
@@ -265,7 +267,9 @@ def read_mjcf(mujoco: Any, mjcf: str) -> Any:
     """A file with bodies, joints and geoms alone: servos, cameras and lamps are ours. Raises AssetError."""
     path = file_of(mjcf)
     try:
-        part = mujoco.MjSpec.from_file(path)
+        text = mended_text(Path(path))
+        part = mujoco.MjSpec.from_file(path) if text is None else mujoco.MjSpec.from_string(text)
+        part.modelfiledir = str(Path(path).absolute().parent)
     except ValueError as error:
         raise AssetError(f"robot file {path} cannot be read: {' '.join(str(error).split())}") from error
     for kind in (part.actuators, part.sensors, part.cameras, part.lights, part.sites):
