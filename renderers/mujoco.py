@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
 from pydantic import Field, field_validator
 
 from nimbusd.renderers.frames import FrameArrays
+from nimbusd.renderers.mujoco_gl import context_fault
 from nimbusd.renderers.mujoco_view import MujocoView, ViewSettings
 from nimbusd.renderers.stacked import render_stacked
-from nimbusd.stages.base import BaseRenderer, ComponentArgs
+from nimbusd.stages.base import BaseRenderer, Component, ComponentArgs
 from nimbusd.stages.errors import RenderError
 from nimbusd.stages.types import Observation, Scene, Sequence
 from nimbusd.stages.workflow.sim.labels import label_rows
 from nimbusd.stages.workflow.sim.layout import Layout
+from nimbusd.stages.workflow.sim.mujoco_module import environment_fault
 from nimbusd.stages.workflow.sim.style import Style, styled
 
 STATES = "simulation.qpos"
@@ -67,6 +70,10 @@ class MujocoRenderer(BaseRenderer[MujocoRendererArgs]):
         self._device = "auto"
         self._view: MujocoView | None = None
         self._layout: Layout | None = None
+
+    def unfit(self, stages: Mapping[str, Component[Any]]) -> list[str]:
+        fault = environment_fault() or context_fault()
+        return [fault] if fault else []
 
     def open(self, device: str) -> None:
         self._device = device

@@ -35,6 +35,16 @@ def open_context(device: str) -> Any:
     return context
 
 
+def context_fault() -> str:
+    """Why no context can be made here, by making one; empty where it can."""
+    try:
+        context = open_context("auto")
+    except BackendUnavailable as error:
+        return str(error)
+    context.free()
+    return ""
+
+
 def driver() -> str:
     """The version and the renderer of the current context's driver: `4.5 … Mesa 22.3.6, llvmpipe (LLVM 15.0.6, …)`."""
     from OpenGL import GL

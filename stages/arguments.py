@@ -6,6 +6,7 @@ a tuple is made of the text or list that stands for it.
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import itertools
 import types
@@ -87,7 +88,7 @@ def parsed(model: type[M], value: object) -> M | list[Mistake]:
 def _mistake(detail: Any, model: type[BaseModel]) -> Mistake:
     path = tuple(detail["loc"])
     kind, context = detail["type"], {name: _short(value) for name, value in detail.get("ctx", {}).items()}
-    if kind == "extra_forbidden":
+    if kind in ("extra_forbidden", "unexpected_keyword_argument"):
         known = _keys_at(model, path[:-1])
         return Mistake(path, f"unknown key {str(path[-1])!r}; {did_you_mean(str(path[-1]), known)}")
     if kind == "missing":
@@ -147,18 +148,20 @@ def _keys_at(model: type[BaseModel], path: Iterable[Key]) -> set[str]:
     """The keys that models reachable at `path` know. Union tags in pydantic's path are passed over."""
     kinds: list[Any] = [model]
     for key in path:
-        models = [kind for kind in _flat(kinds) if _is_model(kind)]
-        fields = [
-            field.annotation
-            for kind in models
-            for name, field in kind.model_fields.items()
-            if key in (name, field.alias)
-        ]
-        items = [arg for kind in _flat(kinds) for arg in typing.get_args(kind) if not _is_model(kind)]
+        flat = _flat(kinds)
+        fields = [annotation for kind in flat for name, annotation in _fields(kind).items() if name == key]
+        items = [arg for kind in flat for arg in typing.get_args(kind)]
         kinds = fields or items or kinds
-    return {
-        field.alias or name for kind in _flat(kinds) if _is_model(kind) for name, field in kind.model_fields.items()
-    }
+    return {name for kind in _flat(kinds) for name in _fields(kind)}
+
+
+def _fields(kind: Any) -> dict[str, Any]:
+    """Key → type of a model or dataclass; none of anything else."""
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        return {field.alias or name: field.annotation for name, field in kind.model_fields.items()}
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+        return {field.name: field.type for field in dataclasses.fields(kind)}
+    return {}
 
 
 def _flat(kinds: Iterable[Any]) -> list[Any]:
@@ -173,7 +176,3 @@ def _flat(kinds: Iterable[Any]) -> list[Any]:
         else:
             flat.append(kind)
     return flat
-
-
-def _is_model(kind: Any) -> bool:
-    return isinstance(kind, type) and issubclass(kind, BaseModel)

@@ -8,7 +8,7 @@ inside methods, so that a job file can be checked on a machine without the backe
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
@@ -21,7 +21,7 @@ from nimbusd.stages.types import Episode, Observation, Piece, Scene, Sequence
 class ComponentArgs(BaseModel):
     """Base of every component's arguments: unknown keys are errors, values cannot change later."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class SceneConfig(ComponentArgs):
@@ -57,6 +57,14 @@ class Component(ABC, Generic[A]):
     def needs(self) -> tuple[str, ...]:
         """Modules that this component, made of these arguments, will import."""
         return self.requires
+
+    def unfit(self, stages: Mapping[str, Component[Any]]) -> list[str]:
+        """What of this machine and its environment keeps the component from working, a sentence each.
+
+        stages: all components of the job, by stage. Asked where a job is checked, and before it runs here, of
+        components whose modules are installed. Cheap; must not raise.
+        """
+        return []
 
     def close(self) -> None:
         """Free what the component holds (processes, files, device memory). Called once, at the end."""

@@ -115,6 +115,16 @@ def test_an_imported_job_can_be_read_and_means_the_same(tmp_path: Path) -> None:
     assert job.limits.episode_timeout_s == 600
 
 
+def test_stages_that_are_cut_become_decoupled_processes_and_it_is_said(tmp_path: Path) -> None:
+    task_file(tmp_path)
+    made = imported(tmp_path)
+    assert made.job["mode"] == "decoupled"
+    number = next(number for number, line in enumerate(PIPE.splitlines(), 1) if "stage_num" in line)
+    assert f":{number}: 'stage_num' becomes `mode: decoupled`" in remark_on(made, "decoupled")
+    in_one = imported(tmp_path, dump_stage=None, dedump_stage=None, stage_pipe={"stage_num": [6], "worker_num": [1]})
+    assert "mode" not in in_one.job
+
+
 def test_every_key_without_a_counterpart_is_told_with_its_line(tmp_path: Path) -> None:
     task_file(tmp_path)
     made = imported(tmp_path)

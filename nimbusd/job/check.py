@@ -6,11 +6,12 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from nimbusd.job.problems import Problem
 from nimbusd.job.reader import LoadedJob
 from nimbusd.stages.arguments import ArgumentsError
-from nimbusd.stages.base import SceneConfig
+from nimbusd.stages.base import Component, SceneConfig
 from nimbusd.stages.errors import NimbusError
 from nimbusd.stages.load.mend import warnings_of
 from nimbusd.stages.load.recentre import check_near_origin
@@ -31,7 +32,9 @@ def check_job(loaded: LoadedJob, *, deep: bool = False) -> Findings:
     deep: load every scene, one after another, and tell what its loader refuses and what it doubts.
     """
     assets = _assets(loaded)
-    errors = [*assets.errors, *_unusable_output(loaded), *_refused_sizes(loaded, scenes=not assets.errors)]
+    known = {error.text for error in assets.errors}
+    unfit = [problem for problem in _unfit_machine(loaded) if problem.text not in known]
+    errors = [*unfit, *assets.errors, *_unusable_output(loaded), *_refused_sizes(loaded, scenes=not assets.errors)]
     warnings = [*_missing_modules(loaded), *assets.warnings]
     if deep and not errors:
         for problem, is_error in _loaded_scenes(loaded, {warning.text for warning in assets.warnings}):
@@ -144,6 +147,16 @@ def _loaded_scenes(loaded: LoadedJob, known: set[str]) -> Iterator[tuple[Problem
                 yield from ((Problem(where, f"scene '{scene}': {text}"), False) for text in fresh)
     finally:
         loader.close()
+
+
+def _unfit_machine(loaded: LoadedJob) -> Iterator[Problem]:
+    """What keeps a component from working here, though all that it needs is installed."""
+    stages: dict[str, Component[Any]] = {kind: loaded.job.make(kind) for kind in loaded.job.stages}
+    if any(missing_modules(component.needs()) for component in stages.values()):
+        return
+    for kind, component in stages.items():
+        for text in component.unfit(stages):
+            yield Problem(loaded.where("pipeline", kind, "component"), text)
 
 
 def _missing_modules(loaded: LoadedJob) -> Iterator[Problem]:

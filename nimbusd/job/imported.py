@@ -266,6 +266,14 @@ class _Import:
 
     def _pipe(self) -> dict[str, Any]:
         result: dict[str, Any] = {}
+        cut = self._config.at("stage_pipe", "stage_num")
+        if not self._with_render and ((isinstance(cut, list) and len(cut) > 1) or "dump_stage" in self._config):
+            result["mode"] = "decoupled"
+            place = ("stage_pipe", "stage_num") if cut else ("dump_stage", "dumper", "type")
+            text = (
+                "becomes `mode: decoupled`: some processes plan, others render; with `mode: auto` measurements decide"
+            )
+            self._config.remark(place, f"'{place[-1] if cut else place[0]}' {text}")
         self._say(("stage_pipe",), _PIPE_REMARKS)
         numbers = self._config.at("stage_pipe", "worker_num")
         each = numbers if isinstance(numbers, list) else [numbers]

@@ -138,6 +138,14 @@ class Workflow(ABC):
         """Camera → width and height in pixels of what task `index` will show. Here: nothing is known."""
         return {}
 
+    @classmethod
+    def unfit(cls, workflow_args: Mapping[str, Any], render: bool) -> list[str]:
+        """What of this machine keeps the workflow from working, a sentence each, before anything runs.
+
+        workflow_args: those of the job. render: whether it is to show what it plans. Here: nothing is known.
+        """
+        return []
+
     def use_device(self, device: str) -> None:  # noqa: B027 - a workflow without a device has nothing to do
         """Told before the first `seq_replay` in a process: `auto`, `cpu`, `cuda:0` …"""
 

@@ -6,6 +6,7 @@ rendering one loads and randomizes the scene again from the same seeds and runs 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ from nimbusd.stages.base import (
 from nimbusd.stages.errors import AssetError, BackendUnavailable, ComponentError, PlanningFailed
 from nimbusd.stages.modules import how_to_install, missing_modules
 from nimbusd.stages.types import Observation, Scene, Sequence
-from nimbusd.stages.workflow.env import RESULT, EnvScene, EnvSession, Place
+from nimbusd.stages.workflow.base import PLAN_FILE
+from nimbusd.stages.workflow.env import RESULT, SEQUENCE_FILE, EnvScene, EnvSession, Place
 from nimbusd.stages.workflow.registry import create_workflow, workflow_class
 
 LAYOUT_FILE = "layout.json"
@@ -140,10 +142,21 @@ class EnvLoader(BaseLoader[EnvLoaderArgs, EnvSceneConfig]):
 def _place(config: EnvSceneConfig) -> Place:
     layout, plan = config.layout_path, config.seq_path
     if (folder := _recorded_in(config)) is not None:
-        plan = folder
-        layout = folder / LAYOUT_FILE if (folder / LAYOUT_FILE).is_file() else None
+        plan, layout = folder, _layout_in(folder)
     layout_path, seq_path = (None if path is None else str(path) for path in (layout, plan))
     return Place(config.task, None, layout_path, seq_path)
+
+
+def _layout_in(folder: Path) -> Path | None:
+    """What `randomization(layout_path)` gets of a recorded plan: its layout, else what the workflow's `save_seq` wrote.
+
+    That is a file, or the folder where it wrote several. None where the base class wrote the plan, without a layout.
+    """
+    if (folder / LAYOUT_FILE).is_file():
+        return folder / LAYOUT_FILE
+    ours = (folder / SEQUENCE_FILE, folder / PLAN_FILE)
+    written = sorted(path for path in folder.rglob("*") if path.is_file() and path not in ours)
+    return written[0] if len(written) == 1 else folder if written else None
 
 
 def _recorded_in(config: EnvSceneConfig) -> Path | None:
@@ -227,6 +240,13 @@ class EnvRenderer(BaseRenderer[EnvRendererArgs]):
 
     def load(self, scene: Scene) -> None:
         self._at = _of(scene, self)
+
+    def unfit(self, stages: Mapping[str, Component[Any]]) -> list[str]:
+        loader = stages.get("load")
+        if not isinstance(loader, EnvLoader):
+            return []
+        workflow = workflow_class(loader.args.workflow_type)
+        return workflow.unfit(loader.args.workflow_args, self.args.render)
 
     def gen_obs(self, seq: Sequence) -> Observation:
         if self._at is None:

@@ -47,6 +47,7 @@ from nimbusd.stages.workflow.sim import (
     styled,
 )
 from nimbusd.stages.workflow.sim.mjcf_files import files_with_parts
+from nimbusd.stages.workflow.sim.mujoco_module import environment_fault
 from nimbusd.stages.yaml_text import YamlError, YamlText, read_yaml_file
 
 
@@ -150,6 +151,18 @@ class ManipWorkflow(Workflow):
     def task_images(cls, task_cfg_path: str, index: int) -> dict[str, tuple[int, int]]:
         cameras = _tasks_of(task_cfg_path)[index].cameras
         return {camera.name: (camera.width, camera.height) for camera in cameras}
+
+    @classmethod
+    def unfit(cls, workflow_args: Mapping[str, Any], render: bool) -> list[str]:
+        if fault := environment_fault():
+            return [fault]
+        if not render:
+            return []
+        name, args = workflow_args.get("renderer", "MujocoRenderer"), workflow_args.get("renderer_args") or {}
+        try:
+            return create(name, "render", args).unfit({})
+        except ComponentError:
+            return []  # no matter of the machine
 
     def get_task_name(self) -> str:
         return str(self.task_cfg.name)

@@ -29,6 +29,7 @@ from nimbusd.stages.workflow.sim.demonstration import (
     Phase,
 )
 from nimbusd.stages.workflow.sim.episode import plan_episode
+from nimbusd.stages.workflow.sim.file_check import mistakes_in_files
 from nimbusd.stages.workflow.sim.labels import label_rows
 from nimbusd.stages.workflow.sim.layout import (
     CameraLayout,
@@ -50,7 +51,7 @@ from nimbusd.stages.workflow.sim.seen import seen_at_start
 from nimbusd.stages.workflow.sim.skills import SKILLS, Skill, make_skill, skill
 from nimbusd.stages.workflow.sim.style import Style, camera_poses, styled
 from nimbusd.stages.workflow.sim.task import ManipTask
-from nimbusd.stages.workflow.sim.task_check import mistakes_in_files, parse_task
+from nimbusd.stages.workflow.sim.task_check import parse_task
 
 REASONS = (
     "no_layout",  # no placement without overlap and within reach

@@ -11,16 +11,17 @@ from nimbusd.stages.plain import Key
 from nimbusd.stages.workflow.sim.camera_spec import CameraSpec
 from nimbusd.stages.workflow.sim.cameras import eye_and_target
 from nimbusd.stages.workflow.sim.task import ManipTask
+from nimbusd.stages.workflow.sim.world import ROOM_M
+
+_NEAREST_M = 0.01
+"""Least distance of a camera from what it looks at."""
 
 
 def in_cameras(task: ManipTask) -> Iterator[Mistake]:
-    """Names taken twice, arms that do not exist, mounts far from the flange, no direction, nothing to frame."""
-    arms, taken = task.robot_model().arms, set[str]()
+    """Arms that do not exist, places behind a wall or far from the flange, no direction, nothing to frame."""
+    arms = task.robot_model().arms
     for index, spec in enumerate(task.cameras):
         place: tuple[Key, ...] = ("cameras", index)
-        if spec.name in taken:
-            yield Mistake((*place, "name"), f"two cameras are called '{spec.name}'")
-        taken.add(spec.name)
         if spec.mount not in ("", "*", *arms):
             hint = did_you_mean(spec.mount, [*arms, "*"])
             yield Mistake((*place, "mount"), f"the robot has no arm '{spec.mount}'; {hint}")
@@ -33,8 +34,13 @@ def _in_direction(task: ManipTask, spec: CameraSpec, place: tuple[Key, ...]) -> 
     arms = task.robot_model().arms
     for name in arms if spec.mount == "*" else [spec.mount]:
         eye, target = eye_and_target(spec, arms[name] if name else None)
-        if np.array_equal(eye, target):
+        if np.linalg.norm(eye - target) < _NEAREST_M:
             yield Mistake((*place, "target_m"), f"'{spec.name}' stands in its own target; move one of the two")
+            return
+        x, y, z = (float(value) for value in eye)
+        if not name and (max(abs(x), abs(y)) >= ROOM_M or z <= -task.table.height_m):
+            text = f"the room ends {ROOM_M:g} m to each side of the robot, and at the floor; it would look at a wall"
+            yield Mistake((*place, "position_m"), f"{text} from {[x, y, z]}")
             return
         away_m = float(np.linalg.norm(eye))
         if name and away_m > spec.mount_limit_m:

@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 from pydantic import Field, model_validator
 
 from nimbusd.stages.base import ComponentArgs
-from nimbusd.stages.workflow.sim.layout import Vector
+from nimbusd.stages.workflow.sim.numbers import Angle, Name, Position
 
 Framed: TypeAlias = Literal["task"] | tuple[str, ...]
 
@@ -26,18 +26,18 @@ class CameraSpec(ComponentArgs):
     nearest_m: least distance to what is framed, along the line of sight.
     """
 
-    name: str
+    name: Name
     width: int = Field(default=320, ge=16, le=4096)
     height: int = Field(default=240, ge=16, le=4096)
     hfov_rad: float = Field(default=1.0, gt=0.1, lt=2.6)
-    position_m: Vector | None = None
-    target_m: Vector | None = None
-    roll_rad: float = Field(default=0.0, ge=-6.2832, le=6.2832)
+    position_m: Position | None = None
+    target_m: Position | None = None
+    roll_rad: Angle = 0.0
     mount: str = ""
-    mount_limit_m: float = Field(default=0.3, gt=0)
+    mount_limit_m: float = Field(default=0.3, gt=0, le=10)
     frame: Framed | None = None
     margin: float = Field(default=0.1, ge=0, lt=0.5)
-    nearest_m: float = Field(default=0.6, ge=0.05)
+    nearest_m: float = Field(default=0.6, ge=0.05, le=10)
 
     @model_validator(mode="after")
     def _frames_when_still(self) -> CameraSpec:

@@ -220,6 +220,6 @@ def _trace(cell: Workcell, poses: BodyPoses, arm: ArmIndex, qpos: F64, qvel: F64
         opening_range=arm.model.gripper.opening_m,
         T_world_ee=T_world_ee,
         T_world_tcp=T_world_ee @ arm.T_ee_tcp,
-        T_world_ee_command=_Poses(cell.world, commanded).of(arm.flange),
+        T_world_ee_command=BodyPoses(cell.world, commanded).of(arm.flange),
         T_world_base=poses.of(arm.base)[0],
     )

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import math
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +29,10 @@ _WIDTH_SPARE_M = 0.008
 _SPREAD_M, _SPREAD_TRACE = 0.008, 2.9
 """Grasps nearer than this, and turned by less than about 18 degrees, count as the same."""
 
+_ROUNDED = 1e-3
+"""How far a file's rotations may be off by rounding."""
+
+_FAR_M, _WIDEST_M = 1.0, 0.3
 _TILTS_RAD = (0.0, 0.35, -0.35, 0.7, -0.7)
 
 
@@ -126,13 +131,38 @@ def read_grasps(path: str) -> list[Grasp]:
             poses = np.array([entry["T_object_tcp"] for entry in entries], np.float64)
             widths = np.array([entry["width_m"] for entry in entries], np.float64)
             scores = np.array([entry.get("score", 0.0) for entry in entries], np.float64)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        poses, widths, scores = (np.asarray(array, np.float64) for array in (poses, widths, scores))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
         raise AssetError(f"grasp file {file} cannot be read: {type(error).__name__}: {error}") from error
-    if poses.ndim != 3 or poses.shape[1:] != (4, 4) or len(widths) != len(poses) or len(scores) != len(poses):
+    if poses.ndim != 3 or poses.shape[1:] != (4, 4) or not widths.shape == scores.shape == poses.shape[:1]:
         raise AssetError(
             f"grasp file {file} must hold N poses of 4x4 and N widths, but holds {poses.shape}, {widths.shape}"
         )
-    grasps = [
-        Grasp(np.asarray(T, np.float64), float(w), float(s)) for T, w, s in zip(poses, widths, scores, strict=True)
-    ]
+    if fault := _fault(poses, widths, scores):
+        raise AssetError(f"grasp file {file}: {fault}")
+    grasps = [Grasp(T, float(w), float(s)) for T, w, s in zip(poses, widths, scores, strict=True)]
     return sorted(grasps, key=lambda grasp: -grasp.score)
+
+
+def _fault(poses: F64, widths: F64, scores: F64) -> str:
+    """What is wrong with N grasps, naming the first that it is wrong with (from 0); empty where nothing is."""
+    rotations, places = poses[:, :3, :3], poses[:, :3, 3]
+    with np.errstate(all="ignore"):
+        finite = np.isfinite(poses).all(axis=(1, 2)) & np.isfinite(widths) & np.isfinite(scores)
+        square = np.abs(rotations @ rotations.transpose(0, 2, 1) - np.eye(3)).max(axis=(1, 2), initial=0) < _ROUNDED
+        rigid = square & (np.abs(poses[:, 3] - [0, 0, 0, 1]).max(axis=1, initial=0) < _ROUNDED)
+        near = (np.abs(places).max(axis=1, initial=0) < _FAR_M) & (widths < _WIDEST_M)
+        checks = [
+            (finite, "has numbers that are not finite"),
+            (rigid, "has a T_object_tcp that is no rigid pose: three unit columns at right angles, last row 0 0 0 1"),
+            (
+                np.linalg.det(rotations) > 0,
+                "has a left-handed T_object_tcp (determinant -1): turn one axis round",
+            ),
+            (near, f"is more than {_FAR_M} m off the object, or more than {_WIDEST_M} m wide; lengths are in metres"),
+            (widths > 0, "has a width_m that is not above 0"),
+        ]
+    for good, text in checks:
+        if not good.all():
+            return f"grasp {int(np.argmin(good))} {text}"
+    return "" if len(poses) else "holds no grasps"

@@ -11,9 +11,10 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias, TypeVar, Union
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar, Union
 
 import numpy as np
+from pydantic import Field
 
 from nimbusd.stages.types import F64, Camera, Rgb
 
@@ -160,10 +161,10 @@ class Physics:
     impratio: how much stiffer friction is than normal contact; with the elliptic cone it is what makes grasps hold.
     """
 
-    fps: float = 30.0
-    substeps: int = 16
-    gravity: float = -9.81
-    impratio: float = 10.0
+    fps: Annotated[float, Field(ge=1, le=240)] = 30.0
+    substeps: Annotated[int, Field(ge=1, le=1000)] = 16
+    gravity: Annotated[float, Field(ge=-100, le=0)] = -9.81
+    impratio: Annotated[float, Field(ge=1, le=1000)] = 10.0
 
     @property
     def timestep_s(self) -> float:

@@ -16,6 +16,7 @@ from nimbusd.stages.errors import AssetError
 from nimbusd.stages.load.mesh_part import MeshPart
 from nimbusd.stages.types import F32, F64, I32, U8, Material, Rgb
 from nimbusd.stages.workflow.sim.assets import file_of
+from nimbusd.stages.workflow.sim.mujoco_module import import_mujoco
 
 Up: TypeAlias = Literal["", "y", "z"]
 MESH_SUFFIXES = (".obj", ".glb", ".gltf", ".ply", ".stl", ".msh")
@@ -53,7 +54,7 @@ def mesh_shape(reference: str, unit_m: float, up: Up = "") -> MeshShape:
 
 def add_mesh(spec: Any, name: str, reference: str, unit_m: float, up: Up, scale: float) -> F64:
     """Add the mesh to a specification. Returns where its geoms stand in the object's frame, (3,)."""
-    import mujoco
+    mujoco = import_mujoco()
 
     shape, path = mesh_shape(reference, unit_m, up), file_of(reference)
     if _is_read_by_mujoco(path) and up != "y":
@@ -119,7 +120,7 @@ def _tinted(srgb: U8, base_color: Rgb) -> U8:
 
 
 def _read_by_mujoco(path: str, unit_m: float, up: Up) -> MeshShape:
-    import mujoco
+    mujoco = import_mujoco()
 
     spec = mujoco.MjSpec()
     spec.add_mesh(name="mesh", file=path, scale=[unit_m] * 3)
@@ -135,7 +136,7 @@ def _read_by_mujoco(path: str, unit_m: float, up: Up) -> MeshShape:
 
 def _check_hull(path: str, points: F64, faces: I32) -> None:
     """Raises AssetError for a mesh around which there is no hull."""
-    import mujoco
+    mujoco = import_mujoco()
 
     spec = mujoco.MjSpec()
     middle = points - (points.min(axis=0) + points.max(axis=0)) / 2
@@ -145,7 +146,7 @@ def _check_hull(path: str, points: F64, faces: I32) -> None:
 
 
 def _compiled(spec: Any, path: str) -> Any:
-    import mujoco
+    mujoco = import_mujoco()
 
     spec.worldbody.add_geom(type=mujoco.mjtGeom.mjGEOM_MESH, meshname="mesh")
     try:

@@ -1,4 +1,4 @@
-"""The files that an MJCF file names: other MJCF files, meshes, pictures, skins."""
+"""MJCF files as they are found: the files that one names, and what MuJoCo refuses of it though its meaning is plain."""
 
 from __future__ import annotations
 
@@ -46,3 +46,29 @@ def _named_by(path: Path) -> list[Path]:
             texts = [element.attrib[key] for key in keys if key in element.attrib]
             named += [folder / (Path(text).name if strip else text) for text in texts]
     return named
+
+
+def mended_text(path: Path) -> str | None:
+    """The text of an MJCF file without what MuJoCo refuses and nobody needs; None where there is nothing of the kind.
+
+    Of assets of one kind and name the first is kept, and a `default` has no other attribute than its class.
+    """
+    try:
+        root = ElementTree.parse(path).getroot()
+    except (ElementTree.ParseError, OSError):
+        return None  # MuJoCo says what is wrong with it
+    mended = False
+    taken: set[tuple[str, str]] = set()
+    for assets in root.iter("asset"):
+        for element in list(assets):
+            name = element.get("name")
+            if name is not None and (element.tag, name) in taken:
+                assets.remove(element)
+                mended = True
+            elif name is not None:
+                taken.add((element.tag, name))
+    for default in root.iter("default"):
+        for key in set(default.attrib) - {"class"}:
+            del default.attrib[key]
+            mended = True
+    return ElementTree.tostring(root, encoding="unicode") if mended else None

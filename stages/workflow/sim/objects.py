@@ -6,6 +6,8 @@ configuration may define its own in the same words.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import Any, Literal, TypeAlias
 
 from pydantic import Field, model_validator
@@ -13,10 +15,21 @@ from pydantic import Field, model_validator
 from nimbusd.stages.base import ComponentArgs
 from nimbusd.stages.workflow.sim.layout import Vector
 from nimbusd.stages.workflow.sim.mesh_shape import Up, mesh_shape
+from nimbusd.stages.workflow.sim.numbers import Color, Name, Size, Words
 
 Shape: TypeAlias = Literal["mesh", "box", "cylinder", "bin", "drawer", "door", "button", "knob"]
-FIXTURES = ("bin", "drawer", "door", "button", "knob")
+JOINTED = ("drawer", "door", "button", "knob")
+FIXTURES = ("bin", *JOINTED)
 """Shapes that stand still unless a task says otherwise."""
+
+_LEAST_M: Mapping[Shape, Vector] = {
+    "bin": (0.03, 0.03, 0.015),
+    "drawer": (0.05, 0.06, 0.05),
+    "door": (0.05, 0.09, 0.12),
+    "button": (0.02, 0.02, 0.01),
+    "knob": (0.02, 0.02, 0.02),
+}
+"""Shape → the smallest bounding box that its walls, handles and caps fit into."""
 
 
 class ObjectModel(ComponentArgs):
@@ -31,28 +44,54 @@ class ObjectModel(ComponentArgs):
     """
 
     shape: Shape
-    category: str
-    noun: str
+    category: Words
+    noun: Words
     mesh: str = ""
-    unit_m: float = Field(default=1.0, gt=0)
+    unit_m: float = Field(default=1.0, gt=0, le=1000)
     up: Up = ""
     texture: str = ""
     collision: Literal["hull", "box", "cylinder"] = "hull"
-    size_m: Vector | None = None
-    size_max_m: Vector | None = None
-    density: float = Field(default=300.0, gt=0)
-    friction: float = Field(default=1.0, gt=0)
-    colors: tuple[tuple[str, tuple[float, float, float]], ...] = ()
+    size_m: Size | None = None
+    size_max_m: Size | None = None
+    density: float = Field(default=300.0, ge=1, le=25000)
+    friction: float = Field(default=1.0, ge=0.01, le=10)
+    colors: tuple[tuple[Name, Color], ...] = ()
     grasps: str = ""
-    travel: float = Field(default=0.0, ge=0)
+    travel: float = Field(default=0.0, ge=0, le=6.2832)
     hinge: Literal["left", "right"] = "left"
 
     @model_validator(mode="after")
     def _sized(self) -> ObjectModel:
         if self.shape == "mesh" and not self.mesh:
             raise ValueError("an object of shape 'mesh' needs 'mesh', the file")
-        if self.shape != "mesh" and self.size_m is None:
+        if self.shape == "mesh":
+            given = [name for name in ("size_m", "size_max_m") if getattr(self, name) is not None]
+            if given:
+                raise ValueError(f"a mesh is as large as its file says with 'unit_m'; leave '{given[0]}' out")
+            return self
+        if self.size_m is None:
             raise ValueError(f"an object of shape '{self.shape}' needs 'size_m'")
+        if self.size_max_m is not None and any(a > b for a, b in zip(self.size_m, self.size_max_m, strict=True)):
+            raise ValueError(f"size_m {list(self.size_m)} is in part more than size_max_m {list(self.size_max_m)}")
+        for size in filter(None, (self.size_m, self.size_max_m)):
+            if fault := size_fault(self, size):
+                raise ValueError(fault)
+        return self
+
+    @model_validator(mode="after")
+    def _moves(self) -> ObjectModel:
+        names = [name for name, _ in self.colors]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise ValueError(f"two of its colors are called '{twice}'")
+        if self.shape not in JOINTED:
+            if self.travel:
+                raise ValueError(f"an object of shape '{self.shape}' has no joint; leave 'travel' out")
+            return self
+        assert self.size_m is not None
+        most = {"drawer": self.size_m[0], "door": math.pi, "button": 0.4 * self.size_m[2], "knob": 2 * math.pi}
+        if not 1e-3 <= self.travel <= most[self.shape] + 1e-9:
+            text = f"of a {self.shape} of this size must be 0.001 to {most[self.shape]:.4g}, but is {self.travel:g}"
+            raise ValueError(f"'travel' {text}")
         return self
 
     @property
@@ -62,6 +101,18 @@ class ObjectModel(ComponentArgs):
     def dump(self) -> dict[str, Any]:
         """JSON values, as a layout carries them."""
         return self.model_dump(mode="json")
+
+
+def size_fault(model: ObjectModel, size_m: Vector) -> str:
+    """What is wrong with the edges of an object of this kind, made by code; empty where nothing is."""
+    if model.shape == "mesh":
+        return "a mesh is as large as its file says; `scale` of `randomize` changes it"
+    least = _LEAST_M.get(model.shape, (0.0, 0.0, 0.0))
+    if any(edge < low for edge, low in zip(size_m, least, strict=True)):
+        return f"a {model.shape} must be {list(least)} m large or more, but is {list(size_m)}"
+    if model.shape == "cylinder" and not math.isclose(size_m[0], size_m[1], abs_tol=1e-9):
+        return f"a cylinder is round: its x and y edges must be equal, but are {size_m[0]:g} and {size_m[1]:g}"
+    return ""
 
 
 _COLORS = (

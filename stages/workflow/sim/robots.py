@@ -9,20 +9,34 @@ Frames: `ee` is the flange that the gripper is screwed to. `tcp` lies between th
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic import Field, model_validator
 
 from nimbusd.stages.base import ComponentArgs
-from nimbusd.stages.workflow.sim.layout import Quaternion, Vector
+from nimbusd.stages.workflow.sim.numbers import Angle, Distance, Position, Positive, Turn, Words
+
+
+def _no_two(kind: str, names: Sequence[Any]) -> None:
+    """Raises ValueError for a name that is there twice."""
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise ValueError(f"among {kind}, {twice!r} is named twice")
 
 
 class FingerModel(ComponentArgs):
     """A finger on a slide joint. joint: name in the gripper's file. closed, open: its position at these ends."""
 
     joint: str
-    closed: float
-    open: float
+    closed: Angle
+    open: Angle
+
+    @model_validator(mode="after")
+    def _opens(self) -> FingerModel:
+        if abs(self.open - self.closed) < 1e-4:
+            raise ValueError(f"finger '{self.joint}' is as open as closed, at {self.open:g}")
+        return self
 
 
 class GripperModel(ComponentArgs):
@@ -34,24 +48,35 @@ class GripperModel(ComponentArgs):
     """
 
     mjcf: str
-    fingers: tuple[FingerModel, ...]
-    opening_m: tuple[float, float]
-    tcp_m: Vector
-    finger_bodies: tuple[str, ...]
-    force_n: float = 20.0
-    kp: float = 1000.0
-    pad_friction: float = 2.0
-    reach_m: float = 0.012
-    thickness_m: float = 0.016
-    palm_m: float = 0.032
+    fingers: tuple[FingerModel, ...] = Field(min_length=1)
+    opening_m: tuple[Distance, Distance]
+    tcp_m: Position
+    finger_bodies: tuple[str, ...] = Field(min_length=1)
+    force_n: Positive = 20.0
+    kp: Positive = 1000.0
+    pad_friction: float = Field(default=2.0, ge=0.01, le=10)
+    reach_m: Distance = 0.012
+    thickness_m: Distance = 0.016
+    palm_m: Distance = 0.032
+
+    @model_validator(mode="after")
+    def _opens(self) -> GripperModel:
+        low, high = self.opening_m
+        if high - low < 1e-3:
+            raise ValueError(f"opening_m goes from closed to open, a millimetre at least, not from {low:g} to {high:g}")
+        if math.hypot(*self.tcp_m) > 1:
+            raise ValueError(f"tcp_m {list(self.tcp_m)} is more than a metre off the flange; is it in metres?")
+        _no_two("fingers", [finger.joint for finger in self.fingers])
+        _no_two("finger_bodies", self.finger_bodies)
+        return self
 
 
 class PartModel(ComponentArgs):
     """A file of the robot. position, quaternion: its place in the robot's base frame."""
 
     mjcf: str
-    position: Vector = (0.0, 0.0, 0.0)
-    quaternion: Quaternion = (1.0, 0.0, 0.0, 0.0)
+    position: Position = (0.0, 0.0, 0.0)
+    quaternion: Turn = (1.0, 0.0, 0.0, 0.0)
 
 
 class ArmModel(ComponentArgs):
@@ -62,24 +87,25 @@ class ArmModel(ComponentArgs):
     noun: how instructions call it, where a robot has several.
     """
 
-    part: int = 0
-    joints: tuple[str, ...]
+    part: int = Field(default=0, ge=0, le=63)
+    joints: tuple[str, ...] = Field(min_length=1)
     flange: str
     base: str = ""
     gripper: GripperModel
-    home: tuple[float, ...]
-    kp: tuple[float, ...]
-    force_nm: tuple[float, ...]
-    velocity: tuple[float, ...]
-    acceleration: tuple[float, ...]
-    armature: float = 0.1
-    noun: str = "arm"
+    home: tuple[Angle, ...]
+    kp: tuple[Positive, ...]
+    force_nm: tuple[Positive, ...]
+    velocity: tuple[Positive, ...]
+    acceleration: tuple[Positive, ...]
+    armature: float = Field(default=0.1, ge=0, le=100)
+    noun: Words = "arm"
 
     @model_validator(mode="after")
     def _same_lengths(self) -> ArmModel:
         for name in ("home", "kp", "force_nm", "velocity", "acceleration"):
             if len(getattr(self, name)) != len(self.joints):
                 raise ValueError(f"{name} has {len(getattr(self, name))} numbers for {len(self.joints)} joints")
+        _no_two("joints", self.joints)
         return self
 
 
@@ -91,7 +117,7 @@ class RobotModel(ComponentArgs):
 
     parts: tuple[PartModel, ...] = Field(min_length=1)
     arms: dict[str, ArmModel] = Field(min_length=1)
-    noun: str = "robot"
+    noun: Words = "robot"
     robot_type: str = ""
 
     @model_validator(mode="after")
@@ -99,6 +125,8 @@ class RobotModel(ComponentArgs):
         for name, arm in self.arms.items():
             if not 0 <= arm.part < len(self.parts):
                 raise ValueError(f"arm '{name}' is on part {arm.part}, but there are {len(self.parts)} parts")
+        _no_two("flanges of arms", [(arm.part, arm.flange) for arm in self.arms.values()])
+        _no_two("joints of arms", [(arm.part, joint) for arm in self.arms.values() for joint in arm.joints])
         return self
 
     def dump(self) -> dict[str, Any]:

@@ -38,7 +38,7 @@ class Skill(ComponentArgs, ABC):
     name: ClassVar[str]
     files: ClassVar[tuple[str, ...]] = ()
     arm: str = ""
-    tries: int = Field(default=3, ge=1)
+    tries: int = Field(default=3, ge=1, le=100)
 
     @abstractmethod
     def check(self, cell: Workcell) -> None:

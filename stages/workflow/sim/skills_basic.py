@@ -9,7 +9,7 @@ from pydantic import Field
 
 from nimbusd.stages.errors import PlanningFailed
 from nimbusd.stages.types import F64
-from nimbusd.stages.workflow.sim.layout import Quaternion, Vector
+from nimbusd.stages.workflow.sim.numbers import Angle, Position, Turn
 from nimbusd.stages.workflow.sim.rotation import matrix_of, rotation_vector, transform
 from nimbusd.stages.workflow.sim.skills import Skill, downward, skill
 from nimbusd.stages.workflow.sim.workcell import CLEARANCE_M, Workcell
@@ -27,10 +27,10 @@ class GotoPose(Skill):
     """
 
     name: ClassVar[str] = "goto_pose"
-    position_m: Vector
+    position_m: Position
     object: str = ""
-    quaternion: Quaternion | None = None
-    yaw_rad: float = 0.0
+    quaternion: Turn | None = None
+    yaw_rad: Angle = 0.0
     straight: bool = False
 
     def check(self, cell: Workcell) -> None:

@@ -6,7 +6,7 @@ from itertools import islice
 from typing import ClassVar
 
 import numpy as np
-from pydantic import field_validator
+from pydantic import Field, field_validator
 
 from nimbusd.stages.arguments import did_you_mean
 from nimbusd.stages.errors import PlanningFailed
@@ -38,8 +38,8 @@ class Pick(Skill):
     files: ClassVar[tuple[str, ...]] = ("grasps",)
     object: str
     grasps: str = ""
-    lift_m: float = 0.10
-    approach_m: float = 0.08
+    lift_m: float = Field(default=0.10, ge=0.02, le=0.5)
+    approach_m: float = Field(default=0.08, ge=0, le=0.5)
 
     def check(self, cell: Workcell) -> None:
         entry = cell.object(self.object)
@@ -133,8 +133,8 @@ class Place(Skill):
     object: str
     relation: str
     reference: str
-    approach_m: float = 0.08
-    spots: int = 60
+    approach_m: float = Field(default=0.08, ge=0, le=0.5)
+    spots: int = Field(default=60, ge=1, le=10_000)
 
     @field_validator("relation")
     @classmethod

@@ -28,7 +28,7 @@ class Style(ComponentArgs):
     view_m, view_rad: shift and turn of fixed cameras, at most.
     """
 
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, lt=1 << 63)
     materials: bool = False
     lights: bool = False
     view_m: float = Field(default=0.0, ge=0, le=0.5)

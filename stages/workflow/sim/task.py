@@ -11,36 +11,45 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field, NonNegativeInt, field_validator
+from pydantic import AfterValidator, Field, field_validator
 
 from nimbusd.stages.arguments import did_you_mean
 from nimbusd.stages.base import ComponentArgs
 from nimbusd.stages.load.textures import KINDS as TEXTURES
 from nimbusd.stages.plain import Key
-from nimbusd.stages.types import Rgb
 from nimbusd.stages.workflow.sim.camera_spec import DEFAULT_CAMERAS, CameraSpec
-from nimbusd.stages.workflow.sim.layout import Physics, Vector
+from nimbusd.stages.workflow.sim.layout import Physics
+from nimbusd.stages.workflow.sim.numbers import (
+    AngleRange,
+    BrightnessRange,
+    Color,
+    Coordinate,
+    CoordinateRange,
+    Distance,
+    Edge,
+    FactorRange,
+    Name,
+    Size,
+    Words,
+    rising,
+)
 from nimbusd.stages.workflow.sim.objects import LIBRARY, ObjectModel
 from nimbusd.stages.workflow.sim.robots import ROBOTS, RobotModel
 from nimbusd.stages.workflow.sim.skills import SKILLS
 
-Range = tuple[float, float]
 M = TypeVar("M", bound=ComponentArgs)
-
-
-def _rising(value: Range) -> Range:
-    if value[0] > value[1]:
-        raise ValueError(f"a range goes from its least to its most, not from {value[0]} to {value[1]}")
-    return value
+_Count = Annotated[int, Field(ge=0, le=50)]
+_CountRange = Annotated[tuple[_Count, _Count], AfterValidator(rising)]
+_TableEdge = Annotated[float, Field(ge=0.2, le=5)]
 
 
 class TableSpec(ComponentArgs):
     """The table. centre: x, y of its top in the world; the robot's base stands on it at the origin of x, y."""
 
-    centre: tuple[float, float] = (0.42, 0.0)
-    size_m: tuple[float, float] = (1.5, 1.8)
+    centre: tuple[Coordinate, Coordinate] = (0.42, 0.0)
+    size_m: tuple[_TableEdge, _TableEdge] = (1.5, 1.8)
     height_m: float = Field(default=0.75, gt=0.1, lt=1.5)
 
 
@@ -53,39 +62,29 @@ class SlotSpec(ComponentArgs):
     its opening at the start as a share of its travel. look: what its colour and texture are, drawn or `own`.
     """
 
-    name: str
+    name: Name
     models: tuple[str, ...] = Field(min_length=1)
-    count: tuple[NonNegativeInt, NonNegativeInt] = (1, 1)
-    x_m: Range = (0.36, 0.66)
-    y_m: Range = (-0.32, 0.32)
-    yaw_rad: Range = (-3.1416, 3.1416)
+    count: _CountRange = (1, 1)
+    x_m: CoordinateRange = (0.36, 0.66)
+    y_m: CoordinateRange = (-0.32, 0.32)
+    yaw_rad: AngleRange = (-3.1416, 3.1416)
     distinct: bool = True
     color: str = ""
-    gap_m: float = Field(default=0.02, ge=0)
+    gap_m: Distance = 0.02
     fixed: bool | None = None
     joint: float = Field(default=0.0, ge=0, le=1)
-    size_m: Vector | None = None
-
-    @field_validator("count", "x_m", "y_m", "yaw_rad")
-    @classmethod
-    def _rises(cls, value: Range) -> Range:
-        return _rising(value)
+    size_m: Size | None = None
 
 
 class RegionSpec(ComponentArgs):
     """A painted rectangle on the table. x_m, y_m: where its centre may lie, from the robot's base."""
 
-    name: str
-    size_m: tuple[float, float] = (0.16, 0.16)
-    x_m: Range = (0.4, 0.6)
-    y_m: Range = (-0.3, 0.3)
-    color: Rgb = (0.25, 0.55, 0.35)
+    name: Name
+    size_m: tuple[Edge, Edge] = (0.16, 0.16)
+    x_m: CoordinateRange = (0.4, 0.6)
+    y_m: CoordinateRange = (-0.3, 0.3)
+    color: Color = (0.25, 0.55, 0.35)
     visible: bool = True
-
-    @field_validator("x_m", "y_m")
-    @classmethod
-    def _rises(cls, value: Range) -> Range:
-        return _rising(value)
 
 
 class GoalSpec(ComponentArgs):
@@ -117,7 +116,7 @@ class SortSpec(ComponentArgs):
     """Where the objects of a slot belong: container slot → models."""
 
     slot: str
-    into: dict[str, tuple[str, ...]]
+    into: dict[str, tuple[str, ...]] = Field(min_length=1)
 
 
 class RandomizeSpec(ComponentArgs):
@@ -128,29 +127,22 @@ class RandomizeSpec(ComponentArgs):
     sun_rad: of the key light's direction. warmth: how far lamps turn yellow or blue. sizes: of code-made models.
     """
 
-    scale: Range = (0.95, 1.05)
-    mass: Range = (0.7, 1.3)
-    friction: Range = (0.8, 1.2)
+    scale: FactorRange = (0.95, 1.05)
+    mass: FactorRange = (0.7, 1.3)
+    friction: FactorRange = (0.8, 1.2)
     tables: tuple[str, ...] = ("wood", "planks", "stone", "fabric", "plaster")
     floors: tuple[str, ...] = ("planks", "tiles", "carpet", "stone")
     walls: tuple[str, ...] = ("plaster", "brick", "stripes")
-    camera_m: float = Field(default=0.03, ge=0)
-    camera_rad: float = Field(default=0.03, ge=0)
+    camera_m: Distance = 0.03
+    camera_rad: float = Field(default=0.03, ge=0, le=1)
     focal: float = Field(default=0.03, ge=0, lt=0.5)
     robot_rad: float = Field(default=0.06, ge=0, le=0.5)
-    key: Range = (0.3, 0.5)
-    fill: Range = (0.1, 0.25)
-    ambient: Range = (0.3, 0.45)
+    key: BrightnessRange = (0.3, 0.5)
+    fill: BrightnessRange = (0.1, 0.25)
+    ambient: BrightnessRange = (0.3, 0.45)
     sun_rad: float = Field(default=0.5, ge=0, le=1.2)
     warmth: float = Field(default=0.12, ge=0, le=0.5)
     sizes: bool = True
-
-    @field_validator("scale", "mass", "friction", "key", "fill", "ambient")
-    @classmethod
-    def _ordered(cls, value: Range) -> Range:
-        if not 0 < value[0] <= value[1]:
-            raise ValueError(f"a range goes from a positive number to one at least as high, not {value}")
-        return value
 
     @field_validator("tables", "floors", "walls")
     @classmethod
@@ -168,7 +160,7 @@ class ManipTask(ComponentArgs):
     seen_share: how much of one still camera's picture each thing that goals and skills name must fill at the start.
     """
 
-    name: str
+    name: Words
     robot: str = "franka"
     planner: Literal["connect", "curobo"] = "connect"
     robots: dict[str, RobotModel] = Field(default_factory=dict)
@@ -176,12 +168,12 @@ class ManipTask(ComponentArgs):
     table: TableSpec = TableSpec()
     slots: tuple[SlotSpec, ...] = ()
     regions: tuple[RegionSpec, ...] = ()
-    choices: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    choices: dict[str, Annotated[tuple[str, ...], Field(min_length=1)]] = Field(default_factory=dict)
     sort: SortSpec | None = None
     goals: tuple[GoalSpec, ...] = ()
     skills: tuple[SkillSpec, ...] = Field(min_length=1)
-    instructions: tuple[str, ...] = Field(min_length=1)
-    cameras: tuple[CameraSpec, ...] = DEFAULT_CAMERAS
+    instructions: tuple[Words, ...] = Field(min_length=1)
+    cameras: tuple[CameraSpec, ...] = Field(default=DEFAULT_CAMERAS, min_length=1)
     seen_share: float = Field(default=0.001, ge=0, lt=0.5)
     randomize: RandomizeSpec = RandomizeSpec()
     physics: Physics = Physics()

@@ -1,29 +1,34 @@
-"""What can be wrong with a task beyond the shape of its keys: names, models, places, words, and files.
+"""What can be wrong with a task beyond the shape of its keys: names, models, places and words.
 
 Everything is found without drawing a layout. Each mistake says where it stands, and the nearest right word.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from string import Formatter
 from typing import Any
 
 from nimbusd.stages.arguments import ArgumentsError, Mistake, did_you_mean, validate
-from nimbusd.stages.errors import AssetError
 from nimbusd.stages.plain import Key
-from nimbusd.stages.workflow.sim.assets import PACKAGES, fetched, file_of
 from nimbusd.stages.workflow.sim.camera_check import in_cameras
 from nimbusd.stages.workflow.sim.fixtures import CONTAINERS
-from nimbusd.stages.workflow.sim.grasps import read_grasps
-from nimbusd.stages.workflow.sim.mesh_shape import MESH_SUFFIXES, mesh_shape
-from nimbusd.stages.workflow.sim.objects import ObjectModel
+from nimbusd.stages.workflow.sim.objects import size_fault
 from nimbusd.stages.workflow.sim.relations import JOINT_SHAPES, WORDS
 from nimbusd.stages.workflow.sim.relations import KINDS as RELATIONS
 from nimbusd.stages.workflow.sim.skills import SKILLS
 from nimbusd.stages.workflow.sim.task import ManipTask, SkillSpec, SlotSpec
+from nimbusd.stages.workflow.sim.task_names import mistakes_in_names, names_always_there, object_names
+
+MOST_STEP_S = 0.005
+DONE_TO = {"open": JOINT_SHAPES["open"], "close": JOINT_SHAPES["closed"], "press": JOINT_SHAPES["pressed"],
+           "rotate": JOINT_SHAPES["turned"]}  # fmt: skip
+"""Skills of fixtures → shapes that they are done to."""
+
+MOVED = ("pick", "place", "push")
+"""Skills that need something that stands free."""
 
 
 def mistakes_in(task: ManipTask) -> Iterator[Mistake]:
@@ -31,8 +36,11 @@ def mistakes_in(task: ManipTask) -> Iterator[Mistake]:
     if task.robot not in task.all_robots():
         yield Mistake(("robot",), f"no robot is called '{task.robot}'; {did_you_mean(task.robot, task.all_robots())}")
         return
+    yield from mistakes_in_names(task)
     yield from _in_slots(task)
+    yield from _in_places(task)
     yield from in_cameras(task)
+    yield from _in_physics(task)
     if task.sort is not None:
         yield from _in_sort(task)
     for index, goal in enumerate(task.goals):
@@ -45,41 +53,7 @@ def mistakes_in(task: ManipTask) -> Iterator[Mistake]:
         yield from _in_words(("instructions", index), template, _always_there(task))
 
 
-def mistakes_in_files(task: ManipTask) -> Iterator[Mistake]:
-    """Files that are missing or of an unknown kind. Of packages that are not fetched here, nothing is known."""
-    for path, reference in task.files():
-        package, colon, _ = reference.partition(":")
-        if colon and package in PACKAGES and not fetched(package):
-            continue
-        try:
-            found = Path(file_of(reference))
-            if path[-1] == "grasps":
-                read_grasps(str(found))
-            elif path[-1] == "mesh":
-                _try_mesh(task.objects[str(path[1])], found)
-        except AssetError as error:
-            yield Mistake(path, str(error))
-
-
-def _try_mesh(model: ObjectModel, found: Path) -> None:
-    """Read a mesh as a layout would, where what reads it is installed. Raises AssetError."""
-    suffix = found.suffix.lower()
-    if suffix not in MESH_SUFFIXES:
-        known = ", ".join(MESH_SUFFIXES)
-        raise AssetError(f"object file {found} is of a kind that cannot be read; convert it to one of {known}")
-    needed = ["mujoco", *(["mapbox_earcut"] if suffix in (".obj", ".ply") else [])]
-    if all(find_spec(module) for module in needed):
-        mesh_shape(model.mesh, model.unit_m, model.up)
-
-
 def _in_slots(task: ManipTask) -> Iterator[Mistake]:
-    taken: set[str] = set()
-    named = [("slots", index, slot.name) for index, slot in enumerate(task.slots)]
-    named += [("regions", index, region.name) for index, region in enumerate(task.regions)]
-    for kind, index, name in named:
-        if name in taken:
-            yield Mistake((kind, index, "name"), f"two things are called '{name}'; give one another name")
-        taken.add(name)
     models = task.all_objects()
     for index, slot in enumerate(task.slots):
         place: tuple[Key, ...] = ("slots", index)
@@ -95,6 +69,30 @@ def _in_slots(task: ManipTask) -> Iterator[Mistake]:
                 yield Mistake((*place, "color"), f"'{key}' does not come in '{slot.color}'; {hint}")
             if slot.joint and not models[key].travel:
                 yield Mistake((*place, "joint"), f"'{key}' has no joint; leave 'joint' out")
+            if slot.size_m is not None and (fault := size_fault(models[key], slot.size_m)):
+                yield Mistake((*place, "size_m"), f"'{key}': {fault}")
+
+
+def _in_places(task: ManipTask) -> Iterator[Mistake]:
+    """Slots and regions must be on the table, wherever in their ranges they are drawn."""
+    spread: list[tuple[str, int, Any, tuple[float, float]]] = []
+    spread += [("slots", index, slot, (0.0, 0.0)) for index, slot in enumerate(task.slots)]
+    spread += [("regions", index, region, region.size_m) for index, region in enumerate(task.regions)]
+    for kind, index, spec, size in spread:
+        for axis, key in enumerate(("x_m", "y_m")):
+            middle, half = task.table.centre[axis], (task.table.size_m[axis] - size[axis]) / 2
+            low, high = getattr(spec, key)
+            if low < middle - half - 1e-9 or high > middle + half + 1e-9:
+                text = f"'{spec.name}' may lie beside the table, on which {key[0]} goes from {middle - half:.4g} to"
+                yield Mistake((kind, index, key), f"{text} {middle + half:.4g}")
+
+
+def _in_physics(task: ManipTask) -> Iterator[Mistake]:
+    physics = task.physics
+    if physics.timestep_s > MOST_STEP_S:
+        needed = math.ceil(1 / (physics.fps * MOST_STEP_S))
+        text = f"physics steps of {physics.timestep_s * 1000:.3g} ms are too long for contacts"
+        yield Mistake(("physics", "substeps"), f"{text}; at {physics.fps:g} fps take {needed} substeps or more")
 
 
 def _in_sort(task: ManipTask) -> Iterator[Mistake]:
@@ -106,6 +104,8 @@ def _in_sort(task: ManipTask) -> Iterator[Mistake]:
     for word in sort.into:
         if word not in slots:
             yield Mistake(("sort", "into", word), f"no slot is called '{word}'; {did_you_mean(word, slots)}")
+        elif slots[word].count[0] < 1:
+            yield Mistake(("sort", "into", word), f"'{word}' is missing in some layouts; its 'count' must begin at 1")
     missing = set(slots[sort.slot].models) - {key for keys in sort.into.values() for key in keys}
     if missing:
         yield Mistake(("sort", "into"), f"there is no place for {', '.join(sorted(missing))}")
@@ -136,6 +136,8 @@ def _in_goal(task: ManipTask, index: int) -> Iterator[Mistake]:
                     yield Mistake((*place, "relation"), f"'{kind}' is said of a {shapes}, not of '{model}'")
     if goal.reference:
         yield from _in_reference(task, (*place, "reference"), goal.relation, goal.reference, goal.for_each)
+        if goal.reference == goal.subject:
+            yield Mistake((*place, "reference"), f"'{goal.subject}' cannot stand in a relation to itself")
 
 
 def _in_skill(task: ManipTask, index: int, call: SkillSpec) -> Iterator[Mistake]:
@@ -161,8 +163,28 @@ def _in_skill(task: ManipTask, index: int, call: SkillSpec) -> Iterator[Mistake]
     if "reference" in names and "relation" in call.with_ and "reference" not in wrong:
         relation, reference = str(call.with_["relation"]), str(call.with_["reference"])
         yield from _in_reference(task, (*place, "reference"), relation, reference, call.for_each)
+    if "object" in names and "object" not in wrong:
+        yield from _in_object(task, (*place, "object"), call)
     known = {*_always_there(task), *call.with_, *(["item", "bin"] if call.for_each else [])}
     yield from _in_words(("skills", index, "instruction"), call.instruction, known)
+
+
+def _in_object(task: ManipTask, place: tuple[Key, ...], call: SkillSpec) -> Iterator[Mistake]:
+    """Whether what a skill is done to can be one that it is done to."""
+    value = str(call.with_["object"])
+    if call.with_.get("reference") == value:
+        yield Mistake((*place[:-1], "reference"), f"'{value}' cannot stand in a relation to itself")
+    if any(region.name == value.removeprefix("$") for region in task.regions):
+        yield Mistake(place, f"'{value}' is a region, to which no skill is done")
+    for model in _models(task, value, call.for_each):
+        shape, wanted = task.object_model(model).shape, DONE_TO.get(call.skill)
+        if wanted is not None and shape not in wanted:
+            yield Mistake(place, f"'{call.skill}' is done to a {' or a '.join(wanted)}, not to '{model}'")
+    if call.skill in MOVED:
+        for slot in _slots(task, value, call.for_each):
+            first = task.all_objects().get(slot.models[0])
+            if slot.fixed if slot.fixed is not None else first is not None and first.is_fixture:
+                yield Mistake(place, f"'{call.skill}' moves things, but '{slot.name}' stands still; say 'fixed: false'")
 
 
 def _in_reference(
@@ -171,7 +193,12 @@ def _in_reference(
     """What is wrong with the second of two things that stand in a relation."""
     wrong = list(_in_name(task, place, reference, for_each))
     yield from wrong
-    if wrong or "in" not in _values(task, relation):
+    if wrong:
+        return
+    others = [kind for kind in _values(task, relation) if kind != "in" and kind in WORDS]
+    if others and any(region.name == reference.removeprefix("$") for region in task.regions):
+        yield Mistake(place, f"things lie in a region, they are not {WORDS[others[0]]} it: '{reference}' is one")
+    if "in" not in _values(task, relation):
         return
     for model in _models(task, reference, for_each):
         if task.object_model(model).shape not in CONTAINERS:
@@ -190,8 +217,11 @@ def _in_name(
         known += ["bin"] if task.sort is not None and task.sort.slot == for_each else []
         if value[1:] not in known:
             yield Mistake(place, f"nothing fills '{value}'; {did_you_mean(value[1:], known)}")
+        elif empty := next((slot for slot in task.slots if slot.name == value[1:] and slot.count[0] < 1), None):
+            hint = f"'for_each: {empty.name}' is done for as many as there are"
+            yield Mistake(place, f"'{value}' is missing in some layouts; {hint}")
         return
-    objects = [name for slot in task.slots for name in _object_names(slot)]
+    objects = [name for slot in task.slots for name in names_always_there(slot)]
     if value not in (*objects, *places):
         hint = f"did you mean '${value}'?" if value in fillers else did_you_mean(value, [*objects, *places])
         yield Mistake(place, f"no object is called '{value}'; {hint}")
@@ -215,21 +245,20 @@ def _always_there(task: ManipTask) -> set[str]:
     return slots | {region.name for region in task.regions} | set(task.choices)
 
 
-def _object_names(slot: SlotSpec) -> list[str]:
-    if slot.count == (1, 1):
-        return [slot.name]
-    return [f"{slot.name}_{number}" for number in range(1, slot.count[1] + 1)]
-
-
 def _models(task: ManipTask, value: str, for_each: str) -> list[str]:
     """Models that a name or placeholder may stand for; none for regions, and for what is unknown."""
+    found = _slots(task, value, for_each)
+    return sorted({key for slot in found for key in slot.models if key in task.all_objects()})
+
+
+def _slots(task: ManipTask, value: str, for_each: str) -> list[SlotSpec]:
+    """Slots that a name or placeholder may stand for an object of."""
     word = value.removeprefix("$")
     if task.sort is not None and word == "bin" and task.sort.slot == for_each:
         names = set(task.sort.into)
     else:
         names = {for_each if word == "item" and for_each else word}
-    found = [slot for slot in task.slots if slot.name in names or value in _object_names(slot)]
-    return sorted({key for slot in found for key in slot.models if key in task.all_objects()})
+    return [slot for slot in task.slots if slot.name in names or value in object_names(slot)]
 
 
 def _values(task: ManipTask, word: str) -> tuple[str, ...]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -25,18 +27,64 @@ SKILL_SENTENCES = {
     "home": "return to the home posture",
 }
 
+_SEEN_APART_M = 0.03
+"""How far apart the middles of things must be for a person to see which is farther left."""
+
+_ORDINALS = ("", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
+
+
+@dataclass(frozen=True)
+class _Order:
+    """Words for places in a row. first, last: of two. least, most: of several. side: from which they are counted."""
+
+    first: str
+    last: str
+    least: str
+    most: str
+    side: str
+
+    def of(self, noun: str, number: int, count: int) -> str:
+        """The thing at place `number` (from 0) of `count`."""
+        if number == 0:
+            return f"{self.first if count == 2 else self.least} {noun}"
+        if number == count - 1:
+            return f"{self.last if count == 2 else self.most} {noun}"
+        if count == 3:
+            return f"middle {noun}"
+        if number < len(_ORDINALS):
+            return f"{_ORDINALS[number]} {noun} from {self.side}"
+        return f"{noun} number {number + 1} from {self.side}"
+
+
+_ACROSS = _Order("left", "right", "leftmost", "rightmost", "the left")
+_AWAY = _Order("nearer", "farther", "nearest", "farthest", "the front")
+
 
 def nouns_of(objects: Sequence[ObjectLayout], regions: Sequence[RegionLayout]) -> dict[str, str]:
-    """Name → how instructions call it. Equal nouns are told apart by ordinals."""
+    """Name → how instructions call it. Equal nouns are told apart by where things stand, as the robot sees them."""
     nouns = {entry.name: str(entry.definition["noun"]) for entry in objects}
     nouns.update({region.name: region.name.replace("_", " ") for region in regions})
-    ordinals = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
+    places = {entry.name: entry.pose.position[:2] for entry in objects}
+    places.update({region.name: region.pose.position[:2] for region in regions})
     for noun in sorted(set(nouns.values())):
         same = [name for name, word in nouns.items() if word == noun]
         if len(same) > 1:
-            for ordinal, name in zip(ordinals, same, strict=False):
-                nouns[name] = f"{ordinal} {noun}"
+            nouns |= _told_apart(noun, {name: places[name] for name in same})
     return nouns
+
+
+def _told_apart(noun: str, places: Mapping[str, tuple[float, float]]) -> dict[str, str]:
+    """Words for things of one noun by their order from left (+y) to right, or from near (small x) to far.
+
+    The way across is taken where it shows which is which; else that in which the nearest two are farther apart.
+    """
+    across = sorted(places, key=lambda name: (-places[name][1], name))
+    away = sorted(places, key=lambda name: (places[name][0], name))
+    gap_across = min(places[a][1] - places[b][1] for a, b in pairwise(across))
+    gap_away = min(places[b][0] - places[a][0] for a, b in pairwise(away))
+    sideways = gap_across >= min(_SEEN_APART_M, gap_away)
+    order, words = (across, _ACROSS) if sideways else (away, _AWAY)
+    return {name: words.of(noun, number, len(order)) for number, name in enumerate(order)}
 
 
 def bind_goals(

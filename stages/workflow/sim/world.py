@@ -9,17 +9,20 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import orjson
 
 from nimbusd.stages.arguments import did_you_mean
-from nimbusd.stages.errors import AssetError, BackendUnavailable
+from nimbusd.stages.errors import AssetError
 from nimbusd.stages.types import F64, I32, U16, BoolArray
 from nimbusd.stages.workflow.sim.assets import file_of
 from nimbusd.stages.workflow.sim.bodies import VISIBLE_GROUP, add_material, add_object, as_encoded
 from nimbusd.stages.workflow.sim.layout import Layout, Pose, Surface
+from nimbusd.stages.workflow.sim.mjcf_files import mended_text
+from nimbusd.stages.workflow.sim.mujoco_module import import_mujoco as import_mujoco
 from nimbusd.stages.workflow.sim.robots import ArmModel, RobotModel
 from nimbusd.stages.workflow.sim.rotation import matrix_of, transform
 
@@ -136,15 +139,6 @@ class World:
         return self.arms[name]
 
 
-def import_mujoco() -> Any:
-    """The mujoco module. Raises BackendUnavailable where it is not installed."""
-    try:
-        import mujoco
-    except ImportError as error:
-        raise BackendUnavailable(f"MuJoCo is not installed here ({error}): pip install 'nimbusd[mujoco]'") from error
-    return mujoco
-
-
 def build_world(layout: Layout) -> World:
     """The compiled model of a layout. Deterministic. Raises AssetError for missing files, BackendUnavailable.
 
@@ -161,18 +155,14 @@ def _build(text: bytes) -> World:
     spec = mujoco.MjSpec()
     _set_options(mujoco, spec, layout)
     _add_room(mujoco, spec, layout)
-    for number, part in enumerate(robot.parts):
-        _add_part(
-            mujoco,
-            spec,
-            robot,
-            number,
-            part.mjcf,
-            layout.robot.base.matrix() @ matrix_of(part.position, part.quaternion),
-        )
+    add_robot(mujoco, spec, robot, layout.robot.base.matrix())
     for entry in layout.objects:
         add_object(spec, entry)
-    model = spec.compile()
+    try:
+        model = spec.compile()
+    except ValueError as error:
+        words = " ".join(str(error).split())
+        raise AssetError(f"MuJoCo cannot make the world of task '{layout.task}': {words}") from error
     return _index(mujoco, layout, robot, model)
 
 
@@ -242,8 +232,15 @@ def _add_room(mujoco: Any, spec: Any, layout: Layout) -> None:
             )  # fmt: skip
 
 
+def add_robot(mujoco: Any, spec: Any, robot: RobotModel, T_world_robot: F64) -> None:
+    """Add a robot's parts, grippers and servos to a specification. Raises AssetError that names the file."""
+    for number, part in enumerate(robot.parts):
+        place = T_world_robot @ matrix_of(part.position, part.quaternion)
+        _add_part(mujoco, spec, robot, number, part.mjcf, place)
+
+
 def _add_part(mujoco: Any, spec: Any, robot: RobotModel, number: int, mjcf: str, T_world_part: F64) -> None:
-    part = _read_mjcf(mujoco, mjcf)
+    part = read_mjcf(mujoco, mjcf)
     for arm in robot.arms.values():
         if arm.part == number:
             _require(part.bodies, [arm.flange, *filter(None, [arm.base])], "body", mjcf)
@@ -254,7 +251,7 @@ def _add_part(mujoco: Any, spec: Any, robot: RobotModel, number: int, mjcf: str,
     for name, arm in robot.arms.items():
         if arm.part != number:
             continue
-        gripper = _read_mjcf(mujoco, arm.gripper.mjcf)
+        gripper = read_mjcf(mujoco, arm.gripper.mjcf)
         _require(gripper.joints, [finger.joint for finger in arm.gripper.fingers], "joint", arm.gripper.mjcf)
         _require(gripper.bodies, arm.gripper.finger_bodies, "body", arm.gripper.mjcf)
         flange = spec.body(f"robot{number}/{arm.flange}")
@@ -282,11 +279,13 @@ def _require(entries: Any, names: Iterable[str], kind: str, mjcf: str) -> None:
             raise AssetError(f"robot file {mjcf} has no {kind} called '{name}'; {did_you_mean(name, known)}")
 
 
-def _read_mjcf(mujoco: Any, mjcf: str) -> Any:
+def read_mjcf(mujoco: Any, mjcf: str) -> Any:
     """A file with bodies, joints and geoms alone: servos, cameras and lamps are ours. Raises AssetError."""
     path = file_of(mjcf)
     try:
-        part = mujoco.MjSpec.from_file(path)
+        text = mended_text(Path(path))
+        part = mujoco.MjSpec.from_file(path) if text is None else mujoco.MjSpec.from_string(text)
+        part.modelfiledir = str(Path(path).absolute().parent)
     except ValueError as error:
         raise AssetError(f"robot file {path} cannot be read: {' '.join(str(error).split())}") from error
     for kind in (part.actuators, part.sensors, part.cameras, part.lights, part.sites):
