@@ -13,18 +13,21 @@ from nimbusd.stages.errors import PlanningFailed
 from nimbusd.stages.types import F64
 from nimbusd.stages.workflow.sim.containers import container
 from nimbusd.stages.workflow.sim.fixtures import WALL_M
+from nimbusd.stages.workflow.sim.grasp_choice import GraspChoice
 from nimbusd.stages.workflow.sim.grasps import Grasp, antipodal_grasps, read_grasps
 from nimbusd.stages.workflow.sim.layout import RelationLayout
+from nimbusd.stages.workflow.sim.open_hand import OpenHand
 from nimbusd.stages.workflow.sim.relations import WORDS, Footprint, holds, resting_spots, settled
 from nimbusd.stages.workflow.sim.rotation import UP, about, inverse, transform
 from nimbusd.stages.workflow.sim.skills import CLOSE_STEPS, OPEN_STEPS, Skill, empty_handed, note_point, skill
 from nimbusd.stages.workflow.sim.workcell import CLEARANCE_M, Workcell
 from nimbusd.stages.workflow.sim.world import ArmIndex
 
-_CANDIDATES = 40
 _SPOTS_TRIED = 12
 _SLIP_M = 0.02
 _SPARE_M = 0.024
+_CLEAR_M = CLEARANCE_M / 4
+"""What open fingers keep away from everything on their straight way to a grasp."""
 
 
 @skill
@@ -98,7 +101,9 @@ class Pick(Skill):
             raise PlanningFailed("no_grasp", f"no pair of opposite sides of {self.object} fits the gripper")
         kinematics, here = cell.kinematics[arm.name], cell.commanded(arm)
         reached = False
-        for grasp in grasps[:_CANDIDATES]:
+        hand = OpenHand(cell.world, arm, cell.simulation.qpos)
+        choice = GraspChoice(hand, T_world_object, self.approach_m, _CLEAR_M)
+        for grasp in choice.worth_trying([(grasp, self._opening(arm, grasp)) for grasp in grasps]):
             cell.count("grasps_tried")
             cell.simulation.beat()
             T_grasp = T_world_object @ grasp.T_object_tcp
@@ -111,13 +116,24 @@ class Pick(Skill):
                 except PlanningFailed:
                     continue
                 reached = True
-                cell.allow(arm, clearance_m=CLEARANCE_M / 4)  # open fingers do not even touch the object on their way
+                cell.allow(arm, clearance_m=_CLEAR_M)  # open fingers do not even touch the object on their way
                 cell.checker.set_opening(arm, self._opening(arm, grasp))
                 if cell.checker.first_touch(path, 0.05) is None:
                     return grasp, before, path
         if reached:
             raise PlanningFailed("no_grasp", f"every reachable grasp of {self.object} touches something else")
+        if (blocked := choice.blocked_by) is not None:
+            raise PlanningFailed("no_grasp", self._no_room(cell, *blocked))
         raise PlanningFailed("ik_failed", f"none of {len(grasps)} grasps of {self.object} is within reach")
+
+    def _no_room(self, cell: Workcell, blocker: str, count: int, of: int) -> str:
+        """Why the hand fits around the object nowhere, and what would help."""
+        said = f"the open hand fits nowhere around {self.object}: it would touch {blocker} in {count} of {of} grasps"
+        if blocker != self.object:
+            return f"{said}; give more gap_m"
+        solid = cell.object(self.object).definition.get("collision") == "hull"
+        hint = "collision: parts, if it is hollow" if solid else "a smaller scale, or a grasp file"
+        return f"{said}, its own collision shape; give it {hint}"
 
 
 @skill
