@@ -12,6 +12,8 @@ from nimbusd.stages.workflow.sim.bodies import VISIBLE_GROUP
 from nimbusd.stages.workflow.sim.world import World, import_mujoco
 
 _ROUND = 32
+_PAIRS = 200_000
+"""Of rays and faces that are looked at at once."""
 
 
 @dataclass(frozen=True)
@@ -111,8 +113,16 @@ def sample_surface(mesh: TriangleMesh, count: int, rng: np.random.Generator) -> 
 def farthest_hit(mesh: TriangleMesh, origins: F64, directions: F64) -> tuple[F64, I32]:
     """Where lines leave the mesh: distance of each ray's last hit, (N,), and that face, (N,); 0 and -1 without one."""
     a, b, c = (mesh.vertices[mesh.faces[:, corner]] for corner in range(3))
-    e1, e2 = b - a, c - a
-    # Möller–Trumbore for all rays and faces at once.
+    far, face = np.zeros(len(origins)), np.full(len(origins), -1, np.int32)
+    rows = max(1, _PAIRS // max(1, len(a)))
+    for first in range(0, len(origins), rows):
+        some = slice(first, first + rows)
+        far[some], face[some] = _last_hits(a, b - a, c - a, origins[some], directions[some])
+    return far, face
+
+
+def _last_hits(a: F64, e1: F64, e2: F64, origins: F64, directions: F64) -> tuple[F64, I32]:
+    """As `farthest_hit`, by Möller–Trumbore for all rays and faces at once: one corner of each, and two edges."""
     p = np.cross(directions[:, None], e2[None])
     det = np.einsum("nfk,fk->nf", p, e1)
     ok = np.abs(det) > 1e-14

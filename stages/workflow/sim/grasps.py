@@ -23,7 +23,9 @@ from nimbusd.stages.workflow.sim.geometry import TriangleMesh, farthest_hit, sam
 from nimbusd.stages.workflow.sim.robots import GripperModel
 from nimbusd.stages.workflow.sim.rotation import about, transform, unit
 
-_SAMPLES = 96
+SAMPLES = (96, 384)
+"""Points of a surface to start from; the second number where the first offers no grasp that fits."""
+
 _FRICTION_COS = math.cos(math.atan(0.4))
 _WIDTH_SPARE_M = 0.008
 _SPREAD_M, _SPREAD_TRACE = 0.008, 2.9
@@ -46,7 +48,7 @@ class Grasp:
 
 
 def antipodal_grasps(
-    mesh: TriangleMesh, gripper: GripperModel, down: F64, rng: np.random.Generator, samples: int = _SAMPLES
+    mesh: TriangleMesh, gripper: GripperModel, down: F64, rng: np.random.Generator, samples: int = SAMPLES[0]
 ) -> list[Grasp]:
     """Grasps on opposite surface points whose normals lie in each other's friction cone, best first.
 

@@ -16,6 +16,7 @@ from nimbusd.stages.errors import AssetError
 from nimbusd.stages.load.mesh_part import MeshPart
 from nimbusd.stages.types import F32, F64, I32, U8, Material, Rgb
 from nimbusd.stages.workflow.sim.assets import file_of
+from nimbusd.stages.workflow.sim.mesh_facing import turned_faces
 from nimbusd.stages.workflow.sim.mujoco_module import import_mujoco
 
 Up: TypeAlias = Literal["", "y", "z"]
@@ -28,7 +29,7 @@ class MeshShape:
     """A mesh of a file, in metres, z up.
 
     centre: middle of its bounding box in the file's frame, the origin of what follows. size_m: edges of that box.
-    vertices: (V, 3). faces: (F, 3), counter-clockwise from outside.
+    vertices: (V, 3). faces: (F, 3), counter-clockwise from outside; turned: those of the file are not.
     uvs: (F, 3, 2) with v upwards, and picture: (H, W, 3) sRGB, where the file has a look of its own.
     """
 
@@ -38,6 +39,7 @@ class MeshShape:
     faces: I32
     uvs: F32 | None = None
     picture: U8 | None = None
+    turned: bool = False
 
 
 @cache
@@ -57,7 +59,7 @@ def add_mesh(spec: Any, name: str, reference: str, unit_m: float, up: Up, scale:
     mujoco = import_mujoco()
 
     shape, path = mesh_shape(reference, unit_m, up), file_of(reference)
-    if _is_read_by_mujoco(path) and up != "y":
+    if _is_read_by_mujoco(path) and up != "y" and not shape.turned:
         spec.add_mesh(name=name, file=path, scale=[unit_m * scale] * 3)
         return np.asarray(-shape.centre * scale)
     more: dict[str, Any] = {}
@@ -131,7 +133,11 @@ def _read_by_mujoco(path: str, unit_m: float, up: Up) -> MeshShape:
     points = model.mesh_vert @ data.geom_xmat[0].reshape(3, 3).T + data.geom_xpos[0]
     if up == "y":
         points = np.column_stack([points[:, 0], -points[:, 2], points[:, 1]])
-    return _centred(points, model.mesh_face.astype(np.int32))
+    uvs = None
+    if model.mesh_texcoordnum[0]:
+        uvs = model.mesh_texcoord[model.mesh_facetexcoord]
+        uvs = np.stack([uvs[..., 0], 1 - uvs[..., 1]], axis=-1)  # MuJoCo's v is downwards
+    return _centred(points, model.mesh_face.astype(np.int32), uvs)
 
 
 def _check_hull(path: str, points: F64, faces: I32) -> None:
@@ -157,6 +163,11 @@ def _compiled(spec: Any, path: str) -> Any:
 
 
 def _centred(points: F64, faces: I32, uvs: F32 | None = None, picture: U8 | None = None) -> MeshShape:
+    """The mesh around the middle of its bounding box, its faces turned outwards where they are not."""
     low, high = points.min(axis=0), points.max(axis=0)
     centre = (low + high) / 2
-    return MeshShape(centre, high - low, points - centre, faces, uvs, picture)
+    wrong = turned_faces(points, faces)
+    if wrong.any():
+        faces = np.where(wrong[:, None], faces[:, ::-1], faces)
+        uvs = None if uvs is None else np.where(wrong[:, None, None], uvs[:, ::-1], uvs)
+    return MeshShape(centre, high - low, points - centre, faces, uvs, picture, bool(wrong.any()))

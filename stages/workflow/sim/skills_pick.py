@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import islice
 from typing import ClassVar
 
@@ -13,18 +14,21 @@ from nimbusd.stages.errors import PlanningFailed
 from nimbusd.stages.types import F64
 from nimbusd.stages.workflow.sim.containers import container
 from nimbusd.stages.workflow.sim.fixtures import WALL_M
-from nimbusd.stages.workflow.sim.grasps import Grasp, antipodal_grasps, read_grasps
+from nimbusd.stages.workflow.sim.grasp_choice import GraspChoice
+from nimbusd.stages.workflow.sim.grasps import SAMPLES, Grasp, antipodal_grasps, read_grasps
 from nimbusd.stages.workflow.sim.layout import RelationLayout
+from nimbusd.stages.workflow.sim.open_hand import OpenHand
 from nimbusd.stages.workflow.sim.relations import WORDS, Footprint, holds, resting_spots, settled
 from nimbusd.stages.workflow.sim.rotation import UP, about, inverse, transform
 from nimbusd.stages.workflow.sim.skills import CLOSE_STEPS, OPEN_STEPS, Skill, empty_handed, note_point, skill
 from nimbusd.stages.workflow.sim.workcell import CLEARANCE_M, Workcell
 from nimbusd.stages.workflow.sim.world import ArmIndex
 
-_CANDIDATES = 40
 _SPOTS_TRIED = 12
 _SLIP_M = 0.02
 _SPARE_M = 0.024
+_CLEAR_M = CLEARANCE_M / 4
+"""What open fingers keep away from everything on their straight way to a grasp."""
 
 
 @skill
@@ -88,17 +92,11 @@ class Pick(Skill):
 
     def _choose(self, cell: Workcell, arm: ArmIndex, T_world_object: F64) -> tuple[Grasp, F64, F64]:
         """The first grasp that the arm reaches without touching anything: joints before it, and the path in."""
-        file = self.grasps or str(cell.object(self.object).definition.get("grasps") or "")
-        if file:
-            grasps = read_grasps(file)
-        else:
-            down = T_world_object[:3, :3].T @ -UP
-            grasps = antipodal_grasps(cell.mesh(self.object), arm.model.gripper, down, cell.rng)
-        if not grasps:
-            raise PlanningFailed("no_grasp", f"no pair of opposite sides of {self.object} fits the gripper")
         kinematics, here = cell.kinematics[arm.name], cell.commanded(arm)
         reached = False
-        for grasp in grasps[:_CANDIDATES]:
+        hand = OpenHand(cell.world, arm, cell.simulation.qpos)
+        choice = GraspChoice(hand, self.object, T_world_object, self.approach_m, _CLEAR_M)
+        for grasp in self._worth_trying(cell, arm, choice, T_world_object):
             cell.count("grasps_tried")
             cell.simulation.beat()
             T_grasp = T_world_object @ grasp.T_object_tcp
@@ -111,13 +109,43 @@ class Pick(Skill):
                 except PlanningFailed:
                     continue
                 reached = True
-                cell.allow(arm, clearance_m=CLEARANCE_M / 4)  # open fingers do not even touch the object on their way
+                cell.allow(arm, clearance_m=_CLEAR_M)  # open fingers do not even touch the object on their way
                 cell.checker.set_opening(arm, self._opening(arm, grasp))
                 if cell.checker.first_touch(path, 0.05) is None:
                     return grasp, before, path
         if reached:
             raise PlanningFailed("no_grasp", f"every reachable grasp of {self.object} touches something else")
-        raise PlanningFailed("ik_failed", f"none of {len(grasps)} grasps of {self.object} is within reach")
+        if not choice.asked:
+            raise PlanningFailed("no_grasp", f"no pair of opposite sides of {self.object} fits the gripper")
+        if (blocked := choice.blocked_by) is not None:
+            raise PlanningFailed("no_grasp", self._no_room(cell, *blocked))
+        raise PlanningFailed("ik_failed", f"none of {choice.asked} grasps of {self.object} is within reach")
+
+    def _worth_trying(self, cell: Workcell, arm: ArmIndex, choice: GraspChoice, T_world_object: F64) -> Iterator[Grasp]:
+        """Grasps of the user's file; or sampled ones, from more samples where the first offer none that fits."""
+
+        def opened(grasps: list[Grasp]) -> list[tuple[Grasp, float]]:
+            return [(grasp, self._opening(arm, grasp)) for grasp in grasps]
+
+        file = self.grasps or str(cell.object(self.object).definition.get("grasps") or "")
+        if file:
+            yield from choice.worth_trying(opened(read_grasps(file)), sampled=False)
+            return
+        down = T_world_object[:3, :3].T @ -UP
+        for samples in SAMPLES:
+            grasps = antipodal_grasps(cell.mesh(self.object), arm.model.gripper, down, cell.rng, samples)
+            yield from choice.worth_trying(opened(grasps), sampled=True)
+            if choice.tried:
+                return
+
+    def _no_room(self, cell: Workcell, blocker: str, count: int, of: int) -> str:
+        """Why the hand fits around the object nowhere, and what would help."""
+        said = f"the open hand fits nowhere around {self.object}"
+        if blocker not in ("", self.object):
+            return f"{said}: it would touch {blocker} in {count} of {of} grasps; give more gap_m"
+        solid = cell.object(self.object).definition.get("collision") == "hull"
+        hint = "collision: parts, if it is hollow" if solid else "a smaller scale, or a grasp file"
+        return f"{said}: {count} of {of} grasps do not fit its own collision shape; give it {hint}"
 
 
 @skill
