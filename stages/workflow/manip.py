@@ -1,4 +1,4 @@
-"""`ManipWorkflow`: manipulation tasks simulated on MuJoCo, shown by any renderer of recorded states.
+"""`ManipWorkflow`: manipulation tasks simulated on MuJoCo or SAPIEN, shown by any renderer of recorded states.
 
 A task file holds `tasks`, each a task of `nimbusd.stages.workflow.sim`. Where a job has no EnvRandomizer there is no
 layout, and so nothing to plan in. workflow_args:
@@ -99,7 +99,7 @@ class _Plan:
 class ManipWorkflow(Workflow):
     """Plans by simulating with contact, and shows what was simulated."""
 
-    version = "1.2.0"
+    version = "1.3.0"
     requires = ("mujoco",)
 
     def __init__(
@@ -142,6 +142,11 @@ class ManipWorkflow(Workflow):
         return files_with_parts(
             Path(file_of(reference)) for reference in _tasks_of(task_cfg_path)[index].file_references()
         )
+
+    @classmethod
+    def task_modules(cls, task_cfg_path: str, index: int) -> tuple[str, ...]:
+        """Those of the task's simulator and planner."""
+        return _tasks_of(task_cfg_path)[index].modules()
 
     @classmethod
     def task_images(cls, task_cfg_path: str, index: int) -> dict[str, tuple[int, int]]:

@@ -190,7 +190,11 @@ def _demonstration(cell: Workcell, reached: tuple[str, ...], clock: _Clock) -> D
         keypoints=tuple(cell.keypoints),
         reached=reached,
         timings_s=dict(clock.laps),
-        facts={**cell.facts, "planners": sorted({planner.name for planner in cell.planners.values()})},
+        facts={
+            **cell.facts,
+            "planners": sorted({planner.name for planner in cell.planners.values()}),
+            "simulator": f"{cell.simulation.simulator.name} {cell.simulation.simulator.version}",
+        },
     )
 
 

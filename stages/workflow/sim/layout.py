@@ -157,13 +157,15 @@ class RobotLayout:
 class Physics:
     """How time passes. substeps: physics steps per control step; fps: control steps per second.
 
-    impratio: how much stiffer friction is than normal contact; with the elliptic cone it is what makes grasps hold.
+    impratio: how much stiffer friction is than normal contact; with the elliptic cone it is what makes grasps hold; of
+    MuJoCo alone. simulator: who computes it, see `sim.simulator`.
     """
 
     fps: float = 30.0
     substeps: int = 16
     gravity: float = -9.81
     impratio: float = 10.0
+    simulator: Literal["mujoco", "sapien"] = "mujoco"
 
     @property
     def timestep_s(self) -> float:

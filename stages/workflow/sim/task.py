@@ -28,6 +28,9 @@ from nimbusd.stages.workflow.sim.skills import SKILLS
 Range = tuple[float, float]
 M = TypeVar("M", bound=ComponentArgs)
 
+_MODULES = {"sapien": "sapien", "curobo": "curobo"}
+"""Simulator or planner → the Python module that it runs with."""
+
 
 def _rising(value: Range) -> Range:
     if value[0] > value[1]:
@@ -220,6 +223,10 @@ class ManipTask(ComponentArgs):
     def object_model(self, key: str) -> ObjectModel:
         """The model called `key`."""
         return self.all_objects()[key]
+
+    def modules(self) -> tuple[str, ...]:
+        """Python modules that the task's simulator and planner run with, beside MuJoCo, which every task needs."""
+        return tuple(_MODULES[word] for word in (self.physics.simulator, self.planner) if word in _MODULES)
 
     def file_references(self) -> list[str]:
         """Files of the robot and of all objects that may be drawn, as `file_of` takes them; none twice."""
