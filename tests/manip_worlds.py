@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from nimbusd.stages.types import F64
 from nimbusd.stages.workflow.sim import Demonstration, Layout, ManipTask, parse_task, plan_episode, randomize_layout
 from nimbusd.stages.workflow.sim.assets import fetched
+from nimbusd.stages.workflow.sim.simulation import Simulation
 
 
 def require_simulation() -> None:
@@ -38,7 +40,7 @@ def task_of(skills: list[dict[str, Any]], slots: list[dict[str, Any]], **more: A
     return parse_task({**settings, "slots": slots, "skills": calls, **more})
 
 
-def cube_into_area(robot: str = "franka") -> ManipTask:
+def cube_into_area(robot: str = "franka", simulator: str = "mujoco") -> ManipTask:
     """Pick a cube and put it into a painted rectangle."""
     return task_of(
         [
@@ -50,7 +52,14 @@ def cube_into_area(robot: str = "franka") -> ManipTask:
         goals=[{"subject": "$cube", "relation": "in", "reference": "$area"}],
         instructions=["Put the {cube} into the {area}.", "Bring the {cube} to the {area}."],
         robot=robot,
+        physics={"simulator": simulator},
     )
+
+
+def put(simulation: Simulation, qpos: F64, qvel: F64 | None = None) -> None:
+    """Put a simulation into a state, at rest without velocities; its servos keep their set points."""
+    still = np.zeros(simulation.world.model.nv)
+    simulation.simulator.reset(qpos, still if qvel is None else qvel, simulation.targets)
 
 
 @cache

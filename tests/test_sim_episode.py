@@ -21,7 +21,7 @@ from nimbusd.stages.workflow.sim.simulation import Command, Simulation
 from nimbusd.stages.workflow.sim.skills import downward, make_skill
 from nimbusd.stages.workflow.sim.workcell import Workcell
 from nimbusd.stages.workflow.sim.world import build_world
-from tests.manip_worlds import cube_into_area, planned, require_simulation, task_of
+from tests.manip_worlds import cube_into_area, planned, put, require_simulation, task_of
 from tests.slow import slow
 
 require_simulation()
@@ -73,7 +73,7 @@ def test_every_command_stands_in_the_row_whose_state_it_answers_and_the_next_row
 
     worst = 0.0
     for row in range(1, demo.phases[1].stop - 1):  # nothing is touched yet, so that solver memory does not matter
-        simulation.data.qpos[:], simulation.data.qvel[:] = demo.qpos[row], demo.qvel[row]
+        put(simulation, demo.qpos[row], demo.qvel[row])
         simulation.commands = command(row - 1)
         simulation.step(command(row))
         worst = max(
@@ -261,7 +261,7 @@ def test_a_simulation_that_diverges_is_a_failure_and_not_a_silent_restart(
 ) -> None:
     monkeypatch.chdir(tmp_path)  # MuJoCo writes its warning into the current folder
     cell = cell_of(task_of([{"skill": "home"}], CUBE))
-    cell.simulation.data.qvel[:] = 1e12
+    put(cell.simulation, cell.simulation.qpos, np.full(cell.world.model.nv, 1e12))
     with pytest.raises(PlanningFailed, match="unstable"):
         cell.wait(cell.world.arm(""), 1)
 
@@ -294,9 +294,9 @@ def test_spots_drawn_for_a_relation_fulfil_it(kind: str) -> None:
     for spot, _ in resting_spots(cell, "cube", relation, 10):
         count += 1
         probe = Simulation(cell.world)
-        probe.data.qpos[index.free_q : index.free_q + 3] = spot + 0.0155 * UP
-        probe.data.qpos[index.free_q + 3 : index.free_q + 7] = [1, 0, 0, 0]
-        probe.data.qvel[:] = 0
+        qpos = probe.qpos
+        qpos[index.free_q : index.free_q + 7] = [*(spot + 0.0155 * UP), 1, 0, 0, 0]
+        put(probe, qpos)
         probe.settle(6)
         assert holds(replace(cell, simulation=probe), relation), spot
     assert count

@@ -20,7 +20,7 @@ from nimbusd.stages.workflow.sim.simulation import Simulation
 from nimbusd.stages.workflow.sim.skills import downward
 from nimbusd.stages.workflow.sim.workcell import Workcell
 from nimbusd.stages.workflow.sim.world import World, build_world, import_mujoco
-from tests.manip_worlds import require_simulation, task_of
+from tests.manip_worlds import put, require_simulation, task_of
 
 require_simulation()
 pytestmark = pytest.mark.mujoco
@@ -108,8 +108,9 @@ def test_a_door_that_the_tool_leads_into_something_is_seen_by_the_checker() -> N
 
     free = world.objects["cube"].free_q
     middle = (T @ np.array([*handle.pivot[:2] - [0.12, 0.0], 0.0, 1.0]))[:2]  # under the door, half open
-    cell.simulation.data.qpos[free : free + 2] = middle
-    import_mujoco().mj_forward(world.model, cell.simulation.data)
+    qpos = cell.simulation.qpos
+    qpos[free : free + 2] = middle
+    put(cell.simulation, qpos)
     assert touched(0.3, follows=True) is None
     assert set(touched(1.5, follows=True) or ()) == {"thing", "cube"}
     assert "cube" not in (touched(1.5, follows=False) or ())
@@ -127,14 +128,17 @@ def test_what_lies_in_a_drawer_goes_with_it_in_the_simulator_and_in_the_checker(
     for spot in spots:  # before the cabinet, which covers the rest
         assert spot[0] + 0.02 < entry.pose.position[0] - entry.size_m[0] / 2
         probe = Simulation(world)
-        probe.data.qpos[address : address + 3] = spot + 0.021 * UP
+        qpos = probe.qpos
+        qpos[address : address + 3] = spot + 0.021 * UP
+        put(probe, qpos)
         probe.settle(8)
         there = replace(cell, simulation=probe)
         assert holds(there, relation)
         assert probe.riders("thing") == ("cube",)
     closed = replace(cell, simulation=Simulation(world))
-    closed.simulation.data.qpos[world.objects["thing"].joint_q] = 0.0
-    import_mujoco().mj_forward(world.model, closed.simulation.data)
+    qpos = closed.simulation.qpos
+    qpos[world.objects["thing"].joint_q] = 0.0
+    put(closed.simulation, qpos)
     assert container(closed, "thing").covered
     assert list(resting_spots(closed, "cube", relation, 10)) == []
 

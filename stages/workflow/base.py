@@ -134,6 +134,11 @@ class Workflow(ABC):
         return []
 
     @classmethod
+    def task_modules(cls, task_cfg_path: str, index: int) -> tuple[str, ...]:
+        """Modules that planning task `index` imports beside `requires`. Here: none are known."""
+        return ()
+
+    @classmethod
     def task_images(cls, task_cfg_path: str, index: int) -> dict[str, tuple[int, int]]:
         """Camera → width and height in pixels of what task `index` will show. Here: nothing is known."""
         return {}

@@ -98,6 +98,14 @@ class EnvLoader(BaseLoader[EnvLoaderArgs, EnvSceneConfig]):
         recorded = [config.layout_path, config.seq_path, _recorded_in(config)]
         return list(dict.fromkeys([*paths, *(path for path in recorded if path is not None)]))
 
+    def asset_warnings(self, config: EnvSceneConfig) -> list[str]:
+        modules = workflow_class(self.args.workflow_type).task_modules(str(config.cfg_path), config.task)
+        return [
+            f"task {config.task} of {config.cfg_path} needs the Python module '{module}', which is not installed here: "
+            f"{how_to_install(module)}"
+            for module in missing_modules(modules)
+        ]
+
     def image_sizes(self, config: EnvSceneConfig) -> dict[str, tuple[int, int]]:
         if not config.cfg_path.is_file():
             return {}

@@ -1,4 +1,5 @@
-"""`ManipWorkflow`: manipulation tasks simulated on MuJoCo, shown by any renderer that moves objects or sets states.
+"""`ManipWorkflow`: manipulation tasks simulated on MuJoCo or SAPIEN, shown by any renderer that moves objects or sets
+states.
 
 A task file holds `tasks`, each a task of `nimbusd.stages.workflow.sim`. Where a job has no EnvRandomizer there is no
 layout, and so nothing to plan in. workflow_args:
@@ -146,6 +147,11 @@ class ManipWorkflow(Workflow):
         return files_with_parts(
             Path(file_of(reference)) for reference in _tasks_of(task_cfg_path)[index].file_references()
         )
+
+    @classmethod
+    def task_modules(cls, task_cfg_path: str, index: int) -> tuple[str, ...]:
+        """Those of the task's simulator and planner."""
+        return _tasks_of(task_cfg_path)[index].modules()
 
     @classmethod
     def task_images(cls, task_cfg_path: str, index: int) -> dict[str, tuple[int, int]]:

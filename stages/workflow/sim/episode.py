@@ -195,7 +195,11 @@ def _demonstration(cell: Workcell, reached: tuple[str, ...], clock: _Clock) -> D
         reached=reached,
         timings_s=dict(clock.laps),
         seen_px=seen_at_start(world.layout, qpos, T_world_camera),
-        facts={**cell.facts, "planners": sorted({planner.name for planner in cell.planners.values()})},
+        facts={
+            **cell.facts,
+            "planners": sorted({planner.name for planner in cell.planners.values()}),
+            "simulator": f"{cell.simulation.simulator.name} {cell.simulation.simulator.version}",
+        },
     )
 
 

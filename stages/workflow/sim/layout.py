@@ -158,13 +158,15 @@ class RobotLayout:
 class Physics:
     """How time passes. substeps: physics steps per control step; fps: control steps per second.
 
-    impratio: how much stiffer friction is than normal contact; with the elliptic cone it is what makes grasps hold.
+    impratio: how much stiffer friction is than normal contact; with the elliptic cone it is what makes grasps hold; of
+    MuJoCo alone. simulator: who computes it, see `sim.simulator`.
     """
 
     fps: Annotated[float, Field(ge=1, le=240)] = 30.0
     substeps: Annotated[int, Field(ge=1, le=1000)] = 16
     gravity: Annotated[float, Field(ge=-100, le=0)] = -9.81
     impratio: Annotated[float, Field(ge=1, le=1000)] = 10.0
+    simulator: Literal["mujoco", "sapien"] = "mujoco"
 
     @property
     def timestep_s(self) -> float:

@@ -11,11 +11,10 @@ import numpy as np
 from nimbusd.stages.errors import PlanningFailed
 from nimbusd.stages.types import F64, BoolArray
 from nimbusd.stages.workflow.sim.demonstration import ContactEvent
-from nimbusd.stages.workflow.sim.world import ArmIndex, World, import_mujoco
+from nimbusd.stages.workflow.sim.simulator import Contacts, open_simulator
+from nimbusd.stages.workflow.sim.world import ArmIndex, World
 
 _LOOKS_PER_STEP = 4
-_FORBIDDEN_M = -0.001
-"""Penetration from which a touch counts as one that planning should have prevented."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,8 @@ class Row:
 class Checkpoint:
     """Where to come back to."""
 
-    state: F64
+    state: Any
+    targets: F64
     commands: Mapping[str, Command]
     rows: int
     contacts: int
@@ -49,33 +49,32 @@ class Checkpoint:
 class Simulation:
     """Runs a world. Set points move linearly from those of one control step to those of the next.
 
+    simulator: the physics, in the state of now. targets: (nu,) the set points that its servos have.
     rows: what was recorded. contacts: first touches. forbidden: the first pair of owners that touched though the
     current rule (`watch`) forbids it.
     """
 
     def __init__(self, world: World, beat: Callable[[], None] = lambda: None) -> None:
-        self._mujoco = import_mujoco()
         self.world = world
         self.beat = beat
-        self.data: Any = self._mujoco.MjData(world.model)
+        self.simulator = open_simulator(world)
         self.rows: list[Row] = []
         self.contacts: list[ContactEvent] = []
         self.forbidden: tuple[str, str] | None = None
         self._rule: BoolArray | None = None
         self._touching: frozenset[tuple[str, str]] = frozenset()
         self._recording = False
-        self.data.qpos[:] = world.start
         layout = world.layout.robot
         self.commands: dict[str, Command] = {
             name: Command(np.asarray(layout.start[name], np.float64), layout.opening[name]) for name in world.arms
         }
-        self._apply(self.commands)
-        self._mujoco.mj_forward(world.model, self.data)
+        self.targets = self._targets_of(self.commands, np.zeros(world.model.nu))
+        self.simulator.reset(world.start, np.zeros(world.model.nv), self.targets)
 
     @property
     def qpos(self) -> F64:
         """(nq,) the current state."""
-        return np.array(self.data.qpos, np.float64)
+        return self.simulator.qpos
 
     def watch(self, rule: BoolArray | None) -> None:
         """Forbid the touches of a (ngeom, ngeom) mask from now on; None forbids nothing."""
@@ -92,39 +91,34 @@ class Simulation:
         """One control step; arms without a command hold theirs."""
         complete = {**self.commands, **commands}
         if self._recording:
-            self.rows.append(Row(self.qpos, np.array(self.data.qvel, np.float64), complete))
+            self.rows.append(Row(self.qpos, self.simulator.qvel, complete))
         self._advance(complete)
         self.beat()
 
     def finish(self) -> None:
         """Record the last state, with the last command repeated."""
-        self.rows.append(Row(self.qpos, np.array(self.data.qvel, np.float64), dict(self.commands)))
+        self.rows.append(Row(self.qpos, self.simulator.qvel, dict(self.commands)))
 
     def checkpoint(self) -> Checkpoint:
         """Remember the whole state."""
-        mujoco, model = self._mujoco, self.world.model
-        kind = mujoco.mjtState.mjSTATE_INTEGRATION
-        state = np.empty(mujoco.mj_stateSize(model, kind))
-        mujoco.mj_getState(model, self.data, state, kind)
-        return Checkpoint(state, dict(self.commands), len(self.rows), len(self.contacts), self._touching)
+        state = self.simulator.get_state()
+        return Checkpoint(state, self.targets, dict(self.commands), len(self.rows), len(self.contacts), self._touching)
 
     def rollback(self, point: Checkpoint) -> None:
         """Go back to a checkpoint, recordings included."""
-        mujoco, model = self._mujoco, self.world.model
-        mujoco.mj_setState(model, self.data, point.state, mujoco.mjtState.mjSTATE_INTEGRATION)
-        mujoco.mj_forward(model, self.data)
-        mujoco.mj_setState(model, self.data, point.state, mujoco.mjtState.mjSTATE_INTEGRATION)
+        self.simulator.set_state(point.state)
+        self.targets = point.targets
         self.commands = dict(point.commands)
         del self.rows[point.rows :], self.contacts[point.contacts :]
         self._touching, self.forbidden = point.touching, None
 
     def joints(self, arm: ArmIndex) -> F64:
         """(n,) measured joint positions."""
-        return np.array(self.data.qpos[arm.q], np.float64)
+        return self.qpos[arm.q]
 
     def opening(self, arm: ArmIndex) -> float:
         """Measured distance between the pads."""
-        return float(arm.opening_of(self.data.qpos))
+        return float(arm.opening_of(self.qpos))
 
     def tcp(self, arm: ArmIndex) -> F64:
         """(4, 4) measured `T_world_tcp`."""
@@ -139,28 +133,28 @@ class Simulation:
         index = self.world.objects[name]
         if index.joint_q < 0:
             raise KeyError(f"object {name!r} has no joint")
-        return float(self.data.qpos[index.joint_q])
+        return float(self.qpos[index.joint_q])
 
     def speed_of(self, name: str) -> float:
         """Largest component of a free object's velocity, m/s or rad/s; 0 for a fixed one."""
         index = self.world.objects[name]
-        return float(np.abs(self.data.qvel[index.free_v : index.free_v + 6]).max()) if index.free_v >= 0 else 0.0
+        if index.free_v < 0:
+            return 0.0
+        return float(np.abs(self.simulator.qvel[index.free_v : index.free_v + 6]).max())
 
     def body_pose(self, body: int) -> F64:
         """(4, 4) pose of a body in the world."""
-        T = np.eye(4)
-        T[:3, :3], T[:3, 3] = self.data.xmat[body].reshape(3, 3), self.data.xpos[body]
-        return T
+        return self.simulator.body_pose(body)
 
     def touches(self, name: str) -> set[str]:
         """Owners that touch an object now."""
-        return {b if a == name else a for a, b in self._pairs() if name in (a, b)} - {name}
+        return {b if a == name else a for a, b in self._pairs(self.simulator.contacts()) if name in (a, b)} - {name}
 
     def riders(self, name: str) -> tuple[str, ...]:
         """Free objects that a fixture's moving part carries: those that touch it, and those that touch these."""
-        body_of, data = self.world.model.geom_bodyid, self.data
+        body_of = self.world.model.geom_bodyid
         free = {body: index.name for index in self.world.objects.values() if index.free_q >= 0 for body in index.bodies}
-        near = [(int(body_of[a]), int(body_of[b])) for a, b in data.contact.geom[: data.ncon].tolist()]
+        near = [(int(body_of[a]), int(body_of[b])) for a, b in _pairs_of(self.simulator.contacts())]
         carried, grown = {self.world.objects[name].part}, True
         while grown:
             more = {b for pair in near for a, b in (pair, pair[::-1]) if a in carried and b in free} - carried
@@ -169,10 +163,10 @@ class Simulation:
 
     def finger_touches(self, arm: ArmIndex, name: str) -> int:
         """How many of the arm's finger joints' sides touch an object."""
-        model, data = self.world.model, self.data
+        model = self.world.model
         mine = self.world.objects[name].bodies
         sides: set[int] = set()
-        for a, b in data.contact.geom[: data.ncon]:
+        for a, b in _pairs_of(self.simulator.contacts()):
             one, two = int(model.geom_bodyid[a]), int(model.geom_bodyid[b])
             for finger, other in ((one, two), (two, one)):
                 if other in mine and finger in arm.finger_bodies:
@@ -182,61 +176,56 @@ class Simulation:
                     sides.add(finger)
         return len(sides)
 
-    def _pairs(self) -> frozenset[tuple[str, str]]:
-        owner, data = self.world.owner, self.data
-        near = data.contact.geom[: data.ncon][data.contact.dist[: data.ncon] < 0]
+    def _pairs(self, found: Contacts) -> frozenset[tuple[str, str]]:
+        owner = self.world.owner
         return frozenset(
-            (min(owner[a], owner[b]), max(owner[a], owner[b])) for a, b in near.tolist() if owner[a] != owner[b]
+            (min(owner[a], owner[b]), max(owner[a], owner[b])) for a, b in _pairs_of(found) if owner[a] != owner[b]
         )
 
-    def _apply(self, commands: Mapping[str, Command]) -> None:
+    def _targets_of(self, commands: Mapping[str, Command], before: F64) -> F64:
+        targets = before.copy()
         for name, command in commands.items():
             arm = self.world.arms[name]
-            self.data.ctrl[arm.servos] = command.joints
-            self.data.ctrl[arm.finger_servos] = arm.finger_targets(command.opening_m)
+            targets[arm.servos] = command.joints
+            targets[arm.finger_servos] = arm.finger_targets(command.opening_m)
+        return targets
 
     def _advance(self, commands: Mapping[str, Command]) -> None:
-        model, data = self.world.model, self.data
-        before = np.array(data.ctrl)
-        self._apply(commands)
-        after = np.array(data.ctrl)
+        before, after = self.targets, self._targets_of(commands, self.targets)
         substeps = self.world.layout.physics.substeps
         every = max(1, substeps // _LOOKS_PER_STEP)
         for k in range(1, substeps + 1):
-            data.ctrl[:] = before + (after - before) * (k / substeps)
-            self._mujoco.mj_step(model, data)
+            self.targets = before + (after - before) * (k / substeps)
+            self.simulator.step(self.targets)
             if k % every == 0:
-                self._look()
+                self._look(self.simulator.contacts())
         self.commands = dict(commands)
-        self._check_stable()
+        if self.simulator.diverged():
+            raise PlanningFailed("unstable", f"the simulation diverged at step {len(self.rows)}")
 
-    def _check_stable(self) -> None:
-        """Raises PlanningFailed('unstable') where the simulator had to throw a state away and start from its own."""
-        kinds = self._mujoco.mjtWarning
-        for kind in (kinds.mjWARN_BADQPOS, kinds.mjWARN_BADQVEL, kinds.mjWARN_BADQACC):
-            if self.data.warning[int(kind)].number:
-                raise PlanningFailed("unstable", f"the simulation diverged at step {len(self.rows)}")
-
-    def _look(self) -> None:
-        data, owner = self.data, self.world.owner
-        count = data.ncon
-        if self._rule is not None and self.forbidden is None and count:
-            pairs = data.contact.geom[:count]
-            bad = self._rule[pairs[:, 0], pairs[:, 1]] & (data.contact.dist[:count] < _FORBIDDEN_M)
+    def _look(self, found: Contacts) -> None:
+        owner = self.world.owner
+        if self._rule is not None and self.forbidden is None and len(found.geoms):
+            pairs = found.geoms
+            bad = self._rule[pairs[:, 0], pairs[:, 1]] & found.firm
             if bad.any():
                 a, b = pairs[int(np.argmax(bad))]
                 self.forbidden = (owner[a], owner[b])
-        touching = self._pairs()
+        touching = self._pairs(found)
         for a, b in sorted(touching - self._touching):
-            self.contacts.append(ContactEvent(len(self.rows), a, b, self._force(a, b)))
+            self.contacts.append(ContactEvent(len(self.rows), a, b, self._force(found, a, b)))
         self._touching = touching
 
-    def _force(self, a: str, b: str) -> float:
+    def _force(self, found: Contacts, a: str, b: str) -> float:
         """Sum of normal forces between two owners."""
         owner, total = self.world.owner, 0.0
-        wrench = np.zeros(6)
-        for number, (one, two) in enumerate(self.data.contact.geom[: self.data.ncon].tolist()):
+        for number, (one, two) in enumerate(found.geoms.tolist()):
             if {owner[one], owner[two]} == {a, b}:
-                self._mujoco.mj_contactForce(self.world.model, self.data, number, wrench)
-                total += float(wrench[0])
+                total += self.simulator.force_n(number)
         return round(total, 3)
+
+
+def _pairs_of(found: Contacts) -> list[list[int]]:
+    """Pairs of geoms that touch."""
+    pairs: list[list[int]] = found.geoms[found.touching].tolist()
+    return pairs

@@ -40,6 +40,9 @@ from nimbusd.stages.workflow.sim.robots import ROBOTS, RobotModel
 from nimbusd.stages.workflow.sim.skills import SKILLS
 
 M = TypeVar("M", bound=ComponentArgs)
+_MODULES = {"sapien": "sapien", "curobo": "curobo"}
+"""Simulator or planner → the Python module that it runs with."""
+
 _Count = Annotated[int, Field(ge=0, le=50)]
 _CountRange = Annotated[tuple[_Count, _Count], AfterValidator(rising)]
 _TableEdge = Annotated[float, Field(ge=0.2, le=5)]
@@ -193,6 +196,10 @@ class ManipTask(ComponentArgs):
     def object_model(self, key: str) -> ObjectModel:
         """The model called `key`."""
         return self.all_objects()[key]
+
+    def modules(self) -> tuple[str, ...]:
+        """Python modules that the task's simulator and planner run with, beside MuJoCo, which every task needs."""
+        return tuple(_MODULES[word] for word in (self.physics.simulator, self.planner) if word in _MODULES)
 
     def file_references(self) -> list[str]:
         """Files of the robot and of all objects that may be drawn, as `file_of` takes them; none twice."""
