@@ -1,4 +1,4 @@
-"""`IsaacSimRenderer`: shows planned sequences with NVIDIA Isaac Sim 5, several time steps in one pass."""
+"""`IsaacSimRenderer`: shows planned sequences with NVIDIA Isaac Sim, several time steps in one pass."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from nimbusd.renderers.frames import FrameArrays, with_motion
-from nimbusd.renderers.isaac_app import start_app
+from nimbusd.renderers.isaac_app import start_app, version
 from nimbusd.renderers.isaac_geometry import Spacing, spacing
 from nimbusd.renderers.isaac_read import depth_tile, instance_tile, rgb_tile
 from nimbusd.renderers.isaac_stage import StageScene, aim
@@ -26,6 +26,15 @@ __all__ = ["IsaacArgs", "IsaacSimRenderer"]
 _RGB, _DEPTH, _IDS = "rgb", "distance_to_image_plane", "instance_id_segmentation_fast"
 _WARM_UP = 16
 """Passes that may come back empty before the first picture of new render products."""
+_MOST_UPDATES = 3000
+"""Updates of the application until textures and files of a stage must be there."""
+_RENDER_SETTINGS = {
+    # Without it, opacity between 0 and 1 is drawn as solid; each kind of renderer has one of its own.
+    "/rtx/raytracing/fractionalCutoutOpacity": True,
+    "/rtx/pathtracing/fractionalCutoutOpacity": True,
+    "/rtx/post/dlss/execMode": 2,  # quality: the default, performance, frays edges of pictures below 600 pixels
+}
+"""What SimulationApp has no launch setting for."""
 
 
 class IsaacArgs(ComponentArgs):
@@ -53,6 +62,7 @@ class IsaacSimRenderer(BaseRenderer[IsaacArgs]):
     """
 
     args_model: ClassVar[type[ComponentArgs]] = IsaacArgs
+    version = "1.1.0"
     requires = ("isaacsim",)
     motion = "poses"
 
@@ -68,10 +78,6 @@ class IsaacSimRenderer(BaseRenderer[IsaacArgs]):
         settings = {"renderer": self.args.mode, "samples_per_pixel_per_frame": self.args.samples}
         self._app = start_app(device, settings)
         self._device = device
-        import carb.settings
-
-        # Without it, opacity between 0 and 1 is drawn as solid.
-        carb.settings.get_settings().set("/rtx/raytracing/fractionalCutoutOpacity", True)
         self._scratch = Scratch()
 
     def load(self, scene: Scene) -> None:
@@ -86,10 +92,11 @@ class IsaacSimRenderer(BaseRenderer[IsaacArgs]):
         context = omni.usd.get_context()
         context.new_stage()
         self._app.update()
+        self._set_up_rendering()
         self.beat()
         args = self.args
         authored = StageScene(context.get_stage(), scene, args.stack, self._scratch.path, args.lumens_per_watt)
-        self._view = IsaacView(authored, args, self._beat)
+        self._view = IsaacView(authored, args, self._settle, self._beat)
         self._scene = scene
         self._app.update()
         self.beat()
@@ -129,24 +136,49 @@ class IsaacSimRenderer(BaseRenderer[IsaacArgs]):
     def _beat(self) -> None:
         self.beat()
 
-    def _facts(self) -> dict[str, Any]:
-        from importlib.metadata import version
+    def _set_up_rendering(self) -> None:
+        """Set what a new stage has taken back: render mode, samples, and our own settings."""
+        import carb.settings
 
-        return {"backend": "isaacsim", "isaacsim": version("isaacsim"), "device": self._device} | self.args.model_dump()
+        self._app.reset_render_settings()
+        for key, value in _RENDER_SETTINGS.items():
+            carb.settings.get_settings().set(key, value)
+
+    def _settle(self) -> bool:
+        """Wait until textures and files are there. Returns whether it had to. Raises RenderError if they never are."""
+        import omni.usd
+
+        context = omni.usd.get_context()
+        for update in range(_MOST_UPDATES):
+            if not (context.get_stage_streaming_status() or context.get_stage_loading_status()[2]):
+                return update > 0
+            self._app.update()
+            self.beat()
+        raise RenderError(
+            f"Isaac Sim still loads textures after {_MOST_UPDATES} updates; see its log, and whether the GPU's memory "
+            "is full"
+        )
+
+    def _facts(self) -> dict[str, Any]:
+        return {"backend": "isaacsim", "isaacsim": version(), "device": self._device} | self.args.model_dump()
 
 
 class IsaacView:
     """Draws the shots of a pass: one render product per copy and camera, all rendered by one orchestrator step.
 
     Where the scene has glass, depth and ids are read from a second step without it.
+    settle: waits until all that is seen is loaded, and returns whether it had to.
     """
 
-    def __init__(self, authored: StageScene, args: IsaacArgs, beat: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self, authored: StageScene, args: IsaacArgs, settle: Callable[[], bool], beat: Callable[[], None]
+    ) -> None:
         import omni.replicator.core as rep
 
         self._rep = rep
         self._authored = authored
         self._args = args
+        self._settle = settle
         self._beat = beat
         self._poses: Mapping[str, F64] = {}
         self._far_m = 0.0
@@ -214,8 +246,13 @@ class IsaacView:
         ]
 
     def _step(self) -> None:
-        self._rep.orchestrator.step(rt_subframes=self._args.subframes, delta_time=0.0, pause_timeline=True)
-        self._beat()
+        """Draw once; again, where what came into sight was not loaded yet."""
+        for _ in range(_WARM_UP):
+            self._rep.orchestrator.step(rt_subframes=self._args.subframes, delta_time=0.0, pause_timeline=True)
+            self._beat()
+            if not self._settle():
+                return
+        raise RenderError(f"Isaac Sim still had textures to load after each of {_WARM_UP} passes; see its log")
 
 
 class _Eye:

@@ -14,7 +14,10 @@ from typing import Any
 
 from nimbusd.stages.errors import BackendUnavailable
 
-INSTALL = "pip install 'isaacsim[all,extscache]==5.1.*' with NVIDIA's own index as --extra-index-url (Python 3.11)"
+INSTALL = (
+    "pip install 'isaacsim[all,extscache]==5.1.*' (Python 3.11; 6.* wants Python 3.12) with NVIDIA's own index as "
+    "--extra-index-url"
+)
 
 _NO_RAY_CORES = re.compile(r"\b(?:[ABHPV]\d00X?|[AH]800|A30|GH200|GB200|K\d0|GTX|MX\d+)\b")
 
@@ -54,16 +57,26 @@ def start_app(device: str, settings: Mapping[str, Any]) -> Any:
 
 
 def launch_config(device: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What SimulationApp is started with. Raises BackendUnavailable for a device that it cannot use."""
-    config: dict[str, Any] = {"headless": True, "multi_gpu": False, **settings}
-    if device == "auto":
-        return config
-    number = device.removeprefix("cuda:")
+    """What SimulationApp is started with: on `auto`, on the first GPU that this process sees.
+
+    It chooses the GPU by CUDA's number, which heeds CUDA_VISIBLE_DEVICES as slots set it. `active_gpu` would not: it
+    counts all graphics devices. Version 6.2's `active_cuda_gpus` is handed on as this same argument; the comma at its
+    end keeps it text, the only kind that the renderer reads. Threads are those of the slot.
+    Raises BackendUnavailable for a device that it cannot use.
+    """
+    number = "0" if device == "auto" else device.removeprefix("cuda:")
     if number == device or not number.isdigit():
         raise BackendUnavailable(
             f"Isaac Sim cannot render on device {device!r}: it needs an NVIDIA RTX GPU, named `cuda:0`, `cuda:1` …"
         )
-    return {**config, "active_gpu": int(number), "physics_gpu": int(number)}
+    return {
+        "headless": True,
+        "multi_gpu": False,
+        "physics_gpu": int(number),
+        "extra_args": [f"--/renderer/multiGpu/activeCudaGpus={int(number)},"],
+        "limit_cpu_threads": len(os.sched_getaffinity(0)),
+        **settings,
+    }
 
 
 def _import_app() -> Any:
@@ -80,15 +93,30 @@ def _import_app() -> Any:
             f"registry is a placeholder"
         ) from error
     except (EOFError, SystemExit) as error:
+        # Its bootstrap ends the process for whatever goes wrong; where it asked for consent, its input ended.
+        text = str(error) or type(error).__name__
+        consent = isinstance(error, EOFError) or "EOF" in text or "EULA" in text
         raise BackendUnavailable(
-            "Isaac Sim asks for consent to NVIDIA's licence: read it, then set OMNI_KIT_ACCEPT_EULA=YES in the "
-            "environment of the node"
+            f"Isaac Sim does not start ({text})"
+            + (
+                ": it asks for consent to NVIDIA's licence; read it, then set OMNI_KIT_ACCEPT_EULA=YES in the "
+                "environment of the node"
+                if consent
+                else f"; {INSTALL}"
+            )
         ) from error
     if SimulationApp is None:  # the package's own mark where its kernel is missing
         raise BackendUnavailable(
             f"Isaac Sim is not complete (no SimulationApp): on a machine with an RTX GPU, {INSTALL}"
         )
     return SimulationApp
+
+
+def version() -> str:
+    """Isaac Sim's version, such as `5.1.0`, while it runs; containers of it have no package that could be asked."""
+    from isaacsim.core.version import get_version
+
+    return str(get_version()[0]) or "unknown"
 
 
 def gpu_names() -> list[str]:

@@ -15,38 +15,41 @@ NEAR_M = 0.01
 GLASS_BELOW = 0.5
 """Depth and segmentation see through surfaces of less opacity than this."""
 _APERTURE = 20.955
-_SQUARE = 1e-3
+_NEGLIGIBLE_PX = 0.01
 
 
 @dataclass(frozen=True)
 class UsdCamera:
-    """Attributes of a UsdGeom.Camera, in tenths of a metre (only their ratios matter)."""
+    """Attributes of a UsdGeom.Camera, in tenths of a metre (only their ratios matter).
+
+    lens: whether RTX needs a lens of its own for it. It has square pixels around a centred principal point otherwise:
+    it derives the vertical aperture from the horizontal one, and overlooks the offsets of both.
+    """
 
     focal_length: float
     horizontal_aperture: float
     vertical_aperture: float
     horizontal_offset: float
     vertical_offset: float
+    lens: bool
 
 
 def usd_camera(camera: Camera) -> UsdCamera:
-    """A camera's pinhole as USD says it. Raises RenderError for pixels that are not square.
-
-    USD can express any aspect of pixels, but the RTX renderer derives the vertical aperture from the horizontal one.
-    """
-    if abs(camera.fx / camera.fy - 1) > _SQUARE:
-        raise RenderError(
-            f"camera {camera.name!r} has pixels that are not square (fx {camera.fx:g}, fy {camera.fy:g}), which "
-            f"Isaac Sim cannot render: choose fx = fy, or another renderer"
-        )
+    """A camera's pinhole as USD says it."""
     focal = camera.fx * _APERTURE / camera.width
     vertical = focal * camera.height / camera.fy
+    off_px = max(
+        abs(camera.cx - camera.width / 2),
+        abs(camera.cy - camera.height / 2),
+        abs(camera.fx / camera.fy - 1) * camera.height / 2,
+    )
     return UsdCamera(
         focal_length=focal,
         horizontal_aperture=_APERTURE,
         vertical_aperture=vertical,
         horizontal_offset=_APERTURE * (0.5 - camera.cx / camera.width),
         vertical_offset=vertical * (camera.cy / camera.height - 0.5),
+        lens=off_px > _NEGLIGIBLE_PX,
     )
 
 

@@ -16,9 +16,11 @@ from PIL import Image
 
 from nimbusd.renderers.isaac_geometry import NEAR_M, MeshPart, light_intensity, mesh_parts, usd_camera
 from nimbusd.renderers.isaac_read import object_path
+from nimbusd.stages.errors import RenderError
 from nimbusd.stages.types import F64, U8, Camera, Light, Material, Scene, SceneObject
 
 _LOOKS = "/World/looks"
+_LENS = "OmniLensDistortionOpenCvPinholeAPI"
 
 
 class StageScene:
@@ -75,7 +77,10 @@ class StageScene:
         self._moved[copy] = set(T_world_object)
 
     def add_camera(self, copy: int, number: int, camera: Camera, far_m: float) -> tuple[str, Any]:
-        """A camera's prim path, and its pose attribute for `aim`."""
+        """A camera's prim path, and its pose attribute for `aim`.
+
+        Raises RenderError for one that needs a lens which this version of Isaac Sim does not have.
+        """
         from pxr import Gf, UsdGeom
 
         path = f"/World/cameras/copy_{copy}_{number}"
@@ -87,6 +92,8 @@ class StageScene:
         prim.CreateVerticalApertureOffsetAttr(numbers.vertical_offset)
         prim.CreateClippingRangeAttr(Gf.Vec2f(NEAR_M, far_m))
         prim.CreateFStopAttr(0.0)  # everything is in focus
+        if numbers.lens:
+            _add_lens(prim.GetPrim(), camera)
         return path, _pose(prim)
 
     def remove_cameras(self) -> None:
@@ -227,6 +234,33 @@ class StageScene:
             sky = UsdLux.DomeLight.Define(self.stage, "/World/sky")
             sky.CreateIntensityAttr(self._scene.sky_strength * self._lumens_per_watt)
             sky.CreateColorAttr(Gf.Vec3f(*self._scene.sky_color))
+
+
+def has_lens() -> bool:
+    """Whether this USD knows RTX's lens for cameras as OpenCV has them: Isaac Sim's does, from version 5.1 on."""
+    from pxr import Usd
+
+    return Usd.SchemaRegistry().FindAppliedAPIPrimDefinition(_LENS) is not None
+
+
+def _add_lens(prim: Any, camera: Camera) -> None:
+    """Give a camera the lens by which RTX takes its matrix: any principal point, any aspect of pixels."""
+    from pxr import Gf, Sdf
+
+    if not has_lens():
+        raise RenderError(
+            f"camera {camera.name!r} has its principal point off the centre, or pixels that are not square, and this "
+            f"Isaac Sim has no lens for that ({_LENS}, from version 5.1 on): choose cx = width / 2, cy = height / 2 "
+            f"and fx = fy, or another renderer"
+        )
+    prim.AddAppliedSchema(_LENS)
+    types, name = Sdf.ValueTypeNames, "omni:lensdistortion:opencvPinhole"
+    prim.CreateAttribute("omni:lensdistortion:model", types.Token).Set("opencvPinhole")
+    prim.CreateAttribute(f"{name}:imageSize", types.Int2).Set(Gf.Vec2i(camera.width, camera.height))
+    for key in ("fx", "fy", "cx", "cy"):
+        prim.CreateAttribute(f"{name}:{key}", types.Float).Set(float(getattr(camera, key)))
+    for key in ("k1", "k2", "k3", "k4", "k5", "k6", "p1", "p2", "s1", "s2", "s3", "s4"):
+        prim.CreateAttribute(f"{name}:{key}", types.Float).Set(0.0)
 
 
 def aim(pose: Any, T_world_camera: F64, offset_m: tuple[float, float, float]) -> None:

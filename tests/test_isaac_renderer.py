@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nimbusd.renderers import isaac_app
+from nimbusd.renderers import isaac_app, isaac_stage
 from nimbusd.renderers.isaac import IsaacArgs, IsaacSimRenderer
 from nimbusd.renderers.isaac_app import launch_config, start_app, why_no_rtx
 from nimbusd.renderers.isaac_geometry import light_intensity, mesh_parts, spacing, usd_camera
@@ -65,7 +66,11 @@ def scene(*more: SceneObject) -> Scene:
 
 
 def sequence(length: int = 5) -> Sequence:
-    cameras = (CAMERA, replace(CAMERA, name="side", width=20, height=28, fx=25.0, fy=25.0, cx=10.0, cy=14.0))
+    cameras = (
+        CAMERA,
+        replace(CAMERA, name="side", width=20, height=28, fx=25.0, fy=25.0, cx=10.0, cy=14.0),
+        replace(CAMERA, name="tall", fy=36.0, cx=16.0, cy=12.0),
+    )
     poses = {camera.name: np.stack([looking(0.1 * t) for t in range(length)]) for camera in cameras}
     moved = {"left": np.stack([at(-0.8, 0.15 * t, 0.1 * t) for t in range(length)])}
     return Sequence(30.0, "", cameras, poses, {}, {}, {}, moved)
@@ -94,7 +99,8 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> StandIn:
     made.install(monkeypatch)
     monkeypatch.setattr(isaac_app, "_running", {})
     monkeypatch.setattr(isaac_app, "gpu_names", lambda: ["NVIDIA L40S"])
-    monkeypatch.setattr("importlib.metadata.version", lambda _: "5.1.0")
+    monkeypatch.setattr(isaac_stage, "has_lens", lambda: True)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     return made
 
 
@@ -151,27 +157,77 @@ def test_gpus_with_ray_tracing_cores_are_taken(name: str) -> None:
     assert why_no_rtx(["NVIDIA H100 PCIe", name]) is None
 
 
-def test_a_slots_device_becomes_the_gpu_and_the_cpu_is_refused() -> None:
-    assert launch_config("cuda:3", {})["active_gpu"] == 3
-    assert "active_gpu" not in launch_config("auto", {})
+@needs_usd
+@pytest.mark.parametrize(
+    ("mask", "device", "gpu"),
+    [(None, "auto", "GPU-aaaa"), (None, "cuda:1", "GPU-bbbb"), ("GPU-bbbb", "cuda:0", "GPU-bbbb"),
+     ("GPU-bbbb", "auto", "GPU-bbbb"), ("GPU-bbbb,GPU-aaaa", "cuda:1", "GPU-aaaa")],
+)  # fmt: skip
+def test_it_renders_on_the_gpu_that_cuda_gives_this_number(
+    monkeypatch: pytest.MonkeyPatch, stand_in: StandIn, mask: str | None, device: str, gpu: str
+) -> None:
+    if mask is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", mask)
+    start_app(device, {"renderer": "PathTracing", "samples_per_pixel_per_frame": 1})
+    assert stand_in.rendered_on == gpu
+
+
+@needs_usd
+def test_it_has_as_many_threads_as_its_slot_has_cores(monkeypatch: pytest.MonkeyPatch, stand_in: StandIn) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3, 4, 7})
+    IsaacSimRenderer(IsaacArgs()).open("cuda:0")
+    assert stand_in.configs[0]["limit_cpu_threads"] == 3
+
+
+@pytest.mark.parametrize(
+    ("ending", "said", "consent"),
+    [
+        ("Unable to find 'omniverse-kit' package", "omniverse-kit", False),
+        ("Unable to bootstrap inner kit kernel: libGLU.so.1: cannot open shared object file", "libGLU", False),
+        ("Unable to bootstrap inner kit kernel: EOF when reading a line", "kernel", True),
+        ("Unable to bootstrap inner kit kernel: the EULA must be accepted", "kernel", True),
+    ],
+)
+def test_a_bootstrap_that_ends_the_process_is_quoted(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, ending: str, said: str, consent: bool
+) -> None:
+    (tmp_path / "isaacsim.py").write_text(f"import sys\nsys.exit({ending!r})\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "isaacsim", raising=False)
+    with pytest.raises(BackendUnavailable, match=said) as error:
+        start_app("auto", {})
+    assert ("OMNI_KIT_ACCEPT_EULA" in str(error.value)) == consent
+
+
+def test_the_cpu_is_refused() -> None:
     with pytest.raises(BackendUnavailable, match="'cpu'"):
         launch_config("cpu", {})
 
 
 @needs_usd
 def test_isaac_sim_starts_once_per_process(stand_in: StandIn) -> None:
-    assert start_app("auto", {}) is start_app("auto", {})
+    settings = {"renderer": "PathTracing", "samples_per_pixel_per_frame": 1}
+    assert start_app("auto", settings) is start_app("cuda:0", settings)
     assert len(stand_in.configs) == 1
     with pytest.raises(BackendUnavailable, match="cannot start twice"):
-        start_app("cuda:1", {})
+        start_app("cuda:1", settings)
 
 
 # --- Numbers ----------------------------------------------------------------------------------------------------------
 
 
-def test_pixels_that_are_not_square_are_refused() -> None:
-    with pytest.raises(RenderError, match="not square"):
-        usd_camera(replace(CAMERA, fy=33.0))
+def test_only_cameras_that_are_not_simple_need_a_lens() -> None:
+    simple = replace(CAMERA, cx=16.0, cy=12.0)
+    assert not usd_camera(simple).lens
+    assert all(usd_camera(odd).lens for odd in (CAMERA, replace(simple, fy=33.0), replace(simple, cy=12.1)))
+
+
+@needs_usd
+def test_a_camera_off_the_centre_is_refused_where_there_is_no_lens_for_it(stand_in: StandIn) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(isaac_stage, "has_lens", lambda: False)
+        with pytest.raises(RenderError, match=r"'front' has its principal point off the centre.*cx = width / 2"):
+            observed(scene(), sequence())
 
 
 def test_lamps_keep_their_watts_and_suns_their_irradiance() -> None:
@@ -306,7 +362,8 @@ def test_frames_of_the_usd_stage_equal_our_own_rays_whatever_the_stack(stand_in:
             assert np.allclose(frames.depth_m[t][both], depth[both], atol=1e-4)
         assert set(np.unique(frames.instance)) == {0, 7, 300}
         assert ((frames.semantic > 0) == (frames.instance > 0)).all()
-    assert stand_in.steps == 2 + math.ceil(len(seq) / stack)  # one comes back empty, one fills, then the passes
+    # One comes back empty, one again once textures are there, then the passes.
+    assert stand_in.steps == 2 + math.ceil(len(seq) / stack)
     assert stand_in.products == []
 
 
@@ -322,6 +379,34 @@ def test_depth_and_ids_see_through_glass_and_rgb_does_not(stand_in: StandIn) -> 
         assert unobstructed is not None
         assert np.array_equal(frames.instance, unobstructed)
         assert not np.array_equal(frames.rgb, plain.frames[name].rgb)
+
+
+@needs_usd
+@pytest.mark.parametrize("mode", ["RaytracedLighting", "RealTimePathTracing", "PathTracing"])
+def test_settings_outlast_a_new_stage_so_that_glass_is_seen_through_in_every_mode(stand_in: StandIn, mode: str) -> None:
+    pane, seq = box("pane", 9, at(0.2, 0.1, 1.5), Material("glass", opacity=0.6)), sequence(1)
+    solid = replace(pane, materials=(Material("solid"),))
+    clear, blocked = (observed(scene(shown), seq, mode=mode).frames["front"].rgb for shown in (pane, solid))
+    assert stand_in.settings["/rtx/rendermode"] == mode
+    assert stand_in.settings["/rtx/post/dlss/execMode"] == 2
+    assert not np.array_equal(clear, blocked)
+
+
+@needs_usd
+def test_no_picture_is_read_before_textures_are_there(stand_in: StandIn) -> None:
+    at_once, late = sequence(2), sequence(2)
+    stand_in.streaming = 0
+    expected_rgb = observed(scene(), at_once).frames["front"].rgb
+    stand_in.steps, stand_in.streaming = 0, 50
+    assert np.array_equal(observed(scene(), late).frames["front"].rgb, expected_rgb)
+    stand_in.steps, stand_in.streaming = 0, 1_000_000
+    with pytest.raises(RenderError, match="still loads textures after 3000 updates"):
+        observed(scene(), late)
+
+
+@needs_usd
+def test_its_version_is_known_without_a_package_that_could_be_asked(stand_in: StandIn) -> None:
+    assert observed(scene(), sequence(1)).renderer["isaacsim"] == "5.1.0"
 
 
 @needs_usd

@@ -28,6 +28,12 @@ class HeavyRenderer(GatedRenderer):
     requires = ("wave", "no_such_backend")
 
 
+class ExitingRenderer(GatedRenderer):
+    """Its backend ends the process where it cannot start, as Isaac Sim does."""
+
+    requires = ("exiting_backend",)
+
+
 class StuckRenderer(GatedRenderer):
     """Its backend never ends importing. It renders without."""
 
@@ -176,6 +182,16 @@ def test_what_the_components_require_is_imported_and_what_fails_is_left_to_the_w
         import_components(toy_job(tmp_path, pipeline=rendered_by("HeavyRenderer", tmp_path)))
     assert "wave" in sys.modules
     assert "No module named 'no_such_backend'" in caplog.text
+
+
+def test_a_module_that_ends_the_process_does_not_end_the_spare(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "exiting_backend.py").write_text("import sys\nsys.exit('Unable to bootstrap')\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with caplog.at_level(logging.WARNING):
+        import_components(toy_job(tmp_path, pipeline=rendered_by("ExitingRenderer", tmp_path)))
+    assert "ExitingRenderer is not warm: Unable to bootstrap" in caplog.text
 
 
 MOVES = """

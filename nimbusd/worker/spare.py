@@ -87,7 +87,7 @@ def import_components(job: Job) -> None:
         try:
             for module in resolve(spec.component, kind).requires:
                 importlib.import_module(module)
-        except Exception as error:  # noqa: BLE001 - a module may raise anything when it is imported
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a module may raise anything when it is imported
             log.warning("component %s is not warm: %s", spec.component, error)
 
 
