@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -13,10 +14,21 @@ from click.testing import CliRunner
 
 from nimbusd.cli.check import check
 from nimbusd.renderers.blender import BlenderProcRenderer
+from nimbusd.stages.base import BaseRenderer, ComponentArgs
 from nimbusd.stages.errors import RenderError
-from nimbusd.stages.motion import check_motion
+from nimbusd.stages.motion import check_motion, moved_objects
 from nimbusd.stages.registry import create
-from nimbusd.stages.types import Camera, Scene, Sequence
+from nimbusd.stages.seeds import stream
+from nimbusd.stages.types import Camera, Observation, Scene, Sequence
+from nimbusd.stages.workflow import EnvLoader, EnvPlanner, EnvRandomizer
+from nimbusd.stages.workflow.env_components import (
+    EnvLoaderArgs,
+    EnvPlannerArgs,
+    EnvRandomizerArgs,
+    EnvRenderer,
+    EnvRendererArgs,
+    EnvSceneConfig,
+)
 from nimbusd.stages.workflow.manip import ManipWorkflow
 from tests.analytic_scenes import shot
 from tests.store_makers import make_scene
@@ -73,6 +85,42 @@ def test_a_renderer_that_moves_objects_passes_and_its_missing_modules_are_told(t
     told = [warning["text"] for warning in findings(tmp_path, args, "warnings")]
     assert any("needs the Python module 'no_such_module_anywhere'" in text for text in told), told
     assert "no_such_module_anywhere" not in ManipWorkflow.needs({})
+
+
+class NotingRenderer(BaseRenderer[ComponentArgs]):
+    """Shows nothing, and keeps what it was to show."""
+
+    motion = "poses"
+    shown: ClassVar[list[tuple[Scene, Sequence]]] = []
+
+    def load(self, scene: Scene) -> None:
+        self.scene = scene
+
+    def gen_obs(self, seq: Sequence) -> Observation:
+        self.shown.append((self.scene, seq))
+        return Observation({})
+
+
+def test_a_renderer_of_scenes_gets_every_links_pose_in_every_frame(tmp_path: Path) -> None:
+    path = tmp_path / "tasks.yaml"
+    path.write_text(yaml.safe_dump({"tasks": [TASK]}))
+    args = {"renderer": "tests.test_workflow_renderer:NotingRenderer"}
+    loader = EnvLoader(EnvLoaderArgs(workflow_type="ManipWorkflow", workflow_args=args))
+    bare = loader.load_asset(EnvSceneConfig(name="cube", cfg_path=path))
+    scene = EnvRandomizer(EnvRandomizerArgs()).randomize(bare, stream(1, "cube", 0, "randomize"))
+    planned = EnvPlanner(EnvPlannerArgs(keep_failures=True)).gen_sequence(scene, stream(1, "cube", 0, "plan"))
+    renderer = EnvRenderer(EnvRendererArgs(keep_files=True))
+    renderer.load(scene)
+    renderer.gen_obs(planned)
+    shown, seq = importlib.import_module("tests.test_workflow_renderer").NotingRenderer.shown.pop()
+    assert len(seq) == len(planned)
+    assert [obj.name for obj in shown.objects] == [obj.name for obj in scene.objects]
+    moved = moved_objects(seq, shown)
+    assert {"robot/arm/link1", "robot/arm/link7", "robot/arm/gripper/leftfinger"} <= set(moved)
+    # A renderer in the pipeline's own `render` stage gets the planned sequence, which says the same.
+    for name in moved:
+        assert np.array_equal(seq.T_world_object[name], planned.T_world_object[name]), name
+    loader.close()
 
 
 def still_and_moving() -> tuple[Scene, Sequence, Sequence]:
