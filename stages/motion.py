@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,12 @@ def moved_objects(seq: Sequence, scene: Scene) -> list[str]:
 def moved_states(states: Mapping[str, Feature]) -> list[str]:
     """Keys of the simulators' states that change, sorted."""
     return sorted(key for key, state in states.items() if key.startswith(STATES) and _changes(state))
+
+
+def without_parts(seq: Sequence, scene: Scene | None) -> Sequence:
+    """The sequence with the poses of whole instances alone: no links, no doors. Those follow from the states."""
+    parts = {obj.name for obj in (scene.objects if scene else ()) if obj.part_of}
+    return replace(seq, T_world_object={name: T for name, T in seq.T_world_object.items() if name not in parts})
 
 
 def check_motion(renderer: BaseRenderer[Any], seq: Sequence, scene: Scene) -> None:

@@ -12,6 +12,8 @@ from nimbusd.stages.types import F64, Scene
 from nimbusd.stages.workflow.sim import Layout, label_rows, object_poses, randomize_layout, scene_of
 from nimbusd.stages.workflow.sim.bodies import VISIBLE_GROUP
 from nimbusd.stages.workflow.sim.geometry import geom_mesh
+from nimbusd.stages.workflow.sim.materials import Looks
+from nimbusd.stages.workflow.sim.surfaces import geom_surface
 from nimbusd.stages.workflow.sim.world import build_world, import_mujoco
 from tests.manip_worlds import planned, require_simulation, task_of
 
@@ -102,3 +104,53 @@ def test_one_id_for_two_instances_is_refused_where_labels_are_made() -> None:
     table, floor = (next(obj for obj in scene.objects if obj.name == name) for name in ("table", "floor"))
     with pytest.raises(ValueError, match=r"objects of instance id 1 are 'floor' .* and 'table' .*part_of"):
         label_table([floor, replace(table, instance_id=floor.instance_id)])
+
+
+ROUND = """
+<mujoco>
+  <asset>
+    <texture name="sides" type="cube" builtin="flat" rgb1="1 0.5 0" rgb2="1 0.5 0" width="8" height="8"/>
+    <material name="sides" texture="sides" rgba="0.5 1 1 1" shininess="0" specular="0"/>
+    <material name="lamp" rgba="1 1 1 0.4" emission="0.5" shininess="1" specular="1"/>
+  </asset>
+  <worldbody>
+    <geom type="sphere" size="0.2" material="sides"/>
+    <geom type="capsule" size="0.1 0.2" material="lamp"/>
+    <geom type="ellipsoid" size="0.1 0.2 0.3" rgba="0.2 0.4 0.6 1"/>
+    <geom type="cylinder" size="0.1 0.2" material="sides" rgba="0 0 1 1"/>
+  </worldbody>
+</mujoco>
+"""
+
+
+def test_round_shapes_are_closed_and_as_large_as_mujoco_draws_them() -> None:
+    model = import_mujoco().MjModel.from_xml_string(ROUND)
+    volumes = [4 / 3 * np.pi * 0.008, np.pi * 0.01 * (0.4 + 4 / 3 * 0.1), 4 / 3 * np.pi * 0.006, np.pi * 0.01 * 0.4]
+    for geom, volume in enumerate(volumes):
+        surface = geom_surface(model, geom)
+        a, b, c = np.moveaxis(surface.vertices[surface.faces].astype(float), 1, 0)
+        assert np.einsum("ij,ij->i", a, np.cross(b, c)).sum() / 6 == pytest.approx(volume, rel=0.03)
+        assert surface.texcoords is not None
+        assert surface.texcoords.min() >= 0
+        assert surface.texcoords.max() <= 1
+        # Every edge is there once in each direction, counted by places: vertices are repeated at edges and poles.
+        points = surface.vertices.round(6) + 0.0
+        places = np.unique(points, axis=0, return_inverse=True)[1].reshape(-1)[surface.faces]
+        edges = sorted((int(x), int(y)) for f in places for x, y in zip(f, np.roll(f, -1), strict=True) if x != y)
+        assert edges == sorted((y, x) for x, y in edges)
+
+
+def test_materials_are_what_mujoco_shows() -> None:
+    model = import_mujoco().MjModel.from_xml_string(ROUND)
+    looks = Looks(model)
+    (sides, no_uv), (lamp, _), (plain, _), (tinted, _) = (
+        looks.of(geom, geom_surface(model, geom)) for geom in range(model.ngeom)
+    )
+    assert no_uv is None
+    assert sides.base_color == pytest.approx((0.214, 0.214, 0.0), abs=2e-3), "a cube texture gives its mean colour"
+    assert (sides.roughness, sides.emission, sides.opacity) == (1.0, 0.0, 1.0)
+    assert lamp.roughness == pytest.approx((2 / 130) ** 0.25)
+    assert lamp.emission == pytest.approx(2 / np.pi)
+    assert lamp.opacity == pytest.approx(0.4)
+    assert plain.base_color == pytest.approx((0.0331, 0.1329, 0.3185), abs=1e-3)
+    assert tinted.base_color == pytest.approx((0.0, 0.0, 0.0)), "a geom's own colour comes before its material's"

@@ -428,6 +428,21 @@ def test_what_a_sequence_moved_stands_where_it_was_in_the_next(stand_in: StandIn
 
 
 @needs_usd
+def test_parts_of_one_instance_move_each_by_itself_and_have_one_id(stand_in: StandIn) -> None:
+    lid = replace(box("lid", 7, at(-0.8, 0.6, 0.3)), part_of="left")
+    shown, seq = scene(lid), sequence(3)
+    lifted = np.stack([at(0.3 * t, 0.7, 0.3) for t in range(3)])
+    seq = replace(seq, T_world_object={**seq.T_world_object, "lid": lifted})
+    seen = observed(shown, seq, stack=2)
+    for camera in seq.cameras:
+        frames = seen.frames[camera.name].instance
+        assert frames is not None
+        for t in range(len(seq)):
+            assert (frames[t] == expected(shown, seq, camera, t)[1]).mean() > 0.99
+    assert [(label.instance_id, label.name) for label in seen.labels] == [(7, "left"), (300, "right")]
+
+
+@needs_usd
 def test_strangers_and_pictures_that_never_come_are_errors(stand_in: StandIn) -> None:
     away = np.tile(np.eye(4), (5, 1, 1))
     away[-1, 0, 3] = 1.0

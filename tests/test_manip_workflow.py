@@ -196,7 +196,7 @@ def test_without_a_randomizer_the_job_is_told_what_is_missing(tmp_path: Path) ->
 
 
 def test_a_wrong_style_or_layout_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ComponentError, match="restyle of ManipWorkflow: light: unknown key 'light'"):
+    with pytest.raises(ValueError, match="restyle of ManipWorkflow: light: unknown key 'light'"):
         scene(tmp_path, restyle={"light": True})
     (tmp_path / "layout.json").write_text('{"version": 9}')
     with pytest.raises(AssetError, match=r"layout\.json cannot be read: this layout has version 9"):

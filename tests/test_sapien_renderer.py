@@ -91,19 +91,22 @@ def test_frames_equal_ray_casting_away_from_edges() -> None:
     except BackendUnavailable as error:
         pytest.skip(str(error))
     mirror = replace(box(2, (0.8, 0.6, 1.1), moved(-0.5, -0.2, 0.55)), name="crate")
-    scene = lit("room", plane(1), mirror, sphere(7, 0.5, moved(0.9, 0.6, 0.6)))
+    lid = replace(box(2, (0.8, 0.6, 0.1), moved(-0.5, -0.2, 1.3)), name="lid", part_of="crate")
+    scene = lit("room", plane(1), mirror, lid, sphere(7, 0.5, moved(0.9, 0.6, 0.6)))
     poses = np.stack([moved(-0.5, -0.2, 0.55), moved(-0.3, -0.4, 0.55, yaw=0.4)])
+    lifted = np.stack([moved(-0.5, -0.2, 1.3), moved(0.1, -0.4, 1.5, yaw=0.9)])
     try:
         renderer.load(scene)
-        frames = renderer.gen_obs(shot(ODD_CAMERA, EYE, EYE, T_world_object={"crate": poses})).frames["odd"]
+        seq = shot(ODD_CAMERA, EYE, EYE, T_world_object={"crate": poses, "lid": lifted})
+        frames = renderer.gen_obs(seq).frames["odd"]
     finally:
         renderer.close()
     assert frames.depth_m is not None
     assert frames.instance is not None
     caster = RayCaster(scene)
-    caster.prepare(frozenset({"crate"}))
+    caster.prepare(frozenset({"crate", "lid"}))
     for t in range(2):
-        depth, ids = caster.cast(ODD_CAMERA, EYE, {"crate": poses[t]})
+        depth, ids = caster.cast(ODD_CAMERA, EYE, {"crate": poses[t], "lid": lifted[t]})
         same = frames.instance[t] == ids
         assert same.mean() > 0.99
         assert np.quantile(np.abs(frames.depth_m[t] - depth)[same], 0.99) < 2e-3

@@ -46,7 +46,7 @@ def faults(output: Path, states: F64, seen: CameraFrames, names: tuple[str, ...]
     seq = make_sequence(LENGTH, size=(HEIGHT, WIDTH))
     still = {name: np.repeat(T[:1], LENGTH, axis=0) for name, T in seq.T_world_camera.items()}
     seq = replace(seq, T_world_camera=still, states={"observation.state": Feature(states, names)})
-    writer = make_writer(codec="h264", **args)
+    writer = make_writer(**{"codec": "h264", **args})
     piece = writer.save_data(
         seq, Observation({"front": seen}, (TABLE, ROBOT), {"name": "toy"}), make_episode(output, seq=seq)
     )
@@ -58,6 +58,7 @@ def faults(output: Path, states: F64, seen: CameraFrames, names: tuple[str, ...]
 @pytest.mark.parametrize(
     "args",
     [{}, {"depth": False, "segmentation": False}, {"depth": False, "segmentation": False, "media": "image"},
+     {"depth": False, "segmentation": False, "codec": "av1"},
      {"format": "lerobot-v2.1", "segmentation": False}],
 )  # fmt: skip
 def test_joints_that_move_before_equal_pictures_are_a_fault(tmp_path: Path, turns: float, args: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ A LeRobot dataset (v2.1 or v3.0) with LeRobot's usual names or the release's (`m
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +21,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from nimbusd.stages.base import BaseWriter
+from nimbusd.stages.motion import without_parts
 from nimbusd.stages.store.beneath import read_beneath
 from nimbusd.stages.store.columns import parquet_bytes
 from nimbusd.stages.store.durable import to_json_lines
@@ -35,7 +36,7 @@ from nimbusd.stages.store.outcome import refuse_failures
 from nimbusd.stages.store.piece import PieceDraft, draft_piece
 from nimbusd.stages.store.publish import Tree, link_own_files
 from nimbusd.stages.store.record import StoredPiece
-from nimbusd.stages.types import Episode, Observation, Piece, Scene, Sequence
+from nimbusd.stages.types import Episode, Observation, Piece, Sequence
 
 TRACE = "trace.parquet"
 LABELS = "labels.jsonl"
@@ -77,7 +78,7 @@ class InternDataM1Writer(BaseWriter[InternDataM1Args]):
             settings = args.content(args.robot_type or robot_type_of(seq))
             write_lerobot(draft, seq, obs, episode, self.args.format("m1"), settings, self.beat, layout)
             self._write_labels(draft, seq, obs)
-            draft.add(TRACE, parquet_bytes(trace_table(_of_instances(seq, episode.scene))))
+            draft.add(TRACE, parquet_bytes(trace_table(without_parts(seq, episode.scene))))
             piece = draft.commit(len(seq))
         self.beat()
         return piece
@@ -107,12 +108,6 @@ class InternDataM1Writer(BaseWriter[InternDataM1Args]):
     def publish(self, output: Path, pieces: list[Piece], job: dict[str, Any], final: bool) -> Path:
         # The release's loader takes a number only as a list of one.
         return publish_outcomes(output, pieces, job, self.args, "m1", add_m1, final, self.beat, _is_released_key)
-
-
-def _of_instances(seq: Sequence, scene: Scene | None) -> Sequence:
-    """Without the poses of instances' parts (links, doors), which follow from the simulator's state."""
-    parts = {obj.name for obj in (scene.objects if scene else ()) if obj.part_of}
-    return replace(seq, T_world_object={name: T for name, T in seq.T_world_object.items() if name not in parts})
 
 
 def trace_table(seq: Sequence) -> pa.Table:

@@ -125,6 +125,18 @@ class Workflow(ABC):
         Raises ComponentError or AssetError with what is wrong. Here: nothing is known about tasks.
         """
 
+    @classmethod  # noqa: B027 - any arguments that fit `__init__` are right
+    def check_args(cls, workflow_args: Mapping[str, Any]) -> None:
+        """Look at a job's `workflow_args` without making a workflow; called whenever a job is read.
+
+        Raises ComponentError with what is wrong. That `__init__` takes arguments of these names is known already.
+        """
+
+    @classmethod
+    def needs(cls, workflow_args: Mapping[str, Any]) -> tuple[str, ...]:
+        """Modules that a workflow made of these arguments will import; `nimbusctl check` warns of those missing."""
+        return cls.requires
+
     @classmethod
     def task_files(cls, task_cfg_path: str, index: int) -> list[Path]:
         """Files that task `index` needs besides its task file; their SHA-256 goes into every episode's metadata.

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from nimbusd.stages.base import (
     BaseLoader,
@@ -27,7 +27,7 @@ from nimbusd.stages.modules import how_to_install, missing_modules
 from nimbusd.stages.types import Observation, Scene, Sequence
 from nimbusd.stages.workflow.base import PLAN_FILE
 from nimbusd.stages.workflow.env import RESULT, SEQUENCE_FILE, EnvScene, EnvSession, Place
-from nimbusd.stages.workflow.registry import create_workflow, workflow_class
+from nimbusd.stages.workflow.registry import check_workflow_args, create_workflow, workflow_class
 
 LAYOUT_FILE = "layout.json"
 """What a workflow's `save_seq` may write beside the plan, for `randomization(layout_path)` to read."""
@@ -63,6 +63,16 @@ class EnvLoaderArgs(ComponentArgs):
         default=True, description="Seed `random` and `numpy.random` as well as the workflow's rng."
     )
     workflow_version: str = Field(default="", description="Filled in: of the workflow's class when the job was read.")
+
+    @field_validator("workflow_args")
+    @classmethod
+    def _that_it_takes(cls, value: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        if "workflow_type" in info.data:
+            try:
+                check_workflow_args(info.data["workflow_type"], value)
+            except ComponentError as error:
+                raise ValueError(str(error)) from error
+        return value
 
     @model_validator(mode="before")
     @classmethod
@@ -112,7 +122,7 @@ class EnvLoader(BaseLoader[EnvLoaderArgs, EnvSceneConfig]):
         return workflow_class(self.args.workflow_type).task_images(str(config.cfg_path), config.task)
 
     def needs(self) -> tuple[str, ...]:
-        return workflow_class(self.args.workflow_type).requires
+        return workflow_class(self.args.workflow_type).needs(self.args.workflow_args)
 
     def load_asset(self, config: EnvSceneConfig) -> Scene:
         session = self._open(config.cfg_path)
@@ -135,7 +145,7 @@ class EnvLoader(BaseLoader[EnvLoaderArgs, EnvSceneConfig]):
         if not cfg_path.is_file():
             raise AssetError(f"task file {cfg_path} is missing; check the scene's cfg_path and the job's scenes_root")
         self.close()
-        for module in missing_modules(self.needs()):
+        for module in missing_modules(workflow_class(args.workflow_type).requires):
             raise BackendUnavailable(
                 f"workflow '{args.workflow_type}' needs the Python module '{module}', which is not installed here: "
                 f"{how_to_install(module)}"

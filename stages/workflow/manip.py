@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from nimbusd.stages.arguments import ArgumentsError, Mistake, validate
+from nimbusd.stages.arguments import ArgumentsError, Mistake, shown, validate
 from nimbusd.stages.base import BaseRenderer
 from nimbusd.stages.errors import AssetError, ComponentError
 from nimbusd.stages.motion import check_motion
@@ -28,7 +28,7 @@ from nimbusd.stages.registry import create
 from nimbusd.stages.types import F64, Observation, Scene, Sequence
 from nimbusd.stages.workflow.base import Workflow
 from nimbusd.stages.workflow.env import SEQUENCE_FILE
-from nimbusd.stages.workflow.env_components import LAYOUT_FILE
+from nimbusd.stages.workflow.env_components import LAYOUT_FILE, EnvRenderer
 from nimbusd.stages.workflow.recorded import QPOS, replay_sequence, seen_by, sequence_of
 from nimbusd.stages.workflow.sim import (
     AttemptFailed,
@@ -50,6 +50,9 @@ from nimbusd.stages.workflow.sim import (
 from nimbusd.stages.workflow.sim.mjcf_files import files_with_parts
 from nimbusd.stages.workflow.sim.mujoco_module import environment_fault
 from nimbusd.stages.yaml_text import YamlError, YamlText, read_yaml_file
+
+RENDERER = "MujocoRenderer"
+"""What shows recorded states where a job names no other."""
 
 
 def _tasks_of(task_cfg_path: str) -> list[ManipTask]:
@@ -90,6 +93,21 @@ def _of_file(task_cfg_path: str, read: YamlText, wrong: list[tuple[int, list[Mis
     return ArgumentsError(f"task file {task_cfg_path}", mistakes)
 
 
+def _renderer(workflow_args: Mapping[str, Any]) -> BaseRenderer[Any]:
+    """The renderer that a job names. Raises ComponentError for one that is unknown, none, or takes other arguments."""
+    name, args = workflow_args.get("renderer", RENDERER), workflow_args.get("renderer_args")
+    if not isinstance(name, str):
+        raise ComponentError(f"renderer: must be the name of a component, but it is {shown(name)}")
+    if not isinstance(args, Mapping | None):
+        raise ComponentError(f"renderer_args: must be a mapping of keys, but it is {shown(args)}")
+    try:
+        return create(name, "render", args or {})
+    except ArgumentsError as error:
+        raise ComponentError("; ".join(f"renderer_args.{mistake}" for mistake in error.mistakes)) from error
+    except ComponentError as error:
+        raise ComponentError(f"renderer: {error}") from error
+
+
 @dataclass(frozen=True)
 class _Plan:
     """qpos: (T, nq). T_world_camera: camera → (T, 4, 4). demo, result: of a plan that was made here."""
@@ -111,7 +129,7 @@ class ManipWorkflow(Workflow):
         self,
         world: Any,
         task_cfg_path: str,
-        renderer: str = "MujocoRenderer",
+        renderer: str = RENDERER,
         renderer_args: Mapping[str, Any] | None = None,
         restyle: Mapping[str, Any] | None = None,
     ) -> None:
@@ -125,6 +143,23 @@ class ManipWorkflow(Workflow):
         self._plan: _Plan | None = None
         self._seen: Observation | None = None
         self._scene: tuple[dict[str, Any], Scene] | None = None
+
+    # --- before it is made ---
+
+    @classmethod
+    def check_args(cls, workflow_args: Mapping[str, Any]) -> None:
+        if workflow_args.get("restyle") is not None:
+            validate(Style, workflow_args["restyle"], "restyle of ManipWorkflow")
+        renderer = _renderer(workflow_args)
+        if isinstance(renderer, EnvRenderer) or renderer.motion == "none":
+            raise ComponentError(
+                f"renderer: {type(renderer).__name__} cannot show what arms move; MujocoRenderer does, and those that "
+                "move the objects of a scene, such as BlenderProcRenderer"
+            )
+
+    @classmethod
+    def needs(cls, workflow_args: Mapping[str, Any]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys((*cls.requires, *_renderer(workflow_args).needs())))
 
     # --- the task ---
 

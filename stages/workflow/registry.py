@@ -50,13 +50,19 @@ def create_workflow(
     workflow_type: str, world: Any, task_cfg_path: str, workflow_args: Mapping[str, Any] | None = None
 ) -> Workflow:
     """A workflow made of `world` and its task file. Raises ComponentError as `workflow_class`, and for wrong args."""
-    made_by = workflow_class(workflow_type)
     arguments = dict(workflow_args or {})
+    check_workflow_args(workflow_type, arguments)
+    return workflow_class(workflow_type)(world, task_cfg_path, **arguments)
+
+
+def check_workflow_args(workflow_type: str, workflow_args: Mapping[str, Any]) -> None:
+    """Raises ComponentError as `workflow_class`, and for arguments that the workflow does not take."""
+    made_by = workflow_class(workflow_type)
     try:
-        inspect.signature(made_by).bind(world, task_cfg_path, **arguments)
+        inspect.signature(made_by).bind(None, "", **workflow_args)
     except TypeError as error:
         raise ComponentError(f"workflow '{workflow_type}' cannot be made with these workflow_args: {error}") from error
-    return made_by(world, task_cfg_path, **arguments)
+    made_by.check_args(workflow_args)
 
 
 def _found(name: str) -> object:

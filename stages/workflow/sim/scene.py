@@ -18,7 +18,7 @@ from nimbusd.stages.workflow.sim.bodies import VISIBLE_GROUP
 from nimbusd.stages.workflow.sim.body_poses import BodyPoses
 from nimbusd.stages.workflow.sim.labels import label_rows
 from nimbusd.stages.workflow.sim.layout import Layout
-from nimbusd.stages.workflow.sim.looks import Looks
+from nimbusd.stages.workflow.sim.materials import Looks
 from nimbusd.stages.workflow.sim.rotation import inverse, look_at, matrix_of
 from nimbusd.stages.workflow.sim.surfaces import geom_surface
 from nimbusd.stages.workflow.sim.world import World, build_world
