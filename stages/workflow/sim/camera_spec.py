@@ -43,7 +43,9 @@ class CameraSpec(ComponentArgs):
     @field_validator("frame", mode="before")
     @classmethod
     def _listed(cls, value: Any) -> Any:
-        return (value,) if isinstance(value, str) else value
+        if isinstance(value, str):
+            return (value,)
+        return tuple(value) if isinstance(value, list) else value
 
     @model_validator(mode="after")
     def _frames_when_still(self) -> CameraSpec:
