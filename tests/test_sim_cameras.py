@@ -203,6 +203,14 @@ def test_a_camera_may_ride_far_from_its_flange_on_purpose_and_its_defaults_are_n
     assert np.linalg.norm(pose_of({"mount": "arm"})[:3, 3]) < 0.1
 
 
+def test_a_camera_for_every_arm_has_a_name_for_each() -> None:
+    pair = [{"name": "wrist", "mount": "*"}, {"name": "wrist_left"}]
+    with pytest.raises(ArgumentsError, match=r"cameras.1.name: two cameras are called 'wrist_left'"):
+        task_with(pair, robot="dual_franka")
+    made = cameras_of(task_with(pair[:1], robot="dual_franka"), [], [], [], [], np.random.default_rng(0))
+    assert [(entry.name, entry.mount) for entry in made] == [("wrist_left", "left"), ("wrist_right", "right")]
+
+
 # Floor and table -------------------------------------------------------------------------------------------------
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from nimbusd.stages.arguments import Mistake, did_you_mean
 from nimbusd.stages.plain import Key
 from nimbusd.stages.workflow.sim.camera_spec import TASK, CameraSpec
-from nimbusd.stages.workflow.sim.cameras import eye_and_target
+from nimbusd.stages.workflow.sim.cameras import eye_and_target, mounts_of
 from nimbusd.stages.workflow.sim.task import ManipTask
 
 
@@ -18,9 +18,9 @@ def in_cameras(task: ManipTask) -> Iterator[Mistake]:
     arms, taken = task.robot_model().arms, set[str]()
     for index, spec in enumerate(task.cameras):
         place: tuple[Key, ...] = ("cameras", index)
-        if spec.name in taken:
-            yield Mistake((*place, "name"), f"two cameras are called '{spec.name}'")
-        taken.add(spec.name)
+        names = set(mounts_of(spec, list(arms)))
+        yield from (Mistake((*place, "name"), f"two cameras are called '{name}'") for name in sorted(names & taken))
+        taken |= names
         if spec.mount not in ("", "*", *arms):
             hint = did_you_mean(spec.mount, [*arms, "*"])
             yield Mistake((*place, "mount"), f"the robot has no arm '{spec.mount}'; {hint}")

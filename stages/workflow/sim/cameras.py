@@ -53,6 +53,12 @@ def eye_and_target(spec: CameraSpec, arm: ArmModel | None) -> tuple[F64, F64]:
     return np.array(spec.position_m or eye, np.float64), np.array(spec.target_m or target, np.float64)
 
 
+def mounts_of(spec: CameraSpec, arms: Sequence[str]) -> dict[str, str]:
+    """Names of the cameras that a specification stands for → arms that they ride on (empty for a still one)."""
+    mounts = list(arms) if spec.mount == "*" else [spec.mount]
+    return {spec.name if len(mounts) == 1 else f"{spec.name}_{mount}": mount for mount in mounts}
+
+
 def cameras_of(
     task: ManipTask,
     objects: Sequence[ObjectLayout],
@@ -62,14 +68,12 @@ def cameras_of(
     rng: np.random.Generator,
 ) -> tuple[CameraLayout, ...]:
     """The cameras of a layout in which these objects and regions stand, with random shifts."""
-    arms = task.robot_model().arms
+    arms = list(task.robot_model().arms)
     asked = asked_of(objects, regions, goals, skills)
     cameras: list[CameraLayout] = []
     for spec in task.cameras:
         points = _framed_points(_framed_names(spec, objects, regions, asked), objects, regions, goals)
-        mounts = list(arms) if spec.mount == "*" else [spec.mount]
-        for mount in mounts:
-            name = spec.name if len(mounts) == 1 else f"{spec.name}_{mount}"
+        for name, mount in mounts_of(spec, arms).items():
             cameras.append(_camera(task, spec, name, mount, points, rng))
     return tuple(cameras)
 
