@@ -120,9 +120,10 @@ def test_a_goal_and_a_skill_have_no_key_that_is_not_told() -> None:
 
 
 def test_the_files_in_the_text_are_valid() -> None:
-    task, job, robots, objects = BLOCKS
+    task, job, robots, objects, cameras = BLOCKS
     (tidy_up,) = task["tasks"]
     assert parse_task(tidy_up).name == job["name"]
     own = parse_task({**tidy_up, **robots, "robot": "mine", **objects})
     assert own.robot_model().noun == "my arm"
+    assert [camera.name for camera in parse_task({**tidy_up, **cameras}).cameras] == ["front", "overhead", "wrist"]
     assert own.object_model("mug").mesh == "meshes/mug.glb"

@@ -105,6 +105,18 @@ def test_the_object_ends_where_the_task_wants_it(recorded: tuple[EnvScene, Seque
     assert seq.notes["goals"] == seq.notes["reached"]
 
 
+def test_the_notes_say_which_camera_sees_what_at_the_start(recorded: tuple[EnvScene, Sequence]) -> None:
+    made, seq = recorded
+    seen = seq.notes["seen_px"]
+    assert set(seen) == {camera.name for camera in seq.cameras}
+    names = {entry.name for entry in layout_of(made).objects}
+    assert set().union(*seen.values()) <= names
+    still = [entry.camera for entry in layout_of(made).cameras if not entry.mount]
+    for name in ("target", "box"):
+        assert max(seen[camera.name].get(name, 0) / camera.width / camera.height for camera in still) > 0.001
+    assert json.loads(json.dumps(seen)) == seen
+
+
 def test_a_command_is_what_the_arm_then_moves_towards(recorded: tuple[EnvScene, Sequence]) -> None:
     _, seq = recorded
     measured = np.asarray(seq.states["states.joint.position"].values)
@@ -139,6 +151,7 @@ def test_a_recorded_plan_in_another_style_keeps_its_states_and_moves_its_cameras
         moved = np.abs(poses - np.asarray(seq.T_world_camera[camera.name])).max()
         assert moved > 1e-4 if not camera.mount else moved < 1e-9, camera.name
         assert np.abs(poses - mount(seq, camera.mount) @ camera.pose.matrix()).max() < 1e-9, camera.name
+    assert again.notes["seen_px"] != seq.notes["seen_px"]  # of the cameras as they are now
     assert json.dumps(again.notes["sub_tasks"]) == json.dumps(list(seq.notes["sub_tasks"]))
 
 

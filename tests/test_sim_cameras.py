@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -185,8 +186,8 @@ def test_without_anything_to_frame_a_camera_stays_at_its_numbers() -> None:
         ({"mount": "*", "position_m": [0, 0, 0.4]}, "set mount_limit_m, which is 0.3"),
         ({"mount": "arm", "frame": "task"}, "a mounted camera goes where its hand goes"),
         ({"position_m": [1, 0, 1], "target_m": [1, 0, 1]}, "cameras.0.target_m: 'eye' stands in its own target"),
-        ({"frame": ["$thing"]}, "cameras.0.frame.0: nothing that stands on the table is called '$thing'; did you mean"),
-        ({"frame": "tasks"}, "frame"),
+        ({"frame": ["$thing"]}, "cameras.0.frame.0: nothing to frame is called '$thing'; did you mean '$things'?"),
+        ({"frame": "tasks"}, "cameras.0.frame.0: nothing to frame is called 'tasks'; did you mean 'task'?"),
         ({"roll_rad": 90}, "roll_rad"),
     ],
 )
@@ -202,6 +203,14 @@ def test_a_camera_may_ride_far_from_its_flange_on_purpose_and_its_defaults_are_n
     assert np.linalg.norm(pose_of({"mount": "arm"})[:3, 3]) < 0.1
 
 
+def test_a_camera_for_every_arm_has_a_name_for_each() -> None:
+    pair = [{"name": "wrist", "mount": "*"}, {"name": "wrist_left"}]
+    with pytest.raises(ArgumentsError, match=r"cameras.1.name: two cameras are called 'wrist_left'"):
+        task_with(pair, robot="dual_franka")
+    made = cameras_of(task_with(pair[:1], robot="dual_franka"), [], [], [], [], np.random.default_rng(0))
+    assert [(entry.name, entry.mount) for entry in made] == [("wrist_left", "left"), ("wrist_right", "right")]
+
+
 # Floor and table -------------------------------------------------------------------------------------------------
 
 
@@ -212,6 +221,6 @@ def test_the_floor_is_told_from_the_table() -> None:
     for seed in range(12):
         rng = np.random.default_rng(seed)
         table = _surface(spec.tables, rng, 1.5)
-        floor = floor_beside(table, lambda rng=rng: _surface(spec.floors, rng, 0.6))
+        floor = floor_beside(table, partial(_surface, spec.floors, rng, 0.6))
         closest = min(closest, colour_distance(table, floor))
     assert closest >= APART

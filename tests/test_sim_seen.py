@@ -84,9 +84,10 @@ def test_a_task_whose_things_no_still_camera_shows_is_refused_with_a_reason_of_i
     ) as caught:
         randomize_layout(task_of(PICK, SLOTS, cameras=[AWAY]), np.random.default_rng(0))
     assert caught.value.reason == "not_seen"
-    for more in ({"seen_share": 0, "cameras": [AWAY]}, {"cameras": [{"name": "wrist", "mount": "*"}]}, {"cameras": []}):
-        randomize_layout(task_of(PICK, SLOTS, **more), np.random.default_rng(0))  # on purpose, or no still camera
-    randomize_layout(task_of(PICK, SLOTS, cameras=[AWAY, {"name": "front"}]), np.random.default_rng(0))
+    randomize_layout(task_of(PICK, SLOTS, cameras=[AWAY], seen_share=0), np.random.default_rng(0))  # on purpose
+    enough: list[list[dict[str, Any]]] = [[{"name": "wrist", "mount": "*"}], [], [AWAY, {"name": "front"}]]
+    for cameras in enough:
+        randomize_layout(task_of(PICK, SLOTS, cameras=cameras), np.random.default_rng(0))
 
 
 def test_what_hides_behind_something_is_not_seen() -> None:

@@ -47,6 +47,7 @@ from nimbusd.stages.workflow.sim import (
     seen_at_start,
     styled,
 )
+from nimbusd.stages.workflow.sim.cameras import mounts_of
 from nimbusd.stages.workflow.sim.mjcf_files import files_with_parts
 from nimbusd.stages.workflow.sim.mujoco_module import environment_fault
 from nimbusd.stages.yaml_text import YamlError, YamlText, read_yaml_file
@@ -190,8 +191,9 @@ class ManipWorkflow(Workflow):
 
     @classmethod
     def task_images(cls, task_cfg_path: str, index: int) -> dict[str, tuple[int, int]]:
-        cameras = _tasks_of(task_cfg_path)[index].cameras
-        return {camera.name: (camera.width, camera.height) for camera in cameras}
+        task = _tasks_of(task_cfg_path)[index]
+        arms = list(task.robot_model().arms)
+        return {name: (spec.width, spec.height) for spec in task.cameras for name in mounts_of(spec, arms)}
 
     @classmethod
     def unfit(cls, workflow_args: Mapping[str, Any], render: bool) -> list[str]:

@@ -91,11 +91,11 @@ def sheet(robot: str) -> tuple[list[Row], Image.Image]:
         low, high = arm.model.gripper.opening_m
         for share in np.linspace(0, 1, STEPS):
             simulation.step({name: Command(home[arm.q] + share * (joints - home[arm.q]), high)})
-        openness = []
+        openness = {}
         for opening in (high, low):
             for _ in range(GRIP_STEPS):
                 simulation.step({name: Command(joints, opening)})
-            openness.append((simulation.opening(arm) - low) / (high - low))
+            openness[opening] = (simulation.opening(arm) - low) / (high - low)
         away = float(np.linalg.norm(simulation.tcp(arm)[:3, 3] - goal[:3, 3]))
         wrist = next(entry.name for entry in layout.cameras if entry.mount == name)
         rows.append(
@@ -104,7 +104,8 @@ def sheet(robot: str) -> tuple[list[Row], Image.Image]:
                 name,
                 fk_error(world, arm),
                 away,
-                *openness,
+                openness[high],
+                openness[low],
                 upright(at_home["overhead"][0]),
                 upright(at_home[wrist][0]),
             )

@@ -8,7 +8,7 @@ import numpy as np
 
 from nimbusd.stages.arguments import Mistake, did_you_mean
 from nimbusd.stages.plain import Key
-from nimbusd.stages.workflow.sim.camera_spec import CameraSpec
+from nimbusd.stages.workflow.sim.camera_spec import TASK, CameraSpec
 from nimbusd.stages.workflow.sim.cameras import eye_and_target
 from nimbusd.stages.workflow.sim.task import ManipTask
 from nimbusd.stages.workflow.sim.world import ROOM_M
@@ -53,12 +53,10 @@ def _in_direction(task: ManipTask, spec: CameraSpec, place: tuple[Key, ...]) -> 
 
 
 def _in_frame(task: ManipTask, spec: CameraSpec, place: tuple[Key, ...]) -> Iterator[Mistake]:
-    if spec.framed == "task":
-        return
-    known = [f"${name}" for name in (*(slot.name for slot in task.slots), *(region.name for region in task.regions))]
+    things = [*(slot.name for slot in task.slots), *(region.name for region in task.regions)]
+    known = [TASK, *(f"${name}" for name in things)]
     for number, word in enumerate(spec.framed):
         if word not in known:
             yield Mistake(
-                (*place, "frame", number),
-                f"nothing that stands on the table is called '{word}'; {did_you_mean(word, known)}",
+                (*place, "frame", number), f"nothing to frame is called '{word}'; {did_you_mean(word, known)}"
             )

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from typing import Any
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from nimbusd.stages.base import ComponentArgs
 from nimbusd.stages.workflow.sim.numbers import Angle, Name, Position
 
-Framed: TypeAlias = Literal["task"] | tuple[str, ...]
+TASK = "task"
+"""Word of `frame` for whatever goals and skills name."""
 
 
 class CameraSpec(ComponentArgs):
@@ -21,7 +22,7 @@ class CameraSpec(ComponentArgs):
     mount: empty for a still camera, an arm's name, or `*` for one on every arm. mount_limit_m: how far from the flange
     a mounted camera may be.
     frame: what a still camera brings into its picture, by moving without turning: `task` (whatever goals and skills
-    name), or a list of `$slot` (all objects of it) and `$region`. None means `task` where neither position_m nor
+    name), `$slot` (all objects of it), `$region`; one or a list. None means `task` where neither position_m nor
     target_m is given, else nothing. margin: share of width and height that is kept free at each edge.
     nearest_m: least distance to what is framed, along the line of sight.
     """
@@ -35,9 +36,16 @@ class CameraSpec(ComponentArgs):
     roll_rad: Angle = 0.0
     mount: str = ""
     mount_limit_m: float = Field(default=0.3, gt=0, le=10)
-    frame: Framed | None = None
+    frame: tuple[str, ...] | None = None
     margin: float = Field(default=0.1, ge=0, lt=0.5)
     nearest_m: float = Field(default=0.6, ge=0.05, le=10)
+
+    @field_validator("frame", mode="before")
+    @classmethod
+    def _listed(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return (value,)
+        return tuple(value) if isinstance(value, list) else value
 
     @model_validator(mode="after")
     def _frames_when_still(self) -> CameraSpec:
@@ -46,15 +54,15 @@ class CameraSpec(ComponentArgs):
         return self
 
     @property
-    def framed(self) -> Framed:
+    def framed(self) -> tuple[str, ...]:
         """What it brings into its picture; empty for nothing."""
         if self.frame is not None:
             return self.frame
-        return "task" if not self.mount and self.position_m is None and self.target_m is None else ()
+        return (TASK,) if not self.mount and self.position_m is None and self.target_m is None else ()
 
 
 DEFAULT_CAMERAS = (
     CameraSpec(name="front"),
     CameraSpec(name="wrist", mount="*", hfov_rad=1.2),
-    CameraSpec(name="side", position_m=(0.45, -1.0, 0.65), frame="task"),
+    CameraSpec(name="side", position_m=(0.45, -1.0, 0.65), frame=(TASK,)),
 )

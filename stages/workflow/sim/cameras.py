@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from nimbusd.stages.types import F64, Camera
-from nimbusd.stages.workflow.sim.camera_spec import CameraSpec
+from nimbusd.stages.workflow.sim.camera_spec import TASK, CameraSpec
 from nimbusd.stages.workflow.sim.fixtures import needed_space
 from nimbusd.stages.workflow.sim.layout import (
     CameraLayout,
@@ -36,7 +36,7 @@ MOUNTED_M = (0.07, 0.0, 0.02)
 """Place in the flange's frame of a mounted camera that states none. It looks just beyond the tool centre."""
 
 _BEYOND_TOOL_M = (0.02, 0.0, 0.04)
-_HAND_M = 0.15
+_HAND_M = 0.1
 """Room above what is framed, for the hand that comes for it."""
 
 _GOAL_GAP_M = 0.08
@@ -53,6 +53,12 @@ def eye_and_target(spec: CameraSpec, arm: ArmModel | None) -> tuple[F64, F64]:
     return np.array(spec.position_m or eye, np.float64), np.array(spec.target_m or target, np.float64)
 
 
+def mounts_of(spec: CameraSpec, arms: Sequence[str]) -> dict[str, str]:
+    """Names of the cameras that a specification stands for → arms that they ride on (empty for a still one)."""
+    mounts = list(arms) if spec.mount == "*" else [spec.mount]
+    return {spec.name if len(mounts) == 1 else f"{spec.name}_{mount}": mount for mount in mounts}
+
+
 def cameras_of(
     task: ManipTask,
     objects: Sequence[ObjectLayout],
@@ -62,14 +68,12 @@ def cameras_of(
     rng: np.random.Generator,
 ) -> tuple[CameraLayout, ...]:
     """The cameras of a layout in which these objects and regions stand, with random shifts."""
-    arms = task.robot_model().arms
+    arms = list(task.robot_model().arms)
     asked = asked_of(objects, regions, goals, skills)
     cameras: list[CameraLayout] = []
     for spec in task.cameras:
         points = _framed_points(_framed_names(spec, objects, regions, asked), objects, regions, goals)
-        mounts = list(arms) if spec.mount == "*" else [spec.mount]
-        for mount in mounts:
-            name = spec.name if len(mounts) == 1 else f"{spec.name}_{mount}"
+        for name, mount in mounts_of(spec, arms).items():
             cameras.append(_camera(task, spec, name, mount, points, rng))
     return tuple(cameras)
 
@@ -131,10 +135,9 @@ def framing(points: F64, rotation: F64, slopes: F64, nearest_m: float) -> tuple[
 def _framed_names(
     spec: CameraSpec, objects: Sequence[ObjectLayout], regions: Sequence[RegionLayout], asked: list[str]
 ) -> list[str]:
-    if spec.framed == "task":
-        return asked
-    named = [entry.name for entry in objects if f"${entry.group}" in spec.framed]
-    return named + [region.name for region in regions if f"${region.name}" in spec.framed]
+    known = asked if TASK in spec.framed else []
+    named = [entry.name for entry in objects if entry.name in known or f"${entry.group}" in spec.framed]
+    return named + [region.name for region in regions if region.name in known or f"${region.name}" in spec.framed]
 
 
 def _framed_points(

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from nimbusd.stages.arguments import Mistake
 from nimbusd.stages.plain import Key
+from nimbusd.stages.workflow.sim.cameras import mounts_of
 from nimbusd.stages.workflow.sim.numbers import naming
 from nimbusd.stages.workflow.sim.objects import LIBRARY
 from nimbusd.stages.workflow.sim.robots import ROBOTS
@@ -81,10 +82,7 @@ def _on_the_table(task: ManipTask) -> Iterator[Mistake]:
 def _of_cameras(task: ManipTask) -> Iterator[Mistake]:
     """A camera with mount `*` is one on every arm, `<name>_<arm>`."""
     arms = list(task.robot_model().arms)
-    spread = [
-        [f"{camera.name}_{arm}" for arm in arms] if camera.mount == "*" and len(arms) > 1 else [camera.name]
-        for camera in task.cameras
-    ]
+    spread = [list(mounts_of(camera, arms)) for camera in task.cameras]
     counts = Counter(name for names in spread for name in names)
     told: set[str] = set()
     for index, names in enumerate(spread):
