@@ -79,7 +79,7 @@ def flange_in_base(model: RobotModel, arm: Any, joints: F64) -> F64:
         for side, body in enumerate((arm.base, arm.flange)):
             poses[side, t, :3, :3] = data.body(body).xmat.reshape(3, 3)
             poses[side, t, :3, 3] = data.body(body).xpos
-    return inverse(poses[0]) @ poses[1]
+    return np.asarray(inverse(poses[0]) @ poses[1])
 
 
 @for_every_robot

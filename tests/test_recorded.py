@@ -11,7 +11,7 @@ import pytest
 
 from nimbusd.stages import Camera, CameraFrames, Episode, EpisodeRequest, Label, Observation, Sequence
 from nimbusd.stages.registry import create
-from nimbusd.stages.store.a1_columns import required_columns, tcp_poses
+from nimbusd.stages.store.a1_columns import required_columns, stated_meanings, tcp_poses
 from nimbusd.stages.store.durable import to_json
 from nimbusd.stages.store.lerobot import robot_type_of
 from nimbusd.stages.store.poses import transforms_of
@@ -230,3 +230,16 @@ def test_every_writer_takes_it(tmp_path: Path, name: str) -> None:
     assert not [key for key in features if key.startswith("simulation.")]
     assert "states.joint.position" in features
     assert ("observation.joint.drawer" in features) == (not name.startswith("interndata_a1"))
+
+
+@pytest.mark.parametrize(
+    ("versions", "keys"),
+    [
+        (["1.3.0", "1.12.1"], {"arm_columns"}),
+        (["2.0.0"], {"arm_columns"}),
+        (["1.3.0", "1.2.0"], {"arm_columns", "arm_columns_before_1.3.0"}),
+    ],
+)
+def test_what_columns_meant_in_older_episodes_is_said_where_there_are_any(versions: list[str], keys: set[str]) -> None:
+    assert stated_meanings(single().states, versions).keys() == keys
+    assert stated_meanings(["observation.state", "action"], versions) == {}

@@ -48,8 +48,9 @@ MEANINGS = {
     "gripper.velocity": "metres per second at which the pads part",
     "gripper.set_point": "metres between the pads as commanded; the least width while the fingers are told to close",
     "gripper.openness": "command: 1 the fingers are told to stand open, however wide; 0 they are told to close",
-    "gripper.pose": "ee in the arm's base: x y z (m), then roll pitch yaw about fixed x, y, z axes (rad). In "
-    "master_actions where the joints' set points put it, or what was reached next where a workflow does not say it",
+    "gripper.pose": "ee in the arm's base: x y z (m), then roll pitch yaw about fixed x, y, z axes (rad; not wrapped "
+    "within an episode, so that they do not jump). In master_actions "
+    "where the joints' set points put it, or what was reached next where a workflow does not say it",
     "poses": "position x y z (m), quaternion w x y z; a_to_b_pose maps coordinates in a's frame to b's frame",
     "ee": "what the gripper is screwed to",
     "tcp": "between the pads: z out of the gripper, y as the fingers close",

@@ -34,7 +34,8 @@ MEANINGS = {
     "gripper_width": "metres between the pads; in action as commanded, which is the least width to close",
     "gripper_velocity": "metres per second",
     "gripper_close": "command: 1 the fingers are told to close, -1 they are told to stand open, however wide",
-    "eef": "ee in the robot's base: position x y z (m), rotation roll pitch yaw about fixed x, y, z axes (rad), "
+    "eef": "ee in the robot's base: position x y z (m), rotation roll pitch yaw about fixed x, y, z axes (rad; without "
+    "jumps, so not wrapped within an episode), "
     "quaternion w x y z; in action where the set points of the joints put it",
     "delta": "from the command before to this one, nothing in the first frame: "
     "delta_joints[t] = joints[t] - joints[t - 1]; delta_eef[t] = T[t] T[t - 1]^-1, so T[t] = delta_eef[t] T[t - 1]",

@@ -67,7 +67,7 @@ class ArmIndex:
     @property
     def endless(self) -> BoolArray:
         """(n,) which joints have no limits: positions of theirs that differ by whole turns are one posture."""
-        return np.isinf(self.lower) & np.isinf(self.upper)
+        return np.asarray(np.isinf(self.lower) & np.isinf(self.upper))
 
     def opening_of(self, qpos: F64) -> F64:
         """Distance between the pads for (…, nq) states, metres."""
