@@ -64,6 +64,9 @@ PACKAGES = {
 }
 """Package name → what is fetched of it."""
 
+IN_RADIANS = ("robosuite",)
+"""Packages whose MJCF files mean radians where they do not say so: their own program puts them into others that do."""
+
 
 def cache_folder() -> Path:
     """Where fetched assets lie."""

@@ -48,10 +48,11 @@ def _named_by(path: Path) -> list[Path]:
     return named
 
 
-def mended_text(path: Path) -> str | None:
-    """The text of an MJCF file without what MuJoCo refuses and nobody needs; None where there is nothing of the kind.
+def mended_text(path: Path, radians: bool) -> str | None:
+    """The text of an MJCF file as it is meant; None where that is how MuJoCo reads it anyway.
 
     Of assets of one kind and name the first is kept, and a `default` has no other attribute than its class.
+    radians: angles are radians where the file does not say what they are (MuJoCo takes degrees then).
     """
     try:
         root = ElementTree.parse(path).getroot()
@@ -71,4 +72,7 @@ def mended_text(path: Path) -> str | None:
         for key in set(default.attrib) - {"class"}:
             del default.attrib[key]
             mended = True
+    if radians and not any("angle" in compiler.attrib for compiler in root.iter("compiler")):
+        root.insert(0, ElementTree.Element("compiler", angle="radian"))
+        mended = True
     return ElementTree.tostring(root, encoding="unicode") if mended else None

@@ -49,11 +49,8 @@ def randomize_layout(task: ManipTask, rng: np.random.Generator) -> Layout:
     """
     problem, unseen = "nothing was drawn", 0
     for number in range(_DRAWS):
-        # One stream per purpose: switching one kind of variation off leaves what the others draw as it was.
-        place_rng, look_rng, view_rng, robot_rng, check_rng = rng.spawn(5)
         try:
-            objects, regions = _place(task, place_rng)
-            layout = _assemble(task, objects, regions, place_rng, look_rng, view_rng, robot_rng, number)
+            layout, check_rng = draw_layout(task, rng, number)
             _check(layout, check_rng)
             _check_seen(layout, task.seen_share)
             return layout
@@ -66,6 +63,17 @@ def randomize_layout(task: ManipTask, rng: np.random.Generator) -> Layout:
                     "not_seen", f"{unseen} layouts would do, but cameras miss them: {problem}"
                 ) from error
     raise PlanningFailed("no_layout", f"{_DRAWS} draws in vain, the last one because {problem}")
+
+
+def draw_layout(task: ManipTask, rng: np.random.Generator, number: int = 0) -> tuple[Layout, np.random.Generator]:
+    """Draw `number` of a layout, in which nothing overlaps, and the generator to check with whether it can be tried.
+
+    Raises PlanningFailed('no_layout') where there is no room.
+    """
+    # One stream per purpose: switching one kind of variation off leaves what the others draw as it was.
+    place_rng, look_rng, view_rng, robot_rng, check_rng = rng.spawn(5)
+    objects, regions = _place(task, place_rng)
+    return _assemble(task, objects, regions, place_rng, look_rng, view_rng, robot_rng, number), check_rng
 
 
 def _uniform(rng: np.random.Generator, limits: tuple[float, float]) -> float:

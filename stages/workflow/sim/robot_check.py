@@ -80,14 +80,16 @@ def _in_gripper(mujoco: Any, place: tuple[Key, ...], gripper: Any, arm: ArmModel
             yield Mistake((*where, "joint"), f"robot file {model.mjcf} has no joint called '{finger.joint}'; {hint}")
             continue
         joint = known[finger.joint]
-        low, high = (float(value) for value in joint.range)
+        degrees = gripper.compiler.degree and joint.type == mujoco.mjtJoint.mjJNT_HINGE
+        low, high = (float(np.deg2rad(value) if degrees else value) for value in joint.range)
         if joint.type not in (mujoco.mjtJoint.mjJNT_SLIDE, mujoco.mjtJoint.mjJNT_HINGE):
             yield Mistake((*where, "joint"), f"joint '{finger.joint}' of {model.mjcf} neither slides nor turns")
         elif low < high:
             for key, value in (("closed", finger.closed), ("open", finger.open)):
                 if not low - _SPARE <= value <= high + _SPARE:
-                    text = f"{value:g} is outside what joint '{finger.joint}' can: {low:g} to {high:g}"
-                    yield Mistake((*where, key), text)
+                    text = f"{value:g} is outside what joint '{finger.joint}' can: {low:.4g} to {high:.4g}"
+                    more = '; the file means degrees unless its compiler says angle="radian"' if degrees else ""
+                    yield Mistake((*where, key), text + more)
 
 
 def _absent(

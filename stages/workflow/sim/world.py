@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,12 @@ import orjson
 from nimbusd.stages.arguments import did_you_mean
 from nimbusd.stages.errors import AssetError
 from nimbusd.stages.types import F64, I32, U16, BoolArray
-from nimbusd.stages.workflow.sim.assets import file_of
+from nimbusd.stages.workflow.sim.assets import IN_RADIANS, file_of
 from nimbusd.stages.workflow.sim.bodies import VISIBLE_GROUP, add_material, add_object, as_encoded
 from nimbusd.stages.workflow.sim.layout import Layout, Pose, Surface
 from nimbusd.stages.workflow.sim.mjcf_files import mended_text
 from nimbusd.stages.workflow.sim.mujoco_module import import_mujoco as import_mujoco
-from nimbusd.stages.workflow.sim.robots import ArmModel, RobotModel
+from nimbusd.stages.workflow.sim.robots import ArmModel, FingerModel, RobotModel
 from nimbusd.stages.workflow.sim.rotation import matrix_of, transform
 
 FLOOR_ID, WALL_ID, TABLE_ID, ROBOT_ID = 1, 2, 3, 4
@@ -36,6 +37,7 @@ NEAR_M, FAR_M = 0.01, 30.0
 ROOM_M = 3.0
 ROOM_HEIGHT_M = 2.6
 _DAMPING_RATIO = 1.0 / 30.0
+_LINKAGE_ARMATURE = 0.005
 
 
 @dataclass(frozen=True)
@@ -255,7 +257,13 @@ def _add_part(mujoco: Any, spec: Any, robot: RobotModel, number: int, mjcf: str,
         _require(gripper.joints, [finger.joint for finger in arm.gripper.fingers], "joint", arm.gripper.mjcf)
         _require(gripper.bodies, arm.gripper.finger_bodies, "body", arm.gripper.mjcf)
         flange = spec.body(f"robot{number}/{arm.flange}")
+        links = [body.name for body in gripper.bodies if body.name and body.name != "world"]
+        turning = any(joint.type == mujoco.mjtJoint.mjJNT_HINGE for joint in gripper.joints)
+        for entry in [*gripper.tendons, *gripper.equalities] if turning else ():
+            gripper.delete(entry)
         spec.attach(gripper, prefix=f"gripper/{name}/", frame=flange.add_frame())
+        if turning:
+            _add_linkage(mujoco, spec, f"gripper/{name}/", links, arm.gripper.fingers)
         for joint_name, kp, force in zip(arm.joints, arm.kp, arm.force_nm, strict=True):
             joint = spec.joint(f"robot{number}/{joint_name}")
             joint.armature = max(float(joint.armature), arm.armature)
@@ -271,6 +279,28 @@ def _add_part(mujoco: Any, spec: Any, robot: RobotModel, number: int, mjcf: str,
             body.gravcomp = 1.0
 
 
+def _add_linkage(mujoco: Any, spec: Any, prefix: str, links: list[str], fingers: tuple[FingerModel, ...]) -> None:
+    """Couple the joints of a hand whose fingers turn: they go from closed to open together, as their bars make them.
+
+    This takes the place of what the file couples them by, which is stated for other actuators than ours.
+
+    The bars themselves overlap where they meet, and do not collide with each other.
+    """
+    for one, other in combinations(links, 2):
+        spec.add_exclude(bodyname1=prefix + one, bodyname2=prefix + other)
+    first = fingers[0]
+    for finger in fingers:  # bars are light: without the motor's inertia, couplings would give way to servos
+        joint = spec.joint(prefix + finger.joint)
+        joint.armature = max(float(joint.armature), _LINKAGE_ARMATURE)
+    for finger in fingers[1:]:
+        slope = (finger.open - finger.closed) / (first.open - first.closed)
+        couple = spec.add_equality(
+            name=f"{prefix}{finger.joint}/coupled", type=mujoco.mjtEq.mjEQ_JOINT, objtype=mujoco.mjtObj.mjOBJ_JOINT,
+            name1=prefix + finger.joint, name2=prefix + first.joint, solref=[0.005, 1.0],
+        )  # fmt: skip
+        couple.data[:5] = [finger.closed - slope * first.closed, slope, 0.0, 0.0, 0.0]
+
+
 def _require(entries: Any, names: Iterable[str], kind: str, mjcf: str) -> None:
     """Raises AssetError for a name that the file does not have."""
     known = [entry.name for entry in entries if entry.name]
@@ -283,7 +313,7 @@ def read_mjcf(mujoco: Any, mjcf: str) -> Any:
     """A file with bodies, joints and geoms alone: servos, cameras and lamps are ours. Raises AssetError."""
     path = file_of(mjcf)
     try:
-        text = mended_text(Path(path))
+        text = mended_text(Path(path), radians=mjcf.partition(":")[0] in IN_RADIANS)
         part = mujoco.MjSpec.from_file(path) if text is None else mujoco.MjSpec.from_string(text)
         part.modelfiledir = str(Path(path).absolute().parent)
     except ValueError as error:
