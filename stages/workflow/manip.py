@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from nimbusd.stages.workflow.sim import (
     Style,
     camera_poses,
     file_of,
+    impossibilities,
     mistakes_in_files,
     parse_task,
     plan_episode,
@@ -99,7 +101,7 @@ class _Plan:
 class ManipWorkflow(Workflow):
     """Plans by simulating with contact, and shows what was simulated."""
 
-    version = "1.2.0"
+    version = "1.3.0"
     requires = ("mujoco",)
 
     def __init__(
@@ -135,6 +137,8 @@ class ManipWorkflow(Workflow):
             raise _of_file(task_cfg_path, _read(Path(task_cfg_path)), [(index, mistakes)])
         for reference in tasks[index].file_references():
             file_of(reference)  # what was not fetched
+        if find_spec("mujoco") and (mistakes := list(impossibilities(tasks[index]))):
+            raise _of_file(task_cfg_path, _read(Path(task_cfg_path)), [(index, mistakes)])
 
     @classmethod
     def task_files(cls, task_cfg_path: str, index: int) -> list[Path]:

@@ -1,4 +1,4 @@
-"""Whether an open gripper, taken alone, would touch what stands around it: what decides for most grasps of hollow things.
+"""Whether an open gripper, taken alone, would touch what stands around it: what decides for most grasps of mugs.
 
 A grasp on a mug's rim or handle may be as good as any by its opposite sides, and yet the gripper cannot be there, since
 a finger would stand in the mug's collision shape. Asked of the hand alone, that takes no joint positions.
