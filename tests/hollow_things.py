@@ -134,5 +134,5 @@ def dense_block(level: int) -> Mesh:
     ball = trimesh.creation.icosphere(subdivisions=level, radius=1.0)
     points = np.asarray(ball.vertices, np.float64)
     points = np.sign(points) * np.abs(points) ** 0.4 * np.array([0.02, 0.025, 0.03])
-    relief = 1 + 0.004 * np.sin(points[:, [0]] * 900) * np.sin(points[:, [2]] * 700)
+    relief = 1 + 0.02 * np.sin(points[:, [0]] * 200) * np.sin(points[:, [2]] * 200)
     return points * relief, np.asarray(ball.faces, np.int32)

@@ -134,7 +134,7 @@ def test_a_search_ends_after_so_many_states() -> None:
     def free(joints: Any) -> bool:
         nonlocal asked
         asked += 1
-        return abs(joints[0]) > 0.01  # a wall between start and goal
+        return bool(abs(joints[0]) > 0.01)  # a wall between start and goal
 
     bounds, limit = (-np.ones(2), np.ones(2)), 300
     found = find_path(np.array([-0.5, 0.0]), np.array([0.5, 0.0]), bounds, free, 0.01, np.random.default_rng(0),
