@@ -79,7 +79,7 @@ def test_an_open_hand_names_what_it_would_touch_and_holds_only_what_lies_between
     around, beside = (transform(downward(0.0), place + offset) for offset in ([0, 0, 0.03], [0.1, 0, 0.03]))
     assert hand.touched(around, 0.08) is None
     assert hand.touched(around, 0.05) == "thing"
-    assert hand.touched(transform(downward(0.0), place + [0.15, 0, -0.05]), 0.08) == "table"
+    assert hand.touched(transform(downward(0.0), place + np.array([0.15, 0, -0.05])), 0.08) == "table"
     assert hand.holds("thing", around, 0.06)
     assert not hand.holds("thing", beside, 0.06)
 

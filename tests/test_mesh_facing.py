@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -41,8 +42,13 @@ def apart(mesh: Mesh) -> Mesh:
     return mesh[0][mesh[1]].reshape(-1, 3), np.arange(3 * len(mesh[1]), dtype=np.int32).reshape(-1, 3)
 
 
-HOLLOW = {"cup": cup, "mug": mug, "bowl": bowl, "box": open_box}
-SPOILT = {"right": lambda mesh: mesh, "inside out": inside_out, "mixed": mixed, "mirrored": mirrored}
+HOLLOW: dict[str, Callable[[], Mesh]] = {"cup": cup, "mug": mug, "bowl": bowl, "box": open_box}
+SPOILT: dict[str, Callable[[Mesh], Mesh]] = {
+    "right": lambda mesh: mesh,
+    "inside out": inside_out,
+    "mixed": mixed,
+    "mirrored": mirrored,
+}
 
 
 @pytest.mark.parametrize("shape", HOLLOW)

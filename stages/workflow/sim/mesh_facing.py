@@ -39,7 +39,7 @@ def turned_faces(points: F64, faces: I32) -> BoolArray:
     closed[patch[edges.at_border]] = False
     corners = points[faces] - points.mean(axis=0)
     corners[turn] = corners[turn][:, ::-1]
-    volume = np.bincount(patch, weights=np.linalg.det(corners) / 6, minlength=count)
+    volume = np.asarray(np.bincount(patch, weights=np.linalg.det(corners) / 6, minlength=count), np.float64)
     wrong = np.zeros(count, np.bool_)
     wrong[closed] = _wrong_bodies(corners, patch, volume, np.flatnonzero(closed))
     for number, answer in _wrong_patches(corners, patch, np.flatnonzero(~closed)):

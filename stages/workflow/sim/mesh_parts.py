@@ -136,5 +136,8 @@ def _cells_inside(triangles: F64) -> tuple[F64, float]:
 def _over(x: F64, y: F64, a: F64, b: F64, c: F64) -> BoolArray:
     """Whether upright lines at x, y go through a triangle."""
     sides = [(q[0] - p[0]) * (y - p[1]) - (q[1] - p[1]) * (x - p[0]) for p, q in ((a, b), (b, c), (c, a))]
-    left, right = (np.logical_and.reduce([test(side) for side in sides]) for test in (lambda s: s > 0, lambda s: s < 0))
+    left, right = np.ones(len(x), np.bool_), np.ones(len(x), np.bool_)
+    for side in sides:
+        left &= side > 0
+        right &= side < 0
     return np.asarray(left | right)
