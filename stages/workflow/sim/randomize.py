@@ -314,8 +314,11 @@ def _check(layout: Layout, rng: np.random.Generator) -> None:
     """Raises PlanningFailed('no_layout') with what is wrong."""
     cell = Workcell.open(build_world(layout), rng, lambda: None)
     for arm in cell.world.arms.values():
+        start = cell.commanded(arm)
+        if ((arm.lower < arm.upper) & ((start < arm.lower) | (start > arm.upper))).any():
+            raise PlanningFailed("no_layout", f"at the start, a joint of {arm.name} is outside its limits")
         cell.allow(arm)
-        pair = cell.checker.touching(cell.commanded(arm))
+        pair = cell.checker.touching(start)
         if pair is not None:
             raise PlanningFailed("no_layout", f"at the start, {pair[0]} touches {pair[1]}")
     for entry in layout.objects:
