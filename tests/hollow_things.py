@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ def revolved(profile: list[tuple[float, float]], around: int = 32) -> Mesh:
             rings.append(list(range(len(points), len(points) + around)))
             points += [[radius * np.cos(a), radius * np.sin(a), z] for a in angle]
     faces = []
-    for low, high in zip(rings[:-1], rings[1:], strict=True):
+    for low, high in pairwise(rings):
         for i in range(around):
             j = (i + 1) % around
             if low[i] != low[j]:
@@ -46,8 +47,8 @@ def handle(radius: float, height: float, thick: float = 0.005, around: int = 24)
     middle = np.array([radius + 0.6 * big, 0.0, height / 2])
     for a in np.arange(around) * (2 * np.pi / around):
         out = np.array([np.cos(a), 0.0, np.sin(a)])
-        for b in np.arange(8) * (2 * np.pi / 8):
-            ring.append(middle + big * out + thick * (np.cos(b) * out + np.sin(b) * np.array([0.0, 1.0, 0.0])))
+        across = [np.cos(b) * out + np.sin(b) * np.array([0.0, 1.0, 0.0]) for b in np.arange(8) * (2 * np.pi / 8)]
+        ring += [middle + big * out + thick * direction for direction in across]
     faces = []
     for i in range(around):
         for k in range(8):
@@ -73,9 +74,7 @@ def mug(radius: float = 0.03, height: float = 0.09) -> Mesh:
 def bowl(radius: float = 0.07, height: float = 0.05, wall: float = 0.004) -> Mesh:
     """An open bowl, wider than grippers open."""
     outer = [(radius * np.sin(a), height * (1 - np.cos(a))) for a in np.linspace(0, np.pi / 2, 9)]
-    inner = [
-        ((radius - wall) * np.sin(a), height - (height - wall) * np.cos(a)) for a in np.linspace(np.pi / 2, 0, 9)
-    ]
+    inner = [((radius - wall) * np.sin(a), height - (height - wall) * np.cos(a)) for a in np.linspace(np.pi / 2, 0, 9)]
     return revolved([(float(r), float(z)) for r, z in [*outer, *inner[:-1], (0.0, wall)]])
 
 
@@ -126,3 +125,14 @@ def write_obj(path: Path, mesh: Mesh) -> Path:
     lines += [f"f {a} {b} {c}" for a, b, c in (mesh[1] + 1).tolist()]
     path.write_text("\n".join(lines) + "\n")
     return path
+
+
+def dense_block(level: int) -> Mesh:
+    """A rounded block of 20 * 4**level triangles with a fine relief, as a scan has it."""
+    import trimesh
+
+    ball = trimesh.creation.icosphere(subdivisions=level, radius=1.0)
+    points = np.asarray(ball.vertices, np.float64)
+    points = np.sign(points) * np.abs(points) ** 0.4 * np.array([0.02, 0.025, 0.03])
+    relief = 1 + 0.02 * np.sin(points[:, [0]] * 200) * np.sin(points[:, [2]] * 200)
+    return points * relief, np.asarray(ball.faces, np.int32)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ from nimbusd.stages.workflow.sim import (
     Style,
     camera_poses,
     file_of,
+    impossibilities,
     mistakes_in_files,
     object_poses,
     parse_task,
@@ -176,6 +178,8 @@ class ManipWorkflow(Workflow):
             raise _of_file(task_cfg_path, _read(Path(task_cfg_path)), [(index, mistakes)])
         for reference in tasks[index].file_references():
             file_of(reference)  # what was not fetched
+        if find_spec("mujoco") and (mistakes := list(impossibilities(tasks[index]))):
+            raise _of_file(task_cfg_path, _read(Path(task_cfg_path)), [(index, mistakes)])
 
     @classmethod
     def task_files(cls, task_cfg_path: str, index: int) -> list[Path]:

@@ -3,7 +3,7 @@
 The way of an episode (the names are the public interface; each module's docstring says more):
 
     task = parse_task(config)                       # dict from YAML → ManipTask; ArgumentsError with sentences
-    layout = randomize_layout(task, rng)            # → Layout; PlanningFailed("no_layout" or "not_seen")
+    layout = randomize_layout(task, rng)            # → Layout; PlanningFailed("impossible", "no_layout", "not_seen")
     demo = plan_episode(task, layout, rng, beat)    # → Demonstration, or raises PlanningFailed(reason, detail)
     scene = scene_of(layout)                        # → Scene for the stages: meshes, lights, provenance["layout"]
     label_rows(layout)                              # → segmentation table
@@ -29,6 +29,7 @@ from nimbusd.stages.workflow.sim.demonstration import (
     Phase,
 )
 from nimbusd.stages.workflow.sim.episode import plan_episode
+from nimbusd.stages.workflow.sim.feasible import impossibilities
 from nimbusd.stages.workflow.sim.file_check import mistakes_in_files
 from nimbusd.stages.workflow.sim.labels import label_rows
 from nimbusd.stages.workflow.sim.layout import (
@@ -54,6 +55,7 @@ from nimbusd.stages.workflow.sim.task import ManipTask
 from nimbusd.stages.workflow.sim.task_check import parse_task
 
 REASONS = (
+    "impossible",  # no layout of the task can be worked in: home, reach, sizes, weights, room
     "no_layout",  # no placement without overlap and within reach
     "not_seen",  # no still camera sees enough of a thing that the task is about
     "no_grasp",  # no grasp candidate on the object
@@ -98,6 +100,7 @@ __all__ = [
     "TableLayout",
     "camera_poses",
     "file_of",
+    "impossibilities",
     "label_rows",
     "make_skill",
     "mistakes_in_files",

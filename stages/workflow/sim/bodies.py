@@ -26,7 +26,8 @@ from nimbusd.stages.workflow.sim.fixtures import (
 )
 from nimbusd.stages.workflow.sim.flooring import picture as picture_of
 from nimbusd.stages.workflow.sim.layout import ObjectLayout, Surface, Vector
-from nimbusd.stages.workflow.sim.mesh_shape import add_mesh, mesh_shape
+from nimbusd.stages.workflow.sim.mesh_parts import convex_parts
+from nimbusd.stages.workflow.sim.mesh_shape import add_hull, add_mesh, mesh_shape
 from nimbusd.stages.workflow.sim.objects import ObjectModel
 
 VISIBLE_GROUP = 1
@@ -132,12 +133,32 @@ class _Builder:
             contype=0, conaffinity=0, mass=0.0,
         )  # fmt: skip
         hidden = {"group": COLLISION_GROUP, "mass": entry.mass_kg}
-        if model.collision == "hull":
+        coarse = mesh_shape(model.mesh, model.unit_m, model.up).coarse
+        if model.collision == "hull" and coarse is not None:
+            add_hull(self._spec, f"{name}/hull", coarse[0] * entry.scale)
+            self._geom(body, mesh, [0.0, 0.0, 0.0], meshname=f"{name}/hull", **hidden)
+        elif model.collision == "parts":
+            self._parts(body)
+        elif model.collision == "hull":
             self._geom(body, mesh, [0.0, 0.0, 0.0], meshname=name, pos=offset, **hidden)
         elif model.collision == "box":
             self._box_geom(body, (0, 0, 0), entry.size_m, **hidden)
         else:
             self._cylinder(body, **hidden)
+
+    def _parts(self, body: Any) -> None:
+        import mujoco
+
+        entry, model = self._entry, self._model
+        shape = mesh_shape(model.mesh, model.unit_m, model.up)
+        parts = convex_parts(*(shape.coarse or (shape.vertices, shape.faces)))
+        for number, corners in enumerate(parts):
+            name = f"object/{entry.name}/part{number}"
+            add_hull(self._spec, name, corners * entry.scale)
+            self._geom(
+                body, mujoco.mjtGeom.mjGEOM_MESH, [0.0, 0.0, 0.0], meshname=name, group=COLLISION_GROUP,
+                mass=entry.mass_kg / len(parts),
+            )  # fmt: skip
 
     def _bin(self, body: Any) -> None:
         x, y, z = self._entry.size_m

@@ -42,7 +42,10 @@ class Led:
 
 
 class CollisionChecker:
-    """Answers collision queries for one arm at a time; everything else stands where `observe` saw it."""
+    """Answers collision queries for one arm at a time; everything else stands where `observe` saw it.
+
+    asked: how many postures it has looked at.
+    """
 
     def __init__(self, world: World) -> None:
         self._mujoco = import_mujoco()
@@ -60,6 +63,7 @@ class CollisionChecker:
         self._T_part_rider: dict[str, F64] = {}
         self._relevant: BoolArray = np.zeros_like(self._always)
         self._clearance = 0.0
+        self.asked = 0
 
     def observe(self, qpos: F64) -> None:
         """Take over a whole state: where objects and the other arms are."""
@@ -148,6 +152,7 @@ class CollisionChecker:
 
     def _place(self, joints: F64) -> Any:
         assert self._arm is not None, "set_query comes first"
+        self.asked += 1
         data, arm = self._data, self._arm
         data.qpos[arm.q] = joints
         self._mujoco.mj_kinematics(self._model, data)

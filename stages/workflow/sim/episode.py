@@ -92,7 +92,7 @@ def _perform_block(cell: Workcell, items: list[list[_Numbered]], clock: _Clock) 
             try:
                 _perform_item(cell, item, clock)
             except PlanningFailed as error:
-                if len(items) == 1 or error.reason not in _POSTPONED:
+                if len(items) == 1 or error.reason not in _POSTPONED or cell.exhausted:
                     raise
                 cell.rollback(point)
                 cell.count("postponed")
@@ -117,7 +117,7 @@ def _perform_item(cell: Workcell, item: list[_Numbered], clock: _Clock) -> None:
                 done += 1
             return
         except PlanningFailed as error:
-            if not done or attempt == _ITEM_TRIES - 1 or error.reason not in RETRIED:
+            if not done or attempt == _ITEM_TRIES - 1 or error.reason not in RETRIED or cell.exhausted:
                 raise
             cell.rollback(point)
             cell.count("restarts")

@@ -9,6 +9,8 @@ import numpy as np
 
 from nimbusd.stages.types import F64, I32
 from nimbusd.stages.workflow.sim.bodies import VISIBLE_GROUP
+from nimbusd.stages.workflow.sim.mesh_shape import mesh_shape
+from nimbusd.stages.workflow.sim.objects import ObjectModel
 from nimbusd.stages.workflow.sim.world import World, import_mujoco
 
 _ROUND = 32
@@ -54,7 +56,14 @@ def geom_mesh(model: Any, geom: int) -> TriangleMesh:
 
 
 def object_mesh(world: World, name: str, qpos: F64 | None = None) -> TriangleMesh:
-    """The visible surface of an object in its own frame, its joint as in the state `qpos`, or at the start value."""
+    """The visible surface of an object in its own frame, its joint as in the state `qpos`, or at the start value.
+
+    Of a mesh with very many triangles, the coarse one that it also collides as.
+    """
+    entry = world.layout.object(name)
+    model = ObjectModel.model_validate(entry.definition)
+    if model.shape == "mesh" and (coarse := mesh_shape(model.mesh, model.unit_m, model.up).coarse) is not None:
+        return TriangleMesh(coarse[0] * entry.scale, coarse[1])
     mujoco = import_mujoco()
     data = mujoco.MjData(world.model)
     data.qpos[:] = world.start if qpos is None else qpos

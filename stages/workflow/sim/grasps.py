@@ -27,7 +27,7 @@ SAMPLES = (96, 384)
 """Points of a surface to start from; the second number where the first offers no grasp that fits."""
 
 _FRICTION_COS = math.cos(math.atan(0.4))
-_WIDTH_SPARE_M = 0.008
+WIDTH_SPARE_M = 0.008
 _SPREAD_M, _SPREAD_TRACE = 0.008, 2.9
 """Grasps nearer than this, and turned by less than about 18 degrees, count as the same."""
 
@@ -67,7 +67,7 @@ def antipodal_grasps(
     top = float((mesh.vertices @ down).min())
     grasps: list[Grasp] = []
     for i in range(samples):
-        if face[i] < 0 or not low < width[i] < high - _WIDTH_SPARE_M:
+        if face[i] < 0 or not low < width[i] < high - WIDTH_SPARE_M:
             continue
         closing = -normals[i]
         if closing @ outward[face[i]] < _FRICTION_COS:

@@ -20,7 +20,10 @@ _ROTATION_WEIGHT_M = 0.25
 
 
 class ArmKinematics:
-    """Forward and inverse kinematics of an arm; it has a state of its own and never touches the simulation's."""
+    """Forward and inverse kinematics of an arm; it has a state of its own and never touches the simulation's.
+
+    asked: how many postures it has looked at.
+    """
 
     def __init__(self, world: World, arm: ArmIndex) -> None:
         self._mujoco = import_mujoco()
@@ -29,8 +32,10 @@ class ArmKinematics:
         self._data.qpos[:] = world.start
         self._arm = arm
         self._T_tcp_ee = inverse(arm.T_ee_tcp)
+        self.asked = 0
         self._position = np.zeros((3, world.model.nv))
         self._rotation = np.zeros((3, world.model.nv))
+        self._shoulder, self._reach_m = self._farthest()
         self.lower = arm.lower + _LIMIT_MARGIN_RAD
         self.upper = arm.upper - _LIMIT_MARGIN_RAD
 
@@ -39,11 +44,17 @@ class ArmKinematics:
         self._place(joints)
         return np.asarray(self._flange() @ self._arm.T_ee_tcp)
 
+    def farther_than_it_reaches(self, point: F64) -> bool:
+        """Whether a point of the world, (3,), is farther from the first joint than all links are long together."""
+        return float(np.linalg.norm(point - self._shoulder)) > self._reach_m
+
     def solve(self, T_world_tcp: F64, start: F64, home: F64 | None = None) -> F64 | None:
         """Joint positions that bring the tool there, near `start`, inside the limits; None where it does not converge.
 
         home: posture that redundant joints drift to, if given; joints without limits take the shorter way there.
         """
+        if self.farther_than_it_reaches(T_world_tcp[:3, 3]):
+            return None
         goal = T_world_tcp @ self._T_tcp_ee
         q = np.clip(start, self.lower, self.upper)
         arm = self._arm
@@ -88,7 +99,24 @@ class ArmKinematics:
         turns = np.where(self._arm.endless, np.rint((near - q) / (2 * np.pi)), 0.0)
         return np.asarray(q + 2 * np.pi * turns)
 
+    def _farthest(self) -> tuple[F64, float]:
+        """Where the first joint is in the world, and the length of the links from there to the tool."""
+        model, arm = self._model, self._arm
+        joints = [int(model.dof_jntid[address]) for address in arm.v]
+        first, body = int(model.jnt_bodyid[joints[0]]), arm.flange
+        length = float(np.linalg.norm(arm.T_ee_tcp[:3, 3]))
+        while body not in (first, 0):
+            length += float(np.linalg.norm(model.body_pos[body]))
+            body = int(model.body_parentid[body])
+        # Joints stand off their bodies' origins, and slide.
+        length += 2 * float(np.linalg.norm(model.jnt_pos[joints], axis=1).sum())
+        slides = model.jnt_type[joints] == self._mujoco.mjtJoint.mjJNT_SLIDE
+        length += float(np.abs(model.jnt_range[joints][slides]).max(axis=1).sum()) if slides.any() else 0.0
+        self._mujoco.mj_kinematics(model, self._data)
+        return np.array(self._data.xanchor[joints[0]], np.float64), length
+
     def _place(self, joints: F64) -> None:
+        self.asked += 1
         self._data.qpos[self._arm.q] = joints
         self._mujoco.mj_kinematics(self._model, self._data)
 

@@ -1,7 +1,7 @@
 """Faces that look outwards, whatever a file's winding: inside out, mirrored, mixed, or of an open shell.
 
-Grasps close on opposite sides, which normals tell; on a mesh that is inside out there are none. Faces that share an edge
-are first made to agree. A closed body then looks outwards by the sign of its volume (one inside another keeps the
+Grasps close on opposite sides, which normals tell; on a mesh that is inside out there are none. Faces that share an
+edge are first made to agree. A closed body then looks outwards by the sign of its volume (one inside another keeps the
 opposite sense, where the file gave it one: a cavity); of open patches, rays from either side say where outside is.
 """
 
@@ -39,7 +39,7 @@ def turned_faces(points: F64, faces: I32) -> BoolArray:
     closed[patch[edges.at_border]] = False
     corners = points[faces] - points.mean(axis=0)
     corners[turn] = corners[turn][:, ::-1]
-    volume = np.bincount(patch, weights=np.linalg.det(corners) / 6, minlength=count)
+    volume = np.asarray(np.bincount(patch, weights=np.linalg.det(corners) / 6, minlength=count), np.float64)
     wrong = np.zeros(count, np.bool_)
     wrong[closed] = _wrong_bodies(corners, patch, volume, np.flatnonzero(closed))
     for number, answer in _wrong_patches(corners, patch, np.flatnonzero(~closed)):
@@ -82,7 +82,9 @@ class _Edges:
         n, against = self._count, self._against
         # Every face twice, as it is and turned over; what hangs together there agrees.
         a = np.concatenate([self._one, self._one + n])
-        b = np.concatenate([np.where(against, self._other + n, self._other), np.where(against, self._other, self._other + n)])
+        b = np.concatenate(
+            [np.where(against, self._other + n, self._other), np.where(against, self._other, self._other + n)]
+        )
         graph = coo_array((np.ones(len(a), np.bool_), (a, b)), shape=(2 * n, 2 * n))
         side = connected_components(graph, directed=False)[1]
         as_is, over = side[:n], side[n:]
@@ -119,7 +121,9 @@ def _wrong_bodies(corners: F64, patch: I32, volume: F64, bodies: I32) -> BoolArr
             if (low[around] < low[body]).all() and (high[around] > high[body]).all():
                 within = corners[patch == bodies[body]].mean(axis=1)
                 start = within[np.linspace(0, len(within) - 1, min(len(within), _CONTAINED_RAYS)).astype(np.int64)]
-                if (_crossings(start, np.tile(_ASKEW, (len(start), 1)), corners[patch == bodies[around]]) % 2 == 1).all():
+                if (
+                    _crossings(start, np.tile(_ASKEW, (len(start), 1)), corners[patch == bodies[around]]) % 2 == 1
+                ).all():
                     right[body] = right[around] * sign[around] * sign[body]
                     break
     return np.asarray(sign != right)

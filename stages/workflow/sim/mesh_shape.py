@@ -16,6 +16,7 @@ from nimbusd.stages.errors import AssetError
 from nimbusd.stages.load.mesh_part import MeshPart
 from nimbusd.stages.types import F32, F64, I32, U8, Material, Rgb
 from nimbusd.stages.workflow.sim.assets import file_of
+from nimbusd.stages.workflow.sim.mesh_coarse import coarse_mesh
 from nimbusd.stages.workflow.sim.mesh_facing import turned_faces
 from nimbusd.stages.workflow.sim.mujoco_module import import_mujoco
 
@@ -30,6 +31,7 @@ class MeshShape:
 
     centre: middle of its bounding box in the file's frame, the origin of what follows. size_m: edges of that box.
     vertices: (V, 3). faces: (F, 3), counter-clockwise from outside; turned: those of the file are not.
+    coarse: vertices and faces for planning and collision, where the mesh has more than these need (`mesh_coarse`).
     uvs: (F, 3, 2) with v upwards, and picture: (H, W, 3) sRGB, where the file has a look of its own.
     """
 
@@ -40,6 +42,7 @@ class MeshShape:
     uvs: F32 | None = None
     picture: U8 | None = None
     turned: bool = False
+    coarse: tuple[F64, I32] | None = None
 
 
 @cache
@@ -55,7 +58,10 @@ def mesh_shape(reference: str, unit_m: float, up: Up = "") -> MeshShape:
 
 
 def add_mesh(spec: Any, name: str, reference: str, unit_m: float, up: Up, scale: float) -> F64:
-    """Add the mesh to a specification. Returns where its geoms stand in the object's frame, (3,)."""
+    """Add the mesh to a specification. Returns where its geoms stand in the object's frame, (3,).
+
+    Its hull is known only where there is no coarse one, which `add_hull` adds.
+    """
     mujoco = import_mujoco()
 
     shape, path = mesh_shape(reference, unit_m, up), file_of(reference)
@@ -70,8 +76,17 @@ def add_mesh(spec: Any, name: str, reference: str, unit_m: float, up: Up, scale:
     mesh = spec.add_mesh(
         name=name, uservert=(shape.vertices * scale).ravel().tolist(), userface=shape.faces.ravel().tolist(), **more
     )
-    mesh.inertia = mujoco.mjtMeshInertia.mjMESH_INERTIA_CONVEX  # scans have holes
+    kinds = mujoco.mjtMeshInertia  # scans have holes; the hull of many triangles takes long
+    mesh.inertia = kinds.mjMESH_INERTIA_CONVEX if shape.coarse is None else kinds.mjMESH_INERTIA_SHELL
     return np.zeros(3)
+
+
+def add_hull(spec: Any, name: str, points: F64) -> None:
+    """Add the convex hull of points, (N, 3) in the object's frame, to collide with."""
+    import mujoco
+
+    mesh = spec.add_mesh(name=name, uservert=points.ravel().tolist())
+    mesh.inertia = mujoco.mjtMeshInertia.mjMESH_INERTIA_CONVEX
 
 
 def _is_read_by_mujoco(path: str) -> bool:
@@ -87,9 +102,9 @@ def _read(path: str, unit_m: float, up: Up) -> MeshShape:
     points = (part.vertices.astype(np.float64) @ part.T_file_part[:3, :3].T + part.T_file_part[:3, 3]) * unit_m
     if (up or default_up_axis(Path(path))) == "y":
         points = points @ Z_UP_FROM_Y_UP[:3, :3].T
-    uvs, picture = _look(part)
-    _check_hull(path, points, part.faces)
-    return _centred(points, part.faces, uvs, picture)
+    shape = _centred(points, part.faces, *_look(part))
+    _check_hull(path, *(shape.coarse or (shape.vertices, shape.faces)))
+    return shape
 
 
 def _look(part: MeshPart) -> tuple[F32 | None, U8 | None]:
@@ -145,8 +160,7 @@ def _check_hull(path: str, points: F64, faces: I32) -> None:
     mujoco = import_mujoco()
 
     spec = mujoco.MjSpec()
-    middle = points - (points.min(axis=0) + points.max(axis=0)) / 2
-    mesh = spec.add_mesh(name="mesh", uservert=middle.ravel().tolist(), userface=faces.ravel().tolist())
+    mesh = spec.add_mesh(name="mesh", uservert=points.ravel().tolist(), userface=faces.ravel().tolist())
     mesh.inertia = mujoco.mjtMeshInertia.mjMESH_INERTIA_CONVEX
     _compiled(spec, path)
 
@@ -170,4 +184,5 @@ def _centred(points: F64, faces: I32, uvs: F32 | None = None, picture: U8 | None
     if wrong.any():
         faces = np.where(wrong[:, None], faces[:, ::-1], faces)
         uvs = None if uvs is None else np.where(wrong[:, None, None], uvs[:, ::-1], uvs)
-    return MeshShape(centre, high - low, points - centre, faces, uvs, picture, bool(wrong.any()))
+    vertices = points - centre
+    return MeshShape(centre, high - low, vertices, faces, uvs, picture, bool(wrong.any()), coarse_mesh(vertices, faces))

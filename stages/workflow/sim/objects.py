@@ -31,12 +31,15 @@ _LEAST_M: Mapping[Shape, Vector] = {
 }
 """Shape → the smallest bounding box that its walls, handles and caps fit into."""
 
+_LEAST_KG, _MOST_KG = 0.02, 0.4
+
 
 class ObjectModel(ComponentArgs):
     """One kind of object.
 
     shape: `mesh` reads `mesh` (`package:path`, or a file), in metres after `unit_m`; the others are made by code with
-    `size_m` (x, y, z edges of the bounding box; least and most where a range). collision: what a mesh collides as.
+    `size_m` (x, y, z edges of the bounding box; least and most where a range). collision: what a mesh collides as;
+    `parts` are convex pieces, for hollow things.
     up: the file's upward axis; empty follows its kind (y for .glb and .gltf, else z). texture: picture of a mesh that
     has texture coordinates, instead of the file's own. noun: as instructions call it. density: kg/m³.
     grasps: a JSON or npz file with grasps of its own, see `grasps`. travel: range of a fixture's joint, m or rad.
@@ -50,7 +53,7 @@ class ObjectModel(ComponentArgs):
     unit_m: float = Field(default=1.0, gt=0, le=1000)
     up: Up = ""
     texture: str = ""
-    collision: Literal["hull", "box", "cylinder"] = "hull"
+    collision: Literal["hull", "parts", "box", "cylinder"] = "hull"
     size_m: Size | None = None
     size_max_m: Size | None = None
     density: float = Field(default=300.0, ge=1, le=25000)
@@ -194,6 +197,12 @@ LIBRARY: dict[str, ObjectModel] = {
     ),
 }
 """Object key → model."""
+
+
+def mass_kg(model: ObjectModel, size: Vector) -> float:
+    """What an object of this size weighs: as dense as its model says, but neither like a feather nor like a stone."""
+    share = math.pi / 4 if model.shape == "cylinder" else 1.0
+    return min(max(model.density * share * size[0] * size[1] * size[2], _LEAST_KG), _MOST_KG)
 
 
 def own_size(model: ObjectModel) -> Vector:

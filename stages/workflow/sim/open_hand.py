@@ -1,4 +1,4 @@
-"""Whether an open gripper, taken alone, would touch what stands around it: what decides for most grasps of hollow things.
+"""Whether an open gripper, taken alone, would touch what stands around it: what decides for most grasps of mugs.
 
 A grasp on a mug's rim or handle may be as good as any by its opposite sides, and yet the gripper cannot be there, since
 a finger would stand in the mug's collision shape. Asked of the hand alone, that takes no joint positions.
@@ -15,8 +15,8 @@ from nimbusd.stages.types import F64
 from nimbusd.stages.workflow.sim.rotation import inverse
 from nimbusd.stages.workflow.sim.world import ArmIndex, World, import_mujoco
 
-_PRESS_M = 0.003
-"""How much narrower than an object fingers are put to see whether they reach it, and how near they must come then."""
+_BEFORE_M, _SHORT_M = 0.01, 0.003
+"""From where before a pad the object is looked for, and how far it may lie behind the pad."""
 
 _SPARE_M = 0.001
 """Distances are measured up to this beyond a clearance."""
@@ -35,8 +35,8 @@ class OpenHand:
         body = np.array(world.model.geom_bodyid)
         solid = np.array(world.model.geom_contype | world.model.geom_conaffinity) != 0
         self._hand = np.flatnonzero(np.isin(body, list(arm.hand_bodies)) & solid)
-        self._fingers = set(np.flatnonzero(np.isin(body, list(arm.finger_bodies)) & solid).tolist())
         self._around = np.flatnonzero(~np.isin(body, list(arm.bodies)) & solid)
+        self._mujoco.mj_kinematics(world.model, self._data)
         self._opening_m = float("nan")
         self._T_tcp_geom: dict[int, F64] = {}
 
@@ -53,14 +53,27 @@ class OpenHand:
         return None
 
     def holds(self, name: str, T_world_tcp: F64, width_m: float) -> bool:
-        """Whether fingers on both sides of the tool reach an object when they close to its width."""
-        self._open(width_m - _PRESS_M)
-        sides = set[bool]()
-        for geom in self._fingers:
-            self._put(geom, T_world_tcp @ self._T_tcp_geom[geom])
-            if any(self._owner[other] == name for other in self._nearer(geom, _PRESS_M)):
-                sides.add(bool(self._T_tcp_geom[geom][1, 3] > 0))
-        return len(sides) == 2
+        """Whether an object's collision shape lies between the pads when they close to its width: seen from either.
+
+        Asked along the line between the pads, whatever the shape of the fingers.
+        """
+        mine = self._solid_of(name)
+        for side in (1.0, -1.0):
+            start = T_world_tcp[:3, 3] + side * (width_m / 2 + _BEFORE_M) * T_world_tcp[:3, 1]
+            if not any(0 <= self._ray(geom, start, -side * T_world_tcp[:3, 1]) < _BEFORE_M + _SHORT_M for geom in mine):
+                return False
+        return True
+
+    def _solid_of(self, name: str) -> list[int]:
+        return [geom for geom in self._around.tolist() if self._owner[geom] == name]
+
+    def _ray(self, geom: int, start: F64, way: F64) -> float:
+        """Distance along a ray to a geom; negative where it is not met."""
+        data, model, mujoco = self._data, self._model, self._mujoco
+        if model.geom_type[geom] == mujoco.mjtGeom.mjGEOM_MESH:
+            return float(mujoco.mj_rayMesh(model, data, geom, start, way, None))
+        place = data.geom_xpos[geom], data.geom_xmat[geom], model.geom_size[geom]
+        return float(mujoco.mju_rayGeom(*place, start, way, model.geom_type[geom], None))
 
     def _put(self, geom: int, T_world_geom: F64) -> None:
         self._data.geom_xpos[geom], self._data.geom_xmat[geom] = T_world_geom[:3, 3], T_world_geom[:3, :3].ravel()

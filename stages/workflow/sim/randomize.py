@@ -15,8 +15,10 @@ import numpy as np
 from nimbusd.stages.errors import PlanningFailed
 from nimbusd.stages.types import Rgb
 from nimbusd.stages.workflow.sim.cameras import asked_of, cameras_of
+from nimbusd.stages.workflow.sim.feasible import bare_world, impossibilities
 from nimbusd.stages.workflow.sim.fixtures import needed_space
 from nimbusd.stages.workflow.sim.flooring import floor_beside
+from nimbusd.stages.workflow.sim.kinematics import ArmKinematics
 from nimbusd.stages.workflow.sim.layout import (
     Layout,
     LightLayout,
@@ -28,41 +30,47 @@ from nimbusd.stages.workflow.sim.layout import (
     TableLayout,
     Vector,
 )
-from nimbusd.stages.workflow.sim.objects import ObjectModel, own_size
+from nimbusd.stages.workflow.sim.objects import ObjectModel, mass_kg, own_size
+from nimbusd.stages.workflow.sim.reach import reached_above
 from nimbusd.stages.workflow.sim.relations import DIRECTIONS, holds, resting_spots
 from nimbusd.stages.workflow.sim.rotation import about, transform
 from nimbusd.stages.workflow.sim.seen import seen_px
-from nimbusd.stages.workflow.sim.skills import downward
 from nimbusd.stages.workflow.sim.task import ManipTask, RandomizeSpec, SlotSpec
 from nimbusd.stages.workflow.sim.wording import bind_goals, bind_skills, nouns_of, sentences
 from nimbusd.stages.workflow.sim.workcell import Workcell
 from nimbusd.stages.workflow.sim.world import FIRST_OBJECT_ID, build_world
 
-_DRAWS, _UNSEEN_DRAWS, _PLACES = 40, 10, 200
-_REACH_HEIGHT_M = 0.12
+_DRAWS, _BUILT, _UNSEEN, _PLACES = 40, 20, 10, 200
+"""Draws of a layout; of those that look right, the ones that are built and tried, and the ones that may be unseen by
+cameras; draws of a thing's place."""
 
 
 def randomize_layout(task: ManipTask, rng: np.random.Generator) -> Layout:
     """A layout in which the task can be tried.
 
-    Raises PlanningFailed: 'not_seen' where ten were found but for what the cameras see of them, else 'no_layout'.
+    Raises PlanningFailed: `impossible` for a task that no layout can serve, `not_seen` where ten were found but for
+    what the cameras see of them, `no_layout` where none was found.
     """
-    problem, unseen = "nothing was drawn", 0
-    for number in range(_DRAWS):
+    if wrong := impossibilities(task):
+        raise PlanningFailed("impossible", "; ".join(mistake.text for mistake in wrong))
+    problem, built, unseen, number = "nothing was drawn", 0, 0, 0
+    while number < _DRAWS and built < _BUILT:
         try:
             layout, check_rng = draw_layout(task, rng, number)
+            _check_reach(task, layout)
+            built += 1
             _check(layout, check_rng)
             _check_seen(layout, task.seen_share)
             return layout
         except PlanningFailed as error:
             if error.reason not in ("no_layout", "not_seen"):
                 raise
-            problem, unseen = error.detail, unseen + (error.reason == "not_seen")
-            if unseen == _UNSEEN_DRAWS:
+            problem, number, unseen = error.detail, number + 1, unseen + (error.reason == "not_seen")
+            if unseen == _UNSEEN:
                 raise PlanningFailed(
                     "not_seen", f"{unseen} layouts would do, but cameras miss them: {problem}"
                 ) from error
-    raise PlanningFailed("no_layout", f"{_DRAWS} draws in vain, the last one because {problem}")
+    raise PlanningFailed("no_layout", f"{number} draws in vain, the last one because {problem}")
 
 
 def draw_layout(task: ManipTask, rng: np.random.Generator, number: int = 0) -> tuple[Layout, np.random.Generator]:
@@ -146,8 +154,7 @@ def _draw_object(
     size = slot.size_m or _draw_size(model, scale, spec, rng)
     color_name, surface = _draw_look(model, slot, key, used, rng)
     used.add((key, color_name))
-    share = math.pi / 4 if model.shape == "cylinder" else 1.0
-    mass = min(max(model.density * share * size[0] * size[1] * size[2], 0.02), 0.4) * _uniform(rng, spec.mass)
+    mass = mass_kg(model, size) * _uniform(rng, spec.mass)
     return ObjectLayout(
         name=name,
         model=key,
@@ -297,16 +304,17 @@ def _check(layout: Layout, rng: np.random.Generator) -> None:
     """Raises PlanningFailed('no_layout') with what is wrong."""
     cell = Workcell.open(build_world(layout), rng, lambda: None)
     for arm in cell.world.arms.values():
+        start = cell.commanded(arm)
+        if ((arm.lower < arm.upper) & ((start < arm.lower) | (start > arm.upper))).any():
+            raise PlanningFailed("no_layout", f"at the start, a joint of {arm.name} is outside its limits")
         cell.allow(arm)
-        pair = cell.checker.touching(cell.commanded(arm))
+        pair = cell.checker.touching(start)
         if pair is not None:
             raise PlanningFailed("no_layout", f"at the start, {pair[0]} touches {pair[1]}")
     for entry in layout.objects:
         touched = cell.simulation.touches(entry.name) - {"table"}
         if touched:
             raise PlanningFailed("no_layout", f"{entry.name} overlaps {sorted(touched)[0]}")
-    for name in _to_reach(layout):
-        _check_reach(cell, name)
     for goal in layout.goals:
         if goal.kind in (*DIRECTIONS, "near", "on", "in"):
             if holds(cell, goal):
@@ -341,12 +349,11 @@ def _to_reach(layout: Layout) -> list[str]:
     return sorted(names & asked)
 
 
-def _check_reach(cell: Workcell, name: str) -> None:
+def _check_reach(task: ManipTask, layout: Layout) -> None:
     """Raises PlanningFailed where no arm reaches above an object with the tool pointing down."""
-    spot = cell.simulation.object_pose(name)[:3, 3] + [0.0, 0.0, _REACH_HEIGHT_M]
-    for arm in cell.world.arms.values():
-        kinematics, here = cell.kinematics[arm.name], cell.commanded(arm)
-        for yaw in (0.0, 0.8, -0.8, 1.57):
-            if kinematics.solve(transform(downward(yaw), spot), here) is not None:
-                return
-    raise PlanningFailed("no_layout", f"no arm reaches {name}")
+    world = bare_world(task)
+    arms = {name: ArmKinematics(world, arm) for name, arm in world.arms.items()}
+    for name in _to_reach(layout):
+        point = np.asarray(layout.object(name).pose.position)
+        if not any(reached_above(arms[arm], np.asarray(layout.robot.start[arm]), point) for arm in arms):
+            raise PlanningFailed("no_layout", f"no arm reaches {name}")

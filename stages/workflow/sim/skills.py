@@ -20,7 +20,7 @@ from nimbusd.stages.base import ComponentArgs
 from nimbusd.stages.errors import ComponentError, PlanningFailed
 from nimbusd.stages.types import F64
 from nimbusd.stages.workflow.sim.demonstration import KeyPoint
-from nimbusd.stages.workflow.sim.workcell import Workcell
+from nimbusd.stages.workflow.sim.workcell import EFFORT, Workcell
 from nimbusd.stages.workflow.sim.world import ArmIndex
 
 RETRIED = frozenset(
@@ -68,9 +68,12 @@ class Skill(ComponentArgs, ABC):
                 return
             except PlanningFailed as error:
                 problem = error
-                if error.reason not in RETRIED:
+                if error.reason not in RETRIED or cell.exhausted:
                     break
         assert problem is not None
+        if cell.exhausted:
+            tried = f"given up after {EFFORT} postures that were looked at"
+            raise PlanningFailed(problem.reason, f"{problem.detail}; {tried}") from problem
         raise problem
 
 

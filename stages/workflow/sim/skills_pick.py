@@ -97,6 +97,8 @@ class Pick(Skill):
         hand = OpenHand(cell.world, arm, cell.simulation.qpos)
         choice = GraspChoice(hand, self.object, T_world_object, self.approach_m, _CLEAR_M)
         for grasp in self._worth_trying(cell, arm, choice, T_world_object):
+            if cell.exhausted:
+                break
             cell.count("grasps_tried")
             cell.simulation.beat()
             T_grasp = T_world_object @ grasp.T_object_tcp
@@ -220,6 +222,8 @@ class Place(Skill):
         turned = float(np.arctan2(yaw_now[1, 0], yaw_now[0, 0]))
         found = reached = False
         for spot, support in islice(resting_spots(cell, self.object, relation, self.spots), _SPOTS_TRIED):
+            if cell.exhausted:
+                break
             found = True
             cell.simulation.beat()
             for turn in (turned, turned + cell.rng.uniform(-0.6, 0.6), turned + np.pi / 2, turned - np.pi / 2):

@@ -23,6 +23,9 @@ from nimbusd.stages.workflow.sim.world import ArmIndex, World
 
 STRAIGHT_STEP_M, STRAIGHT_STEP_RAD = 0.015, 0.1
 CLEARANCE_M = 0.004
+EFFORT = 30_000
+"""Postures that may be looked at for a skill call, all its tries together; those that succeed take a fifth of that."""
+
 _STRAIGHT_SCALE = 0.35
 _JUMP_RAD = 0.6
 _SETTLED_RAD = 0.004
@@ -68,6 +71,8 @@ class Workcell:
     phases: list[Phase] = field(default_factory=list)
     keypoints: list[KeyPoint] = field(default_factory=list)
     facts: dict[str, int] = field(default_factory=dict)
+    _spent: dict[int, int] = field(default_factory=dict)
+    _began: int = 0
     _mark: _Mark | None = None
     _call: tuple[str, int, str] = ("", 0, "")
     _meshes: dict[str, TriangleMesh] = field(default_factory=dict)
@@ -132,7 +137,8 @@ class Workcell:
     # Phases ---------------------------------------------------------------------------------------------------
 
     def begin_call(self, skill: str, call: int, instruction: str) -> None:
-        """A skill call starts."""
+        """A skill call starts, or starts again."""
+        self._spent[self._call[1]], self._began = self._effort, self._asked
         self._call = (skill, call, instruction)
 
     def begin_phase(self, name: str, arm: ArmIndex, instruction: str = "") -> None:
@@ -161,6 +167,21 @@ class Workcell:
         self.simulation.rollback(state)
         del self.phases[phases:], self.keypoints[keypoints:]
         self.grips = dict(grips)
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether the current call has taken all the effort that one may: by count, not by time, so that it is so on
+        any machine.
+        """
+        return self._effort > EFFORT
+
+    @property
+    def _effort(self) -> int:
+        return self._spent.get(self._call[1], 0) + self._asked - self._began
+
+    @property
+    def _asked(self) -> int:
+        return self.checker.asked + sum(entry.asked for entry in self.kinematics.values())
 
     def count(self, fact: str) -> None:
         """Count something for the episode's metadata."""

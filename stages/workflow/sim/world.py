@@ -144,12 +144,13 @@ class World:
 def build_world(layout: Layout) -> World:
     """The compiled model of a layout. Deterministic. Raises AssetError for missing files, BackendUnavailable.
 
-    The last few are kept: checking, planning, and showing a layout in one process compile it once. Do not change them.
+    The last few are kept: checking, planning, and showing a layout in one process compile it once, as does the bare
+    robot that is checked before. Do not change them.
     """
     return _build(orjson.dumps(layout.to_json(), option=orjson.OPT_SORT_KEYS))
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=3)
 def _build(text: bytes) -> World:
     layout = Layout.from_json(orjson.loads(text))
     mujoco = import_mujoco()
