@@ -278,10 +278,10 @@ def test_an_episode_reaches_its_goal_with_the_same_bytes_in_another_process_and_
 
 SWING = """<mujoco><option timestep="0.002" integrator="implicitfast"/><worldbody>
   <body pos="0.1 0.2 1" quat="0.9 0.1 0.3 0.2"><geom type="box" size=".02 .02 .02" contype="0" conaffinity="0"/>
-    <body pos="0.05 0 0.1"><joint name="a" type="hinge" axis="1 2 0.5" pos="0 0.01 0" ref="0.3" armature="0.01"/>
+    <body pos="0.05 0 0.1"><joint type="hinge" axis="1 2 0.5" pos="0 0.01 0" ref="0.3" armature="0.01"/>
       <geom type="capsule" fromto="0 0 0 0.2 0.1 0" size="0.02" contype="0" conaffinity="0"/>
       <body pos="0.2 0.1 0" quat="0.8 0 0.5 0.1"><geom type="sphere" size="0.03" contype="0" conaffinity="0"/>
-        <body pos="0 0 0.1"><joint name="b" type="slide" axis="0 1 1" range="-0.1 0.1" limited="true"/>
+        <body pos="0 0 0.1"><joint type="slide" axis="0 1 1" range="-0.1 0.1" limited="true"/>
           <geom type="cylinder" size="0.03 0.05" contype="0" conaffinity="0"/>
         </body></body></body></body>
 </worldbody></mujoco>"""

@@ -3,8 +3,8 @@
     python -m tests.benchmarks.simulators [--layouts 100] [--first 0] [--task pick_place|sort_trash|fixtures]
                                           [--simulator mujoco|sapien] [--json]
 
-Layout i of a task is drawn and planned with seed i, so that all simulators get the same layouts. `cpu` is processor time
-per episode, failures included. Exits with 1 where a simulator succeeds in less than 90 % of a task's layouts.
+Layout i of a task is drawn and planned with seed i, so that all simulators get the same layouts. `cpu` is processor
+time per episode, failures included. Exits with 1 where a simulator succeeds in less than 90 % of a task's layouts.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """`SapienSimulator`: a world in SAPIEN 3's PhysX on the CPU. It draws nothing and needs no device to draw on.
 
-It runs in one thread, with PhysX's enhanced determinism. PhysX remembers more between steps than it tells, so going back
-to a state means a new scene in that state.
+It runs in one thread, with PhysX's enhanced determinism. PhysX remembers more between steps than it tells, so that
+going back to a state means a new scene in that state.
 """
 
 from __future__ import annotations
