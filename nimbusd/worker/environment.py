@@ -70,7 +70,7 @@ def packages() -> Mapping[str, str]:
 
 
 def _isaacsim_of_container() -> str:
-    """Isaac Sim's version where it was not installed by pip: its containers set ISAAC_PATH. Empty where there is none."""
+    """Isaac Sim's version where pip did not install it: its containers set ISAAC_PATH. Empty where there is none."""
     folder = os.environ.get("ISAAC_PATH")
     try:
         return (Path(folder) / "VERSION").read_text().partition("\n")[0].strip() if folder else ""
