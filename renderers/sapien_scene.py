@@ -107,7 +107,7 @@ def _corners(obj: SceneObject) -> F64:
     if not len(obj.vertices):
         return np.zeros((1, 3))
     sides = np.stack([obj.vertices.min(axis=0), obj.vertices.max(axis=0)]).astype(np.float64)
-    return np.stack(np.meshgrid(*sides.T), axis=-1).reshape(-1, 3)
+    return np.asarray(np.stack(np.meshgrid(*sides.T), axis=-1).reshape(-1, 3), np.float64)
 
 
 @dataclass(frozen=True)

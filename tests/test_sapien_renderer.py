@@ -98,7 +98,8 @@ def test_without_package_or_device_the_way_out_is_named(monkeypatch: pytest.Monk
 def test_shadows_reach_through_all_that_a_sequence_shows() -> None:
     scene = lit("room", plane(1, 2.0), box(2, (1.0, 1.0, 1.0), moved(z=0.5)))
     still = reach(scene, {})
-    assert (still.centre.tolist(), still.radius_m) == ([0.0, 0.0, 0.5], pytest.approx(np.sqrt(4 + 4 + 0.25)))
+    assert still.centre.tolist() == [0.0, 0.0, 0.5]
+    assert still.radius_m == pytest.approx(np.sqrt(4 + 4 + 0.25))
     away = reach(scene, {"box": np.stack([moved(z=0.5), moved(x=9.5, z=0.5)])})
     assert away.centre.tolist() == [4.0, 0.0, 0.5]
     assert reach(Scene("empty", ()), {}).radius_m > 0
