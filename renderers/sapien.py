@@ -63,7 +63,7 @@ class SapienRenderer(BaseRenderer[SapienRendererArgs]):
             raise BackendUnavailable(
                 f"SAPIEN found no Vulkan device to render on for {device!r} ({error}): it needs a GPU with a Vulkan "
                 "driver (on NVIDIA the driver's own, with the container's `graphics` capability). "
-                "SAPIEN 3.0.3 refuses the software device of Mesa 22.3."
+                "Of software drivers SAPIEN 3.0.3 takes SwiftShader (scripts/software_vulkan.sh), not Mesa 22.3's."
             ) from error
         self._sapien, self._device = sapien, device
         # SAPIEN filters a cube map when it is first seen, and makes one for each scene that has none.

@@ -15,7 +15,7 @@ import numpy as np
 
 from nimbusd.renderers.sapien import SapienRenderer, SapienRendererArgs
 from nimbusd.stages.errors import BackendUnavailable
-from nimbusd.stages.types import Camera, CameraFrames, Light, Scene
+from nimbusd.stages.types import Camera, CameraFrames, Light, Material, Scene
 from tests.analytic_scenes import ODD_CAMERA, box, lit, look_at, moved, plane, shot, sphere
 
 SOFTWARE_VULKAN = Path(sys.prefix) / "share" / "vulkan" / "vk_swiftshader_icd.json"
@@ -39,6 +39,14 @@ TOP_EYE = look_at((0.0, -0.1, 6.0), (0.0, 0.0, 0.0))
 PILLAR = box(2, (0.6, 0.6, 1.0), moved(0.0, 0.0, 0.5))
 LIT, SHADED = (1.2, 0.0, 0.0), (-0.7, 0.0, 0.0)
 """Points of the floor, on the sunny side of the pillar and behind it."""
+
+
+CORNERS_UV = np.array([[0, 0], [1, 0], [1, 1], [0, 1]])
+TEXTURE = np.array([[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [255, 255, 255]]], np.uint8).repeat(8, 0).repeat(8, 1)
+"""Red and green at the top, blue and white at the bottom."""
+_TILES = plane(1, 1.0, Material("tiles", texture=TEXTURE))
+TILES = replace(_TILES, uvs=CORNERS_UV[_TILES.faces].astype(np.float32))
+PANE = box(9, (0.6, 0.6, 0.02), moved(z=1.0), Material("glass", base_color=(1.0, 0.0, 0.0), opacity=0.3), "pane")
 
 
 def many_lamps() -> tuple[Light, ...]:
@@ -76,6 +84,10 @@ def main(target: str) -> int:
     pictures["many/left_out"] = np.array([seen.renderer["lights_left_out"], seen.renderer["lights_without_shadow"]])
     renderer.load(Scene("far", (plane(1, 0.5),), sky_strength=0.5, sky_color=(1.0, 0.5, 0.0)))
     keep("sky", renderer.gen_obs(shot(CAMERA, EYE)).frames["c"])
+    renderer.load(Scene("tiles", (TILES,), sky_strength=0.8))
+    keep("tiles", renderer.gen_obs(shot(CAMERA, TOP_EYE)).frames["c"])
+    renderer.load(Scene("glass", (FLOOR, PANE), sky_strength=0.8))
+    keep("glass", renderer.gen_obs(shot(CAMERA, TOP_EYE)).frames["c"])
     renderer.close()
     np.savez(target, **pictures)
     return 0

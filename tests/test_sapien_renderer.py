@@ -138,10 +138,28 @@ def test_pictures_equal_ray_casting_and_every_lamp_lights_and_shades_from_afar(t
     outside = seen["sky/rgb"][0][seen["sky/ids"][0] == 0]
     assert np.ptp(outside.astype(int), axis=0).max() <= 1
     assert outside[0].tolist() == pytest.approx([188, 137, 0], abs=3)  # half of (1, 0.5, 0) in sRGB
+    tiles = {
+        name: color(seen["tiles/rgb"][0], (x, y, 0.0)) > 100
+        for name, x, y in (("red", -0.5, 0.5), ("green", 0.5, 0.5), ("blue", -0.5, -0.5), ("white", 0.5, -0.5))
+    }
+    assert {name: shown.tolist() for name, shown in tiles.items()} == {
+        "red": [True, False, False],
+        "green": [False, True, False],
+        "blue": [False, False, True],
+        "white": [True, True, True],
+    }
+    red, green, _ = color(seen["glass/rgb"][0], (0.0, 0.0, 1.0))
+    assert red > 1.1 * green  # the pane's, before a grey floor
+    assert set(np.unique(seen["glass/ids"])) == {1}
+    assert seen["glass/depth"].min() > 5.5
 
 
 def brightness(rgb: Any, point: tuple[float, float, float]) -> float:
-    """Of the 3x3 pixels around a point of the world."""
+    return float(color(rgb, point).mean())
+
+
+def color(rgb: Any, point: tuple[float, float, float]) -> Any:
+    """Mean of the 3x3 pixels around a point of the world."""
     ((u, v),) = project(pictures.CAMERA, pictures.TOP_EYE, np.array([point]))
     row, column = int(v), int(u)
-    return float(rgb[row - 1 : row + 2, column - 1 : column + 2].mean())
+    return rgb[row - 1 : row + 2, column - 1 : column + 2].mean(axis=(0, 1))
