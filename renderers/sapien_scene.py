@@ -94,9 +94,9 @@ def reach(scene: Scene, T_world_object: Mapping[str, F64]) -> Ball:
     """The ball around a scene whose objects take poses T_world_object (name → (T, 4, 4)), and stand still otherwise."""
     low, high = np.full(3, np.inf), np.full(3, -np.inf)
     for obj in scene.objects:
-        for T in T_world_object.get(obj.name, obj.T_world_object[None]):
-            points = _corners(obj) @ T[:3, :3].T + T[:3, 3]
-            low, high = np.minimum(low, points.min(axis=0)), np.maximum(high, points.max(axis=0))
+        T = T_world_object.get(obj.name, obj.T_world_object[None])
+        points = _corners(obj) @ T[:, :3, :3].transpose(0, 2, 1) + T[:, None, :3, 3]
+        low, high = np.minimum(low, points.min(axis=(0, 1))), np.maximum(high, points.max(axis=(0, 1)))
     if not np.isfinite(low).all():
         return Ball(np.zeros(3), 1.0)
     return Ball((low + high) / 2, max(float(np.linalg.norm(high - low)) / 2, 0.1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Iterable
 
@@ -158,6 +159,16 @@ def test_what_a_gpu_does_not_tell_is_warned_of_once(
         "cuda",
         "GPU 2 cannot be asked for its load",
     ]
+
+
+def test_the_stand_in_has_the_calls_of_the_package() -> None:
+    pynvml = pytest.importorskip("pynvml", reason="nvidia-ml-py is not installed (pip install 'nimbusd[gpu]')")
+    assert issubclass(pynvml.NVMLLibraryMismatchError, Exception)
+    assert not issubclass(pynvml.NVMLLibraryMismatchError, pynvml.NVMLError)
+    for name in (name for name in dir(FakeNvml) if name.startswith("nvml")):
+        real, fake = (inspect.signature(getattr(of, name)).parameters for of in (pynvml, FakeNvml))
+        needed = [each for each in real.values() if each.default is each.empty]
+        assert len(needed) <= len(fake) - 1 <= len(real), name  # but for self
 
 
 def test_a_driver_older_than_the_package_is_no_crash() -> None:
