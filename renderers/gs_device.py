@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import logging
 from types import ModuleType
 from typing import Literal
 
 from nimbusd.renderers.gs_types import Rasterizer
 from nimbusd.stages.errors import BackendUnavailable
+
+log = logging.getLogger(__name__)
 
 GsBackend = Literal["auto", "cpu", "cuda"]
 
@@ -26,19 +29,21 @@ def choose_rasterizer(device: str, backend: GsBackend, threads: int) -> Rasteriz
     """The rasterizer for a slot's device.
 
     device: `auto`, `cpu`, `cuda` or `cuda:N`, as given to a renderer's open(). backend: the job's wish; `auto` takes
-    gsplat on a CUDA slot, or where a CUDA GPU and gsplat are there, and the CPU otherwise. Raises BackendUnavailable
-    where CUDA is asked for by name and cannot be had.
+    gsplat where it can run, unless the device is `cpu`, and the CPU otherwise, which it warns of on a CUDA device.
+    Raises BackendUnavailable where the wish is `cuda` and cannot be had.
     """
     from nimbusd.renderers.gs_cpu import CpuRasterizer, warm_up
     from nimbusd.renderers.gsplat_cuda import GsplatRasterizer
 
-    named = device.startswith("cuda") or backend == "cuda"
-    if backend != "cpu" and (device != "cpu" or named):
+    on_cuda = device.startswith("cuda")
+    if backend == "cuda" or (backend == "auto" and device != "cpu"):
         try:
-            return GsplatRasterizer(device if device.startswith("cuda") else "cuda")
-        except BackendUnavailable:
-            if named:
+            return GsplatRasterizer(device if on_cuda else "cuda")
+        except BackendUnavailable as error:
+            if backend == "cuda":
                 raise
+            if on_cuda:
+                log.warning("splats are drawn on the CPU, not on %s: %s", device, error)
     rasterizer = CpuRasterizer(threads)
     warm_up()
     return rasterizer

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import importlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +19,8 @@ _BATCH = 32
 class GsplatRasterizer:
     """Batched cameras, colour and expected depth in one packed pass. device: `cuda` or `cuda:N`.
 
-    Raises BackendUnavailable where torch, gsplat or the GPU is missing. The cloud stays on the device until load()
+    Raises BackendUnavailable where torch, gsplat or the GPU is missing, or gsplat's kernels can neither be loaded nor
+    compiled, which takes minutes the first time on a machine. The cloud stays on the device until load()
     gives another.
     """
 
@@ -29,6 +32,7 @@ class GsplatRasterizer:
                 "gsplat needs a CUDA GPU, and torch sees none here. Use the CPU rasterizer (render.args.backend: cpu), "
                 "or install a torch built for CUDA beside a working driver."
             )
+        _load_kernels()
         self._rasterization = gsplat.rasterization
         self._device = self._torch.device(device)
         self._arrays: dict[str, Any] = {}
@@ -93,6 +97,29 @@ class GsplatRasterizer:
 
     def _tensor(self, values: Any) -> Any:
         return self._torch.as_tensor(np.ascontiguousarray(values, np.float32), device=self._device)
+
+
+def _load_kernels() -> None:
+    """Load gsplat's CUDA kernels, compiling them where they are not yet: it would do so at the first picture.
+
+    One process at a time, since each would clear the folder in which the other builds. The lock goes with its process.
+    """
+    folder = Path(importlib.import_module("torch.utils.cpp_extension").get_default_build_root())
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "nimbusd-gsplat.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            kernels = importlib.import_module("gsplat.cuda._backend")._C
+        except Exception as error:  # a compiler may fail with anything
+            raise BackendUnavailable(
+                f"gsplat's CUDA kernels could not be compiled ({error}): look at what nvcc said above, or set "
+                "render.args.backend to cpu"
+            ) from error
+    if kernels is None:
+        raise BackendUnavailable(
+            "gsplat has no CUDA kernels here, and no CUDA toolkit to compile them with: install nvcc, of the version "
+            "that torch was built for, and name its folder in CUDA_HOME; or set render.args.backend to cpu"
+        )
 
 
 def _import(name: str) -> Any:

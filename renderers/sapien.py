@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
+from PIL import Image
 
 from nimbusd.renderers.frames import FrameArrays, with_motion
-from nimbusd.renderers.sapien_scene import OURS_FROM_SAPIEN, SapienScene, import_sapien, pose_of, rigid
+from nimbusd.renderers.sapien_scene import OURS_FROM_SAPIEN, SapienScene, import_sapien, pose_of, reach, rigid
+from nimbusd.renderers.scratch import Scratch
 from nimbusd.stages.base import BaseRenderer, ComponentArgs
 from nimbusd.stages.categories import label_table
 from nimbusd.stages.errors import BackendUnavailable, RenderError
@@ -20,7 +22,10 @@ NEAR_M, FAR_M = 0.01, 1000.0
 
 
 class SapienRendererArgs(ComponentArgs):
-    """Arguments of SapienRenderer. depth, segmentation: read them back besides RGB. shadows: lamps cast them."""
+    """Arguments of SapienRenderer. depth, segmentation: read them back besides RGB.
+
+    shadows: the strongest sun, three point lamps and ten area lamps cast them.
+    """
 
     depth: bool = True
     segmentation: bool = True
@@ -30,10 +35,11 @@ class SapienRendererArgs(ComponentArgs):
 class SapienRenderer(BaseRenderer[SapienRendererArgs]):
     """Renders sequences with SAPIEN's `default` shader pack. It needs a Vulkan device that SAPIEN supports.
 
-    What rays that leave the scene see is black; the sky lights surfaces as ambient light.
+    Rays that leave the scene see the sky's colour; the sky lights surfaces as ambient light.
     """
 
     args_model: ClassVar[type[ComponentArgs]] = SapienRendererArgs
+    version = "1.1.0"
     requires = ("sapien",)
     motion = "poses"
 
@@ -42,6 +48,8 @@ class SapienRenderer(BaseRenderer[SapienRendererArgs]):
         self._sapien: Any = None
         self._device = ""
         self._system: Any = None
+        self._surroundings: Any = None
+        self._scratch: Scratch | None = None
         self._scene: Scene | None = None
         self._loaded: SapienScene | None = None
 
@@ -56,9 +64,14 @@ class SapienRenderer(BaseRenderer[SapienRendererArgs]):
             raise BackendUnavailable(
                 f"SAPIEN found no Vulkan device to render on for {device!r} ({error}): it needs a GPU with a Vulkan "
                 "driver (on NVIDIA the driver's own, with the container's `graphics` capability). "
-                "SAPIEN 3.0.3 refuses the software device of Mesa 22.3."
+                "Of software drivers SAPIEN 3.0.3 takes SwiftShader (scripts/software_vulkan.sh), not Mesa 22.3's."
             ) from error
         self._sapien, self._device = sapien, device
+        # SAPIEN filters a cube map when it is first seen, and makes one for each scene that has none.
+        self._scratch = Scratch()
+        black = str(self._scratch.path / "black.png")
+        Image.new("RGB", (8, 8)).save(black)
+        self._surroundings = sapien.render.RenderCubemap(*[black] * 6)
 
     def load(self, scene: Scene) -> None:
         if self._sapien is None:
@@ -68,7 +81,7 @@ class SapienRenderer(BaseRenderer[SapienRendererArgs]):
         self._unload()
         if self._system is None:
             self._system = self._sapien.render.RenderSystem(*([] if self._device == "auto" else [self._device]))
-        self._loaded = SapienScene(self._sapien, self._system, scene, self.args.shadows)
+        self._loaded = SapienScene(self._sapien, self._system, scene, self.args.shadows, self._surroundings)
         self._scene = scene
         self.beat()
 
@@ -78,6 +91,7 @@ class SapienRenderer(BaseRenderer[SapienRendererArgs]):
         seq = with_motion(self, seq, self._scene)
         labels = label_table(self._scene.objects)
         frames = FrameArrays(seq.cameras, len(seq), depth=self.args.depth, segmentation=self.args.segmentation)
+        self._loaded.cast_shadows(reach(self._scene, seq.T_world_object))
         eyes = {camera.name: self._loaded.add_camera(camera, NEAR_M, FAR_M) for camera in seq.cameras}
         try:
             for t in range(len(seq)):
@@ -95,7 +109,10 @@ class SapienRenderer(BaseRenderer[SapienRendererArgs]):
 
     def close(self) -> None:
         self._unload()
-        self._system = self._sapien = None
+        self._system = self._sapien = self._surroundings = None
+        if self._scratch is not None:
+            self._scratch.close()
+            self._scratch = None
 
     def _unload(self) -> None:
         # A render system belongs to its scene; the next scene gets one of its own.
@@ -131,6 +148,7 @@ class SapienRenderer(BaseRenderer[SapienRendererArgs]):
             "shader": "default",
             "shadows": self.args.shadows,
             "lights_left_out": self._loaded.lights_left_out,
+            "lights_without_shadow": self._loaded.lights_without_shadow,
         }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,9 @@ OURS_FROM_SAPIEN = np.array([[0, -1, 0, 0], [0, 0, 1, 0], [-1, 0, 0, 0], [0, 0, 
 
 _MOST = {"RenderDirectionalLightComponent": 3, "RenderPointLightComponent": 10, "RenderSpotLightComponent": 10}
 """Lamps of a kind that the arrays of the `default` shader pack hold."""
+_MOST_SHADOWS = {"RenderDirectionalLightComponent": 1, "RenderPointLightComponent": 3, "RenderSpotLightComponent": 10}
+"""Of these, how many it has shadow maps for. One more is an error."""
+_NEAREST_SHADOW_M = 0.01
 
 _AREA_LAMP_FOV = 3.0
 
@@ -78,10 +82,50 @@ def tinted(material: Material) -> U8:
     return np.ascontiguousarray(np.rint(np.clip(np.concatenate([again, alpha], -1), 0, 1) * 255), np.uint8)
 
 
-class SapienScene:
-    """What one `Scene` owns in SAPIEN. instance_of: SAPIEN's entity id → our instance id."""
+@dataclass(frozen=True)
+class Ball:
+    """A ball that everything lies in, in the world."""
 
-    def __init__(self, sapien: Any, system: Any, scene: Scene, shadows: bool) -> None:
+    centre: F64
+    radius_m: float
+
+
+def reach(scene: Scene, T_world_object: Mapping[str, F64]) -> Ball:
+    """The ball around a scene whose objects take poses T_world_object (name → (T, 4, 4)), and stand still otherwise."""
+    low, high = np.full(3, np.inf), np.full(3, -np.inf)
+    for obj in scene.objects:
+        T = T_world_object.get(obj.name, obj.T_world_object[None])
+        points = _corners(obj) @ T[:, :3, :3].transpose(0, 2, 1) + T[:, None, :3, 3]
+        low, high = np.minimum(low, points.min(axis=(0, 1))), np.maximum(high, points.max(axis=(0, 1)))
+    if not np.isfinite(low).all():
+        return Ball(np.zeros(3), 1.0)
+    return Ball((low + high) / 2, max(float(np.linalg.norm(high - low)) / 2, 0.1))
+
+
+def _corners(obj: SceneObject) -> F64:
+    """(8, 3) corners of an object's box, in its frame."""
+    if not len(obj.vertices):
+        return np.zeros((1, 3))
+    sides = np.stack([obj.vertices.min(axis=0), obj.vertices.max(axis=0)]).astype(np.float64)
+    return np.asarray(np.stack(np.meshgrid(*sides.T), axis=-1).reshape(-1, 3), np.float64)
+
+
+@dataclass(frozen=True)
+class _Lamp:
+    """A lamp of the scene, its component and its entity in SAPIEN."""
+
+    light: Light
+    component: Any
+    entity: Any
+
+
+class SapienScene:
+    """What one `Scene` owns in SAPIEN. instance_of: SAPIEN's entity id → our instance id.
+
+    surroundings: the cube map that shines from outside.
+    """
+
+    def __init__(self, sapien: Any, system: Any, scene: Scene, shadows: bool, surroundings: Any) -> None:
         self._sapien = sapien
         self._shadows = shadows
         self._scene = sapien.Scene([system])
@@ -91,13 +135,15 @@ class SapienScene:
         self._moved: set[str] = set()
         self._glass: list[Any] = []
         self._materials: dict[tuple[object, ...], Any] = {}
-        self._lamps: dict[str, int] = {}
+        self._lamps: list[_Lamp] = []
+        self._lamps_of_kind: dict[str, int] = {}
         self.instance_of: dict[int, int] = {}
-        self.lights_left_out = 0
+        self.lights_left_out = self.lights_without_shadow = 0
         for obj in scene.objects:
             self._add_object(obj)
         for light in sorted(scene.lights, key=lambda light: -light.power_w):
             self._add_light(light)
+        system.cubemap = surroundings
         system.ambient_light = [float(value * scene.sky_strength) for value in scene.sky_color]
 
     @property
@@ -114,6 +160,26 @@ class SapienScene:
             for entity in self._entities[name]:
                 entity.set_pose(pose_of(self._sapien, pose))
         self._moved = set(T_world_object)
+
+    def cast_shadows(self, ball: Ball) -> None:
+        """Let shadows reach through a ball: SAPIEN's own 10 m leave what is farther from a lamp in the dark.
+
+        A lamp takes these distances when it comes into the scene, and not later.
+        """
+        for lamp in self._lamps:
+            lamp.entity.remove_from_scene()
+            if lamp.light.kind == "sun":
+                T = np.array(lamp.light.T_world_light, np.float64)
+                T[:3, 3] = ball.centre + ball.radius_m * T[:3, 2] / np.linalg.norm(T[:3, 2])
+                lamp.entity.set_pose(self._lamp_pose(lamp.light.name, T))
+                lamp.component.shadow_half_size = ball.radius_m
+                near_m, far_m = 0.0, 2 * ball.radius_m
+            else:
+                away_m = float(np.linalg.norm(lamp.light.T_world_light[:3, 3] - ball.centre))
+                near_m, far_m = away_m - ball.radius_m, away_m + ball.radius_m
+            lamp.component.shadow_near = max(near_m, _NEAREST_SHADOW_M)
+            lamp.component.shadow_far = 1.01 * far_m
+            self._scene.add_entity(lamp.entity)
 
     def picture(self, component: Any) -> None:
         """Let a camera take its picture of the scene as it stands."""
@@ -138,6 +204,7 @@ class SapienScene:
         for entity in list(self._scene.entities):
             entity.remove_from_scene()
         self._entities.clear()
+        self._lamps.clear()
         self._materials.clear()
         self._glass.clear()
 
@@ -198,14 +265,20 @@ class SapienScene:
             "area": ("RenderSpotLightComponent", 1 / np.pi),
             "sun": ("RenderDirectionalLightComponent", 1.0),
         }[light.kind]
-        if self._lamps.get(kind, 0) == _MOST[kind]:
+        before = self._lamps_of_kind.get(kind, 0)
+        if before == _MOST[kind]:
             self.lights_left_out += 1
             return
-        self._lamps[kind] = self._lamps.get(kind, 0) + 1
+        self._lamps_of_kind[kind] = before + 1
         lamp = getattr(render, kind)()
         lamp.color = [float(value * light.power_w * per_watt) for value in light.color]
-        lamp.shadow = self._shadows
+        lamp.shadow = self._shadows and before < _MOST_SHADOWS[kind]
+        self.lights_without_shadow += self._shadows and not lamp.shadow
         if light.kind == "area":
             lamp.inner_fov, lamp.outer_fov = _AREA_LAMP_FOV - 0.5, _AREA_LAMP_FOV
-        pose = rigid(light.name, light.T_world_light @ OURS_FROM_SAPIEN)[0]
-        self._add(light.name, lamp).set_pose(pose_of(self._sapien, pose))
+        entity = self._add(light.name, lamp)
+        entity.set_pose(self._lamp_pose(light.name, light.T_world_light))
+        self._lamps.append(_Lamp(light, lamp, entity))
+
+    def _lamp_pose(self, name: str, T_world_light: F64) -> Any:
+        return pose_of(self._sapien, rigid(name, T_world_light @ OURS_FROM_SAPIEN)[0])

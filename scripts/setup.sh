@@ -92,4 +92,7 @@ if asked_for_blender && ! problem=$(.venv/bin/python -c 'import bpy' 2>&1); then
     exit 1
 fi
 if asked_for_mujoco; then .venv/bin/nimbusctl assets fetch >&2; fi
+if asked_for dev && ! problem=$(scripts/software_vulkan.sh .venv/share/vulkan 2>&1); then
+    say "SAPIEN's pictures will not be tested, for want of a software Vulkan: $(printf '%s' "$problem" | tail -n 1)"
+fi
 printf '%s' "$key" > "$stamp"

@@ -12,23 +12,35 @@ class NVMLError(Exception):
     """What every call may raise."""
 
 
+class NVMLLibraryMismatchError(Exception):
+    """What calls with several versions raise under a driver that is older than the package: no NVMLError."""
+
+
 @dataclass
 class FakeGpu:
-    """near: cores near it; None: the machine does not say. used_by: GPU memory by pid. lost: fell off the bus."""
+    """near: cores near it; None: the machine does not say. used_by: GPU memory by pid. lost: fell off the bus.
+
+    memory_bytes: None where memory is the machine's own. busy: None where it is not told. mig: the instances that it is
+    divided into, by number; None where it cannot be divided. old_driver: it knows no call with several versions.
+    """
 
     uuid: str
     name: str | bytes = b"NVIDIA L40"
-    memory_bytes: int = 48 << 30
+    memory_bytes: int | None = 48 << 30
+    busy: int | None = 40
     near: Sequence[int] | None = None
     used_by: dict[int, int] = field(default_factory=dict)
     drawn_by: dict[int, int] = field(default_factory=dict)
     lost: bool = False
+    mig: dict[int, FakeGpu] | None = None
+    old_driver: bool = False
 
 
 class FakeNvml:
     """The library, initialized. Its handles are the GPUs themselves."""
 
     NVMLError = NVMLError
+    NVMLLibraryMismatchError = NVMLLibraryMismatchError
 
     def __init__(self, *gpus: FakeGpu) -> None:
         self.gpus = gpus
@@ -42,7 +54,8 @@ class FakeNvml:
         return self.gpus[index]
 
     def nvmlDeviceGetHandleByUUID(self, uuid: str) -> FakeGpu:
-        for gpu in self.gpus:
+        parts = [part for board in self.gpus for part in (board.mig or {}).values()]
+        for gpu in (*self.gpus, *parts):
             if gpu.uuid == uuid and not gpu.lost:
                 return gpu
         raise NVMLError("Not Found")
@@ -54,7 +67,27 @@ class FakeNvml:
         return gpu.name
 
     def nvmlDeviceGetMemoryInfo(self, gpu: FakeGpu) -> SimpleNamespace:
+        if gpu.memory_bytes is None:
+            raise NVMLError("Not Supported")
         return SimpleNamespace(total=gpu.memory_bytes, used=sum(gpu.used_by.values()))
+
+    def nvmlDeviceGetUtilizationRates(self, gpu: FakeGpu) -> SimpleNamespace:
+        if gpu.busy is None or gpu.mig:
+            raise NVMLError("Not Supported")
+        return SimpleNamespace(gpu=gpu.busy)
+
+    def nvmlDeviceGetMigMode(self, gpu: FakeGpu) -> list[int]:
+        if gpu.mig is None:
+            raise NVMLError("Not Supported")
+        return [int(bool(gpu.mig)), int(bool(gpu.mig))]
+
+    def nvmlDeviceGetMaxMigDeviceCount(self, gpu: FakeGpu) -> int:
+        return 7
+
+    def nvmlDeviceGetMigDeviceHandleByIndex(self, gpu: FakeGpu, index: int) -> FakeGpu:
+        if gpu.mig is None or index not in gpu.mig:
+            raise NVMLError("Not Found")
+        return gpu.mig[index]
 
     def nvmlDeviceGetCpuAffinity(self, gpu: FakeGpu, words: int) -> list[int]:
         if gpu.near is None:
@@ -67,6 +100,8 @@ class FakeNvml:
         return sets
 
     def nvmlDeviceGetComputeRunningProcesses(self, gpu: FakeGpu) -> list[SimpleNamespace]:
+        if gpu.old_driver:
+            raise NVMLLibraryMismatchError("Unversioned function called and the pyNVML version does not match")
         return [SimpleNamespace(pid=pid, usedGpuMemory=used) for pid, used in gpu.used_by.items()]
 
     def nvmlDeviceGetGraphicsRunningProcesses(self, gpu: FakeGpu) -> list[SimpleNamespace]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
 
 from nimbusd.transport.control import GpuLoad
-from nimbusd.worker import gpus
+from nimbusd.worker import environment, gpus
 from nimbusd.worker.environment import LoadMeter, environment_hash, packages
 
 
@@ -47,6 +49,28 @@ def test_versions_that_decide_episodes_are_told() -> None:
     assert {"python", "nimbusd", "numpy", "arithmetic", "libc"} <= set(packages())
     assert len(environment_hash()) == 64
     assert environment_hash() == environment_hash()
+
+
+def test_every_backend_that_a_component_requires_is_among_the_packages_that_decide() -> None:
+    """Those that it has through others (the dependencies of the core) are told anyway."""
+    points = metadata.entry_points(group="nimbusd.components")
+    ours = [point for point in points if point.value.startswith("nimbusd.")]
+    modules = {module for point in ours for module in point.load().requires} | {"curobo", "gsplat"}
+    assert {"sapien", "isaacsim", "bpy"} <= modules
+    names = {"skimage": "scikit-image", "pxr": "usd-core", "curobo": "nvidia-curobo"}
+    told = {name.replace("_", "-") for name in environment._PACKAGES}
+    assert {names.get(module, module).replace("_", "-") for module in modules} <= told
+
+
+def test_a_container_of_isaac_sim_is_known_by_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "VERSION").write_text("6.0.1-rc.7+release.1\n")
+    monkeypatch.setenv("ISAAC_PATH", str(tmp_path))
+    packages.cache_clear()
+    assert packages()["isaacsim"] == "6.0.1-rc.7+release.1"
+    monkeypatch.setenv("ISAAC_PATH", str(tmp_path / "gone"))
+    packages.cache_clear()
+    assert "isaacsim" not in packages()
+    packages.cache_clear()
 
 
 def test_the_load_is_measured_once_a_second_at_most() -> None:

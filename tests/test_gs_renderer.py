@@ -118,11 +118,14 @@ def test_what_splats_cannot_do_is_told() -> None:
 
 
 @pytest.mark.skipif(not NO_CUDA, reason="gsplat is installed here")
-def test_cuda_that_is_not_there_is_one_sentence_and_auto_takes_the_cpu() -> None:
-    for device, backend in (("cuda:0", "auto"), ("auto", "cuda")):
-        with pytest.raises(BackendUnavailable, match=r"pip install 'nimbusd\[gs-cuda\]'"):
-            choose_rasterizer(device, backend, 0)  # type: ignore[arg-type]
-    assert choose_rasterizer("auto", "auto", 1).device_name == "CPU (1 threads)"
+@pytest.mark.parametrize("device", ["auto", "cuda:0", "cpu"])
+def test_cuda_that_is_not_there_is_one_sentence_and_auto_takes_the_cpu(
+    device: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(BackendUnavailable, match=r"pip install 'nimbusd\[gs-cuda\]'"):
+        choose_rasterizer(device, "cuda", 0)
+    assert choose_rasterizer(device, "auto", 1).device_name == "CPU (1 threads)"
+    assert ("drawn on the CPU, not on cuda:0" in caplog.text) == (device == "cuda:0")
 
 
 def test_gaussians_cross_a_job_file_to_a_dataset(tmp_path: Path) -> None:

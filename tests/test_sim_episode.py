@@ -13,7 +13,7 @@ import pytest
 from scipy.spatial import ConvexHull
 
 from nimbusd.stages.errors import AssetError, BackendUnavailable, PlanningFailed
-from nimbusd.stages.workflow.sim import REASONS, Pose, RelationLayout, curobo, plan_episode, randomize_layout
+from nimbusd.stages.workflow.sim import REASONS, Pose, RelationLayout, plan_episode, randomize_layout
 from nimbusd.stages.workflow.sim.motion import MotionLimits, check_trajectory
 from nimbusd.stages.workflow.sim.relations import holds, resting_spots
 from nimbusd.stages.workflow.sim.rotation import UP, about, transform
@@ -328,45 +328,6 @@ def test_curobo_without_a_gpu_is_one_clear_sentence_and_nothing_else_changes() -
     task, layout, _ = planned()
     with pytest.raises(BackendUnavailable, match=r"cuRobo needs .*; use the planner 'connect'"):
         plan_episode(task.model_copy(update={"planner": "curobo"}), layout, np.random.default_rng(0))
-
-
-@pytest.mark.parametrize("version", [1, 2])
-def test_the_curobo_adapter_retimes_and_rechecks_what_either_version_returns(
-    version: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    cell = cell_of(task_of([{"skill": "home"}], CUBE))
-    arm, start = cell.world.arm(""), cell.commanded(cell.world.arm(""))
-    goal = cell.kinematics["arm"].solve(transform(downward(0.0), [0.5, 0.1, 1.0]), start)
-    assert goal is not None
-    asked: list[Any] = []
-
-    def plan(joints: Any, T_base_tool: Any) -> Any:
-        asked.append(T_base_tool)
-        return np.linspace(joints, goal, 12)[1:]
-
-    monkeypatch.setattr(curobo, "cuda_device", lambda: "a GPU")
-    for number, name in ((1, "_load_v1"), (2, "_load_v2")):
-
-        def load(robot_file: str, world: Any, number: int = number) -> Any:
-            if number != version:
-                raise ImportError("not this one")
-            assert robot_file == "franka.yml"
-            assert set(world) == {"table", "cube"}
-            return plan
-
-        monkeypatch.setattr(curobo, name, load)
-    planner = curobo.CuroboPlanner(cell.world, arm)
-    assert planner.name == f"curobo {version}"
-    cell.allow(arm, clearance_m=0.0)
-    here = planner.plan_pose(start, cell.kinematics["arm"].tcp(goal), cell.limits(arm), cell.checker, cell.rng)
-    assert np.array_equal(here.positions[-1], goal)
-    flange = asked[0][:3, 3] + cell.world.T_world_robot[:3, 3]
-    assert flange == pytest.approx([0.5, 0.1, 1.0 + arm.model.gripper.tcp_m[2]], abs=2e-3)
-    below = cell.kinematics["arm"].solve(transform(downward(0.0), [0.5, -0.3, 0.65]), start)
-    assert below is not None
-    monkeypatch.setattr(planner, "_plan", lambda joints, T: np.linspace(joints, below, 12)[1:])
-    with pytest.raises(PlanningFailed, match="collision_in_recheck"):
-        planner.plan_pose(start, cell.kinematics["arm"].tcp(below), cell.limits(arm), cell.checker, cell.rng)
 
 
 def test_an_object_of_the_users_own_is_a_mesh_file_and_a_missing_one_is_named(tmp_path: Any) -> None:

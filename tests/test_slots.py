@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Iterable
 
@@ -108,6 +109,70 @@ def test_gpus_that_were_hidden_from_us_are_not_used(
 def test_a_lost_gpu_is_left_out(cores: list[int]) -> None:
     nvml = FakeNvml(FakeGpu("GPU-aaaa", lost=True), FakeGpu("GPU-bbbb"))
     assert names(discover(0, 2, library=nvml)) == ["gpu:1.0", "gpu:1.1"]
+
+
+def divided() -> FakeNvml:
+    """A board of two MIG instances (of seven numbers), and a whole one."""
+    parts = {0: FakeGpu("MIG-1111", memory_bytes=10 << 30), 4: FakeGpu("MIG-2222", used_by={7: 2 << 30})}
+    return FakeNvml(FakeGpu("GPU-aaaa", mig=parts), FakeGpu("GPU-bbbb", mig={}))
+
+
+def test_the_instances_of_a_divided_gpu_have_slots_of_their_own(cores: list[int]) -> None:
+    slots = discover(0, 2, library=divided())
+    assert names(slots) == ["gpu:0.0", "gpu:0.1", "gpu:0.2", "gpu:0.3", "gpu:1.0", "gpu:1.1"]
+    masks = [environment(slot)["CUDA_VISIBLE_DEVICES"] for slot in slots]
+    assert masks == ["MIG-1111", "MIG-1111", "MIG-2222", "MIG-2222", "GPU-bbbb", "GPU-bbbb"]
+    assert {slot.gpu for slot in discover(0, 1, (0,), library=divided())} == {0}
+    assert gpus.memory_of_process(7, "MIG-2222", divided()) == 2 << 30
+
+
+@pytest.mark.parametrize(
+    ("visible", "found"),
+    [("MIG-2222", ["MIG-2222"]), ("MIG-2222,MIG-1111", ["MIG-1111", "MIG-2222"]), ("0", ["MIG-1111"]),
+     ("GPU-aaaa", ["MIG-1111"]), ("1", ["GPU-bbbb"]), ("MIG-3", []), ("MIG-", [])],
+)  # fmt: skip
+def test_instances_are_named_by_their_id(
+    cores: list[int], monkeypatch: pytest.MonkeyPatch, visible: str, found: list[str]
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    slots = discover(1, 1, library=divided())
+    assert [slot.gpu_uuid for slot in slots if slot.gpu is not None] == found
+
+
+def test_a_gpu_that_shares_the_machines_memory_has_slots(cores: list[int]) -> None:
+    (gpu,) = gpus.present(FakeNvml(FakeGpu("GPU-aaaa", name="NVIDIA GB10", memory_bytes=None)))
+    assert gpu.memory_bytes == 0
+    assert names(discover(0, 1, library=FakeNvml(FakeGpu("GPU-aaaa", memory_bytes=None)))) == ["gpu:0.0"]
+
+
+def test_what_a_gpu_does_not_tell_is_warned_of_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    nvml = FakeNvml(FakeGpu("GPU-aaaa", memory_bytes=None, busy=None), FakeGpu("GPU-bbbb"), FakeGpu("x", lost=True))
+    monkeypatch.setattr(gpus, "_nvml", lambda: nvml)
+    monkeypatch.setattr(gpus, "_told", set())
+    for _ in range(3):
+        quiet, told = gpus.loads()
+    assert (quiet.busy, quiet.memory_used_bytes, quiet.memory_total_bytes) == (0, 0, 0)
+    assert (told.busy, told.memory_total_bytes) == (0.4, 48 << 30)
+    assert [record.message.partition(":")[0] for record in caplog.records] == [
+        "cuda",
+        "GPU 2 cannot be asked for its load",
+    ]
+
+
+def test_the_stand_in_has_the_calls_of_the_package() -> None:
+    pynvml = pytest.importorskip("pynvml", reason="nvidia-ml-py is not installed (pip install 'nimbusd[gpu]')")
+    assert issubclass(pynvml.NVMLLibraryMismatchError, Exception)
+    assert not issubclass(pynvml.NVMLLibraryMismatchError, pynvml.NVMLError)
+    for name in (name for name in dir(FakeNvml) if name.startswith("nvml")):
+        real, fake = (inspect.signature(getattr(of, name)).parameters for of in (pynvml, FakeNvml))
+        needed = [each for each in real.values() if each.default is each.empty]
+        assert len(needed) <= len(fake) - 1 <= len(real), name  # but for self
+
+
+def test_a_driver_older_than_the_package_is_no_crash() -> None:
+    assert gpus.memory_of_process(7, "GPU-aaaa", FakeNvml(FakeGpu("GPU-aaaa", old_driver=True))) == 0
 
 
 def test_a_gpu_that_is_not_there_is_named_with_those_that_are(cores: list[int]) -> None:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping
 from functools import cache
 from importlib import metadata
+from pathlib import Path
 
 import psutil
 
@@ -36,6 +37,7 @@ _PACKAGES = [
     "usd-core",
     "numba",
     "gsplat",
+    "nvidia-curobo",
     "torch",
     "av",
     "pillow",
@@ -60,9 +62,20 @@ def packages() -> Mapping[str, str]:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
+    if "isaacsim" not in found and (isaacsim := _isaacsim_of_container()):
+        found["isaacsim"] = isaacsim
     if driver := gpus.driver_version():
         found["gpu driver"] = driver
     return found
+
+
+def _isaacsim_of_container() -> str:
+    """Isaac Sim's version where pip did not install it: its containers set ISAAC_PATH. Empty where there is none."""
+    folder = os.environ.get("ISAAC_PATH")
+    try:
+        return (Path(folder) / "VERSION").read_text().partition("\n")[0].strip() if folder else ""
+    except OSError:
+        return ""
 
 
 def environment_hash() -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +23,7 @@ class Slot:
     """A place for one compute worker.
 
     cpus: cores it runs on. device: what its renderer is told to use; `cuda:0` is its GPU, the only one that it sees.
-    renders: whether there is a device for that; where it is not, workers only plan. gpu: as nvidia-smi counts.
+    renders: whether there is a device for that; where it is not, workers only plan. gpu: as nvidia-smi counts boards.
     """
 
     name: str
@@ -43,6 +44,8 @@ def discover(
 ) -> tuple[Slot, ...]:
     """The slots of this machine: so many for each NVIDIA GPU, named `gpu:<index>.<number>`, then CPU slots.
 
+    The MIG instances of a GPU that is divided count as GPUs: its slots are numbered through.
+
     Beside GPU slots, CPU slots are for planning. Without GPUs they are all there is, and do everything.
     workers: CPU slots; by default one for every core that no GPU slot needs, at most 8. chosen: GPUs as nvidia-smi
     counts; none for an empty sequence; by default those of CUDA_VISIBLE_DEVICES, or all. library: NVML, to be used
@@ -51,7 +54,8 @@ def discover(
     """
     cores = node_cores().cores if cores is None else cores
     found = () if chosen is not None and not chosen else _choose(gpus.present(library), chosen)
-    places = [(gpu, number) for gpu in found for number in range(slots_per_gpu)]
+    numbers = {gpu.index: itertools.count() for gpu in found}
+    places = [(gpu, next(numbers[gpu.index])) for gpu in found for _ in range(slots_per_gpu)]
     number = min(max(len(cores) - len(places), 1), MOST_CPU_SLOTS) if workers is None else workers
     if not places and not number:
         raise ConfigError("this node would have no slot: it has no GPU to use, and `workers` is 0. Set `workers`.")
@@ -114,27 +118,32 @@ def _dealt(wants: Sequence[Sequence[int]]) -> list[tuple[int, ...]]:
     ]
 
 
-def _choose(found: Iterable[Gpu], chosen: Sequence[int] | None) -> list[Gpu]:
+def _choose(found: Sequence[Gpu], chosen: Sequence[int] | None) -> list[Gpu]:
     """The GPUs to use, in the order of their indexes."""
-    by_index = {gpu.index: gpu for gpu in found}
     if chosen is None:
-        return _visible(by_index)
+        return _visible(found)
+    known = sorted({gpu.index for gpu in found})
     for index in chosen:
-        if index not in by_index:
-            there = ", ".join(map(str, by_index)) or "none"
+        if index not in known:
+            there = ", ".join(map(str, known)) or "none"
             raise ConfigError(f"`gpus` names GPU {index}, but of this node NVML knows {there} (see `nvidia-smi -L`)")
-    return [by_index[index] for index in sorted(set(chosen))]
+    return [gpu for gpu in found if gpu.index in chosen]
 
 
-def _visible(by_index: Mapping[int, Gpu]) -> list[Gpu]:
-    """Those that CUDA_VISIBLE_DEVICES names, by index or by the beginning of a UUID; all where it is not set."""
+def _visible(found: Sequence[Gpu]) -> list[Gpu]:
+    """Those that CUDA_VISIBLE_DEVICES names, by index or by the beginning of a UUID; all where it is not set.
+
+    Of a board that is divided by MIG, its own name stands for its first instance.
+    """
     text = os.environ.get("CUDA_VISIBLE_DEVICES")
     if text is None:
-        return list(by_index.values())
-    visible = []
+        return list(found)
+    visible: list[Gpu] = []
     for word in filter(None, (word.strip() for word in text.split(","))):
-        named = [gpu for gpu in by_index.values() if str(gpu.index) == word or gpu.uuid.startswith(word)]
-        if len(named) != 1:
+        named = [gpu for gpu in found if gpu.uuid.startswith(word)] or [
+            gpu for gpu in found if str(gpu.index) == word or gpu.board.startswith(word)
+        ]
+        if len({gpu.board for gpu in named}) != 1 or (len(named) > 1 and named[0].uuid.startswith(word)):
             break  # as CUDA has it: what comes after one that is not there does not count
-        visible += named
-    return sorted(visible, key=lambda gpu: gpu.index)
+        visible.append(named[0])
+    return sorted(set(visible), key=found.index)

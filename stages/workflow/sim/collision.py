@@ -60,6 +60,7 @@ class CollisionChecker:
         self._arm: ArmIndex | None = None
         self._held: Held | None = None
         self._led: Led | None = None
+        self._touchable: frozenset[str] = frozenset()
         self._T_part_rider: dict[str, F64] = {}
         self._relevant: BoolArray = np.zeros_like(self._always)
         self._clearance = 0.0
@@ -95,6 +96,7 @@ class CollisionChecker:
         rests_on: owners that the held object may touch. clearance_m: distance to everything else, below DETECT_M.
         """
         self._arm, self._held, self._led, self._clearance = arm, held, led, clearance_m
+        self._touchable = frozenset(touchable)
         owner = np.array(self._world.owner)
         moving = self.geoms_of(arm.bodies)
         hand, fingers = self.geoms_of(arm.hand_bodies), self.geoms_of(arm.finger_bodies)
@@ -115,6 +117,17 @@ class CollisionChecker:
             }
         _clear(relevant, hand if palm else fingers, np.isin(owner, list(touchable)))
         self._relevant = relevant & ~self._always
+
+    def obstacles(self) -> dict[str, F64]:
+        """Where `observe` saw each object that the hand may not touch and that does not move with it: name → (4, 4)."""
+        moving = {self._held.name} if self._held else set()
+        if self._led is not None:
+            moving |= {self._led.name, *self._led.riders}
+        return {
+            name: self._pose(entry.body)
+            for name, entry in self._world.objects.items()
+            if name not in moving | self._touchable
+        }
 
     @property
     def rule(self) -> BoolArray:
