@@ -27,7 +27,7 @@ from nimbusd.stages.workflow.sim.objects import mass_kg, own_size
 from nimbusd.stages.workflow.sim.reach import reached_above
 from nimbusd.stages.workflow.sim.rotation import UP
 from nimbusd.stages.workflow.sim.self_touch import self_touch
-from nimbusd.stages.workflow.sim.task import ManipTask, Range, SlotSpec
+from nimbusd.stages.workflow.sim.task import ManipTask, SlotSpec
 from nimbusd.stages.workflow.sim.world import ArmIndex, World, build_world
 
 _GRID = 5
@@ -107,7 +107,7 @@ def _of_reach(task: ManipTask, world: World) -> Iterator[Mistake]:
             yield Mistake(("regions", index), _far(f"region '{region.name}'", region.x_m, region.y_m))
 
 
-def _far(what: str, x_m: Range, y_m: Range) -> str:
+def _far(what: str, x_m: tuple[float, float], y_m: tuple[float, float]) -> str:
     where = f"x_m {x_m[0]:g} to {x_m[1]:g}, y_m {y_m[0]:g} to {y_m[1]:g}"
     return (
         f"no arm of the robot reaches any of {what} ({where}) with the tool pointing down; move it nearer to the robot"
@@ -115,7 +115,7 @@ def _far(what: str, x_m: Range, y_m: Range) -> str:
 
 
 def _reached(
-    task: ManipTask, world: World, kinematics: dict[str, ArmKinematics], x_m: Range, y_m: Range, height_m: float
+    task: ManipTask, world: World, kinematics: dict[str, ArmKinematics], x_m: tuple[float, float], y_m: tuple[float, float], height_m: float
 ) -> bool:
     """Whether an arm reaches above one of some points of a rectangle on the table."""
     xs, ys = (np.unique(np.linspace(*limits, _GRID)) for limits in (x_m, y_m))
