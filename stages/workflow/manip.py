@@ -20,16 +20,16 @@ from typing import Any
 import numpy as np
 import orjson
 
-from nimbusd.stages.arguments import ArgumentsError, Mistake, shown, validate
+from nimbusd.stages.arguments import ArgumentsError, Mistake, validate
 from nimbusd.stages.base import BaseRenderer
 from nimbusd.stages.errors import AssetError, ComponentError
 from nimbusd.stages.motion import check_motion
 from nimbusd.stages.packing import PlanValue, pack
-from nimbusd.stages.registry import create
 from nimbusd.stages.types import F64, Observation, Scene, Sequence
 from nimbusd.stages.workflow.base import Workflow
 from nimbusd.stages.workflow.env import SEQUENCE_FILE
-from nimbusd.stages.workflow.env_components import LAYOUT_FILE, EnvRenderer
+from nimbusd.stages.workflow.env_components import LAYOUT_FILE
+from nimbusd.stages.workflow.named_renderer import RENDERER, named_renderer
 from nimbusd.stages.workflow.recorded import QPOS, replay_sequence, seen_by, sequence_of
 from nimbusd.stages.workflow.sim import (
     AttemptFailed,
@@ -53,9 +53,6 @@ from nimbusd.stages.workflow.sim.cameras import mounts_of
 from nimbusd.stages.workflow.sim.mjcf_files import files_with_parts
 from nimbusd.stages.workflow.sim.mujoco_module import environment_fault
 from nimbusd.stages.yaml_text import YamlError, YamlText, read_yaml_file
-
-RENDERER = "MujocoRenderer"
-"""What shows recorded states where a job names no other."""
 
 
 def _tasks_of(task_cfg_path: str) -> list[ManipTask]:
@@ -96,21 +93,6 @@ def _of_file(task_cfg_path: str, read: YamlText, wrong: list[tuple[int, list[Mis
     return ArgumentsError(f"task file {task_cfg_path}", mistakes)
 
 
-def _renderer(workflow_args: Mapping[str, Any]) -> BaseRenderer[Any]:
-    """The renderer that a job names. Raises ComponentError for one that is unknown, none, or takes other arguments."""
-    name, args = workflow_args.get("renderer", RENDERER), workflow_args.get("renderer_args")
-    if not isinstance(name, str):
-        raise ComponentError(f"renderer: must be the name of a component, but it is {shown(name)}")
-    if not isinstance(args, Mapping | None):
-        raise ComponentError(f"renderer_args: must be a mapping of keys, but it is {shown(args)}")
-    try:
-        return create(name, "render", args or {})
-    except ArgumentsError as error:
-        raise ComponentError("; ".join(f"renderer_args.{mistake}" for mistake in error.mistakes)) from error
-    except ComponentError as error:
-        raise ComponentError(f"renderer: {error}") from error
-
-
 @dataclass(frozen=True)
 class _Plan:
     """qpos: (T, nq). T_world_camera: camera → (T, 4, 4). demo, result: of a plan that was made here."""
@@ -138,8 +120,7 @@ class ManipWorkflow(Workflow):
     ) -> None:
         super().__init__(world, task_cfg_path)
         self._style = None if restyle is None else validate(Style, restyle, "restyle of ManipWorkflow")
-        self._renderer_name = renderer
-        self._renderer_args = dict(renderer_args or {})
+        self._named = {"renderer": renderer, "renderer_args": renderer_args}
         self._renderer: BaseRenderer[Any] | None = None
         self._device = "auto"
         self._layout: Layout | None = None
@@ -153,16 +134,11 @@ class ManipWorkflow(Workflow):
     def check_args(cls, workflow_args: Mapping[str, Any]) -> None:
         if workflow_args.get("restyle") is not None:
             validate(Style, workflow_args["restyle"], "restyle of ManipWorkflow")
-        renderer = _renderer(workflow_args)
-        if isinstance(renderer, EnvRenderer) or renderer.motion == "none":
-            raise ComponentError(
-                f"renderer: {type(renderer).__name__} cannot show what arms move; MujocoRenderer does, and those that "
-                "move the objects of a scene, such as BlenderProcRenderer"
-            )
+        named_renderer(workflow_args)
 
     @classmethod
     def needs(cls, workflow_args: Mapping[str, Any]) -> tuple[str, ...]:
-        return tuple(dict.fromkeys((*cls.requires, *_renderer(workflow_args).needs())))
+        return tuple(dict.fromkeys((*cls.requires, *named_renderer(workflow_args).needs())))
 
     # --- the task ---
 
@@ -339,7 +315,7 @@ class ManipWorkflow(Workflow):
 
     def _opened(self) -> BaseRenderer[Any]:
         if self._renderer is None:
-            renderer = create(self._renderer_name, "render", self._renderer_args)
+            renderer = named_renderer(self._named)
             renderer.open(self._device)
             self._renderer = renderer
         return self._renderer
