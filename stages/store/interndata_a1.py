@@ -18,6 +18,7 @@ from pydantic import Field, field_validator
 
 from nimbusd.stages.base import BaseWriter
 from nimbusd.stages.errors import StoreError
+from nimbusd.stages.motion import without_parts
 from nimbusd.stages.store.a1_columns import POSE_NAMES, ROBOT_POSE, arm_prefixes, camera_pose_rows, required_columns
 from nimbusd.stages.store.columns import parquet_bytes
 from nimbusd.stages.store.interndata import InternDataArgs, publish_outcomes
@@ -71,7 +72,7 @@ class InternDataA1Writer(BaseWriter[InternDataA1Args]):
             robot = args.robot_type or RELEASE_ROBOTS.get(robot_type_of(seq), robot_type_of(seq))
             settings = args.content(robot)
             write_lerobot(draft, seq, obs, episode, self.args.format("a1"), settings, self.beat, A1_LAYOUT)
-            objects = objects_table(seq, obs, self.beat)
+            objects = objects_table(without_parts(seq, episode.scene), obs, self.beat)
             if objects is not None:
                 draft.add(OBJECTS, parquet_bytes(objects))
             piece = draft.commit(len(seq))
