@@ -88,8 +88,10 @@ TASK: dict[str, Any] = {
     "physics": {"fps": 30.0, "substeps": 16, "gravity": -9.81, "impratio": 10.0},
 }  # fmt: skip
 
-WORDS = ["", "a", "item", "bin", "table", "thing", "$thing", "box", "$box", "more_1", "crate", "cube", "area", "$item", "{",
-         "franka", "dual_franka", "wood", "red", "*", "arm", "in", "on", "open", "pick", "door", "mesh", "0", "ü", "a/b"]  # fmt: skip
+WORDS = [
+    "", "a", "item", "bin", "table", "thing", "$thing", "box", "$box", "more_1", "crate", "cube", "area", "$item", "{",
+    "franka", "dual_franka", "wood", "red", "*", "arm", "in", "on", "open", "pick", "door", "mesh", "0", "ü", "a/b",
+]  # fmt: skip
 NUMBERS = st.one_of(
     st.sampled_from([0, -1, 1, 2, 3, 0.0, -0.5, 0.001, 0.01, 0.05, 0.5, 1.0, 1.6, 3.2, 6.3, 10, 100, 1000, 1e6, 1e30]),
     st.floats(-5, 5, allow_nan=False).map(lambda value: round(value, 4)),
