@@ -120,7 +120,8 @@ def test_a_goal_and_a_skill_have_no_key_that_is_not_told() -> None:
 
 
 def test_the_files_in_the_text_are_valid() -> None:
-    task, job, robots, objects, cameras = BLOCKS
+    task, job, robots, hand, objects, cameras = BLOCKS
+    GripperModel.model_validate(hand["gripper"])
     (tidy_up,) = task["tasks"]
     assert parse_task(tidy_up).name == job["name"]
     own = parse_task({**tidy_up, **robots, "robot": "mine", **objects})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,22 @@ def test_what_is_used_of_a_package_comes_with_its_licence(shelf: Path) -> None:
     folder = fetch("toy_assets")
     assert sorted(path.name for path in folder.iterdir()) == ["LICENSE", "cup.obj"]
     assert left_in(folder.parent) == ["toy_assets-1.0"]
+
+
+def test_what_an_earlier_release_did_not_fetch_is_added_and_what_is_there_stays(
+    shelf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    earlier = shelf.parent / "cache/toy_assets-1.0"
+    earlier.mkdir(parents=True)
+    (earlier / "LICENSE").write_text("MIT, as it was\n")
+    package = assets.PACKAGES["toy_assets"]
+    for keep in (f"{package.root}cup.obj", f"{package.root}cup."):
+        monkeypatch.setitem(assets.PACKAGES, "toy_assets", replace(package, keep=(keep,)))
+        assert fetch("toy_assets") == earlier
+        assert (earlier / "cup.obj").read_text().startswith("v 0 0 0")
+        assert (earlier / "LICENSE").read_text() == "MIT, as it was\n"
+        (shelf / WHEEL).unlink(missing_ok=True)  # the second time nothing is needed
+    assert left_in(earlier.parent) == ["toy_assets-1.0"]
 
 
 def test_processes_that_fetch_at_once_all_get_the_same_folder(shelf: Path) -> None:

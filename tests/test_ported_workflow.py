@@ -174,6 +174,13 @@ def made(module: str, config: EnvSceneConfig, *, randomize: bool, render: bool) 
     return seq, renderer.gen_obs(seq)
 
 
+def test_modules_of_the_simulator_are_remarked_on_where_they_are_imported_before_it_starts(tmp_path: Path) -> None:
+    text = "from workflows.base import NimbusWorkFlow\nimport omni.physx\n\n\ndef later():\n    import omni.usd\n"
+    told = [str(remark) for remark in port_workflow(written(tmp_path, text)).remarks]
+    assert any(":2: 'omni.physx' can be imported only after its application was started" in text for text in told)
+    assert not any("omni.usd" in text for text in told)
+
+
 @pytest.mark.parametrize("randomize", [True, False])
 def test_a_ported_workflow_plans_and_its_recorded_plans_are_shown_from_what_randomization_loaded(
     randomize: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

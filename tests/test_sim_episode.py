@@ -185,12 +185,9 @@ def test_an_item_that_something_is_in_the_way_of_waits_until_the_others_are_done
 
 
 def test_skills_that_do_not_fit_the_state_fail_with_precondition() -> None:
-    assert reason_of(
-        task_of([{"skill": "place", "object": "$cube", "relation": "near", "reference": "$cube"}], CUBE)
-    ) == ("precondition")
-    fixed = [{"name": "bin", "models": ["bin"], "x_m": [0.45, 0.5]}]
-    assert reason_of(task_of([{"skill": "close", "object": "$bin"}], fixed)) == "precondition"
-    assert reason_of(task_of([{"skill": "press", "object": "$cube"}], CUBE)) == "precondition"
+    both = [*CUBE, {"name": "bin", "models": ["bin"], "x_m": [0.45, 0.5], "y_m": [0.4, 0.45]}]
+    place = [{"skill": "place", "object": "$cube", "relation": "in", "reference": "$bin"}]
+    assert reason_of(task_of(place, both)) == "precondition"
     twice: list[dict[str, Any]] = [{"skill": "pick", "object": "$cube"}, {"skill": "gripper", "openness": 1.0}]
     assert reason_of(task_of(twice, CUBE)) == "precondition"
 

@@ -201,15 +201,15 @@ def test_a_door_with_something_before_it_is_not_opened() -> None:
         [{"skill": "open", "object": "$thing", "tries": 1}],
         [
             {"name": "thing", "models": ["door"], **PLACE, "yaw_rad": [0, 0]},
-            {"name": "wall", "models": ["cube"], "fixed": True, "size_m": [0.03, 0.3, 0.1], "x_m": [0.3, 0.3],
+            {"name": "board", "models": ["cube"], "fixed": True, "size_m": [0.03, 0.3, 0.1], "x_m": [0.3, 0.3],
              "y_m": [0.4, 0.5], "yaw_rad": [0, 0]},
         ],
     )  # fmt: skip
     rng = np.random.default_rng(0)
     layout = randomize_layout(task, rng)
-    thing, wall = layout.object("thing"), layout.object("wall")
+    thing, board = layout.object("thing"), layout.object("board")
     x, y, _ = thing.pose.position
-    pose = replace(wall.pose, position=(x - thing.size_m[0] / 2 - 0.15, y + 0.02, wall.pose.position[2]))
-    blocked = replace(layout, objects=tuple(replace(o, pose=pose) if o is wall else o for o in layout.objects))
-    with pytest.raises(PlanningFailed, match=r"no_path: (thing would touch wall|wall would touch thing) on its way"):
+    pose = replace(board.pose, position=(x - thing.size_m[0] / 2 - 0.15, y + 0.02, board.pose.position[2]))
+    blocked = replace(layout, objects=tuple(replace(o, pose=pose) if o is board else o for o in layout.objects))
+    with pytest.raises(PlanningFailed, match=r"no_path: (thing would touch board|board would touch thing) on its way"):
         plan_episode(task, blocked, rng)

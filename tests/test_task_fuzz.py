@@ -88,8 +88,10 @@ TASK: dict[str, Any] = {
     "physics": {"fps": 30.0, "substeps": 16, "gravity": -9.81, "impratio": 10.0},
 }  # fmt: skip
 
-WORDS = ["", "a", "item", "bin", "table", "thing", "$thing", "box", "$box", "more_1", "crate", "cube", "area", "$item", "{",
-         "franka", "dual_franka", "wood", "red", "*", "arm", "in", "on", "open", "pick", "door", "mesh", "0", "ü", "a/b"]  # fmt: skip
+WORDS = [
+    "", "a", "item", "bin", "table", "thing", "$thing", "box", "$box", "more_1", "crate", "cube", "area", "$item", "{",
+    "franka", "dual_franka", "wood", "red", "*", "arm", "in", "on", "open", "pick", "door", "mesh", "0", "ü", "a/b",
+]  # fmt: skip
 NUMBERS = st.one_of(
     st.sampled_from([0, -1, 1, 2, 3, 0.0, -0.5, 0.001, 0.01, 0.05, 0.5, 1.0, 1.6, 3.2, 6.3, 10, 100, 1000, 1e6, 1e30]),
     st.floats(-5, 5, allow_nan=False).map(lambda value: round(value, 4)),
@@ -104,6 +106,28 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     """Every place in a task, the root excepted."""
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     return [deeper for key, item in items for deeper in ((*path, key), *places(item, (*path, key)))]
+
+
+@st.composite
+def varied(draw: st.DrawFn) -> dict[str, Any]:
+    """The task with one to six numbers and words changed to what may well be meant, or just not."""
+    task = copy.deepcopy(TASK)
+    for _ in range(draw(st.integers(1, 6))):
+        path = draw(st.sampled_from([place for place in places(task) if isinstance(at(task, place), (int, float))]))
+        old, inner = at(task, path), at(task, path[:-1])
+        if isinstance(old, bool):
+            inner[path[-1]] = not old
+        elif isinstance(old, int):
+            inner[path[-1]] = max(old + draw(st.integers(-1, 4)), 0)
+        else:
+            inner[path[-1]] = round(old * draw(st.floats(0.2, 3)) + draw(st.sampled_from([0.0, 0.0, 0.01, -0.01])), 4)
+    return task
+
+
+def at(value: Any, path: tuple[Any, ...]) -> Any:
+    for key in path:
+        value = value[key]
+    return value
 
 
 @st.composite
@@ -165,8 +189,16 @@ def test_a_faulty_task_is_refused_with_its_line_or_makes_a_world(task: dict[str,
     assert refused_or_built(task, tmp_path) in ("refused", "full", "built")
 
 
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@given(task=varied())
+def test_a_task_with_other_numbers_is_refused_with_its_line_or_makes_a_world(
+    task: dict[str, Any], tmp_path: Path
+) -> None:
+    assert refused_or_built(task, tmp_path) in ("refused", "full", "built")
+
+
 @slow
 @settings(max_examples=1500, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
-@given(task=faulty())
+@given(task=st.one_of(faulty(), varied()))
 def test_many_faulty_tasks(task: dict[str, Any], tmp_path: Path) -> None:
     assert refused_or_built(task, tmp_path) in ("refused", "full", "built")

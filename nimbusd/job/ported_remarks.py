@@ -68,7 +68,7 @@ def _on_imports(tree: ast.Module) -> Iterator[Remark]:
         for module in modules:
             if module.partition(".")[0] in _ENGINE:
                 yield node.lineno, f"'{module}' is the engine's or your own: it must be on PYTHONPATH of every node"
-            elif module.partition(".")[0] in _SIMULATOR:
+            elif module.partition(".")[0] in _SIMULATOR and not node.col_offset:
                 text = "can be imported only after its application was started: start it in create_world()"
                 yield node.lineno, f"'{module}' {text}, and import it within methods"
 

@@ -49,7 +49,7 @@ class Row:
 
 
 def wall_cell() -> Workcell:
-    slot = {"name": "wall", "models": ["cube"], "fixed": True, "size_m": WALL, "yaw_rad": [0, 0],
+    slot = {"name": "board", "models": ["cube"], "fixed": True, "size_m": WALL, "yaw_rad": [0, 0],
             "x_m": [CENTRE[0]] * 2, "y_m": [CENTRE[1]] * 2}  # fmt: skip
     task = parse_task({"name": "wall", "slots": [slot], "skills": [{"skill": "home"}], "instructions": ["-"]})
     rng = np.random.default_rng(0)

@@ -45,6 +45,8 @@ class Package:
 _ROBOSUITE_PARTS = (
     "robots/panda/", "robots/ur5e/", "robots/sawyer/", "grippers/panda_gripper.xml", "grippers/rethink_gripper.xml",
     "grippers/meshes/panda_gripper/", "grippers/meshes/rethink_gripper/", "grippers/obj_meshes/rethink_gripper/",
+    "grippers/robotiq_gripper_85.xml", "grippers/robotiq_gripper_140.xml", "grippers/xarm7_gripper.xml",
+    "grippers/meshes/robotiq_85_gripper/", "grippers/meshes/robotiq_140_gripper/", "grippers/meshes/xarm7_gripper/",
     "objects/meshes/milk.", "objects/meshes/can.", "objects/meshes/bread.", "objects/meshes/cereal.",
     "objects/meshes/lemon.", "objects/meshes/bottle.",
     "textures/ceramic.png", "textures/soda.png", "textures/bread.png", "textures/cereal.png", "textures/lemon.png",
@@ -89,7 +91,9 @@ def asset(package: str, path: str) -> Path:
         )
     found = folder / path
     if not found.exists():
-        raise AssetError(f"{found} is missing: remove {folder} and run `nimbusctl assets fetch` again")
+        raise AssetError(
+            f"{found} is missing: run `nimbusctl assets fetch`, which adds what an earlier release did not fetch"
+        )
     return found
 
 
@@ -111,11 +115,12 @@ def fetched(package: str) -> bool:
 def fetch(package: str, say: Callable[[str], None] = lambda text: None) -> Path:
     """Download and unpack a package's assets unless they are there. Returns their folder.
 
-    Several processes may do so at once: the last rename of equal contents is a no-op. Raises AssetError.
+    A folder that an earlier release fetched less into gets what it lacks. Several processes may do so at once: the last
+    rename of equal contents is a no-op. Raises AssetError.
     """
     entry = PACKAGES[package]
     folder = cache_folder() / entry.folder
-    if folder.is_dir():
+    if folder.is_dir() and _is_whole(entry, folder):
         return folder
     cache_folder().mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".fetch-", dir=cache_folder()) as scratch:
@@ -128,7 +133,27 @@ def fetch(package: str, say: Callable[[str], None] = lambda text: None) -> Path:
         except OSError:
             if not folder.is_dir():
                 raise
+            _complete(folder, unpacked)
     return folder
+
+
+def _is_whole(entry: Package, folder: Path) -> bool:
+    """Whether there is something of each part that is kept."""
+    parts = [part.removeprefix(entry.root) for part in entry.keep]
+    return all(
+        any((folder / part).parent.glob(f"{Path(part).name}*")) if part and not part.endswith("/")
+        else (folder / part).is_dir()
+        for part in parts
+    )  # fmt: skip
+
+
+def _complete(folder: Path, unpacked: Path) -> None:
+    """Move what `folder` lacks there, file by file."""
+    for path in sorted(unpacked.rglob("*")):
+        place = folder / path.relative_to(unpacked)
+        if path.is_file() and not place.exists():
+            place.parent.mkdir(parents=True, exist_ok=True)
+            path.replace(place)
 
 
 def _download(entry: Package, scratch: Path) -> Path:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +21,10 @@ from nimbusd.stages.types import F64, I32, U16, BoolArray
 from nimbusd.stages.workflow.sim.assets import IN_RADIANS, file_of
 from nimbusd.stages.workflow.sim.bodies import VISIBLE_GROUP, add_material, add_object, as_encoded
 from nimbusd.stages.workflow.sim.layout import Layout, Pose, Surface
+from nimbusd.stages.workflow.sim.linkage import couple_fingers
 from nimbusd.stages.workflow.sim.mjcf_files import mended_text
 from nimbusd.stages.workflow.sim.mujoco_module import import_mujoco as import_mujoco
-from nimbusd.stages.workflow.sim.robots import ArmModel, FingerModel, RobotModel
+from nimbusd.stages.workflow.sim.robots import ArmModel, RobotModel
 from nimbusd.stages.workflow.sim.rotation import matrix_of, transform
 
 FLOOR_ID, WALL_ID, TABLE_ID, ROBOT_ID = 1, 2, 3, 4
@@ -37,7 +37,6 @@ NEAR_M, FAR_M = 0.01, 30.0
 ROOM_M = 3.0
 ROOM_HEIGHT_M = 2.6
 _DAMPING_RATIO = 1.0 / 30.0
-_LINKAGE_ARMATURE = 0.005
 
 
 @dataclass(frozen=True)
@@ -264,7 +263,7 @@ def _add_part(mujoco: Any, spec: Any, robot: RobotModel, number: int, mjcf: str,
             gripper.delete(entry)
         spec.attach(gripper, prefix=f"gripper/{name}/", frame=flange.add_frame())
         if turning:
-            _add_linkage(mujoco, spec, f"gripper/{name}/", links, arm.gripper.fingers)
+            couple_fingers(mujoco, spec, f"gripper/{name}/", links, arm.gripper.fingers)
         for joint_name, kp, force in zip(arm.joints, arm.kp, arm.force_nm, strict=True):
             joint = spec.joint(f"robot{number}/{joint_name}")
             joint.armature = max(float(joint.armature), arm.armature)
@@ -278,28 +277,6 @@ def _add_part(mujoco: Any, spec: Any, robot: RobotModel, number: int, mjcf: str,
     for body in spec.bodies:
         if body.name.startswith((f"robot{number}/", "gripper/")):
             body.gravcomp = 1.0
-
-
-def _add_linkage(mujoco: Any, spec: Any, prefix: str, links: list[str], fingers: tuple[FingerModel, ...]) -> None:
-    """Couple the joints of a hand whose fingers turn: they go from closed to open together, as their bars make them.
-
-    This takes the place of what the file couples them by, which is stated for other actuators than ours.
-
-    The bars themselves overlap where they meet, and do not collide with each other.
-    """
-    for one, other in combinations(links, 2):
-        spec.add_exclude(bodyname1=prefix + one, bodyname2=prefix + other)
-    first = fingers[0]
-    for finger in fingers:  # bars are light: without the motor's inertia, couplings would give way to servos
-        joint = spec.joint(prefix + finger.joint)
-        joint.armature = max(float(joint.armature), _LINKAGE_ARMATURE)
-    for finger in fingers[1:]:
-        slope = (finger.open - finger.closed) / (first.open - first.closed)
-        couple = spec.add_equality(
-            name=f"{prefix}{finger.joint}/coupled", type=mujoco.mjtEq.mjEQ_JOINT, objtype=mujoco.mjtObj.mjOBJ_JOINT,
-            name1=prefix + finger.joint, name2=prefix + first.joint, solref=[0.005, 1.0],
-        )  # fmt: skip
-        couple.data[:5] = [finger.closed - slope * first.closed, slope, 0.0, 0.0, 0.0]
 
 
 def _require(entries: Any, names: Iterable[str], kind: str, mjcf: str) -> None:
