@@ -17,9 +17,10 @@ from nimbusd.stages.types import F64, Camera
 from nimbusd.stages.workflow.sim import ManipTask, parse_task
 from nimbusd.stages.workflow.sim.cameras import cameras_of, framing
 from nimbusd.stages.workflow.sim.flooring import APART, colour_distance, floor_beside
-from nimbusd.stages.workflow.sim.layout import ObjectLayout, Pose, RelationLayout, SkillCall
+from nimbusd.stages.workflow.sim.layout import LightLayout, ObjectLayout, Pose, RelationLayout, SkillCall
 from nimbusd.stages.workflow.sim.objects import LIBRARY
 from nimbusd.stages.workflow.sim.rotation import POLE_RAD, image_up, look_at
+from nimbusd.stages.workflow.sim.scene import _light
 from nimbusd.stages.workflow.sim.task import RandomizeSpec
 
 STEADY = {"camera_m": 0, "camera_rad": 0, "focal": 0}
@@ -117,6 +118,14 @@ def test_what_has_no_direction_is_told() -> None:
         look_at((0, 0, 1), (0, 0, 0), (0, 0, 1))
     assert image_up((0, 0, -1)).tolist() == [1, 0, 0]
     assert image_up((1, 0, 0)).tolist() == [0, 0, 1]
+
+
+@pytest.mark.parametrize("direction", [(0.0, 0.0, -1.0), (0.01, 0.0, -1.0), (0.0, 0.0, 1.0), (0.3, -0.4, -1.0)])
+def test_a_lamp_that_shines_straight_down_has_a_pose(direction: tuple[float, float, float]) -> None:
+    lamp = LightLayout("key", "sun", (0.0, 0.0, 2.0), direction, (1.0, 1.0, 1.0))
+    T = _light(lamp).T_world_light
+    assert T[:3, :3] @ T[:3, :3].T == pytest.approx(np.eye(3))
+    assert -T[:3, 2] == pytest.approx(np.asarray(direction) / np.linalg.norm(direction))
 
 
 # Framing ---------------------------------------------------------------------------------------------------------
