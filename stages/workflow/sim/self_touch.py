@@ -24,7 +24,8 @@ def self_touch(world: World, arm: ArmIndex) -> tuple[str, str] | None:
     if not deep:
         return None
     rng = np.random.default_rng(0)
-    low, high = np.where(arm.lower < arm.upper, arm.lower, -np.pi), np.where(arm.lower < arm.upper, arm.upper, np.pi)
+    limited = np.isfinite(arm.lower) & np.isfinite(arm.upper) & (arm.lower < arm.upper)
+    low, high = np.where(limited, arm.lower, -np.pi), np.where(limited, arm.upper, np.pi)
     often = dict.fromkeys(deep, 0)
     for _ in range(_POSTURES):
         for pair in _deep(mujoco, model, data, arm, rng.uniform(low, high)) & set(deep):
