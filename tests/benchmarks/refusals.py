@@ -68,7 +68,7 @@ CASES: dict[str, Callable[[], dict[str, Any]]] = {
     "goal out of reach": far_goal,
     "home outside limits": lambda: task([PICK], [CUBE], **franka(home=(0.0, -0.45, 0.0, 0.5, 0.0, 1.9, 0.7854))),
     "home in the table": lambda: task([PICK], [CUBE], **franka(home=(0.0, 1.7, 0.0, -0.6, 0.0, 1.9, 0.7854))),
-    "home in itself": lambda: task([PICK], [CUBE], **franka(home=(0.0, -1.2, 0.0, -3.0, 0.0, -0.01, 0.7854))),
+    "home in itself": lambda: task([PICK], [CUBE], **franka(home=(0.0, 0.5, 0.0, -3.05, 0.0, 0.5, 0.7854))),
     "wider than the gripper": lambda: task([PICK], [{**CUBE, "size_m": [0.12, 0.12, 0.12]}]),
     "too heavy": lambda: task([PICK], [CUBE], randomize={"mass": [1000, 1100]}),
     "immovable": lambda: task([PICK], [{**CUBE, "fixed": True}]),

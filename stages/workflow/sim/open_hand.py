@@ -15,8 +15,8 @@ from nimbusd.stages.types import F64
 from nimbusd.stages.workflow.sim.rotation import inverse
 from nimbusd.stages.workflow.sim.world import ArmIndex, World, import_mujoco
 
-_BEFORE_M, _SHORT_M = 0.01, 0.003
-"""From where before a pad the object is looked for, and how far it may lie behind the pad."""
+_BEFORE_M, _PRESS_M = 0.01, 0.003
+"""From where before a pad an object is looked for, and how much farther than to its width fingers close to reach it."""
 
 _SPARE_M = 0.001
 """Distances are measured up to this beyond a clearance."""
@@ -35,6 +35,7 @@ class OpenHand:
         body = np.array(world.model.geom_bodyid)
         solid = np.array(world.model.geom_contype | world.model.geom_conaffinity) != 0
         self._hand = np.flatnonzero(np.isin(body, list(arm.hand_bodies)) & solid)
+        self._fingers = np.flatnonzero(np.isin(body, list(arm.finger_bodies)) & solid).tolist()
         self._around = np.flatnonzero(~np.isin(body, list(arm.bodies)) & solid)
         self._mujoco.mj_kinematics(world.model, self._data)
         self._opening_m = float("nan")
@@ -53,19 +54,30 @@ class OpenHand:
         return None
 
     def holds(self, name: str, T_world_tcp: F64, width_m: float) -> bool:
-        """Whether an object's collision shape lies between the pads when they close to its width: seen from either.
+        """Whether an object lies between the pads when they close to its width: seen from both sides, or reached so.
 
-        Asked along the line between the pads, whatever the shape of the fingers.
+        Fingers reach what their middle line misses; how those move that hang on others is known to the simulation only.
         """
-        mine = self._solid_of(name)
+        return self._seen(name, T_world_tcp, width_m) or self._reached(name, T_world_tcp, width_m)
+
+    def _seen(self, name: str, T_world_tcp: F64, width_m: float) -> bool:
+        """Whether the line between the pads meets the object near either."""
+        mine = [geom for geom in self._around.tolist() if self._owner[geom] == name]
         for side in (1.0, -1.0):
             start = T_world_tcp[:3, 3] + side * (width_m / 2 + _BEFORE_M) * T_world_tcp[:3, 1]
-            if not any(0 <= self._ray(geom, start, -side * T_world_tcp[:3, 1]) < _BEFORE_M + _SHORT_M for geom in mine):
+            if not any(0 <= self._ray(geom, start, -side * T_world_tcp[:3, 1]) < _BEFORE_M + _PRESS_M for geom in mine):
                 return False
         return True
 
-    def _solid_of(self, name: str) -> list[int]:
-        return [geom for geom in self._around.tolist() if self._owner[geom] == name]
+    def _reached(self, name: str, T_world_tcp: F64, width_m: float) -> bool:
+        """Whether fingers on both sides of the tool touch the object."""
+        self._open(width_m - _PRESS_M)
+        sides = set[bool]()
+        for geom in self._fingers:
+            self._put(geom, T_world_tcp @ self._T_tcp_geom[geom])
+            if any(self._owner[other] == name for other in self._nearer(geom, _PRESS_M)):
+                sides.add(bool(self._T_tcp_geom[geom][1, 3] > 0))
+        return len(sides) == 2
 
     def _ray(self, geom: int, start: F64, way: F64) -> float:
         """Distance along a ray to a geom; negative where it is not met."""

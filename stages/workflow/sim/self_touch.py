@@ -1,4 +1,7 @@
-"""Whether an arm touches itself at home. Shapes of neighbouring links overlap by nature, whatever the posture."""
+"""Whether an arm touches itself at home, by more than hulls do that stand off the links that they are around.
+
+Shapes of neighbouring links overlap by nature, whatever the posture.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ import numpy as np
 from nimbusd.stages.types import F64
 from nimbusd.stages.workflow.sim.world import ArmIndex, World, import_mujoco
 
-_DEEP_M = 0.005
+_DEEP_M = 0.02
 _POSTURES = 40
 _OFTEN = 0.3
 """Share of random postures from which on an overlap is the shapes' own."""
@@ -24,7 +27,8 @@ def self_touch(world: World, arm: ArmIndex) -> tuple[str, str] | None:
     if not deep:
         return None
     rng = np.random.default_rng(0)
-    low, high = np.where(arm.lower < arm.upper, arm.lower, -np.pi), np.where(arm.lower < arm.upper, arm.upper, np.pi)
+    limited = np.isfinite(arm.lower) & np.isfinite(arm.upper) & (arm.lower < arm.upper)
+    low, high = np.where(limited, arm.lower, -np.pi), np.where(limited, arm.upper, np.pi)
     often = dict.fromkeys(deep, 0)
     for _ in range(_POSTURES):
         for pair in _deep(mujoco, model, data, arm, rng.uniform(low, high)) & set(deep):
