@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from nimbusd.renderers import isaac_app, isaac_stage
 from nimbusd.stages.types import F64
 
 
@@ -55,6 +56,17 @@ _LAUNCH_KEYS = {
 }  # fmt: skip
 _CUDA_GPUS = "--/renderer/multiGpu/activeCudaGpus="
 _LENS = "omni:lensdistortion:opencvPinhole:"
+
+
+def installed(monkeypatch: pytest.MonkeyPatch) -> StandIn:
+    """A stand-in in the place of Isaac Sim's modules, on a machine with an RTX GPU where nothing was started yet."""
+    made = StandIn()
+    made.install(monkeypatch)
+    monkeypatch.setattr(isaac_app, "_running", {})
+    monkeypatch.setattr(isaac_app, "gpu_names", lambda: ["NVIDIA L40S"])
+    monkeypatch.setattr(isaac_stage, "has_lens", lambda: True)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    return made
 
 
 class StandIn:

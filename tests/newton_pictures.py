@@ -6,6 +6,7 @@ In a process of its own, since Warp compiles for the processor that it finds.
 
 from __future__ import annotations
 
+import importlib
 import sys
 import tempfile
 from dataclasses import replace
@@ -52,9 +53,8 @@ def main(target: str) -> None:
 
 def seen(stage: Any, path: str, camera: Camera) -> tuple[Any, Any]:
     """Depth along the optical axis, 0 where there is nothing, and our instance ids, of a camera of the stage."""
-    import newton
-    import warp as wp
-
+    newton: Any = importlib.import_module("newton")  # whose types, where it is installed, are of no use here
+    wp: Any = importlib.import_module("warp")
     with wp.ScopedDevice("cpu"):
         builder = newton.ModelBuilder()
         builder.add_usd(stage)

@@ -77,7 +77,10 @@ def main(target: str) -> int:
         pictures.update({f"{name}/rgb": frames.rgb, f"{name}/depth": frames.depth_m, f"{name}/ids": frames.instance})
 
     renderer.load(ROOM)
-    keep("room", renderer.gen_obs(shot(ODD_CAMERA, EYE, EYE, T_world_object=MOVED)).frames["odd"])
+    in_room = shot(ODD_CAMERA, EYE, EYE, T_world_object=MOVED)
+    keep("room", renderer.gen_obs(in_room).frames["odd"])
+    renderer.gen_obs(shot(ODD_CAMERA, EYE, T_world_object={"crate": moved(x=30.0)[None]}))
+    keep("again", renderer.gen_obs(in_room).frames["odd"])
     for name, lamp in SIDE_LAMPS.items():
         renderer.load(Scene(name, (FLOOR, PILLAR), (lamp,), sky_strength=0.1))
         keep(name, renderer.gen_obs(shot(CAMERA, TOP_EYE)).frames["c"])

@@ -129,6 +129,8 @@ def test_pictures_equal_ray_casting_and_every_lamp_lights_and_shades_from_afar(t
         # A software Vulkan is off by some millimetres where a surface is seen at a slant.
         assert np.quantile(away, 0.95) < 2e-3
         assert away.max() < 5e-3
+    for kind in ("rgb", "depth", "ids"):  # whatever was shown in between
+        assert np.array_equal(seen[f"room/{kind}"], seen[f"again/{kind}"]), kind
     for name in pictures.SIDE_LAMPS:
         sunny, shaded = (brightness(seen[f"{name}/rgb"][0], point) for point in (pictures.LIT, pictures.SHADED))
         assert sunny > (1.2 if name == "area" else 2) * shaded, name  # from afar, an area lamp's shadow is blurred
