@@ -5,14 +5,18 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
 from nimbusd.stages.errors import AssetError, BackendUnavailable
 from nimbusd.stages.types import F64
+from nimbusd.stages.workflow import EnvLoader
+from nimbusd.stages.workflow.env_components import EnvLoaderArgs, EnvSceneConfig
 from nimbusd.stages.workflow.sim import plan_episode, randomize_layout
 from nimbusd.stages.workflow.sim.mujoco_simulator import MujocoSimulator
 from nimbusd.stages.workflow.sim.rotation import rotation_vector
@@ -225,6 +229,28 @@ def test_what_follows_a_state_depends_on_it_alone(name: str) -> None:
     assert onwards(other.simulator) == first
 
 
+def test_things_that_lie_in_a_heap_have_no_speed(name: str) -> None:
+    box = {"name": "box", "models": ["bin"], "x_m": [0.5, 0.5], "y_m": [0.0, 0.0], "yaw_rad": [0.0, 0.0]}
+    beside = {"x_m": [0.3, 0.75], "y_m": [0.2, 0.5]}
+    other_side = {**beside, "y_m": [-0.5, -0.2]}
+    cubes = [
+        {"name": f"cube{k}", "models": ["cube"], "size_m": [0.055] * 3, **(beside if k % 2 else other_side)}
+        for k in range(7)
+    ]
+    simulation = Simulation(world_of(name, box, *cubes))
+    qpos, above = simulation.qpos, simulation.object_pose("box")[:3, 3] + np.array([0.0, 0.0, 0.1])
+    for k in range(7):
+        address, turn = simulation.world.objects[f"cube{k}"].free_q, np.array([1.0, 0.3, 0.2 * k, 0.1])
+        place = np.add(above, [0.02 * (-1) ** k, 0.03 * (k % 3 - 1), 0.06 * k])
+        qpos[address : address + 7] = [*place, *(turn / np.linalg.norm(turn))]
+    put(simulation, qpos)
+    run(simulation, 2.5)
+    before = simulation.qpos
+    run(simulation, 0.1)
+    assert np.abs(simulation.qpos - before).max() < 1e-3
+    assert max(simulation.speed_of(f"cube{k}") for k in range(7)) < 0.01
+
+
 def test_a_state_that_is_no_longer_to_be_believed_is_told(
     name: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -360,7 +386,21 @@ def test_bodies_that_are_excluded_from_touching_do_not_and_others_do() -> None:
         assert {tuple(sorted(pair)) for pair in found.geoms[found.touching].tolist()} == {(1, 2)}
 
 
-def test_sapien_that_is_not_installed_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "sapien", None)
+def test_sapien_that_is_not_installed_is_one_sentence_and_check_warns_of_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    home = {"name": "home", "skills": [{"skill": "home"}], "instructions": ["Go home."]}
+    tasks = [home, home | {"physics": {"simulator": "sapien"}}, home | {"planner": "curobo"}]
+    (tmp_path / "tasks.yaml").write_text(yaml.safe_dump({"tasks": tasks}))
+    for module in ("sapien", "curobo"):
+        monkeypatch.setitem(sys.modules, module, None)
+    loader = EnvLoader(EnvLoaderArgs(workflow_type="ManipWorkflow"))
+    told = [
+        loader.asset_warnings(EnvSceneConfig(name="t", cfg_path=tmp_path / "tasks.yaml", task=task))
+        for task in range(3)
+    ]
+    assert told[0] == []
+    assert "needs the Python module 'sapien', which is not installed here: pip install 'nimbusd[sapien]'" in told[1][0]
+    assert "needs the Python module 'curobo', which is not installed here" in told[2][0]
     with pytest.raises(BackendUnavailable, match=r"needs SAPIEN 3 .*pip install 'nimbusd\[sapien\]'"):
         import_sapien()

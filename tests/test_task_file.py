@@ -132,6 +132,10 @@ def test_a_good_task_has_nothing_wrong(tmp_path: Path) -> None:
             "instructions.0: nothing is called '{thingy}' in every layout; did you mean 'thing'?",
         ),
         ({"instructions": ["Take the {more}."]}, "instructions.0: nothing is called '{more}' in every layout"),
+        (
+            {"physics": {"simulator": "sapin"}},
+            "physics.simulator: must be 'mujoco' or 'sapien', but it is 'sapin'",
+        ),
         ({"instructions": ["Take the {thing."]}, "instructions.0: the braces in 'Take the {thing.' do not match"),
         (
             {"sort": {"slot": "more", "into": {"bxo": ["can"]}}},

@@ -1,7 +1,8 @@
 """`SapienSimulator`: a world in SAPIEN 3's PhysX on the CPU. It draws nothing and needs no device to draw on.
 
 It runs in one thread, with PhysX's enhanced determinism. PhysX remembers more between steps than it tells, so that
-going back to a state means a new scene in that state.
+going back to a state means a new scene in that state. Its velocities are not those with which things move: heaps that
+lie still have some. Velocities are therefore taken from positions, over the last step.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from nimbusd.stages.types import F64, I32
-from nimbusd.stages.workflow.sim.rotation import matrix_of
+from nimbusd.stages.workflow.sim.rotation import matrix_of, rotation_vector
 from nimbusd.stages.workflow.sim.sapien_bodies import Bodies, Free, Tree, build_bodies, import_sapien
 from nimbusd.stages.workflow.sim.simulator import Contacts
 from nimbusd.stages.workflow.sim.world import World, import_mujoco
@@ -61,6 +62,8 @@ class SapienSimulator:
         self._fresh = True
         self._targets = np.zeros(world.model.nu)
         self._touches: tuple[_Touch, ...] | None = ()
+        self._before: tuple[list[Any], list[Any]] = ([], [])
+        self._qvel: F64 | None = np.zeros(world.model.nv)
 
     def reset(self, qpos: F64, qvel: F64, targets: F64) -> None:
         self.set_state(_State(qpos, qvel, targets, ()))
@@ -70,8 +73,9 @@ class SapienSimulator:
         for tree in self._bodies.trees:
             _drive(tree, targets)
             _brake(tree)
+        self._before = _places(self._bodies)
         self._bodies.system.step()
-        self._placed, self._touches, self._fresh = False, None, False
+        self._placed, self._touches, self._qvel, self._fresh = False, None, None, False
 
     @property
     def qpos(self) -> F64:
@@ -87,15 +91,16 @@ class SapienSimulator:
 
     @property
     def qvel(self) -> F64:
-        qvel = np.zeros(self._model.nv)
-        for tree in self._bodies.trees:
-            qvel[tree.v] = tree.articulation.get_qvel()
-        for free in self._bodies.frees:
-            R = matrix_of((0, 0, 0), free.entity.get_pose().q)[:3, :3]
-            spin = np.asarray(free.component.angular_velocity, np.float64)
-            qvel[free.v : free.v + 3] = free.component.linear_velocity - np.cross(spin, R @ free.centre)
-            qvel[free.v + 3 : free.v + 6] = R.T @ spin
-        return qvel
+        if self._qvel is None:
+            self._qvel, step_s = np.zeros(self._model.nv), float(self._model.opt.timestep)
+            (joints, poses), (joints_now, poses_now) = self._before, _places(self._bodies)
+            for tree, old, new in zip(self._bodies.trees, joints, joints_now, strict=True):
+                self._qvel[tree.v] = (new.astype(np.float64) - old) / step_s
+            for free, pose, pose_now in zip(self._bodies.frees, poses, poses_now, strict=True):
+                T, T_now = matrix_of(pose.p, pose.q), matrix_of(pose_now.p, pose_now.q)
+                self._qvel[free.v : free.v + 3] = (T_now[:3, 3] - T[:3, 3]) / step_s
+                self._qvel[free.v + 3 : free.v + 6] = rotation_vector(T[:3, :3].T @ T_now[:3, :3]) / step_s
+        return self._qvel.copy()
 
     def body_pose(self, body: int) -> F64:
         if not self._placed:
@@ -123,7 +128,7 @@ class SapienSimulator:
         if not self._fresh:
             self._bodies = build_bodies(self._model)
         self._fresh, self._placed = True, False
-        self._touches, self._targets = state.touches, np.array(state.targets)
+        self._touches, self._targets, self._qvel = state.touches, np.array(state.targets), np.array(state.qvel)
         for tree in self._bodies.trees:
             tree.articulation.set_qpos((state.qpos[tree.q] - tree.zero).astype(np.float32))
             tree.articulation.set_qvel(state.qvel[tree.v].astype(np.float32))
@@ -151,6 +156,11 @@ class SapienSimulator:
                 found.append(_Touch((min(one, two), max(one, two)), distance, max(force, 0.0)))
             self._touches = tuple(sorted(found, key=lambda touch: touch.geoms))
         return self._touches
+
+
+def _places(bodies: Bodies) -> tuple[list[Any], list[Any]]:
+    """Where joints and free bodies are, as SAPIEN says it."""
+    return [tree.articulation.get_qpos() for tree in bodies.trees], [free.entity.get_pose() for free in bodies.frees]
 
 
 def _drive(tree: Tree, targets: F64) -> None:
