@@ -181,9 +181,8 @@ class ManipWorkflow(Workflow):
             return [fault]
         if not render:
             return []
-        name, args = workflow_args.get("renderer", "MujocoRenderer"), workflow_args.get("renderer_args") or {}
         try:
-            return create(name, "render", args).unfit({})
+            return named_renderer(workflow_args).unfit({})
         except ComponentError:
             return []  # no matter of the machine
 

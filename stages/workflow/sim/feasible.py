@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from functools import lru_cache
+from typing import TypeAlias
 
 import numpy as np
 
@@ -31,6 +32,8 @@ from nimbusd.stages.workflow.sim.task import ManipTask, SlotSpec
 from nimbusd.stages.workflow.sim.world import ArmIndex, World, build_world
 
 _GRID = 5
+Span: TypeAlias = tuple[float, float]
+"""Least and most along an axis, metres."""
 
 
 def impossibilities(task: ManipTask) -> tuple[Mistake, ...]:
@@ -107,7 +110,7 @@ def _of_reach(task: ManipTask, world: World) -> Iterator[Mistake]:
             yield Mistake(("regions", index), _far(f"region '{region.name}'", region.x_m, region.y_m))
 
 
-def _far(what: str, x_m: tuple[float, float], y_m: tuple[float, float]) -> str:
+def _far(what: str, x_m: Span, y_m: Span) -> str:
     where = f"x_m {x_m[0]:g} to {x_m[1]:g}, y_m {y_m[0]:g} to {y_m[1]:g}"
     return (
         f"no arm of the robot reaches any of {what} ({where}) with the tool pointing down; move it nearer to the robot"
@@ -115,7 +118,7 @@ def _far(what: str, x_m: tuple[float, float], y_m: tuple[float, float]) -> str:
 
 
 def _reached(
-    task: ManipTask, world: World, kinematics: dict[str, ArmKinematics], x_m: tuple[float, float], y_m: tuple[float, float], height_m: float
+    task: ManipTask, world: World, kinematics: dict[str, ArmKinematics], x_m: Span, y_m: Span, height_m: float
 ) -> bool:
     """Whether an arm reaches above one of some points of a rectangle on the table."""
     xs, ys = (np.unique(np.linspace(*limits, _GRID)) for limits in (x_m, y_m))
