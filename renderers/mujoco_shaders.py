@@ -15,10 +15,8 @@ vec3 placed(vec3 point, uint part) {
 }
 """
 
-OUTLINE_VERTEX = (
-    """
-#version 430
-"""
+SHADOW_VERTEX = (
+    "#version 430\n"
     + _PLACES
     + """
 uniform mat4 projection;
@@ -27,41 +25,37 @@ in uint in_part;
 void main() { gl_Position = projection * vec4(placed(in_position, in_part), 1.0); }
 """
 )
-"""Of shadow maps: depth alone. projection: of the lamp."""
+
+NOTHING_FRAGMENT = "#version 430\nvoid main() {}\n"
+"""Depth alone."""
 
 IDS_VERTEX = (
-    """
-#version 430
-layout(std430, binding = 1) readonly buffer Ids { uint ids[]; };
-"""
+    "#version 430\n"
     + _PLACES
     + """
 uniform mat4 projection;
 in vec3 in_position;
 in uint in_part;
-flat out uint id;
-out float away_m;
+in uint in_cluster;
+flat out float id;
 void main() {
     gl_Position = projection * vec4(placed(in_position, in_part), 1.0);
-    id = ids[in_part];
-    away_m = gl_Position.w;
+    id = float(in_cluster + 1u);
 }
 """
 )
 
-IDS_FRAGMENT = """
-#version 430
-flat in uint id;
-in float away_m;
+IDS_FRAGMENT = """#version 430
+flat in float id;
 out vec2 out_exact;
-void main() { out_exact = vec2(float(id), away_m); }
+void main() { out_exact = vec2(id, 1.0 / gl_FragCoord.w); }
 """
-"""Ids, which a float holds exactly, and metres along the optical axis."""
+"""Clusters from 1, which a float counts exactly up to 16 million, and metres along the optical axis."""
 
 _LIGHT = """
 struct Lamp { vec4 position; vec4 direction; vec4 ambient; vec4 diffuse; vec4 specular; vec4 fading; };
 struct Material { vec4 rgba; vec4 gloss; };
-layout(std430, binding = 2) readonly buffer Materials { Material materials[]; };
+layout(std430, binding = 1) readonly buffer Materials { Material materials[]; };
 layout(std140, binding = 0) uniform Lamps { Lamp lamps[LAMPS]; };
 
 vec3 lit(Lamp lamp, vec3 point, vec3 normal, vec3 to_eye, Material material) {
@@ -85,15 +79,13 @@ vec3 lit(Lamp lamp, vec3 point, vec3 normal, vec3 to_eye, Material material) {
 }
 """
 
-_COLOUR_VERTEX = """
+_CORNER = """
 uniform mat4 projection;
 uniform vec3 eye;
 in vec3 in_position;
 in vec3 in_normal;
-in vec3 in_uvw;
 in uint in_part;
 out vec4 plain;
-out vec3 uvw;
 void main() {
     vec3 point = placed(in_position, in_part);
     vec3 normal = normalize(vec3(dot(places[3u * in_part].xyz, in_normal), dot(places[3u * in_part + 1u].xyz, in_normal),
@@ -102,23 +94,23 @@ void main() {
     vec3 to_eye = normalize(eye - point);
     vec3 sum = material.gloss.z * material.rgba.rgb;
     for (int k = CASTING; k < LAMPS; ++k) sum += lit(lamps[k], point, normal, to_eye, material);
+    plain = vec4(clamp(sum, 0.0, 1.0), material.rgba.a);
+    gl_Position = projection * vec4(point, 1.0);
 """
 
 
-def colour_vertex(lamps: int, casting: int) -> str:
-    """Light at corners. lamps: how many there are; the first `casting` of them cast shadows."""
+def colour_vertex(lamps: int, casting: int, picture: str) -> str:
+    """Light at corners. lamps: how many there are; the first `casting` of them cast shadows. picture: see below."""
     head = f"#version 430\n#define LAMPS {lamps}\n#define CASTING {casting}\n"
     outs = "".join(f"out vec3 light{k};\nout vec4 seen{k};\nuniform mat4 to_map{k};\n" for k in range(casting))
-    body = "".join(
+    end = "".join(
         f"    light{k} = clamp(lit(lamps[{k}], point, normal, to_eye, material), 0.0, 1.0);\n"
         f"    seen{k} = to_map{k} * vec4(point, 1.0);\n"
         for k in range(casting)
     )
-    end = (
-        "    plain = vec4(clamp(sum, 0.0, 1.0), material.rgba.a);\n    uvw = in_uvw;\n"
-        "    gl_Position = projection * vec4(point, 1.0);\n}\n"
-    )
-    return head + _PLACES + _LIGHT + outs + _COLOUR_VERTEX + body + end
+    if picture != "none":
+        outs, end = outs + "in vec3 in_uvw;\nout vec3 uvw;\n", end + "    uvw = in_uvw;\n"
+    return head + _PLACES + _LIGHT + outs + _CORNER + end + "}\n"
 
 
 def colour_fragment(casting: int, picture: str, opaque: bool) -> str:
@@ -130,7 +122,7 @@ def colour_fragment(casting: int, picture: str, opaque: bool) -> str:
         f"    sum += light{k} * {f'textureProj(map{k}, seen{k})' if opaque else '1.0'};\n" for k in range(casting)
     )
     return (
-        f"#version 430\n{ins}{sampler}in vec4 plain;\nin vec3 uvw;\nout vec4 out_colour;\n"
+        f"#version 430\n{ins}{sampler}in vec4 plain;\n{'' if picture == 'none' else 'in vec3 uvw;'}\nout vec4 out_colour;\n"
         f"void main() {{\n    vec3 sum = plain.rgb;\n{shade}    vec4 look = {look};\n"
         f"    out_colour = vec4(sum * look.rgb, plain.a * look.a);\n}}\n"
     )

@@ -20,7 +20,7 @@ from nimbusd.renderers.mujoco_raster import Look, Raster
 from nimbusd.renderers.mujoco_surfaces import visible_surfaces
 from nimbusd.renderers.stacked import Shot, Tile
 from nimbusd.stages.errors import RenderError
-from nimbusd.stages.types import F32, F64, U8, Camera
+from nimbusd.stages.types import F32, F64, U8, U16, Camera
 from nimbusd.stages.workflow.sim.bodies import VISIBLE_GROUP
 from nimbusd.stages.workflow.sim.layout import Layout
 from nimbusd.stages.workflow.sim.rotation import inverse
@@ -77,8 +77,8 @@ class MujocoView:
             self.set_state(mine[0][0].qpos)
             self._raster.place(self._poses())
             self._raster.draw([_look(shot.camera, shot.T_world_camera, row) for shot, row in mine])
-        color, exact = self._raster.read()
-        return [self._tile(shot, row, color, exact) for shot, row in zip(shots, rows, strict=True)]
+        color, ids, depth = self._raster.read()
+        return [self._tile(shot, row, color, ids, depth) for shot, row in zip(shots, rows, strict=True)]
 
     def close(self) -> None:
         """Free what is on the device, and the OpenGL context."""
@@ -100,9 +100,8 @@ class MujocoView:
         surfaces = visible_surfaces(model, list(scene.geoms[: scene.ngeom]))
         self._geoms = np.array([part.geom for part in surfaces.parts])
         lamps = lamps_of(model, list(scene.lights[: scene.nlight]), self._settings.shadows)
-        exact = self._settings.depth or self._settings.segmentation
         size = int(model.vis.quality.shadowsize)
-        return Raster(device.gl, surfaces, self.world.instance[self._geoms], lamps, size, exact)
+        return Raster(device.gl, surfaces, self.world.instance[self._geoms], lamps, size)
 
     def _poses(self) -> F64:
         """(N, 4, 4) where the visible parts are."""
@@ -111,14 +110,15 @@ class MujocoView:
         poses[:, :3, 3] = self._data.geom_xpos[self._geoms]
         return poses
 
-    def _tile(self, shot: Shot, row: int, color: U8, exact: F32 | None) -> Tile:
+    def _tile(self, shot: Shot, row: int, color: U8, ids: U16, depth: F32) -> Tile:
         def cut(image: Any) -> Any:
-            return image[row : row + shot.camera.height, : shot.camera.width][::-1]  # OpenGL's first row is the lowest
+            image = image[row : row + shot.camera.height, : shot.camera.width][::-1]  # OpenGL's first row is the lowest
+            return np.ascontiguousarray(image)
 
         return Tile(
-            rgb=np.ascontiguousarray(cut(color)[..., :3]),
-            depth_m=np.ascontiguousarray(cut(exact)[..., 1]) if self._settings.depth and exact is not None else None,
-            instance=cut(exact)[..., 0].astype(np.uint16) if self._settings.segmentation and exact is not None else None,
+            rgb=cut(color[..., :3]),
+            depth_m=cut(depth) if self._settings.depth else None,
+            instance=cut(ids) if self._settings.segmentation else None,
         )
 
 
