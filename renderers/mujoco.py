@@ -26,10 +26,9 @@ __all__ = ["STATES", "MujocoRenderer", "MujocoRendererArgs", "Style"]
 class MujocoRendererArgs(ComponentArgs):
     """Arguments of MujocoRenderer.
 
-    depth, segmentation: read them back besides RGB. shadows: cast them. tolerance_m: how far a robot's simplified
+    depth, segmentation: keep them besides RGB. shadows: cast them. tolerance_m: how far a robot's simplified
     surface may be from its finely tessellated one; 0 draws the latter, which takes most of a frame's time on a CPU.
-    stack: time steps per pass, each in a copy of the scene of its own (see `stacked`); 1 is fastest here, since MuJoCo
-    draws every copy for every camera.
+    stack: time steps that are drawn before their pictures are read back; it changes no bit of them.
     style: other materials and lights for the same states. A shifted view is none of a renderer's, since a sequence says
     where its cameras are: style the layout before planning, or the sequence (see `stages.workflow.sim.style`).
     """
@@ -58,7 +57,8 @@ class MujocoRenderer(BaseRenderer[MujocoRendererArgs]):
     """
 
     args_model: ClassVar[type[ComponentArgs]] = MujocoRendererArgs
-    requires = ("mujoco",)
+    version = "1.1.0"
+    requires = ("mujoco", "moderngl")
 
     def __init__(self, args: MujocoRendererArgs) -> None:
         super().__init__(args)

@@ -16,7 +16,7 @@ _VERSION = 430
 
 @dataclass(frozen=True)
 class Device:
-    """An EGL context and its functions. gl: moderngl's context. driver: OpenGL's version and renderer in its own words."""
+    """An EGL context and its functions. gl: moderngl's context. driver: OpenGL's version and renderer, as it says."""
 
     egl: Any
     gl: Any

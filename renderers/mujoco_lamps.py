@@ -63,7 +63,8 @@ def lamps_of(model: Any, lights: list[Any], shadows: bool) -> tuple[Lamp, ...]:
         position, direction = np.array(light.pos, np.float64), np.array(light.dir, np.float64)
         shown = np.zeros(3) if light.headlight else np.ones(3)
         opening = min(2 * math.radians(light.cutoff) * float(model.vis.map.shadowscale), _WIDEST_RAD)
-        projection = _perspective(opening) if spot else _orthographic(float(model.vis.map.shadowclip * model.stat.extent))
+        half_m = float(model.vis.map.shadowclip * model.stat.extent)
+        projection = _perspective(opening) if spot else _orthographic(half_m)
         made.append(
             Lamp(
                 spot=spot,

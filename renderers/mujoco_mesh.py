@@ -38,7 +38,6 @@ class Shape:
     """positions, normals: (C, 3) of corners. uv: (C, 2). faces: (F, 3) of corners. is_mesh: in a file's own units.
 
     points: (P, 3), each of one cluster: point_cluster (P,). outline: (F, 3) of points. cluster: (F,) 0, 0, … 1, 1, …
-    closed: see `Part`.
     """
 
     positions: F32
@@ -49,7 +48,6 @@ class Shape:
     point_cluster: I32
     outline: I32
     cluster: I32
-    closed: bool
     is_mesh: bool
 
 
@@ -74,13 +72,15 @@ def round_shape(model: Any, geom: Any) -> Shape:
             f"geom {model.geom(geom.objid).name or geom.objid!r} is a {kinds(geom.type).name}, which is not drawn: "
             "planes, boxes, spheres, ellipsoids, capsules, cylinders and meshes are"
         )
-    return _sorted(corners, closed=geom.type != kinds.mjGEOM_PLANE, is_mesh=False)
+    return _sorted(corners, is_mesh=False)
 
 
 def mesh_shape(model: Any, mesh: int) -> Shape:
     """The shape of a compiled mesh; the same arrays are worked out once per process."""
     first, count = int(model.mesh_faceadr[mesh]), int(model.mesh_facenum[mesh])
-    start, normal, uv = (int(address[mesh]) for address in (model.mesh_vertadr, model.mesh_normaladr, model.mesh_texcoordadr))
+    start, normal, uv = (
+        int(address[mesh]) for address in (model.mesh_vertadr, model.mesh_normaladr, model.mesh_texcoordadr)
+    )
     points = model.mesh_vert[start : start + int(model.mesh_vertnum[mesh])]
     normals = model.mesh_normal[normal : normal + int(model.mesh_normalnum[mesh])]
     arrays = [points, model.mesh_face[first : first + count], normals, model.mesh_facenormal[first : first + count]]
@@ -92,7 +92,7 @@ def mesh_shape(model: Any, mesh: int) -> Shape:
         digest.update(np.ascontiguousarray(array).data)
     key = digest.digest()
     if key not in _known:
-        _known[key] = _sorted(_mesh_corners(*arrays), closed=None, is_mesh=True)
+        _known[key] = _sorted(_mesh_corners(*arrays), is_mesh=True)
         while len(_known) > _KEPT:
             _known.popitem(last=False)
     _known.move_to_end(key)
@@ -117,8 +117,8 @@ def _mesh_corners(
     return Corners(triangles.reshape(-1, 3), corner_normals.reshape(-1, 3), coordinates, number)
 
 
-def _sorted(corners: Corners, closed: bool | None, is_mesh: bool) -> Shape:
-    """Corners joined and triangles in the order of space. closed: None to find out."""
+def _sorted(corners: Corners, is_mesh: bool) -> Shape:
+    """Corners joined and triangles in the order of space."""
     positions, uv = corners.positions.astype(np.float32), corners.uv.astype(np.float32)
     rough = np.rint(corners.normals * _STEPS).astype(np.float32)
     first, joined = _alike(np.concatenate([positions, rough, uv], axis=1))
@@ -141,7 +141,6 @@ def _sorted(corners: Corners, closed: bool | None, is_mesh: bool) -> Shape:
         point_cluster=(pairs // len(place)).astype(np.int32),
         outline=own.reshape(-1, 3).astype(np.int32),
         cluster=cluster.astype(np.int32),
-        closed=_closed(positions[place].astype(np.float64)[outline]) if closed is None else closed,
         is_mesh=is_mesh,
     )
 
@@ -173,17 +172,3 @@ def _by_first_use(faces: Any) -> tuple[Any, I32]:
     place = np.empty(len(order), np.int32)
     place[order] = np.arange(len(order), dtype=np.int32)
     return used[order], place[number].reshape(-1, 3)
-
-
-def _closed(triangles: F64, share: float = 0.02) -> bool:
-    """Whether triangles (F, 3, 3) enclose a volume and look outwards, but for cracks.
-
-    Around a closed surface the normals sum up to nothing, and its volume is the same counted along x, y or z.
-    """
-    triangles = triangles - triangles.mean(axis=(0, 1))
-    area = np.cross(triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0]) / 2
-    volumes = np.einsum("fi,fi->i", area, triangles.mean(axis=1))
-    total = np.linalg.norm(area, axis=1).sum()
-    return bool(
-        np.linalg.norm(area.sum(axis=0)) < share * total and volumes.min() > 0 and np.ptp(volumes) < share * volumes.max()
-    )

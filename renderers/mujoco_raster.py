@@ -17,6 +17,7 @@ from nimbusd.renderers.mujoco_lamps import Lamp
 from nimbusd.renderers.mujoco_programs import Programs
 from nimbusd.renderers.mujoco_surfaces import Part, Picture, Surfaces
 from nimbusd.stages.types import F32, F64, I32, U8, U16, BoolArray
+from nimbusd.stages.workflow.sim.world import NEAR_M
 
 SAMPLES = 4
 """Samples per pixel of RGB."""
@@ -63,7 +64,6 @@ class Raster:
         self._half = np.array([part.half for part in parts])
         self._reach_m = np.array([part.reach_m for part in parts])
         self._boxes = np.flatnonzero([part.box for part in parts])
-        self._closed = np.array([part.closed for part in parts])
         self._opaque = np.array([part.opaque for part in parts])
         self._middle_m = np.zeros((len(parts), 3))
         self._id_of_cluster = np.concatenate([np.zeros(1, np.uint16), ids[surfaces.cluster_part]])
@@ -104,9 +104,12 @@ class Raster:
             gl.polygon_offset = _OFFSET
             gl.depth_func = "<="
             gl.enable_only(gl.DEPTH_TEST)
-            self._run(programs.shadow, casting & ~self._closed)
+            # Of boxes that the lamp is not inside of, the sides that look at it are enough.
+            away = (self._middle_m - lamp.position) @ lamp.direction - self._reach_m > NEAR_M
+            half = np.isin(np.arange(len(away)), self._boxes) & away
+            self._run(programs.shadow, casting & ~half)
             gl.enable_only(gl.DEPTH_TEST | gl.CULL_FACE)
-            self._run(programs.shadow, casting & self._closed)
+            self._run(programs.shadow, casting & half)
             gl.polygon_offset = (0.0, 0.0)
 
     def begin(self, width: int, height: int) -> None:
@@ -119,7 +122,7 @@ class Raster:
         self._exact = np.zeros((height, width, 2), np.float32)
 
     def draw(self, looks: Sequence[Look]) -> None:
-        """Draw views of the parts as they are placed; their rectangles, in the image that was begun, follow each other."""
+        """Draw views of the parts as they are placed, into rectangles of the image that was begun, one below another."""
         gl, programs = self._gl, self._programs
         self._bind()
         self._geometry.use()
@@ -162,9 +165,13 @@ class Raster:
         self._lamp_rows.bind_to_uniform_block(0)
 
     def _draw_opaque(self, clusters: F32) -> None:
-        """Draw the groups' triangles whose clusters, counted from 1, are seen. What is clear would hide others there."""
-        seen = np.full(len(self._id_of_cluster), not self._opaque.all())
+        """Draw the groups' triangles whose clusters, counted from 1, are seen, or are neighbours of such.
+
+        Neighbours fill what is narrower than a pixel. Clear parts would hide others in the ids: with any, all is drawn.
+        """
+        seen = np.full(len(self._id_of_cluster) + 1, not self._opaque.all())
         seen[clusters.astype(np.int32)] = True
+        seen[1:-1] |= seen[2:] | seen[:-2]
         chosen = [group.faces[seen[1:][group.cluster]] for group in self._groups]
         self._programs.fill(np.concatenate(chosen))
         first = 0

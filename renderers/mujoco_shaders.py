@@ -9,8 +9,7 @@ from __future__ import annotations
 
 _PLACES = """
 layout(std430, binding = 0) readonly buffer Places { vec4 places[]; };
-vec3 placed(vec3 point, uint part) {
-    vec4 p = vec4(point, 1.0);
+vec3 moved(vec4 p, uint part) {
     return vec3(dot(places[3u * part], p), dot(places[3u * part + 1u], p), dot(places[3u * part + 2u], p));
 }
 """
@@ -22,7 +21,7 @@ SHADOW_VERTEX = (
 uniform mat4 projection;
 in vec3 in_position;
 in uint in_part;
-void main() { gl_Position = projection * vec4(placed(in_position, in_part), 1.0); }
+void main() { gl_Position = projection * vec4(moved(vec4(in_position, 1.0), in_part), 1.0); }
 """
 )
 
@@ -39,7 +38,7 @@ in uint in_part;
 in uint in_cluster;
 flat out float id;
 void main() {
-    gl_Position = projection * vec4(placed(in_position, in_part), 1.0);
+    gl_Position = projection * vec4(moved(vec4(in_position, 1.0), in_part), 1.0);
     id = float(in_cluster + 1u);
 }
 """
@@ -87,9 +86,8 @@ in vec3 in_normal;
 in uint in_part;
 out vec4 plain;
 void main() {
-    vec3 point = placed(in_position, in_part);
-    vec3 normal = normalize(vec3(dot(places[3u * in_part].xyz, in_normal), dot(places[3u * in_part + 1u].xyz, in_normal),
-                                 dot(places[3u * in_part + 2u].xyz, in_normal)));
+    vec3 point = moved(vec4(in_position, 1.0), in_part);
+    vec3 normal = normalize(moved(vec4(in_normal, 0.0), in_part));
     Material material = materials[in_part];
     vec3 to_eye = normalize(eye - point);
     vec3 sum = material.gloss.z * material.rgba.rgb;
@@ -116,13 +114,17 @@ def colour_vertex(lamps: int, casting: int, picture: str) -> str:
 def colour_fragment(casting: int, picture: str, opaque: bool) -> str:
     """Colour of a pixel. picture: `none`, `flat` or `cube`. Parts that are not opaque take no shadows."""
     look = {"none": "vec4(1.0)", "flat": "texture(picture, uvw.xy)", "cube": "texture(picture, uvw)"}[picture]
-    sampler = {"none": "", "flat": "uniform sampler2D picture;\n", "cube": "uniform samplerCube picture;\n"}[picture]
+    sampler = {
+        "none": "",
+        "flat": "in vec3 uvw;\nuniform sampler2D picture;\n",
+        "cube": "in vec3 uvw;\nuniform samplerCube picture;\n",
+    }[picture]
     ins = "".join(f"in vec3 light{k};\nin vec4 seen{k};\nuniform sampler2DShadow map{k};\n" for k in range(casting))
     shade = "".join(
         f"    sum += light{k} * {f'textureProj(map{k}, seen{k})' if opaque else '1.0'};\n" for k in range(casting)
     )
     return (
-        f"#version 430\n{ins}{sampler}in vec4 plain;\n{'' if picture == 'none' else 'in vec3 uvw;'}\nout vec4 out_colour;\n"
+        f"#version 430\n{ins}{sampler}in vec4 plain;\nout vec4 out_colour;\n"
         f"void main() {{\n    vec3 sum = plain.rgb;\n{shade}    vec4 look = {look};\n"
         f"    out_colour = vec4(sum * look.rgb, plain.a * look.a);\n}}\n"
     )

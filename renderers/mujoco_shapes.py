@@ -76,7 +76,7 @@ def cylinder(size: F32, cut: Cut) -> Corners:
 def ellipsoid(size: F32, cut: Cut) -> Corners:
     """A sphere of radius 1, stretched to half axes `size`."""
     half = cut.stacks // 2
-    return _dome(size, np.arange(-half, half + 1) / half, cut, 0.0)
+    return _dome(size, np.arange(-half, half + 1) / half, cut, 0.0, (0.5, 0.5))
 
 
 def capsule(size: F32, cut: Cut) -> Corners:
@@ -84,7 +84,9 @@ def capsule(size: F32, cut: Cut) -> Corners:
     half = cut.stacks // 4
     ball = np.array([size[0], size[1], (size[0] + size[1]) / 2])
     steps = np.arange(half + 1) / half
-    return _joined([_tube(size, cut), _dome(ball, steps, cut, size[2]), _dome(ball, steps - 1, cut, -size[2])])
+    return _joined(
+        [_tube(size, cut), _dome(ball, steps, cut, size[2], (1, 1)), _dome(ball, steps - 1, cut, -size[2], (0, 1))]
+    )
 
 
 def _tube(size: F32, cut: Cut) -> Corners:
@@ -94,11 +96,11 @@ def _tube(size: F32, cut: Cut) -> Corners:
     return _grid(points * size, normals / size, np.stack([turn / (2 * np.pi), (1 - height) / 2], axis=-1))
 
 
-def _dome(size: F32 | F64, latitudes: F64, cut: Cut, lift_m: float) -> Corners:
-    """Part of a ball. latitudes: -1 at the south pole, 1 at the north pole, upwards."""
+def _dome(size: F32 | F64, latitudes: F64, cut: Cut, lift_m: float, v: tuple[float, float]) -> Corners:
+    """Part of a ball. latitudes: from -1 at the south pole to 1. v: at the equator, and by how much it falls to north."""
     rise, turn = np.meshgrid(latitudes * np.pi / 2, _turns(cut), indexing="ij")
     points = np.stack([np.cos(turn) * np.cos(rise), np.sin(turn) * np.cos(rise), np.sin(rise)], axis=-1)
-    uv = np.stack([turn / (2 * np.pi), 0.5 - rise / np.pi], axis=-1)
+    uv = np.stack([turn / (2 * np.pi), v[0] - v[1] * rise / (np.pi / 2)], axis=-1)
     return _grid(points * size + [0, 0, lift_m], points / size, uv)
 
 
@@ -115,9 +117,7 @@ def _grid(points: F64, normals: F64, uv: F64, turned: bool = False) -> Corners:
     a, b, c, d = number[:-1, :-1], number[:-1, 1:], number[1:, 1:], number[1:, :-1]
     faces = np.stack([np.stack([a, b, d], axis=-1), np.stack([b, c, d], axis=-1)], axis=2).reshape(-1, 3)
     lengths = np.maximum(np.linalg.norm(normals, axis=-1, keepdims=True), 1e-12)
-    return Corners(
-        points.reshape(-1, 3), (normals / lengths).reshape(-1, 3), uv.reshape(-1, 2), faces.astype(np.int32)
-    )
+    return Corners(points.reshape(-1, 3), (normals / lengths).reshape(-1, 3), uv.reshape(-1, 2), faces.astype(np.int32))
 
 
 def _joined(parts: list[Corners]) -> Corners:

@@ -20,7 +20,7 @@ from nimbusd.renderers.mujoco_raster import Look, Raster
 from nimbusd.renderers.mujoco_surfaces import visible_surfaces
 from nimbusd.renderers.stacked import Shot, Tile
 from nimbusd.stages.errors import RenderError
-from nimbusd.stages.types import F32, F64, U8, U16, Camera
+from nimbusd.stages.types import F32, F64, I32, U8, U16, Camera
 from nimbusd.stages.workflow.sim.bodies import VISIBLE_GROUP
 from nimbusd.stages.workflow.sim.layout import Layout
 from nimbusd.stages.workflow.sim.rotation import inverse
@@ -50,7 +50,10 @@ class MujocoView:
         self._settings = settings or ViewSettings()
         self.world: World = _coarser(build_world(layout), self._settings.tolerance_m)
         self._data = self._mujoco.MjData(self.world.model)
-        self._raster = self._make_raster(self._device)
+        self.set_state(self.world.start)
+        self._raster, self._geoms = raster_of(
+            self._device.gl, self.world.model, self._data, self.world.instance, self._settings.shadows
+        )
 
     def set_state(self, qpos: F64) -> None:
         """Place every body where a recorded state has it. qpos: (nq,)."""
@@ -65,7 +68,7 @@ class MujocoView:
         self._mujoco.mj_camlight(self.world.model, self._data)
 
     def render(self, shots: Sequence[Shot]) -> list[Tile]:
-        """Draw every shot in one pass. States are drawn one after another, so that copies need no places of their own."""
+        """Draw every shot, and read all back at once. States follow each other, so that copies need no places."""
         assert self._device is not None
         self._device.make_current()
         width = max(shot.camera.width for shot in shots)
@@ -75,8 +78,8 @@ class MujocoView:
         for number in dict.fromkeys(shot.copy for shot in shots):
             mine = [(shot, row) for shot, row in zip(shots, rows, strict=True) if shot.copy == number]
             self.set_state(mine[0][0].qpos)
-            self._raster.place(self._poses())
-            self._raster.draw([_look(shot.camera, shot.T_world_camera, row) for shot, row in mine])
+            self._raster.place(places_of(self._data, self._geoms))
+            self._raster.draw([look(shot.camera, shot.T_world_camera, row) for shot, row in mine])
         color, ids, depth = self._raster.read()
         return [self._tile(shot, row, color, ids, depth) for shot, row in zip(shots, rows, strict=True)]
 
@@ -87,28 +90,6 @@ class MujocoView:
             self._raster.close()
             self._device.close()
             self._device = None
-
-    def _make_raster(self, device: Device) -> Raster:
-        mujoco, model = self._mujoco, self.world.model
-        self.set_state(self.world.start)
-        option, scene = mujoco.MjvOption(), mujoco.MjvScene(model, maxgeom=model.ngeom + 8)
-        option.geomgroup[:], option.sitegroup[:], option.flags[:] = 0, 0, 0
-        option.geomgroup[VISIBLE_GROUP] = 1
-        option.flags[mujoco.mjtVisFlag.mjVIS_TEXTURE] = option.flags[mujoco.mjtVisFlag.mjVIS_STATIC] = 1
-        everything = mujoco.mjtCatBit.mjCAT_ALL.value
-        mujoco.mjv_updateScene(model, self._data, option, None, mujoco.MjvCamera(), everything, scene)
-        surfaces = visible_surfaces(model, list(scene.geoms[: scene.ngeom]))
-        self._geoms = np.array([part.geom for part in surfaces.parts])
-        lamps = lamps_of(model, list(scene.lights[: scene.nlight]), self._settings.shadows)
-        size = int(model.vis.quality.shadowsize)
-        return Raster(device.gl, surfaces, self.world.instance[self._geoms], lamps, size)
-
-    def _poses(self) -> F64:
-        """(N, 4, 4) where the visible parts are."""
-        poses = np.tile(np.eye(4), (len(self._geoms), 1, 1))
-        poses[:, :3, :3] = self._data.geom_xmat[self._geoms].reshape(-1, 3, 3)
-        poses[:, :3, 3] = self._data.geom_xpos[self._geoms]
-        return poses
 
     def _tile(self, shot: Shot, row: int, color: U8, ids: U16, depth: F32) -> Tile:
         def cut(image: Any) -> Any:
@@ -122,16 +103,42 @@ class MujocoView:
         )
 
 
-def _coarser(world: World, tolerance_m: float) -> World:
-    """The world with a model of its own, whose robots have fewer triangles."""
-    model = copy(world.model)
-    simplify_visible(model, VISIBLE_GROUP, tolerance_m)
-    return replace(world, model=model)
+def raster_of(gl: Any, model: Any, data: Any, instance: U16, shadows: bool) -> tuple[Raster, I32]:
+    """A rasterizer of a model's visible geoms under its lamps as they are in `data`, and which geoms its parts are.
+
+    instance: (ngeom,) ids. Raises RenderError for geoms of kinds that are not drawn.
+    """
+    mujoco = import_mujoco()
+    option, scene = mujoco.MjvOption(), mujoco.MjvScene(model, maxgeom=model.ngeom + 8)
+    option.geomgroup[:], option.sitegroup[:], option.flags[:] = 0, 0, 0
+    option.geomgroup[VISIBLE_GROUP] = 1
+    option.flags[mujoco.mjtVisFlag.mjVIS_TEXTURE] = option.flags[mujoco.mjtVisFlag.mjVIS_STATIC] = 1
+    everything = mujoco.mjtCatBit.mjCAT_ALL.value
+    mujoco.mjv_updateScene(model, data, option, None, mujoco.MjvCamera(), everything, scene)
+    surfaces = visible_surfaces(model, list(scene.geoms[: scene.ngeom]))
+    geoms = np.array([part.geom for part in surfaces.parts], np.int32)
+    lamps = lamps_of(model, list(scene.lights[: scene.nlight]), shadows)
+    return Raster(gl, surfaces, instance[geoms], lamps, int(model.vis.quality.shadowsize)), geoms
 
 
-def _look(camera: Camera, T_world_camera: F64, row: int) -> Look:
+def places_of(data: Any, geoms: I32) -> F64:
+    """(N, 4, 4) where geoms are in the world."""
+    places = np.tile(np.eye(4), (len(geoms), 1, 1))
+    places[:, :3, :3] = data.geom_xmat[geoms].reshape(-1, 3, 3)
+    places[:, :3, 3] = data.geom_xpos[geoms]
+    return places
+
+
+def look(camera: Camera, T_world_camera: F64, row: int) -> Look:
     """A pinhole camera with any principal point, drawn into the image from a row on."""
     left, right = -camera.cx / camera.fx * NEAR_M, (camera.width - camera.cx) / camera.fx * NEAR_M
     bottom, top = -(camera.height - camera.cy) / camera.fy * NEAR_M, camera.cy / camera.fy * NEAR_M
     projection = frustum(left, right, bottom, top) @ inverse(T_world_camera)
     return Look(projection, np.asarray(T_world_camera[:3, 3]), (0, row, camera.width, camera.height))
+
+
+def _coarser(world: World, tolerance_m: float) -> World:
+    """The world with a model of its own, whose robots have fewer triangles."""
+    model = copy(world.model)
+    simplify_visible(model, VISIBLE_GROUP, tolerance_m)
+    return replace(world, model=model)
