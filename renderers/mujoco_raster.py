@@ -122,7 +122,7 @@ class Raster:
         self._exact = np.zeros((height, width, 2), np.float32)
 
     def draw(self, looks: Sequence[Look]) -> None:
-        """Draw views of the parts as they are placed, into rectangles of the image that was begun, one below another."""
+        """Draw views of the parts as they are placed, into rectangles of the image that was begun, row by row."""
         gl, programs = self._gl, self._programs
         self._bind()
         self._geometry.use()

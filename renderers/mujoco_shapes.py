@@ -97,7 +97,7 @@ def _tube(size: F32, cut: Cut) -> Corners:
 
 
 def _dome(size: F32 | F64, latitudes: F64, cut: Cut, lift_m: float, v: tuple[float, float]) -> Corners:
-    """Part of a ball. latitudes: from -1 at the south pole to 1. v: at the equator, and by how much it falls to north."""
+    """Part of a ball. latitudes: from -1 at the south pole to 1. v: at the equator, and its fall to the north."""
     rise, turn = np.meshgrid(latitudes * np.pi / 2, _turns(cut), indexing="ij")
     points = np.stack([np.cos(turn) * np.cos(rise), np.sin(turn) * np.cos(rise), np.sin(rise)], axis=-1)
     uv = np.stack([turn / (2 * np.pi), v[0] - v[1] * rise / (np.pi / 2)], axis=-1)
