@@ -61,7 +61,8 @@ def open_device(device: str) -> Device:
     try:
         egl = GLContext(16, 16)  # everything is drawn into framebuffers of its own; this size does not matter
         egl.make_current()
-        gl = moderngl.create_context(require=_VERSION, context=_Functions())
+        functions: Any = _Functions()
+        gl = moderngl.create_context(require=_VERSION, context=functions)
     except Exception as error:
         raise BackendUnavailable(
             f"no context of OpenGL {_VERSION / 100:.1f} could be made through EGL on device {device!r} "

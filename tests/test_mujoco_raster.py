@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -240,3 +241,15 @@ def test_kinds_that_are_not_drawn_are_refused_by_name() -> None:
     mujoco.mj_forward(model, data)
     with pytest.raises(RenderError, match="'ground' is a mjGEOM_HFIELD"):
         raster_of(None, model, data, np.ones(1, np.uint16), shadows=True)
+
+
+@pytest.mark.parametrize("missing", ["moderngl", "mujoco.egl"])
+def test_where_there_is_nothing_to_draw_with_the_error_says_what_to_install(
+    missing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nimbusd.renderers.mujoco_gl import open_device
+    from nimbusd.stages.errors import BackendUnavailable
+
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(BackendUnavailable, match=r"pip install 'nimbusd\[mujoco\]'.*libegl1"):
+        open_device("cpu")
