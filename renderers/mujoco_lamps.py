@@ -103,9 +103,9 @@ def _perspective(angle_rad: float) -> F64:
 
 def _orthographic(half_m: float) -> F64:
     near, far = NEAR_M, FAR_M
-    return np.diag([1 / half_m, 1 / half_m, -2 / (far - near), 1.0]) + np.array(
-        [[0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, -(far + near) / (far - near)], [0, 0, 0, 0]]
-    )
+    projection = np.diag([1 / half_m, 1 / half_m, -2 / (far - near), 1.0])
+    projection[2, 3] = -(far + near) / (far - near)
+    return projection
 
 
 def _looking(eye: F64, forward: F64) -> F64:

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from nimbusd.renderers.mujoco_lamps import Lamp
+from nimbusd.renderers.mujoco_pictures import Picture
 from nimbusd.renderers.mujoco_programs import Programs
-from nimbusd.renderers.mujoco_surfaces import Part, Picture, Surfaces
+from nimbusd.renderers.mujoco_surfaces import Part, Surfaces
 from nimbusd.stages.types import F32, F64, I32, U8, U16, BoolArray
 from nimbusd.stages.workflow.sim.world import NEAR_M
 
@@ -79,7 +80,9 @@ class Raster:
         self._map_buffers = [self._keep(gl.framebuffer(depth_attachment=texture)) for texture in self._maps]
         self._programs = self._keep(Programs(gl, surfaces, lamps))
         self._attached: list[Any] = []
-        self._color = self._color_flat = self._geometry = None
+        self._color: Any = None
+        self._color_flat: Any = None
+        self._geometry: Any = None
         self._sizes = (0, 0)
         self._exact: F32 = np.zeros((0, 0, 2), np.float32)
 

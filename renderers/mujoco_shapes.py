@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nimbusd.stages.types import F32, F64, I32
+from nimbusd.stages.types import F64, I32
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Cut:
     stacks: int
 
 
-def box(size: F32, cut: Cut) -> Corners:
+def box(size: F64, cut: Cut) -> Corners:
     """A box with half edges `size`."""
     v, u = np.meshgrid(np.arange(cut.quads + 1) / cut.quads, np.arange(cut.quads + 1) / cut.quads, indexing="ij")
     sides = []
@@ -50,7 +50,7 @@ def box(size: F32, cut: Cut) -> Corners:
     return _joined(sides)
 
 
-def plane(size: F32, spacing_m: float, cut: Cut) -> Corners:
+def plane(size: F64, spacing_m: float, cut: Cut) -> Corners:
     """A rectangle with half edges `size[:2]` that looks along +z, in squares of about twice `spacing_m`."""
     lines = [np.linspace(-1, 1, 1 + max(cut.quads, min(200, math.ceil(edge / max(spacing_m, 1e-3))))) for edge in size]
     y, x = np.meshgrid(lines[1], lines[0], indexing="ij")
@@ -60,7 +60,7 @@ def plane(size: F32, spacing_m: float, cut: Cut) -> Corners:
     return _grid(points, normals, np.stack([(x + 1) / 2, (1 - y) / 2], axis=-1))
 
 
-def cylinder(size: F32, cut: Cut) -> Corners:
+def cylinder(size: F64, cut: Cut) -> Corners:
     """A closed cylinder around z. size: radius, radius, half its height."""
     sides = [_tube(size, cut)]
     for sign in (-1, 1):
@@ -73,13 +73,13 @@ def cylinder(size: F32, cut: Cut) -> Corners:
     return _joined(sides)
 
 
-def ellipsoid(size: F32, cut: Cut) -> Corners:
+def ellipsoid(size: F64, cut: Cut) -> Corners:
     """A sphere of radius 1, stretched to half axes `size`."""
     half = cut.stacks // 2
     return _dome(size, np.arange(-half, half + 1) / half, cut, 0.0, (0.5, 0.5))
 
 
-def capsule(size: F32, cut: Cut) -> Corners:
+def capsule(size: F64, cut: Cut) -> Corners:
     """A capsule around z. size: radius, radius, half the length of its straight part."""
     half = cut.stacks // 4
     ball = np.array([size[0], size[1], (size[0] + size[1]) / 2])
@@ -89,14 +89,14 @@ def capsule(size: F32, cut: Cut) -> Corners:
     )
 
 
-def _tube(size: F32, cut: Cut) -> Corners:
+def _tube(size: F64, cut: Cut) -> Corners:
     height, turn = np.meshgrid(2 * np.arange(cut.stacks + 1) / cut.stacks - 1, _turns(cut), indexing="ij")
     points = np.stack([np.cos(turn), np.sin(turn), height], axis=-1)
     normals = points * [1, 1, 0]
     return _grid(points * size, normals / size, np.stack([turn / (2 * np.pi), (1 - height) / 2], axis=-1))
 
 
-def _dome(size: F32 | F64, latitudes: F64, cut: Cut, lift_m: float, v: tuple[float, float]) -> Corners:
+def _dome(size: F64, latitudes: F64, cut: Cut, lift_m: float, v: tuple[float, float]) -> Corners:
     """Part of a ball. latitudes: from -1 at the south pole to 1. v: at the equator, and its fall to the north."""
     rise, turn = np.meshgrid(latitudes * np.pi / 2, _turns(cut), indexing="ij")
     points = np.stack([np.cos(turn) * np.cos(rise), np.sin(turn) * np.cos(rise), np.sin(rise)], axis=-1)

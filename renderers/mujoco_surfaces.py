@@ -130,4 +130,5 @@ def visible_surfaces(model: Any, geoms: list[Any]) -> Surfaces:
 def _numbered(indices: list[I32], counts: list[int]) -> I32:
     """Indices of each shape as indices into what all shapes' arrays are joined to."""
     starts = np.cumsum([0, *counts[:-1]])
-    return np.concatenate([index + start for index, start in zip(indices, starts, strict=True)]).astype(np.int32)
+    joined = np.concatenate([index + start for index, start in zip(indices, starts, strict=True)])
+    return np.asarray(joined, np.int32)

@@ -28,6 +28,7 @@ _PACKAGES = [
     "ompl",
     "toppra",
     "fast-simplification",
+    "moderngl",
     "bpy",
     "embreex",
     "mujoco",
