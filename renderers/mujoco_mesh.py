@@ -18,7 +18,7 @@ from nimbusd.stages.errors import RenderError
 from nimbusd.stages.types import F32, F64, I32
 from nimbusd.stages.workflow.sim.world import FAR_M
 
-CLUSTER = 32
+CLUSTER = 16
 """Triangles in a cluster."""
 
 _SHARP = 0.8
@@ -38,6 +38,7 @@ class Shape:
     """positions, normals: (C, 3) of corners. uv: (C, 2). faces: (F, 3) of corners. is_mesh: in a file's own units.
 
     points: (P, 3), each of one cluster: point_cluster (P,). outline: (F, 3) of points. cluster: (F,) 0, 0, … 1, 1, …
+    closed: see `Part`.
     """
 
     positions: F32
@@ -49,6 +50,7 @@ class Shape:
     outline: I32
     cluster: I32
     is_mesh: bool
+    closed: bool
 
 
 def round_shape(model: Any, geom: Any) -> Shape:
@@ -142,6 +144,7 @@ def _sorted(corners: Corners, is_mesh: bool) -> Shape:
         outline=own.reshape(-1, 3).astype(np.int32),
         cluster=cluster.astype(np.int32),
         is_mesh=is_mesh,
+        closed=_closed(positions[corners.faces].astype(np.float64)),
     )
 
 
@@ -172,3 +175,16 @@ def _by_first_use(faces: Any) -> tuple[Any, I32]:
     place = np.empty(len(order), np.int32)
     place[order] = np.arange(len(order), dtype=np.int32)
     return used[order], place[number].reshape(-1, 3)
+
+
+def _closed(triangles: F64, share: float = 0.02) -> bool:
+    """Whether triangles (F, 3, 3) enclose a volume and look outwards, but for cracks.
+
+    Around a closed surface the normals sum up to nothing, and its volume is the same counted along x, y or z.
+    """
+    triangles = triangles - triangles.mean(axis=(0, 1))
+    area = np.cross(triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0]) / 2
+    volumes = np.einsum("fi,fi->i", area, triangles.mean(axis=1))
+    total = np.linalg.norm(area, axis=1).sum()
+    open_share = float(np.linalg.norm(area.sum(axis=0)) / max(total, 1e-18))
+    return bool(open_share < share and volumes.min() > 0 and np.ptp(volumes) < share * volumes.max())

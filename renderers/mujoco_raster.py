@@ -65,6 +65,7 @@ class Raster:
         self._half = np.array([part.half for part in parts])
         self._reach_m = np.array([part.reach_m for part in parts])
         self._boxes = np.flatnonzero([part.box for part in parts])
+        self._closed = np.array([part.closed for part in parts])
         self._opaque = np.array([part.opaque for part in parts])
         self._middle_m = np.zeros((len(parts), 3))
         self._id_of_cluster = np.concatenate([np.zeros(1, np.uint16), ids[surfaces.cluster_part]])
@@ -107,9 +108,10 @@ class Raster:
             gl.polygon_offset = _OFFSET
             gl.depth_func = "<="
             gl.enable_only(gl.DEPTH_TEST)
-            # Of boxes that the lamp is not inside of, the sides that look at it are enough.
-            away = (self._middle_m - lamp.position) @ lamp.direction - self._reach_m > NEAR_M
-            half = np.isin(np.arange(len(away)), self._boxes) & away
+            # Of what is closed, and does not hold the lamp, the triangles that look at it are enough.
+            direction = lamp.direction / np.linalg.norm(lamp.direction)
+            away = (self._middle_m - lamp.position) @ direction - self._reach_m > NEAR_M
+            half = self._closed & away
             self._run(programs.shadow, casting & ~half)
             gl.enable_only(gl.DEPTH_TEST | gl.CULL_FACE)
             self._run(programs.shadow, casting & half)

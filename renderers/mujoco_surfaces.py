@@ -26,7 +26,8 @@ class Part:
 
     rgba: of its material. specular, shininess (0…128), emission: as in OpenGL's fixed pipeline. middle, half: of its
     bounding box in its own frame, metres. reach_m: radius around the middle that holds all of it.
-    box: is a box. triangles: first and number.
+    box: is a box. closed: encloses a volume, so that the nearest of its triangles along any line from outside looks at
+    the line's beginning. triangles: first and number.
     """
 
     geom: int
@@ -39,6 +40,7 @@ class Part:
     half: tuple[float, float, float]
     reach_m: float
     box: bool
+    closed: bool
     triangles: tuple[int, int]
 
     @property
@@ -100,6 +102,7 @@ def visible_surfaces(model: Any, geoms: list[Any]) -> Surfaces:
                 half=tuple(((high - low) / 2).tolist()),
                 reach_m=float(np.linalg.norm(shape.points - middle, axis=1).max()),
                 box=bool(geom.type == mujoco.mjtGeom.mjGEOM_BOX),
+                closed=shape.closed,
                 triangles=(triangles, len(shape.faces)),
             )
         )

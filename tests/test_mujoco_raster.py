@@ -79,6 +79,13 @@ def shelf(lamps: tuple[str, ...], clear: bool = False) -> tuple[Any, Any, U16]:
     spec.add_mesh(name="ball", uservert=ball.vertices.ravel(), userface=ball.faces.ravel())
     for name, kind, size, position, material in (
         ("floor", kinds.mjGEOM_BOX, [1.0, 1.0, 0.05], [0, 0, -0.05], "flat"),
+        (
+            "cellar",
+            kinds.mjGEOM_BOX,
+            [0.1, 0.1, 0.1],
+            [0, 0, -0.6],
+            "shiny",
+        ),  # above which the floor casts shadows
         ("box", kinds.mjGEOM_BOX, [0.1, 0.08, 0.12], [0.3, 0.1, 0.12], "cube"),
         ("can", kinds.mjGEOM_CYLINDER, [0.08, 0.1, 0], [-0.3, 0.2, 0.1], "shiny"),
         ("ball", kinds.mjGEOM_SPHERE, [0.1, 0, 0], [0.0, 0.35, 0.1], "glow"),
