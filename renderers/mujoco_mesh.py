@@ -18,7 +18,7 @@ from nimbusd.stages.errors import RenderError
 from nimbusd.stages.types import F32, F64, I32
 from nimbusd.stages.workflow.sim.world import FAR_M
 
-CLUSTER = 16
+CLUSTER = 32
 """Triangles in a cluster."""
 
 _SHARP = 0.8

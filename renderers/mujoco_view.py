@@ -1,7 +1,7 @@
 """What the cameras of a layout see in recorded states, drawn by a rasterizer of our own as MuJoCo draws them.
 
-One `MujocoView` holds the compiled world and a framebuffer. `render` draws K states per pass, all cameras of a state
-after each other, and reads all back at once.
+One `MujocoView` holds the compiled world and a framebuffer. `render` draws state after state, each from all cameras, so
+that no bit depends on how many states come in one call.
 """
 
 from __future__ import annotations
@@ -68,20 +68,23 @@ class MujocoView:
         self._mujoco.mj_camlight(self.world.model, self._data)
 
     def render(self, shots: Sequence[Shot]) -> list[Tile]:
-        """Draw every shot, and read all back at once. States follow each other, so that copies need no places."""
+        """Draw every shot: state after state, all cameras of a state at once. Copies need no places of their own."""
         assert self._device is not None
         self._device.make_current()
-        width = max(shot.camera.width for shot in shots)
-        heights = [shot.camera.height for shot in shots]
-        rows = np.cumsum([0, *heights[:-1]]).tolist()
-        self._raster.begin(width, sum(heights))
+        tiles: dict[int, Tile] = {}
         for number in dict.fromkeys(shot.copy for shot in shots):
-            mine = [(shot, row) for shot, row in zip(shots, rows, strict=True) if shot.copy == number]
-            self.set_state(mine[0][0].qpos)
+            mine = [(index, shot) for index, shot in enumerate(shots) if shot.copy == number]
+            heights = [shot.camera.height for _, shot in mine]
+            rows = np.cumsum([0, *heights[:-1]]).tolist()
+            self.set_state(mine[0][1].qpos)
             self._raster.place(places_of(self._data, self._geoms))
-            self._raster.draw([look(shot.camera, shot.T_world_camera, row) for shot, row in mine])
-        color, ids, depth = self._raster.read()
-        return [self._tile(shot, row, color, ids, depth) for shot, row in zip(shots, rows, strict=True)]
+            self._raster.begin(max(shot.camera.width for _, shot in mine), sum(heights))
+            self._raster.draw(
+                [look(shot.camera, shot.T_world_camera, row) for (_, shot), row in zip(mine, rows, strict=True)]
+            )
+            read = self._raster.read()
+            tiles.update((index, self._tile(shot, row, *read)) for (index, shot), row in zip(mine, rows, strict=True))
+        return [tiles[index] for index in range(len(shots))]
 
     def close(self) -> None:
         """Free what is on the device, and the OpenGL context."""
