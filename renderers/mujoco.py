@@ -29,10 +29,9 @@ __all__ = ["STATES", "MujocoRenderer", "MujocoRendererArgs", "Style"]
 class MujocoRendererArgs(ComponentArgs):
     """Arguments of MujocoRenderer.
 
-    depth, segmentation: read them back besides RGB. shadows: cast them. tolerance_m: how far a robot's simplified
+    depth, segmentation: keep them besides RGB. shadows: cast them. tolerance_m: how far a robot's simplified
     surface may be from its finely tessellated one; 0 draws the latter, which takes most of a frame's time on a CPU.
-    stack: time steps per pass, each in a copy of the scene of its own (see `stacked`); 1 is fastest here, since MuJoCo
-    draws every copy for every camera.
+    stack: time steps in one call of the drawing part; it changes no bit of the pictures, and no speed here.
     style: other materials and lights for the same states. A shifted view is none of a renderer's, since a sequence says
     where its cameras are: style the layout before planning, or the sequence (see `stages.workflow.sim.style`).
     """
@@ -62,7 +61,7 @@ class MujocoRenderer(BaseRenderer[MujocoRendererArgs]):
 
     args_model: ClassVar[type[ComponentArgs]] = MujocoRendererArgs
     version = "1.1.0"
-    requires = ("mujoco",)
+    requires = ("mujoco", "moderngl")
     motion = "states"
 
     def __init__(self, args: MujocoRendererArgs) -> None:

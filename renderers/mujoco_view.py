@@ -1,8 +1,7 @@
-"""What the cameras of a layout see in recorded states, by MuJoCo's own rasterizer.
+"""What the cameras of a layout see in recorded states, drawn by a rasterizer of our own as MuJoCo draws them.
 
-One `MujocoView` holds the compiled world and a framebuffer. `render` draws K states per pass: each as a copy of the
-scene at a place of its own (see `stacked`), each seen by its own camera, all read back at once. K = 1 is the plain
-case.
+One `MujocoView` holds the compiled world and a framebuffer. `render` draws state after state, each from all cameras, so
+that no bit depends on how many states come in one call.
 """
 
 from __future__ import annotations
@@ -15,16 +14,17 @@ from typing import Any
 import numpy as np
 
 from nimbusd.renderers.mujoco_detail import simplify_visible
-from nimbusd.renderers.mujoco_gl import driver, open_context
+from nimbusd.renderers.mujoco_gl import Device, open_device
+from nimbusd.renderers.mujoco_lamps import frustum, lamps_of
+from nimbusd.renderers.mujoco_raster import Look, Raster
+from nimbusd.renderers.mujoco_surfaces import visible_surfaces
 from nimbusd.renderers.stacked import Shot, Tile
 from nimbusd.stages.errors import RenderError
-from nimbusd.stages.types import F32, F64, U8, U16, Camera
+from nimbusd.stages.types import F32, F64, I32, U8, U16, Camera
 from nimbusd.stages.workflow.sim.bodies import VISIBLE_GROUP
 from nimbusd.stages.workflow.sim.layout import Layout
-from nimbusd.stages.workflow.sim.world import FAR_M, NEAR_M, World, build_world, import_mujoco
-
-SAMPLES = 4
-"""Samples per pixel of RGB."""
+from nimbusd.stages.workflow.sim.rotation import inverse
+from nimbusd.stages.workflow.sim.world import NEAR_M, World, build_world, import_mujoco
 
 
 @dataclass(frozen=True)
@@ -45,24 +45,15 @@ class MujocoView:
 
     def __init__(self, layout: Layout, device: str = "auto", settings: ViewSettings | None = None) -> None:
         self._mujoco = import_mujoco()
-        self._gl = open_context(device)
-        self.driver = driver()
+        self._device: Device | None = open_device(device)
+        self.driver = self._device.driver
         self._settings = settings or ViewSettings()
         self.world: World = _coarser(build_world(layout), self._settings.tolerance_m)
         self._data = self._mujoco.MjData(self.world.model)
-        self._option = self._mujoco.MjvOption()
-        self._option.geomgroup[:] = 0
-        self._option.geomgroup[VISIBLE_GROUP] = 1
-        self._option.sitegroup[:] = 0
-        self._option.flags[:] = 0
-        self._option.flags[self._mujoco.mjtVisFlag.mjVIS_TEXTURE] = 1
-        self._option.flags[self._mujoco.mjtVisFlag.mjVIS_STATIC] = 1
-        self._scene: Any = None
-        self._plain: Any = None
-        self._exact: Any = None
-        self._lights: list[F64] = []
-        self._copies = 0
-        self._sizes = (0, 0)
+        self.set_state(self.world.start)
+        self._raster, self._geoms = raster_of(
+            self._device.gl, self.world.model, self._data, self.world.instance, self._settings.shadows
+        )
 
     def set_state(self, qpos: F64) -> None:
         """Place every body where a recorded state has it. qpos: (nq,)."""
@@ -77,122 +68,76 @@ class MujocoView:
         self._mujoco.mj_camlight(self.world.model, self._data)
 
     def render(self, shots: Sequence[Shot]) -> list[Tile]:
-        """Draw every shot in one pass. The copies stand at the shots' offsets; shots may share a copy."""
-        places = sorted({(shot.copy, shot.offset_m) for shot in shots})
-        width = max(shot.camera.width for shot in shots)
-        heights = [shot.camera.height for shot in shots]
-        self._prepare(len(places), width, sum(heights))
-        states = {shot.copy: shot.qpos for shot in shots}
-        self._scene.ngeom = 0
-        for number, offset in places:
-            self.set_state(states[number])
-            self._add_copy(np.asarray(offset))
-        color = self._draw(shots, segment=False)[0]
-        ids: U8 | None = None
-        depth: F32 | None = None
-        if self._settings.depth or self._settings.segmentation:
-            ids, depth = self._draw(shots, segment=True)
-        return [
-            self._tile(shot, row, color, ids, depth)
-            for shot, row in zip(shots, np.cumsum([0, *heights[:-1]]).tolist(), strict=True)
-        ]
+        """Draw every shot: state after state, all cameras of a state at once. Copies need no places of their own."""
+        assert self._device is not None
+        self._device.make_current()
+        tiles: dict[int, Tile] = {}
+        for number in dict.fromkeys(shot.copy for shot in shots):
+            mine = [(index, shot) for index, shot in enumerate(shots) if shot.copy == number]
+            heights = [shot.camera.height for _, shot in mine]
+            rows = np.cumsum([0, *heights[:-1]]).tolist()
+            self.set_state(mine[0][1].qpos)
+            self._raster.place(places_of(self._data, self._geoms))
+            self._raster.begin(max(shot.camera.width for _, shot in mine), sum(heights))
+            self._raster.draw(
+                [look(shot.camera, shot.T_world_camera, row) for (_, shot), row in zip(mine, rows, strict=True)]
+            )
+            read = self._raster.read()
+            tiles.update((index, self._tile(shot, row, *read)) for (index, shot), row in zip(mine, rows, strict=True))
+        return [tiles[index] for index in range(len(shots))]
 
     def close(self) -> None:
-        """Free the framebuffer and the OpenGL context."""
-        self._free()
-        if self._gl is not None:
-            self._gl.free()
-            self._gl = None
+        """Free what is on the device, and the OpenGL context."""
+        if self._device is not None:
+            self._device.make_current()
+            self._raster.close()
+            self._device.close()
+            self._device = None
 
-    def _free(self) -> None:
-        for context in (self._plain, self._exact):
-            if context is not None:
-                self._gl.make_current()
-                context.free()
-        self._plain = self._exact = None
-
-    def _prepare(self, copies: int, width: int, height: int) -> None:
-        """A scene for so many copies and a framebuffer at least so large."""
-        mujoco, model = self._mujoco, self.world.model
-        if copies > self._copies:
-            self._scene = mujoco.MjvScene(model, maxgeom=copies * model.ngeom + 8)
-            self._scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = self._settings.shadows
-            self._scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = False
-            self._scene.flags[mujoco.mjtRndFlag.mjRND_SKYBOX] = False
-            self._scene.flags[mujoco.mjtRndFlag.mjRND_HAZE] = False
-            self._copies = copies
-            self._light()
-        if self._plain is None or width > self._sizes[0] or height > self._sizes[1]:
-            self._free()
-            self._gl.make_current()
-            self._sizes = (max(width, self._sizes[0]), max(height, self._sizes[1]))
-            model.vis.global_.offwidth, model.vis.global_.offheight = self._sizes
-            # Averaging several samples would blend ids and depths at edges, so these have a framebuffer of their own.
-            model.vis.quality.offsamples = SAMPLES
-            self._plain = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_50)
-            model.vis.quality.offsamples = 0
-            self._exact = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_50)
-            for context in (self._plain, self._exact):
-                context.readDepthMap = mujoco.mjtDepthMap.mjDEPTH_ZEROFAR
-
-    def _light(self) -> None:
-        """Put the layout's lamps into the scene; none of them moves."""
-        mujoco = self._mujoco
-        self.set_state(self.world.start)
-        camera = mujoco.MjvCamera()
-        mujoco.mjv_defaultCamera(camera)
-        mujoco.mjv_updateScene(self.world.model, self._data, self._option, None, camera, 0, self._scene)
-        self._lights = [np.array(lamp.pos, np.float64) for lamp in self._scene.lights[: self._scene.nlight]]
-
-    def _add_copy(self, offset: F64) -> None:
-        mujoco, scene = self._mujoco, self._scene
-        first = scene.ngeom
-        everything = mujoco.mjtCatBit.mjCAT_ALL.value
-        mujoco.mjv_addGeoms(self.world.model, self._data, self._option, mujoco.MjvPerturb(), everything, scene)
-        for geom in scene.geoms[first : scene.ngeom]:
-            # MuJoCo paints segid + 1; an id of -1 is not drawn in this pass.
-            geom.segid = int(self.world.instance[geom.objid]) - 1
-            if offset.any():
-                geom.pos[:] += offset
-
-    def _draw(self, shots: Sequence[Shot], segment: bool) -> tuple[U8, F32]:
-        mujoco, scene = self._mujoco, self._scene
-        context = self._exact if segment else self._plain
-        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, context)
-        scene.flags[mujoco.mjtRndFlag.mjRND_SEGMENT] = segment
-        scene.flags[mujoco.mjtRndFlag.mjRND_IDCOLOR] = segment
-        row = 0
-        for shot in shots:
-            intrinsics, offset = shot.camera, np.asarray(shot.offset_m)
-            _aim(scene, intrinsics, shot.T_world_camera, offset)
-            for lamp, position in zip(scene.lights[: scene.nlight], self._lights, strict=True):
-                lamp.pos[:] = position + offset
-            rectangle = mujoco.MjrRect(0, row, intrinsics.width, intrinsics.height)
-            mujoco.mjr_render(rectangle, scene, context)
-            row += intrinsics.height
-        width = max(shot.camera.width for shot in shots)
-        color = np.empty((row, width, 3), np.uint8)
-        depth = np.empty((row, width), np.float32)
-        mujoco.mjr_readPixels(color, depth if segment else None, mujoco.MjrRect(0, 0, width, row), context)
-        return color, depth
-
-    def _tile(self, shot: Shot, row: int, color: U8, ids: U8 | None, depth: F32 | None) -> Tile:
-        height, width = shot.camera.height, shot.camera.width
-
+    def _tile(self, shot: Shot, row: int, color: U8, ids: U16, depth: F32) -> Tile:
         def cut(image: Any) -> Any:
-            return image[row : row + height, :width][::-1]  # OpenGL's first row is the lowest
+            image = image[row : row + shot.camera.height, : shot.camera.width][::-1]  # OpenGL's first row is the lowest
+            return np.ascontiguousarray(image)
 
-        instance: U16 | None = None
-        metres: F32 | None = None
-        if ids is not None and depth is not None:
-            painted = cut(ids).astype(np.uint32)
-            instance = (painted[..., 0] + (painted[..., 1] << 8)).astype(np.uint16)
-            metres = np.where(instance > 0, _metres(cut(depth)), np.float32(0))
         return Tile(
-            rgb=np.ascontiguousarray(cut(color)),
-            depth_m=metres if self._settings.depth else None,
-            instance=instance if self._settings.segmentation else None,
+            rgb=cut(color[..., :3]),
+            depth_m=cut(depth) if self._settings.depth else None,
+            instance=cut(ids) if self._settings.segmentation else None,
         )
+
+
+def raster_of(gl: Any, model: Any, data: Any, instance: U16, shadows: bool) -> tuple[Raster, I32]:
+    """A rasterizer of a model's visible geoms under its lamps as they are in `data`, and which geoms its parts are.
+
+    instance: (ngeom,) ids. Raises RenderError for geoms of kinds that are not drawn.
+    """
+    mujoco = import_mujoco()
+    option, scene = mujoco.MjvOption(), mujoco.MjvScene(model, maxgeom=model.ngeom + 8)
+    option.geomgroup[:], option.sitegroup[:], option.flags[:] = 0, 0, 0
+    option.geomgroup[VISIBLE_GROUP] = 1
+    option.flags[mujoco.mjtVisFlag.mjVIS_TEXTURE] = option.flags[mujoco.mjtVisFlag.mjVIS_STATIC] = 1
+    everything = mujoco.mjtCatBit.mjCAT_ALL.value
+    mujoco.mjv_updateScene(model, data, option, None, mujoco.MjvCamera(), everything, scene)
+    surfaces = visible_surfaces(model, list(scene.geoms[: scene.ngeom]))
+    geoms = np.array([part.geom for part in surfaces.parts], np.int32)
+    lamps = lamps_of(model, list(scene.lights[: scene.nlight]), shadows)
+    return Raster(gl, surfaces, instance[geoms], lamps, int(model.vis.quality.shadowsize)), geoms
+
+
+def places_of(data: Any, geoms: I32) -> F64:
+    """(N, 4, 4) where geoms are in the world."""
+    places = np.tile(np.eye(4), (len(geoms), 1, 1))
+    places[:, :3, :3] = data.geom_xmat[geoms].reshape(-1, 3, 3)
+    places[:, :3, 3] = data.geom_xpos[geoms]
+    return places
+
+
+def look(camera: Camera, T_world_camera: F64, row: int) -> Look:
+    """A pinhole camera with any principal point, drawn into the image from a row on."""
+    left, right = -camera.cx / camera.fx * NEAR_M, (camera.width - camera.cx) / camera.fx * NEAR_M
+    bottom, top = -(camera.height - camera.cy) / camera.fy * NEAR_M, camera.cy / camera.fy * NEAR_M
+    projection = frustum(left, right, bottom, top) @ inverse(T_world_camera)
+    return Look(projection, np.asarray(T_world_camera[:3, 3]), (0, row, camera.width, camera.height))
 
 
 def _coarser(world: World, tolerance_m: float) -> World:
@@ -200,22 +145,3 @@ def _coarser(world: World, tolerance_m: float) -> World:
     model = copy(world.model)
     simplify_visible(model, VISIBLE_GROUP, tolerance_m)
     return replace(world, model=model)
-
-
-def _metres(depth: F32) -> F32:
-    """Metres along the optical axis from MuJoCo's reversed depth buffer (1 at the near plane, 0 at the far)."""
-    near, far = float(NEAR_M), float(FAR_M)
-    return np.asarray(near * far / (near + depth.astype(np.float64) * (far - near)), np.float32)
-
-
-def _aim(scene: Any, camera: Camera, T_world_camera: F64, offset: F64) -> None:
-    """Make a pinhole camera with any principal point the scene's camera."""
-    left, right = -camera.cx / camera.fx * NEAR_M, (camera.width - camera.cx) / camera.fx * NEAR_M
-    bottom, top = -(camera.height - camera.cy) / camera.fy * NEAR_M, camera.cy / camera.fy * NEAR_M
-    for eye in scene.camera:
-        eye.pos[:] = T_world_camera[:3, 3] + offset
-        eye.forward[:], eye.up[:] = -T_world_camera[:3, 2], T_world_camera[:3, 1]
-        eye.frustum_center, eye.frustum_width = (left + right) / 2, (right - left) / 2
-        eye.frustum_bottom, eye.frustum_top = bottom, top
-        eye.frustum_near, eye.frustum_far = NEAR_M, FAR_M
-        eye.orthographic = 0

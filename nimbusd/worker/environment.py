@@ -29,6 +29,7 @@ _PACKAGES = [
     "ompl",
     "toppra",
     "fast-simplification",
+    "moderngl",
     "bpy",
     "embreex",
     "mujoco",
