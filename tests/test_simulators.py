@@ -357,6 +357,11 @@ def test_every_shape_comes_to_rest_at_its_height() -> None:
 @pytest.mark.parametrize(
     ("body", "sentence"),
     [
+        (
+            '<body name="a"><joint name="j"/><geom size=".1"/></body><body name="b"><joint name="k"/><geom size=".1"/>'
+            '</body></worldbody><equality><joint joint1="j" joint2="k"/></equality><worldbody>',
+            "the robot couples joints",
+        ),
         ('<body name="b"><joint name="j" type="ball"/><geom size=".1"/></body>', "joint 'j' is neither a hinge"),
         (
             '<body name="b"><joint axis="1 0 0"/><joint axis="0 1 0"/><geom size=".1"/></body>',
