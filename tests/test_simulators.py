@@ -19,6 +19,7 @@ from nimbusd.stages.workflow import EnvLoader
 from nimbusd.stages.workflow.env_components import EnvLoaderArgs, EnvSceneConfig
 from nimbusd.stages.workflow.sim import plan_episode, randomize_layout
 from nimbusd.stages.workflow.sim.mujoco_simulator import MujocoSimulator
+from nimbusd.stages.workflow.sim.robots import ROBOTS
 from nimbusd.stages.workflow.sim.rotation import rotation_vector
 from nimbusd.stages.workflow.sim.sapien_bodies import import_sapien
 from nimbusd.stages.workflow.sim.sapien_simulator import SapienSimulator
@@ -157,6 +158,18 @@ def test_servos_bring_joints_and_fingers_to_their_set_points(name: str) -> None:
     run(simulation, 1.5)
     assert simulation.joints(arm) == pytest.approx(goal, abs=2e-3)
     assert simulation.opening(arm) == pytest.approx(0.02, abs=2.5e-3)  # dry friction of the fingers takes 1 mm each
+
+
+@pytest.mark.parametrize("robot", sorted(ROBOTS))
+def test_every_robot_follows_its_servos_and_does_not_touch_itself(name: str, robot: str) -> None:
+    task = task_of([{"skill": "home"}], [CUBE], physics={"simulator": name}, robot=robot)
+    simulation = Simulation(build_world(randomize_layout(task, np.random.default_rng(0))))
+    for arm in simulation.world.arms.values():
+        simulation.targets[arm.servos] += 0.1
+    run(simulation, 1.0)
+    for arm in simulation.world.arms.values():
+        assert simulation.joints(arm) == pytest.approx(simulation.targets[arm.servos], abs=2e-3)
+    assert not [touch for touch in owners(simulation) if touch[0] == touch[1]]
 
 
 def test_a_thing_that_slides_is_stopped_by_friction(name: str) -> None:
@@ -357,6 +370,11 @@ def test_every_shape_comes_to_rest_at_its_height() -> None:
 @pytest.mark.parametrize(
     ("body", "sentence"),
     [
+        (
+            '<body name="a"><joint name="j"/><geom size=".1"/></body><body name="b"><joint name="k"/><geom size=".1"/>'
+            '</body></worldbody><equality><joint joint1="j" joint2="k"/></equality><worldbody>',
+            "the robot couples joints",
+        ),
         ('<body name="b"><joint name="j" type="ball"/><geom size=".1"/></body>', "joint 'j' is neither a hinge"),
         (
             '<body name="b"><joint axis="1 0 0"/><joint axis="0 1 0"/><geom size=".1"/></body>',

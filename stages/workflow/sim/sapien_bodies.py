@@ -81,7 +81,7 @@ class Bodies:
 def build_bodies(model: Any) -> Bodies:
     """A new scene with the model's bodies, as in `qpos0`.
 
-    Raises AssetError for joints and shapes that SAPIEN has no counterpart of.
+    Raises AssetError for joints, shapes and couplings that SAPIEN has no counterpart of.
     """
     return _Builder(model).build()
 
@@ -95,6 +95,9 @@ class _Builder:
 
     def build(self) -> Bodies:
         physx, model = self._physx, self._model
+        for count, what in ((model.neq, "couples joints or bodies"), (model.ntendon, "has tendons")):
+            if count:
+                raise AssetError(f"the robot {what}, which SAPIEN cannot be told: simulate with mujoco")
         kept, config = physx.get_scene_config(), physx.PhysxSceneConfig()
         config.gravity = np.array(model.opt.gravity, np.float32)
         config.enable_enhanced_determinism = True

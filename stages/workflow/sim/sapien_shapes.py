@@ -137,6 +137,12 @@ def _ignored(model: Any) -> dict[int, tuple[int, int]]:
     for signature in model.exclude_signature.tolist():
         one, two = signature >> _BODY_BITS, signature & ((1 << _BODY_BITS) - 1)
         edges.append((int(weld[one]) or one, int(weld[two]) or two))
+    # What is jointed to a static body does not touch it: PhysX sees to that among links alone.
+    for group in sorted(set(weld.tolist()) - {0}):
+        if weld[model.body_parentid[group]] == 0:
+            root = model.body_rootid[group]
+            edges += [(group, int(body)) for body in np.flatnonzero((model.body_rootid == root) & (weld == 0))]
+    edges = sorted({(min(pair), max(pair)) for pair in edges})
     family: dict[int, int] = {}
     for number, (one, two) in enumerate(edges, 1):
         old = {family.get(one, number), family.get(two, number)}
