@@ -198,8 +198,8 @@ def test_a_goal_that_the_skills_do_not_bring_about_is_not_reached() -> None:
 
 
 def test_things_mostly_beyond_reach_or_without_room_give_no_layout() -> None:
-    away = [{"name": "cube", "models": ["cube"], "x_m": [0.7, 4.0], "y_m": [-3, 3]}]
-    wide = {"table": {"size_m": [9, 9]}}
+    away = [{"name": "cube", "models": ["cube"], "x_m": [0.7, 2.8], "y_m": [-2.4, 2.4]}]
+    wide = {"table": {"size_m": [5, 5]}}
     with pytest.raises(PlanningFailed, match=r"no_layout: .*no arm reaches cube"):
         randomize_layout(task_of([{"skill": "pick", "object": "$cube"}], away, **wide), np.random.default_rng(0))
     crowd = [{"name": "cube", "models": ["cube"], "count": [9, 9], "x_m": [0.4, 0.55], "y_m": [0, 0.15]}]

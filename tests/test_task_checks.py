@@ -216,7 +216,7 @@ def gripper(**more: Any) -> dict[str, Any]:
         (own(colors=[["red", [1, 0, 0]], ["red", [0, 0, 1]]]), "objects.crate: two of its colors are called 'red'"),
         (own(noun=""), "objects.crate.noun: must be words in one line"),
         # cameras
-        (camera(position_m=[0, 0, 1], target_m=[0, 0, 1]), "cameras.0: camera 'eye' looks at where it stands"),
+        (camera(position_m=[0, 0, 1], target_m=[0, 0, 1]), "cameras.0.target_m: 'eye' stands in its own target"),
         (camera(position_m=[5, 0, 1]), "cameras.0.position_m: the room ends 3 m to each side"),
         (camera(width=0), "cameras.0.width: must be 16 or more"),
         ({"cameras": []}, "cameras: must not be empty"),

@@ -42,7 +42,8 @@ def franka(**arm: Any) -> dict[str, Any]:
 
 def far_region() -> dict[str, Any]:
     place = {"skill": "place", "with": {"object": "$cube", "relation": "in", "reference": "$area"}}
-    return task([PICK, place], [CUBE], regions=[{"name": "area", "x_m": [1.0, 1.1], "y_m": [0, 0.1]}])
+    return task([PICK, place], [CUBE], regions=[{"name": "area", "x_m": [1.0, 1.1], "y_m": [0, 0.1]}],
+                table={"size_m": [1.6, 1.8]})  # fmt: skip
 
 
 def far_goal() -> dict[str, Any]:
@@ -62,15 +63,15 @@ def walled_in() -> dict[str, Any]:
 
 CASES: dict[str, Callable[[], dict[str, Any]]] = {
     "slot out of reach": lambda: task([PICK], [{**CUBE, "x_m": [1.05, 1.1]}]),
-    "slot mostly out of reach": lambda: task([PICK], [{**CUBE, "x_m": [0.7, 4.0], "y_m": [-3, 3]}],
-                                             table={"size_m": [9, 9]}),
+    "slot mostly out of reach": lambda: task([PICK], [{**CUBE, "x_m": [0.7, 2.8], "y_m": [-2.4, 2.4]}],
+                                             table={"size_m": [5, 5]}),
     "region out of reach": far_region,
     "goal out of reach": far_goal,
     "home outside limits": lambda: task([PICK], [CUBE], **franka(home=(0.0, -0.45, 0.0, 0.5, 0.0, 1.9, 0.7854))),
     "home in the table": lambda: task([PICK], [CUBE], **franka(home=(0.0, 1.7, 0.0, -0.6, 0.0, 1.9, 0.7854))),
     "home in itself": lambda: task([PICK], [CUBE], **franka(home=(0.0, 0.5, 0.0, -3.05, 0.0, 0.5, 0.7854))),
     "wider than the gripper": lambda: task([PICK], [{**CUBE, "size_m": [0.12, 0.12, 0.12]}]),
-    "too heavy": lambda: task([PICK], [CUBE], randomize={"mass": [1000, 1100]}),
+    "too heavy": lambda: task([PICK], [{**CUBE, "size_m": [0.06, 0.06, 0.2]}], randomize={"mass": [90, 100]}),
     "immovable": lambda: task([PICK], [{**CUBE, "fixed": True}]),
     "container too small": lambda: task([PICK, INTO_BIN], [{**CUBE, "size_m": [0.06, 0.2, 0.05]},
                                                            {**BIN, "size_m": [0.12, 0.12, 0.08]}]),
