@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from nimbusd.stages.errors import BackendUnavailable, RenderError
+from nimbusd.stages import sapien_package
+from nimbusd.stages.errors import RenderError
 from nimbusd.stages.types import F32, F64, U8, Camera, Light, Material, Scene, SceneObject
 
 OURS_FROM_SAPIEN = np.array([[0, -1, 0, 0], [0, 0, 1, 0], [-1, 0, 0, 0], [0, 0, 0, 1]], np.float64)
@@ -25,15 +25,8 @@ _AREA_LAMP_FOV = 3.0
 
 
 def import_sapien() -> Any:
-    """The package. Raises BackendUnavailable that says what to install."""
-    try:
-        sapien = importlib.import_module("sapien")
-        importlib.import_module("sapien.render")
-    except ImportError as error:
-        raise BackendUnavailable(
-            f"SapienRenderer needs SAPIEN 3 ({error}): pip install 'nimbusd[sapien]', where a GPU has Vulkan"
-        ) from error
-    return sapien
+    """The package, for drawing. Raises BackendUnavailable that says what to install."""
+    return sapien_package.import_sapien("SapienRenderer", "pip install 'nimbusd[sapien]', where a GPU has Vulkan")
 
 
 def rigid(name: str, T: F64) -> tuple[F64, F64]:

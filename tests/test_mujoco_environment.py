@@ -37,7 +37,7 @@ def test_a_variable_that_keeps_mujoco_from_drawing_is_one_refusal(
 def test_egl_without_a_driver_is_one_refusal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("__EGL_VENDOR_LIBRARY_FILENAMES", str(tmp_path / "none.json"))
     (text,) = errors_of(tmp_path, TASK)
-    assert text.startswith("no OpenGL context could be made through EGL")
+    assert text.startswith("no context of OpenGL 4.3 could be made through EGL")
     assert "sudo apt-get install libegl1" in text
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -42,7 +43,8 @@ def name(request: pytest.FixtureRequest) -> str:
 
 
 def need_sapien() -> None:
-    pytest.importorskip("sapien", reason="SAPIEN is not installed (pip install 'nimbusd[sapien]')")
+    if find_spec("sapien") is None:  # not imported here, since its libraries would be the process's
+        pytest.skip("SAPIEN is not installed (pip install 'nimbusd[sapien]')")
 
 
 def world_of(name: str, *slots: dict[str, Any]) -> World:
@@ -422,3 +424,18 @@ def test_sapien_that_is_not_installed_is_one_sentence_and_check_warns_of_it(
     assert "needs the Python module 'curobo', which is not installed here" in told[2][0]
     with pytest.raises(BackendUnavailable, match=r"needs SAPIEN 3 .*pip install 'nimbusd\[sapien\]'"):
         import_sapien()
+
+
+def test_blender_loads_in_a_process_in_which_sapien_simulated() -> None:
+    """Both bring a library of one name, and the process keeps the first; see sapien_package."""
+    need_sapien()
+    if find_spec("bpy") is None:
+        pytest.skip("Blender is not installed (pip install 'nimbusd[blender]')")
+    program = (
+        "from nimbusd.stages.workflow.sim.sapien_bodies import import_sapien\n"
+        "sapien = import_sapien()\n"
+        "sapien.Scene([sapien.physx.PhysxCpuSystem()])\n"
+        "from nimbusd.renderers.blender_device import import_bpy\n"
+        "import_bpy()\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)

@@ -6,14 +6,14 @@ have a free joint, else a link of an articulation. PhysX computes in float32.
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
 import numpy as np
 
-from nimbusd.stages.errors import AssetError, BackendUnavailable
+from nimbusd.stages import sapien_package
+from nimbusd.stages.errors import AssetError
 from nimbusd.stages.types import F64, I32
 from nimbusd.stages.workflow.sim.rotation import inverse, transform
 from nimbusd.stages.workflow.sim.sapien_shapes import Shapes, along, pose
@@ -24,17 +24,8 @@ _ITERATIONS = 16, 1
 
 
 def import_sapien() -> Any:
-    """The package, for physics alone: no device to draw on is needed. Raises BackendUnavailable."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it misses Vulkan, which draws
-            import sapien
-            import sapien.physx
-    except ImportError as error:
-        raise BackendUnavailable(
-            f"`simulator: sapien` needs SAPIEN 3 ({error}): pip install 'nimbusd[sapien]', or simulate with mujoco"
-        ) from error
-    return sapien
+    """The package, for physics. Raises BackendUnavailable."""
+    return sapien_package.import_sapien("`simulator: sapien`", "pip install 'nimbusd[sapien]', or simulate with mujoco")
 
 
 @dataclass
