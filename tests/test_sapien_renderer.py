@@ -15,7 +15,7 @@ import pytest
 
 from nimbusd.renderers.raycast import RayCaster
 from nimbusd.renderers.sapien import SapienRenderer, SapienRendererArgs, camera_pose, depth_metres, instances
-from nimbusd.renderers.sapien_scene import corner_arrays, pose_of, reach, rigid, tinted
+from nimbusd.renderers.sapien_scene import corner_arrays, import_sapien, pose_of, reach, rigid, tinted
 from nimbusd.stages.errors import BackendUnavailable, RenderError
 from nimbusd.stages.types import Material, Scene
 from tests import sapien_pictures as pictures
