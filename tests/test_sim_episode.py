@@ -15,7 +15,7 @@ from scipy.spatial import ConvexHull
 from nimbusd.stages.errors import AssetError, BackendUnavailable, PlanningFailed
 from nimbusd.stages.workflow.sim import REASONS, Pose, RelationLayout, plan_episode, randomize_layout
 from nimbusd.stages.workflow.sim.motion import MotionLimits, check_trajectory
-from nimbusd.stages.workflow.sim.relations import holds, resting_spots
+from nimbusd.stages.workflow.sim.relations import holds, resting_spots, settled
 from nimbusd.stages.workflow.sim.rotation import UP, about, transform
 from nimbusd.stages.workflow.sim.simulation import Command, Simulation
 from nimbusd.stages.workflow.sim.skills import downward, make_skill
@@ -349,3 +349,21 @@ def test_an_object_of_the_users_own_is_a_mesh_file_and_a_missing_one_is_named(tm
     own["brick"]["mesh"] = str(tmp_path / "gone.obj")
     with pytest.raises(AssetError, match=r"gone\.obj is missing"):
         randomize_layout(task_of([{"skill": "home"}], slots, objects=own), rng)
+
+
+def test_what_trembles_on_its_spot_has_come_to_rest_and_what_falls_or_has_just_come_has_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cell = cell_of(task_of([{"skill": "home"}], CUBE))
+    arm = cell.world.arm("")
+    monkeypatch.setattr(cell.simulation, "speed_of", lambda name: 0.1)
+    cell.begin_call("rest", 0, "wait")
+    cell.begin_phase("rest", arm, "wait")
+    assert not settled(cell, "cube")
+    cell.wait(arm, 6)
+    assert settled(cell, "cube")
+    raised = cell.simulation.qpos
+    raised[cell.world.objects["cube"].free_q + 2] += 0.5
+    put(cell.simulation, raised)
+    cell.wait(arm, 1)
+    assert not settled(cell, "cube")

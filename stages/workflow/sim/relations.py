@@ -89,9 +89,20 @@ def holds(cell: Workcell, relation: RelationLayout) -> bool:
     raise PlanningFailed("precondition", f"relation {kind!r} does not exist; there are {', '.join(KINDS)}")
 
 
+_REST_SPEED, _REST_STEPS = 0.03, 6
+"""m/s or rad/s that count as none, and control steps that it is looked for in."""
+
+
 def settled(cell: Workcell, name: str) -> bool:
-    """Whether an object has come to rest."""
-    return cell.simulation.speed_of(name) < 0.03
+    """Whether an object has come to rest: it has no speed, or none that took it anywhere in the last steps.
+
+    A box that lies across the edge of a bin trembles for ever, by micrometres.
+    """
+    seconds = _REST_STEPS / cell.layout.physics.fps
+    return (
+        cell.simulation.speed_of(name) < _REST_SPEED
+        or cell.simulation.wandered(name, _REST_STEPS) < _REST_SPEED * seconds
+    )
 
 
 def resting_spots(cell: Workcell, subject: str, relation: RelationLayout, tries: int) -> Iterator[tuple[F64, set[str]]]:

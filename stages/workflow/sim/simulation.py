@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -141,6 +142,21 @@ class Simulation:
         if index.free_v < 0:
             return 0.0
         return float(np.abs(self.simulator.qvel[index.free_v : index.free_v + 6]).max())
+
+    def wandered(self, name: str, steps: int) -> float:
+        """How far a free object was from where it is now, at most, in the last control steps: metres, or radians.
+
+        Infinite where there were not so many; 0 for a fixed one.
+        """
+        start = self.world.objects[name].free_q
+        if start < 0:
+            return 0.0
+        if len(self.rows) < steps:
+            return math.inf
+        now = self.simulator.qpos[start : start + 7]
+        past = np.array([row.qpos[start : start + 7] for row in self.rows[-steps:]])
+        turned = 2 * np.arccos(np.clip(np.abs(past[:, 3:] @ now[3:]), 0.0, 1.0))
+        return float(max(np.linalg.norm(past[:, :3] - now[:3], axis=1).max(), turned.max()))
 
     def body_pose(self, body: int) -> F64:
         """(4, 4) pose of a body in the world."""
