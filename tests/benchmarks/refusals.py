@@ -58,7 +58,7 @@ def walled_in() -> dict[str, Any]:
         for number, (dx, dy) in enumerate(((0.052, 0), (-0.052, 0), (0, 0.052), (0, -0.052)))
     ]  # fmt: skip
     middle = {**CUBE, "x_m": [0.5, 0.5], "y_m": [0, 0], "yaw_rad": [0, 0], "gap_m": 0.0, "size_m": [0.05, 0.05, 0.05]}
-    return task([PICK], [*walls, middle])
+    return task([PICK], [*walls, middle], seen_share=0)
 
 
 CASES: dict[str, Callable[[], dict[str, Any]]] = {
