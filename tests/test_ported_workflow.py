@@ -278,6 +278,10 @@ def test_what_cannot_be_moved_is_refused_with_its_line_and_nothing_is_written(
             "try:\n    import pickle\nexcept ImportError:\n    raise\n",
             "try:\n    pass\nexcept ImportError:\n    raise\n",
         ),
+        (
+            "import pickle\nnote = 'a\x0cb\u2028'\nx = pickle.loads(b'')\n",
+            "note = 'a\x0cb\u2028'\nx = unpack(b'')\n",
+        ),
         ("NimbusWorkFlow.workflows['A'] = int\n", "NimbusWorkFlow.register('A')(int)\n"),
         ("from .simbox.core import tasks\n", "from workflows.simbox.core import tasks\n"),
     ],

@@ -141,14 +141,14 @@ class _Port:
     def _replace_pickles(self) -> None:
         calls = {id(node.func): node for node in ast.walk(self._source.tree) if isinstance(node, ast.Call)}
         for node in ast.walk(self._source.tree):
-            if (word := self._codec(node)) is None:
+            if not isinstance(node, ast.Attribute | ast.Name) or (word := self._codec(node)) is None:
                 continue
             call = calls.get(id(node))
             if word not in _CODECS:
-                self._refuse(node.lineno, f"pickle's '{word}' has no counterpart in pack and unpack")  # type: ignore[attr-defined]
+                self._refuse(node.lineno, f"pickle's '{word}' has no counterpart in pack and unpack")
             elif call is None:
                 text = f"pickle's '{word}' is handed on instead of called; write a function with pack and unpack"
-                self._refuse(node.lineno, text)  # type: ignore[attr-defined]
+                self._refuse(node.lineno, text)
             else:
                 self._replace_call(call, word)
         for statement, rest in self._pickle_imports:
@@ -156,13 +156,12 @@ class _Port:
             edit = self._source.replaced(statement, f"import {names}") if rest else self._source.without(statement)
             self.edits.append(edit)
 
-    def _codec(self, node: ast.AST) -> str | None:
+    def _codec(self, node: ast.Attribute | ast.Name) -> str | None:
         """Which function of pickle a node speaks of; None where of none."""
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-            return node.attr if f"{node.value.id}." in self._pickles else None
         if isinstance(node, ast.Name):
             return self._pickles.get(node.id)
-        return None
+        is_pickles = isinstance(node.value, ast.Name) and f"{node.value.id}." in self._pickles
+        return node.attr if is_pickles else None
 
     def _replace_call(self, call: ast.Call, word: str) -> None:
         wanted = 2 if word == "dump" else 1

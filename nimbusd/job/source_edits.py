@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import ast
+import io
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TypeAlias
+
+Placed: TypeAlias = ast.stmt | ast.expr
+"""Nodes that have a place in the text."""
 
 
 @dataclass(frozen=True, order=True)
@@ -22,24 +27,26 @@ class PythonText:
     def __init__(self, text: str) -> None:
         self.text = text
         self.tree = ast.parse(text)
-        self._lines = text.splitlines(keepends=True)
+        self._lines = io.StringIO(text).readlines()  # at newlines alone, as trees count them
         self._starts = [0]
         for line in self._lines:
             self._starts.append(self._starts[-1] + len(line))
 
-    def start(self, node: ast.AST) -> int:
+    def start(self, node: Placed) -> int:
         """Where a node begins."""
-        return self._offset(node.lineno, node.col_offset)  # type: ignore[attr-defined]
+        return self._offset(node.lineno, node.col_offset)
 
-    def stop(self, node: ast.AST) -> int:
+    def stop(self, node: Placed) -> int:
         """Where a node ends."""
-        return self._offset(node.end_lineno, node.end_col_offset)  # type: ignore[attr-defined]
+        assert node.end_lineno is not None, "trees of the parser have places"
+        assert node.end_col_offset is not None
+        return self._offset(node.end_lineno, node.end_col_offset)
 
-    def of(self, node: ast.AST) -> str:
+    def of(self, node: Placed) -> str:
         """The text of a node."""
         return self.text[self.start(node) : self.stop(node)]
 
-    def replaced(self, node: ast.AST, text: str) -> Edit:
+    def replaced(self, node: Placed, text: str) -> Edit:
         """The edit that puts `text` in the place of a node."""
         return Edit(self.start(node), self.stop(node), text)
 
