@@ -237,4 +237,8 @@ class JobSpec(_Wanted):
 def _twice(names: Iterable[str]) -> str | None:
     """The first name that was there before."""
     seen: set[str] = set()
-    return next((name for name in names if name in seen or seen.add(name)), None)  # type: ignore[func-returns-value]
+    for name in names:
+        if name in seen:
+            return name
+        seen.add(name)
+    return None
