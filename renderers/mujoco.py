@@ -31,7 +31,6 @@ class MujocoRendererArgs(ComponentArgs):
 
     depth, segmentation: keep them besides RGB. shadows: cast them. tolerance_m: how far a robot's simplified
     surface may be from its finely tessellated one; 0 draws the latter, which takes most of a frame's time on a CPU.
-    stack: time steps in one call of the drawing part; it changes no bit of the pictures, and no speed here.
     style: other materials and lights for the same states. A shifted view is none of a renderer's, since a sequence says
     where its cameras are: style the layout before planning, or the sequence (see `stages.workflow.sim.style`).
     """
@@ -40,7 +39,6 @@ class MujocoRendererArgs(ComponentArgs):
     segmentation: bool = True
     shadows: bool = True
     tolerance_m: float = Field(default=0.001, ge=0, le=0.01)
-    stack: int = Field(default=1, ge=1, le=64)
     style: Style = Style()
 
     @field_validator("style")
@@ -101,9 +99,7 @@ class MujocoRenderer(BaseRenderer[MujocoRendererArgs]):
         qpos = np.asarray(seq.states[STATES].values, np.float64)
         labels = label_rows(self._layout)
         frames = FrameArrays(seq.cameras, len(qpos), depth=self.args.depth, segmentation=self.args.segmentation)
-        for row, name, tile in render_stacked(
-            self._view, qpos, seq.cameras, seq.T_world_camera, self.args.stack, self.beat
-        ):
+        for row, name, tile in render_stacked(self._view, qpos, seq.cameras, seq.T_world_camera, 1, self.beat):
             frames.put(name, row, tile.rgb, tile.depth_m, tile.instance)
         return Observation(frames.finish(labels), labels, self._facts())
 
@@ -120,6 +116,5 @@ class MujocoRenderer(BaseRenderer[MujocoRendererArgs]):
             "mujoco": mujoco.__version__,
             "device": self._device,
             "opengl": self._view.driver if self._view is not None else "",
-            "stack": self.args.stack,
             "style": self.args.style.model_dump(mode="json"),
         }

@@ -11,7 +11,6 @@ from pydantic import ValidationError
 from scipy.spatial import ConvexHull
 
 from nimbusd.renderers.mujoco import MujocoRenderer, MujocoRendererArgs
-from nimbusd.renderers.stacked import grid_offsets
 from nimbusd.stages.errors import RenderError
 from nimbusd.stages.types import F64, Camera, Feature, Observation, Scene, Sequence
 from nimbusd.stages.workflow.sim import Layout, Style, camera_poses, label_rows, scene_of, styled
@@ -103,21 +102,6 @@ def test_what_the_wrist_camera_sees_moves_with_the_hand_and_holds_the_cube() -> 
     instance = obs.frames["wrist"].instance
     assert instance is not None
     assert (instance[1] == layout.object("cube").instance_id).mean() > 0.01
-
-
-def test_stacked_frames_equal_serial_ones() -> None:
-    _, layout, demo = planned()
-    rows = np.linspace(0, len(demo) - 1, 10).astype(int).tolist()
-    seq, scene = trace(layout, rows), scene_of(layout)
-    serial, stacked = observed(seq, scene), observed(seq, scene, stack=8)
-    assert len(grid_offsets(8)) == 8
-    for name, frame in serial.frames.items():
-        other = stacked.frames[name]
-        assert np.array_equal(frame.rgb, other.rgb)
-        for mine, theirs in ((frame.instance, other.instance), (frame.depth_m, other.depth_m)):
-            assert mine is not None
-            assert theirs is not None
-            assert np.array_equal(mine, theirs)
 
 
 def test_another_style_of_one_trace_has_the_same_geometry_and_other_pixels() -> None:

@@ -60,7 +60,7 @@ def findings(folder: Path, workflow_args: dict[str, Any], kind: str = "errors") 
         ({"renderer": "tests.toy_components:ToyRenderer"}, "renderer: ToyRenderer cannot show what arms move"),
         ({"renderer": "BlenderProcRenderer", "renderer_args": {"presett": "draft"}},
          "renderer_args.presett: unknown key 'presett'; did you mean 'preset'?"),
-        ({"renderer_args": {"stack": 0}}, "renderer_args.stack: must be 1 or more, but it is 0"),
+        ({"renderer_args": {"tolerance_m": -1}}, "renderer_args.tolerance_m: must be 0 or more, but it is -1"),
         ({"renderer_args": [1]}, "renderer_args: must be a mapping of keys"),
         ({"rendrer": "MujocoRenderer"}, "got an unexpected keyword argument 'rendrer'"),
         ({"restyle": {"seeds": 1}}, "unknown key 'seeds'; did you mean 'seed'?"),
