@@ -18,9 +18,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
-from nimbusd.transport import blocking_client, client
-from nimbusd.transport.client import ENDED
-from nimbusd.transport.client_errors import (
+from nimbusd.transport.client import async_client as client
+from nimbusd.transport.client import blocking_client
+from nimbusd.transport.client.async_client import ENDED
+from nimbusd.transport.client.errors import (
     ClientClosed,
     ClientError,
     KeyRefused,
@@ -30,7 +31,8 @@ from nimbusd.transport.client_errors import (
     VersionMismatch,
     WaitTimeout,
 )
-from nimbusd.transport.control import (
+from nimbusd.transport.client.follow import Event, Gap
+from nimbusd.transport.messages.control import (
     Done,
     FailureList,
     FailureReport,
@@ -40,7 +42,6 @@ from nimbusd.transport.control import (
     SceneReport,
     Token,
 )
-from nimbusd.transport.follow import Event, Gap
 
 __all__ = [
     "ENDED",

@@ -10,10 +10,10 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from nimbusd.core.nodes import DEAD_AFTER_S, HEARTBEAT_S
+from nimbusd.core.master.nodes import DEAD_AFTER_S, HEARTBEAT_S
 from nimbusd.stages.arguments import ArgumentsError, did_you_mean, validate
 from nimbusd.stages.errors import NimbusError
-from nimbusd.transport.keys import is_name
+from nimbusd.transport.security.keys import is_name
 
 SLOTS_PER_GPU = 2
 """While one renderer loads a scene or stores an episode, another one uses the GPU."""

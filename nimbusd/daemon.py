@@ -133,7 +133,7 @@ async def _master(config: MasterConfig) -> None:
 
 
 async def _worker(config: WorkerConfig, token: str | None) -> None:
-    from nimbusd.worker.server import WorkerServer, join
+    from nimbusd.node.server import WorkerServer, join
 
     notifier = Notifier.from_environment(os.environ)
     if token is not None:

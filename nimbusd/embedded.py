@@ -15,23 +15,23 @@ from pathlib import Path
 from nimbusd import events
 from nimbusd.config import MEMORY_SHARE
 from nimbusd.core.environments import differences
-from nimbusd.core.episodes import JobId, NodeId
-from nimbusd.core.facts import Cause, DrainAsked, EnvironmentAccepted, NodeLeft
-from nimbusd.core.nodes import EXPECTED
+from nimbusd.core.ids import JobId, NodeId
+from nimbusd.core.master.facts import Cause, DrainAsked, EnvironmentAccepted, NodeLeft
+from nimbusd.core.master.nodes import EXPECTED
 from nimbusd.job import Job
-from nimbusd.master.daemon import Master
-from nimbusd.master.ledger import Ledger, LedgerError
-from nimbusd.master.ledger_thread import LedgerThread
-from nimbusd.master.output import claim_output, ledger_path, owner_of
-from nimbusd.master.owner import Whose, refusal
-from nimbusd.master.publish_apart import PublishFailed
-from nimbusd.master.rebuild import row_of
+from nimbusd.master.intake.rebuild import row_of
+from nimbusd.master.ledger.ledger import Ledger, LedgerError
+from nimbusd.master.ledger.thread import LedgerThread
+from nimbusd.master.master import Master
+from nimbusd.master.output.folder import claim_output, ledger_path, owner_of
+from nimbusd.master.output.owner import Whose, refusal
+from nimbusd.master.publish.apart import PublishFailed
+from nimbusd.node.environment import environment_hash, packages
+from nimbusd.node.memory import node_memory
+from nimbusd.node.node import Node
+from nimbusd.node.slots import Slot
 from nimbusd.stages.errors import NimbusError, out_of_groups
-from nimbusd.transport import control as c
-from nimbusd.worker.daemon import Node
-from nimbusd.worker.environment import environment_hash, packages
-from nimbusd.worker.memory import node_memory
-from nimbusd.worker.slots import Slot
+from nimbusd.transport.messages import control as c
 
 NODE = "local"
 

@@ -124,7 +124,7 @@ class JobPaused:
 
 @dataclass(frozen=True, slots=True)
 class JobWaiting:
-    """Nothing of the job moves, or the reason for that has changed. cause: a word (`nimbusd.core.facts.Cause`)."""
+    """Nothing of the job moves, or the reason has changed. cause: a word (`nimbusd.core.master.facts.Cause`)."""
 
     cause: str
     why: str

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from nimbusd.config import ConfigError
-from nimbusd.transport.ownership import open_to_others
+from nimbusd.transport.security.ownership import open_to_others
 
 
 def check_import_folders(trusted: Iterable[Path]) -> None:

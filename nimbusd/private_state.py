@@ -15,7 +15,7 @@ from pathlib import Path
 
 from nimbusd.config import ConfigError
 from nimbusd.core.words import os_error_words
-from nimbusd.transport.ownership import user_name
+from nimbusd.transport.security.ownership import user_name
 
 log = logging.getLogger(__name__)
 

@@ -141,10 +141,10 @@ def _os_sentence(error: OSError) -> str:
 def _is_of_settings(error: BaseException) -> bool:
     """Whether starting again cannot help, until somebody changes what the program was given."""
     from nimbusd.config import ConfigError
-    from nimbusd.transport.addresses import AddressError
-    from nimbusd.transport.auth import AllowListError
-    from nimbusd.transport.keys import KeyFileError
-    from nimbusd.transport.tokens import TokenError
+    from nimbusd.transport.security.auth import AllowListError
+    from nimbusd.transport.security.keys import KeyFileError
+    from nimbusd.transport.security.tokens import TokenError
+    from nimbusd.transport.sockets.addresses import AddressError
 
     return isinstance(error, (ConfigError, AddressError, AllowListError, KeyFileError, TokenError))
 

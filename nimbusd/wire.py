@@ -10,11 +10,11 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
-from nimbusd.core import facts as f
-from nimbusd.core.episodes import EpisodeKey, JobId, LeaseId, NodeId, Span
-from nimbusd.core.node_facts import NodeFact, Told
-from nimbusd.transport import control as c
-from nimbusd.transport.bounds import (
+from nimbusd.core.ids import EpisodeKey, JobId, LeaseId, NodeId, Span
+from nimbusd.core.master import facts as f
+from nimbusd.core.node.facts import NodeFact, Told
+from nimbusd.transport.messages import control as c
+from nimbusd.transport.messages.bounds import (
     MOST_DETAIL,
     MOST_EVIDENCE,
     MOST_REASON,

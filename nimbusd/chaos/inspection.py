@@ -11,14 +11,14 @@ from typing import TypeAlias
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from nimbusd.core.episodes import JobId
+from nimbusd.core.ids import JobId
 from nimbusd.job import Job
-from nimbusd.master.ledger import Ledger
-from nimbusd.master.output import committed_pieces
+from nimbusd.master.ledger.ledger import Ledger
+from nimbusd.master.output.folder import committed_pieces
 from nimbusd.stages.errors import StoreError
 from nimbusd.stages.store.piece import PIECES, piece_faults
 from nimbusd.stages.store.publish import DATASET
-from nimbusd.stages.store.verify import verify_dataset
+from nimbusd.stages.store.verify.verify import verify_dataset
 
 Columns: TypeAlias = pa.Table | Mapping[str, bytes]
 """What a job published: the state columns of a dataset, or the files that a writer with a format of its own made."""

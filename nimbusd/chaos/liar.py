@@ -11,11 +11,11 @@ import zmq
 
 from nimbusd.chaos.lies import BARE_LIES, LIES
 from nimbusd.chaos.recovery import Told
+from nimbusd.node.environment import environment_hash, packages
 from nimbusd.stages.errors import StoreError
 from nimbusd.stages.types import EpisodeRequest
-from nimbusd.transport import control as c
-from nimbusd.transport.codec import MessageError
-from nimbusd.worker.environment import environment_hash, packages
+from nimbusd.transport.codec.codec import MessageError
+from nimbusd.transport.messages import control as c
 
 BEAT_S = 0.2
 _CREDIT = 2

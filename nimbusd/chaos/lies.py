@@ -11,12 +11,11 @@ from pathlib import Path
 
 import orjson
 
-from nimbusd.master.manifest import manifest_digest
 from nimbusd.stages.store.durable import to_json
-from nimbusd.stages.store.piece import MANIFEST, PIECES, draft_piece, piece_folder
+from nimbusd.stages.store.piece import MANIFEST, PIECES, draft_piece, manifest_digest, piece_folder
 from nimbusd.stages.store.record import RECORD
 from nimbusd.stages.types import EpisodeRequest, Piece, PieceFile
-from nimbusd.transport import control as c
+from nimbusd.transport.messages import control as c
 
 
 def told_of(piece: Piece, index: int) -> c.Stored:

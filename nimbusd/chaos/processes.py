@@ -104,7 +104,7 @@ class Daemon:
 
     def compute_workers(self) -> list[psutil.Process]:
         """The compute workers of a node, now."""
-        return self._children("nimbusd.worker.compute")
+        return self._children("nimbusd.compute.worker")
 
     def watchdogs(self) -> list[psutil.Process]:
         """The watchdog of a node, now; none while it is replaced."""

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Self
 
-from nimbusd.transport.addresses import socket_path
+from nimbusd.transport.sockets.addresses import socket_path
 
 
 class DroppingProxy(AbstractContextManager["DroppingProxy"]):

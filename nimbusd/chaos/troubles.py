@@ -14,14 +14,14 @@ from nimbusd.chaos.cluster import Cluster
 from nimbusd.chaos.liar import Liar
 from nimbusd.chaos.recovery import Told
 from nimbusd.client import JobSummary
-from nimbusd.core.episodes import JobId
-from nimbusd.core.facts import Cause
+from nimbusd.core.ids import JobId
+from nimbusd.core.master.facts import Cause
 from nimbusd.job import Job
 from nimbusd.master.backup import make_backup
-from nimbusd.master.ledger import Ledger, LedgerError
+from nimbusd.master.ledger.ledger import Ledger, LedgerError
+from nimbusd.node.environment import environment_hash
 from nimbusd.stages.store.piece import PIECES
 from nimbusd.supervisor.process import python
-from nimbusd.worker.environment import environment_hash
 
 PACKAGE = "gsplat"
 """The package that changes: one of those whose versions decide over episodes."""

@@ -8,7 +8,7 @@ import click
 
 from nimbusd.program import Commands
 from nimbusd.stages.errors import AssetError
-from nimbusd.stages.workflow.sim.assets import PACKAGES, cache_folder, fetch, fetched
+from nimbusd.stages.workflow.sim.models.assets import PACKAGES, cache_folder, fetch, fetched
 
 
 @click.group(cls=Commands)

@@ -15,9 +15,9 @@ from rich.table import Table
 from nimbusd.cli.console import make_console
 from nimbusd.core.words import counted
 from nimbusd.job import CheckedJob, Findings, JobError, Problem, read_apart
-from nimbusd.master.ledger import LedgerError, fingerprints
-from nimbusd.master.output import ledger_path, owner_of
-from nimbusd.master.owner import Whose, refusal
+from nimbusd.master.ledger.ledger import LedgerError, fingerprints
+from nimbusd.master.output.folder import ledger_path, owner_of
+from nimbusd.master.output.owner import Whose, refusal
 
 _SHOWN_SCENES = 4
 

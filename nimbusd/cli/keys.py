@@ -10,7 +10,7 @@ import click
 import orjson
 
 from nimbusd.transport.errors import TransportError
-from nimbusd.transport.keys import generate, read_public, write_pair
+from nimbusd.transport.security.keys import generate, read_public, write_pair
 
 _FOLDER = Path("~/.config/nimbus")
 

@@ -12,11 +12,11 @@ import click
 from nimbusd.cli.connect import ClusterCommand, connect
 from nimbusd.client import ClientError
 from nimbusd.core.words import counted
-from nimbusd.master.ledger import LedgerError
-from nimbusd.master.ledger_reads import LedgerIdentity
-from nimbusd.master.output import claim_output, ledger_path, ledger_place, owner_of, recall_job
-from nimbusd.master.owner import Owner, write_owner
-from nimbusd.master.rebuild import rebuild_ledger
+from nimbusd.master.intake.rebuild import rebuild_ledger
+from nimbusd.master.ledger.ledger import LedgerError
+from nimbusd.master.ledger.reads import LedgerIdentity
+from nimbusd.master.output.folder import claim_output, ledger_path, ledger_place, owner_of, recall_job
+from nimbusd.master.output.owner import Owner, write_owner
 from nimbusd.program import Commands
 from nimbusd.stages.errors import StoreError
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import click
 import orjson
 
-from nimbusd.core.episodes import JobState
+from nimbusd.core.records import JobState
 from nimbusd.core.words import counted
 from nimbusd.job import Job
-from nimbusd.master.ledger import LedgerError
-from nimbusd.master.output import (
+from nimbusd.master.ledger.ledger import LedgerError
+from nimbusd.master.output.folder import (
     LedgerPlace,
     claim_output,
     committed_pieces,
@@ -22,16 +22,16 @@ from nimbusd.master.output import (
     recall_job,
     stored_faults,
 )
-from nimbusd.master.output_report import job_in_output
-from nimbusd.master.publish_apart import PublishFailed, publish_apart, publish_limits
-from nimbusd.master.published import check_place
+from nimbusd.master.output.report import job_in_output
+from nimbusd.master.publish.apart import PublishFailed, publish_apart, publish_limits
+from nimbusd.master.publish.published import check_place
 from nimbusd.show.made_with import made_with_lines
 from nimbusd.show.told import scene_warnings
 from nimbusd.stages.errors import StoreError
 from nimbusd.stages.store.made_with import MadeWith, environment_json
 from nimbusd.stages.store.piece import PIECES
 from nimbusd.stages.store.read import open_dataset
-from nimbusd.stages.store.verify import verify_dataset
+from nimbusd.stages.store.verify.verify import verify_dataset
 from nimbusd.stages.types import Piece
 from nimbusd.supervisor.orphans import adopt_orphans
 

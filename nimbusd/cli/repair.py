@@ -15,15 +15,15 @@ from nimbusd.cli.connect import ClusterCommand, connect, json_option, print_done
 from nimbusd.cli.progress import make_progress
 from nimbusd.cli.run import EXIT_STATUS, run_job, slots_for
 from nimbusd.config import SPARES
-from nimbusd.core.episodes import EpisodeKey, JobId
+from nimbusd.core.ids import EpisodeKey, JobId
 from nimbusd.core.words import counted
 from nimbusd.embedded import JobRun
 from nimbusd.job import Job
-from nimbusd.master.adoption import Folders
-from nimbusd.master.ledger import Ledger
-from nimbusd.master.ledger_reads import CommittedPiece
-from nimbusd.master.output import claim_output, ledger_gone, ledger_path, ledger_place, recall_job
-from nimbusd.master.repair import chosen, damaged, set_aside
+from nimbusd.master.intake.adoption import Folders
+from nimbusd.master.intake.repair import chosen, damaged, set_aside
+from nimbusd.master.ledger.ledger import Ledger
+from nimbusd.master.ledger.reads import CommittedPiece
+from nimbusd.master.output.folder import claim_output, ledger_gone, ledger_path, ledger_place, recall_job
 from nimbusd.replay.recorded import UnknownEpisode, check_episode
 from nimbusd.slot_options import slot_options
 from nimbusd.stages.errors import StoreError

@@ -16,7 +16,8 @@ from rich.markup import escape
 from nimbusd.cli.connect import INTERRUPTED, USAGE, ClusterCommand, connect
 from nimbusd.cli.console import Console, make_console
 from nimbusd.job import JobError, read_apart
-from nimbusd.master.output import ledger_path
+from nimbusd.master.output.folder import ledger_path
+from nimbusd.node.environment import packages
 from nimbusd.replay import (
     Comparison,
     Difference,
@@ -34,7 +35,6 @@ from nimbusd.replay import (
     replay_episode,
 )
 from nimbusd.replay.attempt import STAGES
-from nimbusd.worker.environment import packages
 
 AGAIN, OTHERWISE, DIFFERENT = 1, 5, 6
 _DEATHS = frozenset({"crash", "exit"})

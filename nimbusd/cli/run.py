@@ -19,12 +19,12 @@ from nimbusd.core.words import counted
 from nimbusd.embedded import JobRun
 from nimbusd.events import JobEnded
 from nimbusd.job import Job, JobError, read_apart
+from nimbusd.node.slots import Slot, discover
 from nimbusd.show.told import scene_warnings
 from nimbusd.slot_options import slot_options
 from nimbusd.stages.errors import StoreError
 from nimbusd.stages.store.read import open_dataset
 from nimbusd.supervisor.orphans import adopt_orphans
-from nimbusd.worker.slots import Slot, discover
 
 _MOST_TOLD = 10
 EXIT_STATUS = {"complete": 0, "incomplete": 1, "stopped": 1, "interrupted": 130}

@@ -25,9 +25,9 @@ from nimbusd.cli.connect import (
 from nimbusd.cli.console import make_console
 from nimbusd.client import Client, FailureReport
 from nimbusd.job import Job
-from nimbusd.master.ledger import LedgerError
-from nimbusd.master.output import ledger_path, recall_job
-from nimbusd.master.output_report import failures_in_output, job_in_output
+from nimbusd.master.ledger.ledger import LedgerError
+from nimbusd.master.output.folder import ledger_path, recall_job
+from nimbusd.master.output.report import failures_in_output, job_in_output
 from nimbusd.replay.recorded import UnknownEpisode, check_episode
 
 _FAILED = ("incomplete", "cancelled")

@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar, overload
 
 import orjson
 
-from nimbusd.core.split import Mode
+from nimbusd.core.node.split import Mode
 from nimbusd.job.model import JobSpec, Limits
 from nimbusd.stages.arguments import validate
 from nimbusd.stages.base import (

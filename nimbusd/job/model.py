@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from nimbusd.core.split import Mode
+from nimbusd.core.node.split import Mode
 from nimbusd.stages.plain import is_printable
 
 MOST_SCENES = 1_000_000

@@ -24,8 +24,8 @@ from pathlib import Path
 import orjson
 
 from nimbusd.core.words import os_error_words
-from nimbusd.master.ledger import Ledger, LedgerBusy, LedgerError
-from nimbusd.master.output import ledger_path
+from nimbusd.master.ledger.ledger import Ledger, LedgerBusy, LedgerError
+from nimbusd.master.output.folder import ledger_path
 from nimbusd.stages.errors import NimbusError
 from nimbusd.stages.store.durable import sync_file
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 
-from nimbusd.core.episodes import JobId, JobRow, JobState, NodeId, SceneCount
-from nimbusd.core.facts import Cause, Waiting
-from nimbusd.core.nodes import Node
-from nimbusd.core.open_jobs import Job as OpenTasks
-from nimbusd.core.waiting import why_idle
+from nimbusd.core.ids import JobId, NodeId
+from nimbusd.core.master.facts import Cause, Waiting
+from nimbusd.core.master.nodes import Node
+from nimbusd.core.master.open_jobs import Job as OpenTasks
+from nimbusd.core.master.waiting import why_idle
+from nimbusd.core.records import JobRow, JobState, SceneCount
 from nimbusd.core.words import counted
-from nimbusd.master.daemon import Master
-from nimbusd.transport import control as c
-from nimbusd.transport.bounds import MOST_INT
+from nimbusd.master.master import Master
+from nimbusd.transport.messages import control as c
+from nimbusd.transport.messages.bounds import MOST_INT
 
 MOST_SCENES = 200
 MOST_REASONS = 500

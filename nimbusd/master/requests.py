@@ -9,19 +9,20 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from nimbusd.core.episodes import EpisodeKey, JobId, JobRow, NodeId
-from nimbusd.core.facts import EnvironmentAccepted, JobCancelled
+from nimbusd.core.ids import EpisodeKey, JobId, NodeId
+from nimbusd.core.master.facts import EnvironmentAccepted, JobCancelled
+from nimbusd.core.records import JobRow
 from nimbusd.core.words import counted
 from nimbusd.job import Job
-from nimbusd.master.daemon import Master
-from nimbusd.master.intake import job_of
-from nimbusd.master.ledger import Ledger, LedgerError
-from nimbusd.master.output import delete_output_of
-from nimbusd.master.repair import chosen, damaged, set_aside
+from nimbusd.master.intake.jobs import job_of
+from nimbusd.master.intake.repair import chosen, damaged, set_aside
+from nimbusd.master.ledger.ledger import Ledger, LedgerError
+from nimbusd.master.master import Master
+from nimbusd.master.output.folder import delete_output_of
 from nimbusd.master.reports import Reports
 from nimbusd.stages.errors import NimbusError
-from nimbusd.transport import control as c
-from nimbusd.transport.codec import MessageError
+from nimbusd.transport.codec.codec import MessageError
+from nimbusd.transport.messages import control as c
 
 MOST_WAIT_S = 60.0
 MOST_FAILURES = 500

@@ -13,25 +13,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nimbusd.config import ConfigError, MasterConfig
-from nimbusd.core.episodes import NodeId
+from nimbusd.core.ids import NodeId
 from nimbusd.import_folders import check_import_folders
-from nimbusd.master.daemon import Master
-from nimbusd.master.ledger_errors import LedgerError
-from nimbusd.master.ledger_thread import LedgerThread
+from nimbusd.master.ledger.errors import LedgerError
+from nimbusd.master.ledger.thread import LedgerThread
+from nimbusd.master.master import Master
 from nimbusd.master.reports import Reports
 from nimbusd.master.requests import Requests
 from nimbusd.private_state import keep_private
 from nimbusd.stages.errors import NimbusError, out_of_groups
-from nimbusd.transport import control as c
-from nimbusd.transport.addresses import is_loopback, needs_keys, socket_path
-from nimbusd.transport.auth import Entry, Peer, Role
-from nimbusd.transport.codec import MessageError
+from nimbusd.transport.codec.codec import MessageError
 from nimbusd.transport.errors import TransportError
-from nimbusd.transport.gate import Gate
-from nimbusd.transport.keys import KeyPair, generate, read_pair, write_pair
-from nimbusd.transport.local_listener import group_id, make_folder
-from nimbusd.transport.master_socket import MasterSocket
-from nimbusd.transport.socket_places import place_to_listen
+from nimbusd.transport.messages import control as c
+from nimbusd.transport.security.auth import Entry, Peer, Role
+from nimbusd.transport.security.gate import Gate
+from nimbusd.transport.security.keys import KeyPair, generate, read_pair, write_pair
+from nimbusd.transport.sockets.addresses import is_loopback, needs_keys, socket_path
+from nimbusd.transport.sockets.local_listener import group_id, make_folder
+from nimbusd.transport.sockets.master_socket import MasterSocket
+from nimbusd.transport.sockets.places import place_to_listen
 
 log = logging.getLogger(__name__)
 

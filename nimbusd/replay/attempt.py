@@ -20,14 +20,14 @@ from typing import Any
 import orjson
 
 from nimbusd import __version__
+from nimbusd.compute.leaving import leave_soon
 from nimbusd.job import Job
+from nimbusd.node.environment import environment_hash, packages
 from nimbusd.stages.errors import NimbusError
 from nimbusd.stages.runner import Pipeline, run_stages
 from nimbusd.stages.types import Episode, EpisodeRequest
 from nimbusd.supervisor.prctl import become_subreaper, die_with_parent
 from nimbusd.supervisor.target import dump_stacks_when_asked
-from nimbusd.worker.environment import environment_hash, packages
-from nimbusd.worker.leaving import leave_soon
 
 STAGES = ("load", "randomize", "plan", "render", "store")
 METHODS = {

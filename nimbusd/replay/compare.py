@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 import orjson
 
-from nimbusd.master.manifest import manifest_digest
 from nimbusd.replay.difference import Difference, Tolerance, json_differences, rows_difference
 from nimbusd.replay.media import image_difference, video_difference
 from nimbusd.stages.errors import StoreError
 from nimbusd.stages.store.beneath import file_beneath
-from nimbusd.stages.store.piece import MANIFEST, piece_root, read_piece
+from nimbusd.stages.store.piece import MANIFEST, manifest_digest, piece_root, read_piece
 from nimbusd.stages.store.record import RECORD, is_ours, parse_record
 
 _IMAGES = frozenset({".png", ".jpg", ".jpeg"})

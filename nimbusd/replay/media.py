@@ -13,7 +13,7 @@ from nimbusd.replay.difference import Difference, Tolerance
 from nimbusd.stages.errors import StoreError
 from nimbusd.stages.store.conventions import DEPTH_COUNTS_PER_M
 from nimbusd.stages.store.encode import decode_image, decode_video
-from nimbusd.stages.store.lerobot import INSTANCE_PREFIX, SEMANTIC_PREFIX
+from nimbusd.stages.store.formats.lerobot.content import INSTANCE_PREFIX, SEMANTIC_PREFIX
 
 Pair: TypeAlias = tuple[int, npt.NDArray[Any], npt.NDArray[Any]]
 """A frame's number, and its pixels in the committed piece and in the one that was made."""

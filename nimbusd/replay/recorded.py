@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from nimbusd.client import Client, FailureReport
-from nimbusd.core.episodes import EpisodeKey, JobId, JobRow, State
+from nimbusd.core.ids import EpisodeKey, JobId
+from nimbusd.core.records import JobRow, State
 from nimbusd.job import Job
-from nimbusd.master.ledger import Ledger
-from nimbusd.master.ledger_reads import FailureRow
-from nimbusd.master.output import ledger_path, ledger_place, read_ledger, recall_job
+from nimbusd.master.ledger.ledger import Ledger
+from nimbusd.master.ledger.reads import FailureRow
+from nimbusd.master.output.folder import ledger_path, ledger_place, read_ledger, recall_job
 from nimbusd.replay.compare import record_of
 from nimbusd.replay.configuration import configuration_on_record
 from nimbusd.stages.errors import NimbusError

@@ -16,11 +16,11 @@ from typing import IO, Any, TypeAlias
 
 import orjson
 
+from nimbusd.compute.arithmetic import maker_environment
 from nimbusd.job import Job
 from nimbusd.stages.errors import BackendUnavailable
 from nimbusd.supervisor.process import python
 from nimbusd.supervisor.target import Target, read_stack
-from nimbusd.worker.arithmetic import maker_environment
 
 START_TIMEOUT_S = 300.0
 CLOSE_S = 30.0

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
-from nimbusd.core.episodes import JobId
-from nimbusd.core.facts import JobPlan, ScenePlan
-from nimbusd.core.scheduler import Scheduler
+from nimbusd.core.ids import JobId
+from nimbusd.core.master.facts import JobPlan, ScenePlan
+from nimbusd.core.master.scheduler import Scheduler
 from nimbusd.simulate.cluster import Cluster, Timing
 from nimbusd.simulate.master import Decider
 from nimbusd.simulate.node_model import NodeModel

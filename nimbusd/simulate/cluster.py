@@ -6,11 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
-from nimbusd.core.episodes import EpisodeKey, JobId, JobState, State
-from nimbusd.core.facts import Fact
-from nimbusd.core.node_facts import DrainSet, MakeEpisode
-from nimbusd.core.nodes import DEAD_AFTER_S, HEARTBEAT_S
-from nimbusd.core.scheduler import Scheduler
+from nimbusd.core.ids import EpisodeKey, JobId
+from nimbusd.core.master.facts import Fact
+from nimbusd.core.master.nodes import DEAD_AFTER_S, HEARTBEAT_S
+from nimbusd.core.master.scheduler import Scheduler
+from nimbusd.core.node.facts import DrainSet, MakeEpisode
+from nimbusd.core.records import JobState, State
 from nimbusd.simulate.clock import Clock
 from nimbusd.simulate.invariants import Invariants
 from nimbusd.simulate.ledger import VirtualLedger

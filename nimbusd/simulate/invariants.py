@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from nimbusd.core.episodes import JobId, JobState, NodeId, State
-from nimbusd.core.grants import why_not
-from nimbusd.core.open_jobs import Job
-from nimbusd.core.scheduler import Scheduler
-from nimbusd.core.waiting import HOLDS_S
+from nimbusd.core.ids import JobId, NodeId
+from nimbusd.core.master.grants import why_not
+from nimbusd.core.master.open_jobs import Job
+from nimbusd.core.master.scheduler import Scheduler
+from nimbusd.core.master.waiting import HOLDS_S
+from nimbusd.core.records import JobState, State
 from nimbusd.simulate.ledger import JobPages
 from nimbusd.simulate.violation import Violation
 from nimbusd.simulate.workload import Fate

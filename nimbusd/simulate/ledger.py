@@ -6,12 +6,12 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from nimbusd.core.episodes import (
-    JobId,
+from nimbusd.core.ids import JobId, LeaseId, indexes_of, spans_of
+from nimbusd.core.master.facts import JobPlan
+from nimbusd.core.records import (
     JobRecorded,
     JobState,
     LeaseClosed,
-    LeaseId,
     LeaseOpened,
     LedgerEntry,
     Record,
@@ -19,10 +19,7 @@ from nimbusd.core.episodes import (
     SceneHistory,
     State,
     Tried,
-    indexes_of,
-    spans_of,
 )
-from nimbusd.core.facts import JobPlan
 from nimbusd.simulate.violation import Violation
 
 Place = tuple[str, int]

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable
 from enum import Enum
 from typing import Protocol, TypeAlias
 
-from nimbusd.core.episodes import JobId, JobRecorded, JobState, LeaseClosed, LeaseOpened, LedgerEntry, NodeId, Record
-from nimbusd.core.facts import (
+from nimbusd.core.ids import JobId, NodeId
+from nimbusd.core.master.facts import (
     Acknowledge,
     AskHello,
     CheckSettled,
@@ -26,8 +26,9 @@ from nimbusd.core.facts import (
     Order,
     RevokeLease,
 )
-from nimbusd.core.node_facts import DrainSet
-from nimbusd.core.scheduler import Scheduler
+from nimbusd.core.master.scheduler import Scheduler
+from nimbusd.core.node.facts import DrainSet
+from nimbusd.core.records import JobRecorded, JobState, LeaseClosed, LeaseOpened, LedgerEntry, Record
 from nimbusd.simulate.clock import Clock
 from nimbusd.simulate.ledger import VirtualLedger
 from nimbusd.simulate.node import ToNode, Welcome

@@ -7,9 +7,8 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from nimbusd.core.backlog import Held, Plan
-from nimbusd.core.episodes import JobId, NodeId, WorkerId
-from nimbusd.core.facts import (
+from nimbusd.core.ids import JobId, NodeId, WorkerId
+from nimbusd.core.master.facts import (
     Acknowledge,
     AskHello,
     AttemptFailed,
@@ -23,8 +22,8 @@ from nimbusd.core.facts import (
     RevokeLease,
     StoredPiece,
 )
-from nimbusd.core.node import NodeMachine
-from nimbusd.core.node_facts import (
+from nimbusd.core.node.backlog import Held, Plan
+from nimbusd.core.node.facts import (
     AssignJob,
     Connected,
     DrainSet,
@@ -46,7 +45,8 @@ from nimbusd.core.node_facts import (
     WorkerReturns,
     WorkerWaits,
 )
-from nimbusd.core.split import Role
+from nimbusd.core.node.machine import NodeMachine
+from nimbusd.core.node.split import Role
 from nimbusd.simulate.node_model import NodeModel, World
 from nimbusd.simulate.workload import Fate
 

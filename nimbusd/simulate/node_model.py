@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from nimbusd.core.episodes import JobId
-from nimbusd.core.facts import Fact
-from nimbusd.core.node_facts import MakeEpisode
-from nimbusd.core.split import Mode
+from nimbusd.core.ids import JobId
+from nimbusd.core.master.facts import Fact
+from nimbusd.core.node.facts import MakeEpisode
+from nimbusd.core.node.split import Mode
 from nimbusd.simulate.clock import Clock
 from nimbusd.simulate.workload import Workload
 

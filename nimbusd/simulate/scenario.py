@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from random import Random
 from typing import TypeAlias
 
-from nimbusd.core.episodes import JobId
-from nimbusd.core.facts import JobPlan
-from nimbusd.core.split import Mode
+from nimbusd.core.ids import JobId
+from nimbusd.core.master.facts import JobPlan
+from nimbusd.core.node.split import Mode
 from nimbusd.simulate.cluster import Cluster, Timing
 from nimbusd.simulate.master import Moment
 from nimbusd.simulate.network import FAIR, Weather

@@ -9,7 +9,7 @@ from enum import Enum
 from statistics import NormalDist
 from typing import Protocol
 
-from nimbusd.core.facts import JobPlan, ScenePlan
+from nimbusd.core.master.facts import JobPlan, ScenePlan
 
 _NORMAL = NormalDist()
 _DRAWS = float(1 << 64)

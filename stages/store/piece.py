@@ -223,3 +223,9 @@ def _manifest(length: int, files: list[PieceFile], fingerprint: str) -> bytes:
     rows = [{"path": file.path, "size_bytes": file.size_bytes, "sha256": file.sha256} for file in files]
     made_for = {"fingerprint": fingerprint} if fingerprint else {}
     return to_json({"length": length, **made_for, "files": rows}, indent=True)
+
+
+def manifest_digest(piece: Piece) -> str:
+    """SHA-256 (hex) over every file's path, size and hash, so that one short value vouches for the whole piece."""
+    files = sorted((file.path, file.size_bytes, file.sha256) for file in piece.files)
+    return hashlib.sha256(orjson.dumps(files)).hexdigest()

@@ -14,18 +14,18 @@ import orjson
 import pyarrow as pa
 
 from nimbusd.stages.errors import StoreError
-from nimbusd.stages.store.a1_columns import ROBOT_POSE, camera_poses
 from nimbusd.stages.store.beneath import file_beneath, filled, read_beneath
 from nimbusd.stages.store.conventions import counts_to_depth
 from nimbusd.stages.store.encode import decode_image, decode_video
-from nimbusd.stages.store.interndata_n1 import DEPTH_FOLDER, EXTRINSIC, INTRINSIC, POSE, RGB_FOLDER
-from nimbusd.stages.store.lerobot import (
+from nimbusd.stages.store.formats.a1.columns import ROBOT_POSE, camera_poses
+from nimbusd.stages.store.formats.lerobot.content import (
     CAMERA_PREFIX,
     DEPTH_PREFIX,
     IMAGE_PREFIX,
     INSTANCE_PREFIX,
     SEMANTIC_PREFIX,
 )
+from nimbusd.stages.store.formats.n1.trees import DEPTH_FOLDER, EXTRINSIC, INTRINSIC, POSE, RGB_FOLDER
 from nimbusd.stages.store.made_with import ENVIRONMENT, MadeWith, environments_from_json, joined
 from nimbusd.stages.store.outcome import FAILED_TREE, SUCCESS_TREE
 from nimbusd.stages.store.publish import CONVENTIONS, DATASET, EPISODES_METADATA

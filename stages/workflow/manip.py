@@ -49,9 +49,9 @@ from nimbusd.stages.workflow.sim import (
     seen_at_start,
     styled,
 )
-from nimbusd.stages.workflow.sim.cameras import mounts_of
-from nimbusd.stages.workflow.sim.mjcf_files import files_with_parts
-from nimbusd.stages.workflow.sim.mujoco_module import environment_fault
+from nimbusd.stages.workflow.sim.layout.cameras import mounts_of
+from nimbusd.stages.workflow.sim.models.mjcf_files import files_with_parts
+from nimbusd.stages.workflow.sim.world.mujoco_module import environment_fault
 from nimbusd.stages.yaml_text import YamlError, YamlText, read_yaml_file
 
 

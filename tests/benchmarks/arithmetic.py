@@ -19,14 +19,14 @@ from collections.abc import Callable
 
 import numpy as np
 
-from nimbusd.worker.arithmetic import MAKER_ENVIRONMENT, maker_environment
+from nimbusd.compute.arithmetic import MAKER_ENVIRONMENT, maker_environment
 from tests.benchmarks import motion
 
 GOALS, APARTMENTS = 10, 3
 
 
 def drives() -> None:
-    from nimbusd.stages.load.apartment import ApartmentArgs, ApartmentConfig, ApartmentLoader
+    from nimbusd.stages.load.apartment.loader import ApartmentArgs, ApartmentConfig, ApartmentLoader
     from nimbusd.stages.plan.nav import NavArgs, NavPlanner
 
     loader = ApartmentLoader(ApartmentArgs())

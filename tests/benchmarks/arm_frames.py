@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 import yaml
 
-from nimbusd.renderers.mujoco_view import MujocoView, ViewSettings
+from nimbusd.renderers.mujoco.view import MujocoView, ViewSettings
 from nimbusd.renderers.stacked import Tile, render_stacked
 from nimbusd.stages.types import F32, F64, U8, U16, Camera
 from nimbusd.stages.workflow.sim import Layout, camera_poses, parse_task, plan_episode, randomize_layout
-from tests.mujoco_reference import Reference, psnr, worst_iou
+from tests.support.mujoco_reference import Reference, psnr, worst_iou
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "manipulation" / "pick_place.yaml"
 

@@ -24,7 +24,7 @@ import yaml
 from nimbusd.stages.errors import PlanningFailed
 from nimbusd.stages.types import F64
 from nimbusd.stages.workflow.sim import Layout, ManipTask, label_rows, parse_task, plan_episode, randomize_layout
-from tests.arm_frames import overlaps, pairs
+from tests.support.arm_frames import overlaps, pairs
 
 EXAMPLES = {
     "genmanip_pick_place": "pick_place.yaml",

@@ -17,12 +17,12 @@ from dataclasses import asdict, dataclass
 import click
 import numpy as np
 
-from nimbusd.renderers.blender import BlenderArgs, BlenderProcRenderer
+from nimbusd.renderers.blender.renderer import BlenderArgs, BlenderProcRenderer
 from nimbusd.renderers.raycast import RayCaster
-from nimbusd.stages.load.apartment import ApartmentArgs, ApartmentConfig, ApartmentLoader
+from nimbusd.stages.load.apartment.loader import ApartmentArgs, ApartmentConfig, ApartmentLoader
 from nimbusd.stages.types import F64, U8, Camera, Scene, Sequence
-from tests.analytic_scenes import look_at, shot
 from tests.benchmarks.lockstep import use_stock_settings
+from tests.support.analytic_scenes import look_at, shot
 
 RGB_ONLY = BlenderArgs(depth=False, segmentation=False)
 

@@ -20,7 +20,7 @@ from typing import Any
 import yaml
 
 from nimbusd.stages import ComponentArgs, Observation, Sequence
-from tests.toy import FRAMES, ToyRenderer
+from tests.support.toy import FRAMES, ToyRenderer
 
 
 class PacedArgs(ComponentArgs):
@@ -52,9 +52,9 @@ def write_job(path: Path, episodes: int, scenes: int = 3, seconds: float = 0.1, 
         "episodes_per_scene": max(1, episodes // scenes),
         "max_tries_per_episode": 10,
         "pipeline": {
-            "load": {"component": "tests.toy:ToyLoader"},
-            "randomize": {"component": "tests.toy:ToyRandomizer"},
-            "plan": {"component": "tests.toy:ToyPlanner", "args": {"fail_share": 0.2}},
+            "load": {"component": "tests.support.toy:ToyLoader"},
+            "randomize": {"component": "tests.support.toy:ToyRandomizer"},
+            "plan": {"component": "tests.support.toy:ToyPlanner", "args": {"fail_share": 0.2}},
             "render": {"component": "tests.benchmarks.chaos:PacedRenderer", "args": {"seconds": seconds}},
             "store": {"component": writer, "args": {"codec": "h264"} if writer == "NavWriter" else {}},
         },

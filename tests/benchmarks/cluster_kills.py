@@ -32,7 +32,7 @@ from nimbusd.chaos.commits import Commits
 from nimbusd.client import ENDED, Client, WaitTimeout
 from nimbusd.job import Job
 from tests.benchmarks.kills import CHECKS, inspect, options, overrides_of, report, undisturbed
-from tests.cluster import Cluster, Daemon
+from tests.support.cluster import Cluster, Daemon
 
 KINDS = ("master", "node", "worker")
 STUCK_S = 900.0

@@ -20,8 +20,8 @@ import numpy as np
 
 from nimbusd.stages.errors import PlanningFailed
 from nimbusd.stages.workflow.sim import parse_task, plan_episode, randomize_layout
-from nimbusd.stages.workflow.sim.mesh_shape import mesh_shape
-from tests.hollow_things import dense_block, write_obj
+from nimbusd.stages.workflow.sim.models.mesh_shape import mesh_shape
+from tests.support.hollow_things import dense_block, write_obj
 
 MOST = 4.0
 FEW_LEVEL = 4

@@ -124,10 +124,10 @@ def toy_job(name: str, output: Path, tasks: int, scenes: int = 8) -> dict[str, A
         "randomize_every": 0,
         "workers": None,
         "stages": {
-            "load": {"component": "tests.toy:ToyLoader", **stage},
-            "plan": {"component": "tests.toy:ToyPlanner", **stage},
-            "render": {"component": "tests.toy:ToyRenderer", **stage},
-            "store": {"component": "tests.toy:ToyWriter", **stage},
+            "load": {"component": "tests.support.toy:ToyLoader", **stage},
+            "plan": {"component": "tests.support.toy:ToyPlanner", **stage},
+            "render": {"component": "tests.support.toy:ToyRenderer", **stage},
+            "store": {"component": "tests.support.toy:ToyWriter", **stage},
         },
         "limits": {},
     }

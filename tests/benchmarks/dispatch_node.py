@@ -17,16 +17,15 @@ from pathlib import Path
 import uvloop
 
 from nimbusd import wire
-from nimbusd.core import node_facts as n
-from nimbusd.core.episodes import NodeId, WorkerId
-from nimbusd.core.facts import StoredPiece
-from nimbusd.core.node import NodeMachine
-from nimbusd.master.manifest import manifest_digest
+from nimbusd.core.ids import NodeId, WorkerId
+from nimbusd.core.master.facts import StoredPiece
+from nimbusd.core.node import facts as n
+from nimbusd.core.node.machine import NodeMachine
 from nimbusd.stages.store.durable import to_json
-from nimbusd.stages.store.piece import MANIFEST, PIECES, piece_folder
+from nimbusd.stages.store.piece import MANIFEST, PIECES, manifest_digest, piece_folder
 from nimbusd.stages.types import EpisodeRequest, Piece, PieceFile
-from nimbusd.transport import control as c
-from nimbusd.transport.node_link import NodeLink
+from nimbusd.transport.messages import control as c
+from nimbusd.transport.sockets.node_link import NodeLink
 
 WORKER = WorkerId("inline")
 BURST_S = 0.002

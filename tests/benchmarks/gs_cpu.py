@@ -23,8 +23,8 @@ from typing import Any
 
 import numpy as np
 
-from nimbusd.renderers.gs_cpu import CpuRasterizer
-from nimbusd.stages.load.splats_loader import GSMeshArgs, GSMeshConfig, GSMeshLoader
+from nimbusd.renderers.splats.cpu import CpuRasterizer
+from nimbusd.stages.load.splats.loader import GSMeshArgs, GSMeshConfig, GSMeshLoader
 from nimbusd.stages.types import F64, Camera, Scene, Splats
 from tests.benchmarks.gs_naive import render_naive
 

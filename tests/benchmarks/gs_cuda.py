@@ -21,9 +21,9 @@ from typing import Any
 
 import numpy as np
 
-from nimbusd.renderers.gs_cpu import CpuRasterizer
-from nimbusd.renderers.gs_types import NEAR_M, SplatImages, cameras_to_splats
-from nimbusd.renderers.gsplat_cuda import GsplatRasterizer
+from nimbusd.renderers.splats.cpu import CpuRasterizer
+from nimbusd.renderers.splats.gsplat_cuda import GsplatRasterizer
+from nimbusd.renderers.splats.types import NEAR_M, SplatImages, cameras_to_splats
 from nimbusd.stages.errors import BackendUnavailable
 from nimbusd.stages.types import F64, Camera, Splats
 from tests.benchmarks.gs_cpu import SIZES, cloud, views

@@ -10,8 +10,8 @@ from __future__ import annotations
 import numpy as np
 
 from nimbusd.job import Job
-from nimbusd.renderers.gs import to_bytes
-from nimbusd.renderers.gs_cpu import CpuRasterizer
+from nimbusd.renderers.splats.cpu import CpuRasterizer
+from nimbusd.renderers.splats.renderer import to_bytes
 from nimbusd.stages.types import CameraFrames, Observation, Scene, Sequence
 from tests.benchmarks.gs_naive import render_naive
 from tests.benchmarks.lockstep_loop import serve

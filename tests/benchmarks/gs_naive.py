@@ -12,8 +12,8 @@ import math
 import numba
 import numpy as np
 
-from nimbusd.renderers.gs_kernels import _color
-from nimbusd.renderers.gs_types import NEAR_M, SplatImages, cameras_to_splats
+from nimbusd.renderers.splats.kernels import _color
+from nimbusd.renderers.splats.types import NEAR_M, SplatImages, cameras_to_splats
 from nimbusd.stages.types import F32, F64, Camera, Rgb, Splats
 
 _TILE = 16

@@ -23,7 +23,7 @@ import psutil
 import zmq
 
 from nimbusd.client import Client
-from nimbusd.transport import control as c
+from nimbusd.transport.messages import control as c
 from tests.benchmarks.dispatch import master_process, toy_job
 
 MOST_IN_ONE = 4_000

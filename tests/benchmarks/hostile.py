@@ -47,11 +47,11 @@ from nimbusd.client import ENDED, ClientError
 from nimbusd.job import Job, read_job
 from nimbusd.stages.errors import StoreError
 from nimbusd.stages.types import EpisodeRequest
-from nimbusd.transport import control as c
-from nimbusd.transport.codec import MessageError
-from tests.cluster import REPOSITORY, Cluster
-from tests.fuzz_frames import any_message, damaged, odd_fields
-from tests.raw_peers import GREETING, READY, RawPeer, frame
+from nimbusd.transport.codec.codec import MessageError
+from nimbusd.transport.messages import control as c
+from tests.support.cluster import REPOSITORY, Cluster
+from tests.support.fuzz_frames import any_message, damaged, odd_fields
+from tests.support.raw_peers import GREETING, READY, RawPeer, frame
 
 _MOST_HEARD = 100
 MAX_GROWTH_BYTES = 256 << 20
@@ -340,9 +340,9 @@ def honest_job(folder: Path, name: str, episodes: int) -> Job:
         "scenes": [{"name": scene} for scene in ("a", "b")],
         "episodes_per_scene": episodes // 2,
         "pipeline": {
-            "load": {"component": "tests.toy:ToyLoader"},
-            "plan": {"component": "tests.toy:ToyPlanner"},
-            "render": {"component": "tests.toy:ToyRenderer"},
+            "load": {"component": "tests.support.toy:ToyLoader"},
+            "plan": {"component": "tests.support.toy:ToyPlanner"},
+            "render": {"component": "tests.support.toy:ToyRenderer"},
             "store": {"component": "NavWriter", "args": {"format": "lerobot-v2.1", "codec": "h264"}},
         },
     }

@@ -28,7 +28,7 @@ import psutil
 
 from nimbusd.chaos.inspection import Columns, inspect_job, published_columns
 from nimbusd.job import Job, read_job
-from nimbusd.master.output import ledger_path
+from nimbusd.master.output.folder import ledger_path
 
 DEMO = Path("examples/nav_mesh.yaml")
 SMALL = ("pipeline.plan.args.cameras.0.width=64", "pipeline.plan.args.cameras.0.height=48")

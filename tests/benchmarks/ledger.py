@@ -30,10 +30,11 @@ from typing import Any
 
 import uvloop
 
-from nimbusd.core.episodes import EpisodeKey, JobId, JobRow, LeaseId, LeaseOpened, NodeId, Record, Span, State
-from nimbusd.master.ledger import Ledger
-from nimbusd.master.ledger_thread import LedgerThread
-from tests.ledger_writer import kill_once
+from nimbusd.core.ids import EpisodeKey, JobId, LeaseId, NodeId, Span
+from nimbusd.core.records import JobRow, LeaseOpened, Record, State
+from nimbusd.master.ledger.ledger import Ledger
+from nimbusd.master.ledger.thread import LedgerThread
+from tests.support.ledger_writer import kill_once
 
 _JOB = JobId("houses")
 _SCENES = 2_560

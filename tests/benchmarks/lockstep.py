@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from nimbusd.job import Job
-from nimbusd.renderers.blender import BlenderProcRenderer
+from nimbusd.renderers.blender.renderer import BlenderProcRenderer
 from nimbusd.stages.types import F32, F64, U8, U16, Camera, Observation, Scene, Sequence
 from tests.benchmarks.lockstep_loop import serve
 
@@ -70,7 +70,7 @@ class DiskPassRenderer(BlenderProcRenderer):
     def _render(self, camera: Camera, T_world_camera: F64) -> U8:
         from mathutils import Matrix
 
-        from nimbusd.renderers.blender_scene import set_camera
+        from nimbusd.renderers.blender.scene import set_camera
 
         set_camera(self._bpy, self._camera_object, camera)
         self._camera_object.matrix_world = Matrix(T_world_camera.tolist())

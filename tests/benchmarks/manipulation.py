@@ -23,7 +23,7 @@ import click
 import numpy as np
 import yaml
 
-from nimbusd.renderers.mujoco_view import MujocoView, ViewSettings
+from nimbusd.renderers.mujoco.view import MujocoView, ViewSettings
 from nimbusd.renderers.stacked import render_stacked
 from nimbusd.stages.errors import PlanningFailed
 from nimbusd.stages.workflow.sim import Demonstration, Layout, ManipTask, parse_task, plan_episode, randomize_layout

@@ -27,7 +27,7 @@ from nimbusd import events
 from nimbusd.chaos.inspection import equal_columns, published_columns
 from nimbusd.embedded import JobRun
 from nimbusd.job import read_job
-from nimbusd.worker.slots import Slot, cpu_slots
+from nimbusd.node.slots import Slot, cpu_slots
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 JOBS = {"genmanip": "genmanip_pick_place.yaml", "simbox": "simbox_sort_trash.yaml"}

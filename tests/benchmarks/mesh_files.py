@@ -2,9 +2,9 @@
 
     python -m tests.benchmarks.mesh_files [--files 2000] [--seed 0] [--damage] [--json]
 
-Writes glTF, GLB, OBJ and PLY files with known triangles and colours (`tests.fuzz_meshes`), loads each with a random
-unit and up axis, and compares. With --damage each is then torn or changed in a few bytes, and must load or be refused
-with its name, and nothing else. Exit status 1 where something differs; a seed makes the file again.
+Writes glTF, GLB, OBJ and PLY files with known triangles and colours (`tests.support.fuzz_meshes`), loads each with a
+random unit and up axis, and compares. With --damage each is then torn or changed in a few bytes, and must load or be
+refused with its name, and nothing else. Exit status 1 where something differs; a seed makes the file again.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-from tests.fuzz_meshes import FORMATS, damage_is_told, make_file, problems
+from tests.support.fuzz_meshes import FORMATS, damage_is_told, make_file, problems
 
 
 def main() -> int:

@@ -23,8 +23,8 @@ import numpy as np
 from nimbusd.job import Job, read_job
 from nimbusd.stages import PlanningFailed, Sequence
 from nimbusd.stages.seeds import stream
-from nimbusd.stages.store.interndata_n1 import N1_BASE
-from tests.internnav_loader import PREDICTED, draw_sample, label, label_frames, pixel_goal, steps_of
+from nimbusd.stages.store.formats.n1.trees import N1_BASE
+from tests.support.internnav_loader import PREDICTED, draw_sample, label, label_frames, pixel_goal, steps_of
 
 
 def drives(job: Job, count: int) -> list[Sequence]:

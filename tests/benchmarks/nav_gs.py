@@ -13,7 +13,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from nimbusd.renderers.gs_cpu import warm_up
+from nimbusd.renderers.splats.cpu import warm_up
 from tests.benchmarks.nav_sides import compare
 
 GOAL = 2.2

@@ -26,7 +26,7 @@ import yaml
 from PIL import Image, ImageDraw
 
 from nimbusd.stages import PlanningFailed, Scene
-from nimbusd.stages.load.mesh import BProcObjLoader, MeshArgs, MeshConfig
+from nimbusd.stages.load.mesh.loader import BProcObjLoader, MeshArgs, MeshConfig
 from nimbusd.stages.plan.grid_search import search
 from nimbusd.stages.plan.nav import NavArgs, NavPlanner
 from nimbusd.stages.plan.occupancy import FloorMap, MapArgs, floor_map

@@ -101,7 +101,7 @@ def main() -> None:
     if options.measure:
         print(json.dumps(measure(options.measure, options.drives)))
         return
-    from tests.nav_sites import building, site
+    from tests.support.nav_sites import building, site
 
     checkouts = {"this": REPOSITORY} | ({"base": options.base.resolve()} if options.base else {})
     table: dict[str, dict[str, Any]] = {}

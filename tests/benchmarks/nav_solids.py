@@ -24,7 +24,7 @@ from nimbusd.stages import PlanningFailed, Scene
 from nimbusd.stages.plan.nav import NavArgs, NavPlanner
 from nimbusd.stages.types import F64
 from tests.benchmarks.nav_planner import TriangleChecker, load
-from tests.nav_solids import solid_scene
+from tests.support.nav_solids import solid_scene
 
 ARGS = NavArgs(min_path_m=0.5, max_path_m=4.0, max_frames=200)
 BAND_M = ARGS.step_m, ARGS.robot_height_m

@@ -29,13 +29,13 @@ from typing import Any
 import numpy as np
 import yaml
 
-from nimbusd.core.episodes import JobId
-from nimbusd.core.split import Mode
-from nimbusd.master.ledger import Ledger
-from nimbusd.master.output import ledger_path
+from nimbusd.core.ids import JobId
+from nimbusd.core.node.split import Mode
+from nimbusd.master.ledger.ledger import Ledger
+from nimbusd.master.output.folder import ledger_path
 from nimbusd.stages.base import ComponentArgs
 from nimbusd.stages.types import Observation, Scene, Sequence
-from tests.toy import ToyPlanner, ToyPlannerArgs, ToyRenderer
+from tests.support.toy import ToyPlanner, ToyPlannerArgs, ToyRenderer
 
 SCENES, EPISODES = ("a", "b"), 6
 WANTED = len(SCENES) * EPISODES
@@ -119,7 +119,7 @@ def write_job(case: Case, folder: Path) -> Path:
     """The job file of a case."""
     hanging = {"hangs": case.hangs, "marks": str(folder / "marks")}
     pipeline: dict[str, Any] = {
-        stage: {"component": f"tests.toy:Toy{name}"}
+        stage: {"component": f"tests.support.toy:Toy{name}"}
         for stage, name in (("load", "Loader"), ("plan", "Planner"), ("render", "Renderer"), ("store", "Writer"))
     }
     component = "HangingPlanner" if case.stage == "plan" else "HangingRenderer"

@@ -44,13 +44,13 @@ import numpy as np
 import yaml
 
 from nimbusd import events
-from nimbusd.core.split import Latency, Places, best_planners, decoupled_rate, fused_rate
+from nimbusd.core.node.split import Latency, Places, best_planners, decoupled_rate, fused_rate
 from nimbusd.embedded import JobRun
 from nimbusd.job import read_job
+from nimbusd.node.slots import Slot
 from nimbusd.stages import Observation, Scene, Sequence
 from nimbusd.stages.base import ComponentArgs
-from nimbusd.worker.slots import Slot
-from tests.toy import ToyPlanner, ToyRenderer
+from tests.support.toy import ToyPlanner, ToyRenderer
 
 SPREAD = 0.3
 TICK_S = 0.05
@@ -165,7 +165,7 @@ async def run(case: Case, fail: float, way: str, episodes: int, scale: float, fo
         "episodes_per_scene": episodes,
         "mode": "fused" if fused else "auto" if way == "auto" else "decoupled",
         "pipeline": {
-            "load": {"component": "tests.toy:ToyLoader"},
+            "load": {"component": "tests.support.toy:ToyLoader"},
             "plan": {
                 "component": "tests.benchmarks.pipeline:CostPlanner",
                 "args": {"seconds": case.plan_s * scale, "fail_share": fail},
@@ -174,7 +174,7 @@ async def run(case: Case, fail: float, way: str, episodes: int, scale: float, fo
                 "component": "tests.benchmarks.pipeline:CostRenderer",
                 "args": {"seconds": case.render_s * scale},
             },
-            "store": {"component": "tests.toy:ToyWriter"},
+            "store": {"component": "tests.support.toy:ToyWriter"},
         },
     }
     if way.startswith("static"):

@@ -40,12 +40,12 @@ import yaml
 from nimbusd import events
 from nimbusd.embedded import JobRun
 from nimbusd.job import read_job
+from nimbusd.node.slots import cpu_slots
 from nimbusd.stages.base import ComponentArgs
 from nimbusd.stages.types import Observation, Sequence
 from nimbusd.supervisor.page import WATCHDOG
 from nimbusd.supervisor.watch import Watch
-from nimbusd.worker.slots import cpu_slots
-from tests.toy import ToyRenderer
+from tests.support.toy import ToyRenderer
 
 MOST_LATE_S = 0.5
 MOST_AWAY_S = 1.0
@@ -142,7 +142,7 @@ class Deaths:
 
 def job_of(folder: Path, trials: int, limit_s: float, backend: str, spares: int) -> dict[str, Any]:
     stages = {"load": "ToyLoader", "plan": "ToyPlanner", "store": "ToyWriter"}
-    pipeline: dict[str, Any] = {stage: {"component": f"tests.toy:{name}"} for stage, name in stages.items()}
+    pipeline: dict[str, Any] = {stage: {"component": f"tests.support.toy:{name}"} for stage, name in stages.items()}
     pipeline["render"] = {
         "component": f"tests.benchmarks.recovery:{BACKENDS[backend].__name__}",
         "args": {"log": str(folder / "log"), "warm": str(folder / "warm") if spares else None},
@@ -164,7 +164,7 @@ async def hangs(
     """Seconds from deadline to death, and from death to work, of each hang."""
     path = folder / "job.yaml"
     path.write_text(yaml.safe_dump(job_of(folder, trials, limit_s, backend, spares)))
-    deaths, warm, log = Deaths(), WarmSpares(folder / "warm"), logging.getLogger("nimbusd.worker.daemon")
+    deaths, warm, log = Deaths(), WarmSpares(folder / "warm"), logging.getLogger("nimbusd.node.node")
     log.addHandler(warm)
     log.setLevel(logging.INFO)
     try:

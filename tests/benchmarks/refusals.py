@@ -19,7 +19,7 @@ import numpy as np
 from nimbusd.stages.arguments import ArgumentsError
 from nimbusd.stages.errors import PlanningFailed
 from nimbusd.stages.workflow.sim import ManipTask, impossibilities, parse_task, plan_episode, randomize_layout
-from nimbusd.stages.workflow.sim.robots import ROBOTS
+from nimbusd.stages.workflow.sim.models.robots import ROBOTS
 
 MOST_S = 5.0
 

@@ -22,16 +22,16 @@ import click
 import numpy as np
 from PIL import Image, ImageDraw
 
-from nimbusd.renderers.mujoco_view import MujocoView
+from nimbusd.renderers.mujoco.view import MujocoView
 from nimbusd.renderers.stacked import Tile, render_stacked
 from nimbusd.stages.types import F64
 from nimbusd.stages.workflow.sim import Layout, camera_poses, parse_task, randomize_layout
-from nimbusd.stages.workflow.sim.kinematics import ArmKinematics
-from nimbusd.stages.workflow.sim.robots import ROBOTS
+from nimbusd.stages.workflow.sim.models.robots import ROBOTS
+from nimbusd.stages.workflow.sim.motion.kinematics import ArmKinematics
 from nimbusd.stages.workflow.sim.rotation import about, matrix_of, transform
-from nimbusd.stages.workflow.sim.simulation import Command, Simulation
-from nimbusd.stages.workflow.sim.skills import downward
-from nimbusd.stages.workflow.sim.world import ArmIndex, World, build_world
+from nimbusd.stages.workflow.sim.skills.skill import downward
+from nimbusd.stages.workflow.sim.world.simulation import Command, Simulation
+from nimbusd.stages.workflow.sim.world.world import ArmIndex, World, build_world
 
 POSTURES, STEPS, GRIP_STEPS = 50, 90, 40
 AHEAD_M, ABOVE_M = 0.05, 0.12

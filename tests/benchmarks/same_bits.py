@@ -30,10 +30,10 @@ from typing import Any
 import yaml
 
 from nimbusd.chaos.inspection import equal_columns, published_columns
+from nimbusd.compute.arithmetic import LESS, MAKER_ENVIRONMENT, maker_environment, simd
 from nimbusd.replay import compare_pieces
 from nimbusd.stages.store.piece import PIECES
-from nimbusd.worker.arithmetic import LESS, MAKER_ENVIRONMENT, maker_environment, simd
-from tests.front3d_house import write_house
+from tests.support.front3d_house import write_house
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SMALL = {"width": 64, "height": 64}
@@ -64,7 +64,7 @@ def house(folder: Path) -> list[str]:
     """One of the apartments, as somebody's own mesh file."""
     import trimesh
 
-    from nimbusd.stages.load.apartment import ApartmentArgs, ApartmentConfig, ApartmentLoader
+    from nimbusd.stages.load.apartment.loader import ApartmentArgs, ApartmentConfig, ApartmentLoader
 
     scene = ApartmentLoader(ApartmentArgs()).load_asset(ApartmentConfig(name="house", seed=11))
     meshes: Any = trimesh.Scene()

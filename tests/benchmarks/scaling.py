@@ -30,8 +30,8 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from nimbusd.core.facts import Order
-from nimbusd.core.scheduler import Scheduler
+from nimbusd.core.master.facts import Order
+from nimbusd.core.master.scheduler import Scheduler
 from nimbusd.simulate.capacity import Answer, Question, answer
 
 GPUS_PER_NODE = 8

@@ -22,7 +22,7 @@ import yaml
 
 from nimbusd.stages.errors import PlanningFailed
 from nimbusd.stages.workflow.sim import ManipTask, parse_task, plan_episode, randomize_layout
-from nimbusd.stages.workflow.sim.simulator import SIMULATORS
+from nimbusd.stages.workflow.sim.world.simulator import SIMULATORS
 
 TASKS = Path(__file__).parents[2] / "examples" / "manipulation"
 FILES = ("pick_place", "sort_trash", "fixtures")

@@ -37,15 +37,15 @@ import yaml
 from nimbusd.client import ENDED
 from nimbusd.job import read_job
 from nimbusd.stages.types import Piece
-from tests.cluster import REPOSITORY, Cluster
-from tests.toy import ToyWriter
+from tests.support.cluster import REPOSITORY, Cluster
+from tests.support.toy import ToyWriter
 
 WARM_UP = 1_000
 SCENES = 10
 SPARE_FDS = 4
 """Descriptors and threads that may be open at the moment of a sample and not at that of another."""
 FEWEST_SAMPLES = 10
-WATCHDOG, WORKER = "nimbusd.supervisor.watchdog", "nimbusd.worker.compute"
+WATCHDOG, WORKER = "nimbusd.supervisor.watchdog", "nimbusd.compute.worker"
 
 
 class SoakWriter(ToyWriter):
@@ -157,9 +157,9 @@ def write_job(folder: Path, episodes: int) -> Path:
         "scenes": [{"name": f"s{number}"} for number in range(SCENES)],
         "episodes_per_scene": -(-episodes // SCENES),
         "pipeline": {
-            "load": {"component": "tests.toy:ToyLoader"},
-            "plan": {"component": "tests.toy:ToyPlanner", "args": {"fail_share": 0.1}},
-            "render": {"component": "tests.toy:ToyRenderer"},
+            "load": {"component": "tests.support.toy:ToyLoader"},
+            "plan": {"component": "tests.support.toy:ToyPlanner", "args": {"fail_share": 0.1}},
+            "render": {"component": "tests.support.toy:ToyRenderer"},
             "store": {"component": "tests.benchmarks.soak:SoakWriter"},
         },
     }

@@ -43,7 +43,7 @@ from nimbusd.job import Job
 from tests.benchmarks.soak_jobs import KINDS, make_job, size_for
 from tests.benchmarks.soak_lives import Course, Sample, course
 from tests.benchmarks.soak_places import NoPlaces, Places, enter, must_be_shared
-from tests.cluster import REPOSITORY
+from tests.support.cluster import REPOSITORY
 
 LOOK_S = 3.0
 BACK_S = 120.0

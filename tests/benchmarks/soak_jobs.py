@@ -60,9 +60,9 @@ _MUJOCO: dict[str, Any] = {
 _TOY: dict[str, Any] = {
     "episodes_per_scene": 200,
     "pipeline": {
-        "load": {"component": "tests.toy:ToyLoader"},
-        "plan": {"component": "tests.toy:ToyPlanner", "args": {"fail_share": 0.1}},
-        "render": {"component": "tests.toy:ToyRenderer"},
+        "load": {"component": "tests.support.toy:ToyLoader"},
+        "plan": {"component": "tests.support.toy:ToyPlanner", "args": {"fail_share": 0.1}},
+        "render": {"component": "tests.support.toy:ToyRenderer"},
         "store": {"component": "NavWriter", "args": {"format": "lerobot-v3.0"}},
     },
 }

@@ -27,10 +27,10 @@ from typing import Any
 import numpy as np
 
 from nimbusd.stages import CameraFrames, Feature, Observation
-from nimbusd.stages.store.nav import NavWriter, NavWriterArgs
 from nimbusd.stages.store.read import open_dataset
+from nimbusd.stages.store.writers.nav import NavWriter, NavWriterArgs
 from nimbusd.stages.types import U8
-from tests.store_makers import JOB, make_episode, make_sequence, textured_frames
+from tests.support.store_makers import JOB, make_episode, make_sequence, textured_frames
 
 _SLOW_PRESET = "8"
 _CHILD = Path(__file__).with_name("lerobot_writer.py")

@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from nimbusd.stages.load.doubts import doubts
-from nimbusd.stages.load.upright import lean
+from nimbusd.stages.load.mend.doubts import doubts
+from nimbusd.stages.load.mend.upright import lean
 from nimbusd.stages.types import Scene
-from tests.right_scenes import UNITS, UPS, changed, right_scenes
+from tests.support.right_scenes import UNITS, UPS, changed, right_scenes
 
 
 def rule_of_thumb(scene: Scene) -> bool:

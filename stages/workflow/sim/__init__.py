@@ -9,17 +9,15 @@ The way of an episode (the names are the public interface; each module's docstri
     label_rows(layout)                              # → segmentation table
     styled(layout, style), camera_poses(layout, qpos)   # the same trace in other looks and from other views
 
-Rendering stands in `nimbusd.renderers.mujoco` (stages do not import renderers; the component `MujocoRenderer` is found
-through the registry). It needs the layout, from `scene.provenance["layout"]` (`Layout.to_json`), and the recorded rows:
-`Sequence.states["simulation.qpos"]` with values (T, nq) float64. Keys that start with `simulation.` are for replay;
-writers store them only when asked.
+Rendering stands in `nimbusd.renderers.mujoco` (stages do not import renderers; the component `MujocoRenderer` is
+found through the registry). It needs the layout, from `scene.provenance["layout"]` (`Layout.to_json`), and the recorded
+rows: `Sequence.states["simulation.qpos"]` with values (T, nq) float64. Keys that start with `simulation.` are for
+replay; writers store them only when asked.
 
 `plan_episode` raises PlanningFailed with one of the reasons in `REASONS`. Everything here is deterministic: the same
 task, layout and generator give byte-equal demonstrations in another process on the same kind of machine.
 """
 
-from nimbusd.stages.workflow.sim import skills_basic, skills_fixture, skills_handle, skills_pick
-from nimbusd.stages.workflow.sim.assets import file_of
 from nimbusd.stages.workflow.sim.demonstration import (
     ArmTrace,
     AttemptFailed,
@@ -29,10 +27,8 @@ from nimbusd.stages.workflow.sim.demonstration import (
     Phase,
 )
 from nimbusd.stages.workflow.sim.episode import plan_episode
-from nimbusd.stages.workflow.sim.feasible import impossibilities
-from nimbusd.stages.workflow.sim.file_check import mistakes_in_files
-from nimbusd.stages.workflow.sim.labels import label_rows
-from nimbusd.stages.workflow.sim.layout import (
+from nimbusd.stages.workflow.sim.layout.labels import label_rows
+from nimbusd.stages.workflow.sim.layout.layout import (
     CameraLayout,
     Layout,
     LightLayout,
@@ -46,13 +42,20 @@ from nimbusd.stages.workflow.sim.layout import (
     Surface,
     TableLayout,
 )
-from nimbusd.stages.workflow.sim.randomize import randomize_layout
-from nimbusd.stages.workflow.sim.scene import object_poses, scene_of
-from nimbusd.stages.workflow.sim.seen import seen_at_start
-from nimbusd.stages.workflow.sim.skills import SKILLS, Skill, make_skill, skill
-from nimbusd.stages.workflow.sim.style import Style, camera_poses, styled
-from nimbusd.stages.workflow.sim.task import ManipTask
-from nimbusd.stages.workflow.sim.task_check import parse_task
+from nimbusd.stages.workflow.sim.layout.randomize import randomize_layout
+from nimbusd.stages.workflow.sim.layout.scene import object_poses, scene_of
+from nimbusd.stages.workflow.sim.layout.seen import seen_at_start
+from nimbusd.stages.workflow.sim.layout.style import Style, camera_poses, styled
+from nimbusd.stages.workflow.sim.models.assets import file_of
+from nimbusd.stages.workflow.sim.skills import basic as skills_basic
+from nimbusd.stages.workflow.sim.skills import fixture as skills_fixture
+from nimbusd.stages.workflow.sim.skills import handle as skills_handle
+from nimbusd.stages.workflow.sim.skills import pick as skills_pick
+from nimbusd.stages.workflow.sim.skills.skill import SKILLS, Skill, make_skill, skill
+from nimbusd.stages.workflow.sim.task.check import parse_task
+from nimbusd.stages.workflow.sim.task.feasible import impossibilities
+from nimbusd.stages.workflow.sim.task.file_check import mistakes_in_files
+from nimbusd.stages.workflow.sim.task.task import ManipTask
 
 REASONS = (
     "impossible",  # no layout of the task can be worked in: home, reach, sizes, weights, room

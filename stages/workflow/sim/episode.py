@@ -11,16 +11,16 @@ import numpy as np
 
 from nimbusd.stages.errors import PlanningFailed
 from nimbusd.stages.types import F64
-from nimbusd.stages.workflow.sim.body_poses import BodyPoses
 from nimbusd.stages.workflow.sim.demonstration import ArmTrace, AttemptFailed, Demonstration
-from nimbusd.stages.workflow.sim.layout import Layout, SkillCall
-from nimbusd.stages.workflow.sim.relations import holds, settled
-from nimbusd.stages.workflow.sim.seen import seen_at_start
-from nimbusd.stages.workflow.sim.skills import RETRIED, make_skill
-from nimbusd.stages.workflow.sim.style import camera_poses
-from nimbusd.stages.workflow.sim.task import ManipTask
-from nimbusd.stages.workflow.sim.workcell import Workcell
-from nimbusd.stages.workflow.sim.world import ArmIndex, build_world
+from nimbusd.stages.workflow.sim.layout.layout import Layout, SkillCall
+from nimbusd.stages.workflow.sim.layout.relations import holds, settled
+from nimbusd.stages.workflow.sim.layout.seen import seen_at_start
+from nimbusd.stages.workflow.sim.layout.style import camera_poses
+from nimbusd.stages.workflow.sim.skills.skill import RETRIED, make_skill
+from nimbusd.stages.workflow.sim.skills.workcell import Workcell
+from nimbusd.stages.workflow.sim.task.task import ManipTask
+from nimbusd.stages.workflow.sim.world.body_poses import BodyPoses
+from nimbusd.stages.workflow.sim.world.world import ArmIndex, build_world
 
 SETTLE_STEPS = 20
 _MOVED_M = 0.015

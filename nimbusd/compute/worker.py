@@ -1,0 +1,381 @@
+"""A compute worker: one process that does its part of the episodes it is leased, as its role says.
+
+Started by the daemon as `python -m nimbusd.compute.worker`. It keeps its components, the loaded scene and the
+renderer from one episode to the next. One that is `fused` does all stages, one in the role `plan` hands what it has
+planned to the backlog, one in the role `render` takes it from there. Storing goes on while the next episode is made.
+"""
+
+from __future__ import annotations
+
+import argparse
+import faulthandler
+import logging
+import os
+import platform
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from nimbusd import __version__
+from nimbusd.compute import faults
+from nimbusd.compute.leaving import LEAVE_S, leave_soon
+from nimbusd.compute.link import DaemonLink
+from nimbusd.compute.progress import Progress, SharedPulse
+from nimbusd.compute.spare import Spare
+from nimbusd.core.deadlines import Deadlines
+from nimbusd.core.node.split import Role
+from nimbusd.job import Job
+from nimbusd.node.memory import die_first, own_gpu_bytes, own_rss_bytes
+from nimbusd.stages.base import SceneConfig
+from nimbusd.stages.errors import NimbusError
+from nimbusd.stages.modules import what_is_missing
+from nimbusd.stages.planned import Planned, write_planned
+from nimbusd.stages.runner import Pipeline, failure_of, plan_stages, store_stages
+from nimbusd.stages.store.piece import manifest_digest
+from nimbusd.stages.types import Episode, EpisodeRequest
+from nimbusd.supervisor.cgroups import join_group
+from nimbusd.supervisor.page import FIRST_WORKER, Line, own_line
+from nimbusd.supervisor.prctl import become_subreaper, die_with_parent, reap_zombies
+from nimbusd.supervisor.target import dump_stacks_when_asked
+from nimbusd.transport.messages import worker as m
+
+log = logging.getLogger(__name__)
+
+BEAT_EVERY_S = 0.2
+"""Beats closer together than this are not sent: progress within a fifth of a second is the same progress. On the
+heartbeat page, which is what deadlines go by, every one counts."""
+WAIT_S = 10.0
+"""A worker that waits for a job or for work says within this time that it could take it."""
+CLOSE_S = 30.0
+"""For components to close what they have opened."""
+REAP_EVERY_S = 60.0
+
+
+class ComputeWorker:
+    """Turns leases into pieces. `link` leads to the daemon; `slot` is the name it knows us by.
+
+    line: ours on the heartbeat page.
+    """
+
+    def __init__(self, link: DaemonLink, slot: str, device: str, line: Line) -> None:
+        self._link = link
+        self._line = line
+        self._working = Progress(line.work)
+        self._stores = SharedPulse(line.store)
+        self._storing: dict[int, Progress] = {}
+        self._wait_s = WAIT_S
+        self._slot = slot
+        self._device = device
+        self._leases: deque[m.Lease] = deque()
+        self._current: m.Lease | None = None
+        self._lease_of: dict[tuple[str, int, int], m.Lease] = {}
+        self._stage = ""
+        self._stored: dict[int, m.EpisodeRef] = {}
+        """What each writer thread is at."""
+        self._last_beat = 0.0
+        self._reaped_at = time.monotonic()
+        self._familiar: tuple[str, int] | None = None
+
+    def run(self) -> None:
+        """Introduce ourselves, make the components, and work until told to leave."""
+        self._link.send(m.Hello(self._slot, os.getpid(), __version__))
+        welcome = self._wait_for_message()
+        if isinstance(welcome, m.Drain):
+            return
+        if not isinstance(welcome, m.Welcome):
+            raise NimbusError(f"the daemon said {type(welcome).__name__} instead of Welcome")
+        self._working.promise("open", welcome.open_timeout_s)
+        job = Job.from_dict(welcome.job)
+        self._role = Role(welcome.role)
+        self._plans = tuple(Path(folder) for folder in welcome.plans)
+        self._wait_s = min(WAIT_S, job.limits.beat_timeout_s)
+        try:
+            pipeline = self._open(job)
+        except (NimbusError, ModuleNotFoundError) as error:
+            why = what_is_missing(error) if isinstance(error, ModuleNotFoundError) else str(error)
+            self._link.send(m.Fatal(self._slot, job.name, why))
+            return
+        try:
+            self._work(job, welcome, pipeline)
+        except NimbusError as error:
+            self._link.send(m.Fatal(self._slot, job.name, str(error)))
+        finally:
+            self._working.promise("close", CLOSE_S)
+            pipeline.close()
+            self._working.promise("close", 3 * LEAVE_S)  # the last resort, should this process not even end itself
+
+    def _open(self, job: Job) -> Pipeline:
+        pipeline = job.make_pipeline(plans=self._role is not Role.RENDER, renders=self._role is not Role.PLAN)
+        for stage, component in pipeline.components().items():
+            component.beat = self._store_beat if stage == "store" else self._beat
+        faults.arm(pipeline.components(), self._slot)
+        device = "none, it plans"
+        if pipeline.renderer is not None:
+            pipeline.renderer.open(self._device)
+            device = str(getattr(pipeline.renderer, "device_name", self._device))
+        self._link.send(m.Ready(self._slot, device))
+        return pipeline
+
+    def _work(self, job: Job, welcome: m.Welcome, pipeline: Pipeline) -> None:
+        context: dict[str, Any] = {
+            "job": {"name": job.name, "seed": job.seed, "fingerprint": job.fingerprint()},
+            "components": job.describe(),
+            "node": platform.node(),
+            "slot": self._slot,
+            "nimbusd": __version__,
+            "environment": welcome.environment,
+        }
+        self._limits, self._deadlines = job.limits, Deadlines(job.limits.beat_timeout_s, job.limits.stage_limits_s())
+        self._link.send(m.Pull(self._slot, 2))  # one to work on and one to go on with
+
+        def scene_config(scene: str) -> SceneConfig:
+            assert self._current is not None
+            return job.scene_config(scene, self._current.entry)
+
+        planned = plan_stages(
+            pipeline,
+            self._requests(job),
+            job_seed=job.seed,
+            scene_config=scene_config,
+            output=Path(welcome.output),
+            context=context,
+            seen=self._stage_began,
+            plan_of=self._plan_of,
+        )
+        if self._role is Role.PLAN:
+            for episode in planned:
+                self._hand_over(episode)
+            return
+        episodes = store_stages(
+            pipeline,
+            planned,
+            writers=job.writers,
+            stored=self._report,
+            seen=self._stage_began,
+            waits=self._wait_for_writer,
+        )
+        try:
+            for episode in episodes:
+                log.debug("done with %s", episode.request.episode_id)
+        finally:
+            episodes.close()
+
+    def _plan_of(self, episode: Episode) -> Path | None:
+        path = self._lease(episode).plan
+        return Path(path) if path else None
+
+    def _hand_over(self, episode: Episode) -> None:
+        """Put a planned episode into the backlog, or tell why there is none."""
+        if episode.failure is None:
+            assert episode.sequence is not None
+            lease = self._lease(episode)
+            ref = lease.episode
+            folder = self._plans[lease.spill]
+            path = folder / f"{ref.lease}.{ref.index}.{ref.attempt}"
+            planned = Planned(episode.sequence, dict(episode.timings_s), episode.context["started_unix_s"])
+            try:
+                size_bytes = write_planned(path, planned)
+            except (NimbusError, OSError) as error:
+                episode.failure = failure_of("plan", error)
+            else:
+                self._forget(episode)
+                timings_s = dict(episode.timings_s)
+                self._link.send(m.Planned(self._slot, ref, str(path), size_bytes, lease.spill, timings_s, _memory()))
+                return
+        self._tell_end(episode)
+
+    def _requests(self, job: Job) -> Iterator[EpisodeRequest]:
+        """Leases as they come, until the daemon drains us; then unstarted ones go back."""
+        fingerprint = job.fingerprint()
+        while (lease := self._next_lease()) is not None:
+            self._link.send(m.Pull(self._slot, 1))
+            ref = lease.episode
+            self._current = self._lease_of[ref.scene, ref.index, ref.attempt] = lease
+            yield EpisodeRequest(job.name, ref.scene, ref.index, job.variant(ref.index), ref.attempt, fingerprint)
+            self._current = None
+            self._line.limit_episode(0)
+            if (now := time.monotonic()) - self._reaped_at > REAP_EVERY_S:
+                self._reaped_at = now
+                reap_zombies()
+
+    def _next_lease(self) -> m.Lease | None:
+        while True:
+            if self._leases:
+                self._working.promise("wait", self._wait_s)
+                message = self._link.receive(timeout_s=0.0)
+            else:
+                message = self._wait_for_message()
+            if isinstance(message, m.Lease):
+                self._leases.append(message)
+            elif isinstance(message, m.Drain):
+                self._link.send(m.GiveBack(self._slot, tuple(lease.episode for lease in self._leases)))
+                return None
+            elif message is None:
+                return self._leases.popleft()
+            else:
+                raise NimbusError(f"the daemon sent an unexpected {type(message).__name__}")
+
+    def _wait_for_message(self) -> m.Message:
+        """The next message. Whoever waits in vain still shows that it could take one."""
+        while True:
+            self._working.promise("wait", self._wait_s)
+            if (message := self._link.receive(timeout_s=self._wait_s / 4)) is not None:
+                return message
+
+    # --- progress; each thread says its own ---
+
+    def _stage_began(self, stage: str, episode: Episode) -> None:
+        request = episode.request
+        first = request.attempt == 1  # what was perhaps killed too soon has all its time at the next attempt
+        if stage == "store":  # in a writer thread: it overlaps the next episode, whose stage is the one to show
+            thread = threading.get_ident()
+            self._stored[thread] = self._ref(episode)
+            if thread not in self._storing:
+                self._storing[thread] = Progress(self._stores.part())
+            self._storing[thread].begin(stage, self._deadlines, first)
+        else:
+            self._stage = stage
+            self._working.begin(stage, self._deadlines, first and self._familiar == (request.scene, request.variant))
+        if stage == "load":
+            episode.context = {**episode.context, "started_unix_s": time.time()}
+            if (limit_s := self._limits.episode_timeout_s) is not None:
+                self._line.limit_episode(time.monotonic_ns() + int(limit_s * 1e9))
+        if stage == ("plan" if self._role is Role.PLAN else "render"):
+            # Once through, and all that a new scene costs has been paid.
+            self._familiar = (request.scene, request.variant)
+        self._link.send(m.Beat(self._slot, self._ref(episode), stage))
+
+    def _wait_for_writer(self) -> None:
+        self._line.limit_episode(0)
+        self._working.rest()
+
+    def _beat(self) -> None:
+        self._working.beat()
+        self._tell_beat(None if self._current is None else self._current.episode, self._stage)
+
+    def _store_beat(self) -> None:
+        thread = threading.get_ident()
+        self._storing[thread].beat()
+        self._tell_beat(self._stored.get(thread), "store")
+
+    def _tell_beat(self, ref: m.EpisodeRef | None, stage: str) -> None:
+        now = time.monotonic()
+        if now - self._last_beat < BEAT_EVERY_S or ref is None:
+            return
+        self._last_beat = now
+        self._link.send(m.Beat(self._slot, ref, stage))
+
+    def _lease(self, episode: Episode) -> m.Lease:
+        request = episode.request
+        return self._lease_of[request.scene, request.index, request.attempt]
+
+    def _ref(self, episode: Episode) -> m.EpisodeRef:
+        return self._lease(episode).episode
+
+    def _forget(self, episode: Episode) -> None:
+        request = episode.request
+        del self._lease_of[request.scene, request.index, request.attempt]
+
+    def _report(self, episode: Episode) -> None:
+        """Tell the daemon how an episode ended. Called from a writer thread, or ours if it failed before."""
+        self._tell_end(episode)
+        if "store" in episode.timings_s:
+            thread = threading.get_ident()
+            del self._stored[thread]
+            self._storing[thread].rest()
+
+    def _tell_end(self, episode: Episode) -> None:
+        ref = self._ref(episode)
+        self._forget(episode)
+        timings_s = dict(episode.timings_s)
+        if (failure := episode.failure) is not None:
+            self._link.send(
+                m.Fail(
+                    self._slot,
+                    ref,
+                    failure.stage,
+                    failure.reason,
+                    failure.detail[:2000],
+                    failure.planned,
+                    failure.evidence[-20000:],
+                    timings_s,
+                    _memory(),
+                )
+            )
+            return
+        piece = episode.piece
+        assert piece is not None
+        size_bytes = sum(file.size_bytes for file in piece.files)
+        digest = manifest_digest(piece)
+        self._link.send(m.Commit(self._slot, ref, piece.folder, piece.length, size_bytes, digest, timings_s, _memory()))
+
+
+def _join(group: str) -> None:
+    try:
+        join_group(group)
+    except OSError as error:
+        log.warning("not in a control group of its own (%s): what it leaves behind is found otherwise", error)
+
+
+def _memory() -> m.Memory:
+    return m.Memory(own_rss_bytes(), own_gpu_bytes())
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="nimbusd.compute.worker", description=__doc__)
+    parser.add_argument("--endpoint", required=True, help="ZeroMQ address of the daemon")
+    parser.add_argument("--slot", required=True, help="name that the daemon knows this worker by")
+    parser.add_argument("--parent", type=int, required=True, help="pid of the daemon; we die with it")
+    parser.add_argument("--device", default="auto", help="device for the renderer: auto, cpu, cuda:0")
+    parser.add_argument("--cpus", default="", help="CPU cores to run on, such as 0,1; default all")
+    parser.add_argument("--page", type=int, help="file descriptor of the heartbeat page; default: nobody watches")
+    parser.add_argument("--line", type=int, default=FIRST_WORKER, help="our line on the page")
+    parser.add_argument("--stacks", help="file to write our threads' stacks to, if we are asked")
+    parser.add_argument("--group", help="folder of the control group to join; default: stay in the daemon's")
+    parser.add_argument("--spare", action="store_true", help="prepare for a job, and wait for a slot")
+    parser.add_argument(
+        "--start-timeout",
+        type=float,
+        default=300.0,
+        help="seconds that a spare may take to import what it prepares for",
+    )
+    args = parser.parse_args()
+    die_with_parent(args.parent)
+    become_subreaper()  # so that what components start stays below us, and goes with us
+    if args.group:
+        _join(args.group)
+    die_first()
+    if args.stacks:
+        dump_stacks_when_asked(args.stacks)
+    faulthandler.enable()
+    line = own_line(args.page, args.line)
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
+    if args.cpus:
+        os.sched_setaffinity(0, {int(cpu) for cpu in args.cpus.split(",")})
+    link = DaemonLink(args.endpoint)
+    status = 1
+    try:
+        _serve(link, line, args)
+        status = 0
+    finally:
+        leave_soon(status)
+        link.close()
+    return status
+
+
+def _serve(link: DaemonLink, line: Line, args: argparse.Namespace) -> None:
+    slot, device = args.slot, args.device
+    if args.spare:
+        if (place := Spare(link, slot, line, args.start_timeout).wait()) is None:
+            return
+        slot, device = place.worker, place.device
+    ComputeWorker(link, slot, device, line).run()
+    link.send(m.Bye(slot))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

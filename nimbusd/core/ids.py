@@ -1,0 +1,57 @@
+"""What jobs, nodes, workers, leases and episodes are called, the same everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import NewType
+
+JobId = NewType("JobId", str)
+"""A job's name: unique at a master."""
+
+
+NodeId = NewType("NodeId", str)
+
+
+WorkerId = NewType("WorkerId", str)
+"""A compute worker of a node: its slot and how many came before it there, `cpu:0#3`."""
+
+
+LeaseId = NewType("LeaseId", int)
+"""Unique for the life of a ledger: the master's epoch in the high bits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Episode indexes start … stop - 1."""
+
+    start: int
+    stop: int
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+
+def indexes_of(spans: Iterable[Span]) -> Iterator[int]:
+    """The indexes that spans hold."""
+    return (index for span in spans for index in range(span.start, span.stop))
+
+
+def spans_of(indexes: Iterable[int]) -> tuple[Span, ...]:
+    """Sorted, disjoint spans, not touching each other, of these indexes."""
+    spans: list[Span] = []
+    for index in sorted(indexes):
+        if spans and spans[-1].stop == index:
+            spans[-1] = Span(spans[-1].start, index + 1)
+        else:
+            spans.append(Span(index, index + 1))
+    return tuple(spans)
+
+
+@dataclass(frozen=True, slots=True)
+class EpisodeKey:
+    """An episode: a scene of a job and an index in it."""
+
+    job: JobId
+    scene: str
+    index: int

@@ -1,0 +1,75 @@
+"""When a node tells the master of itself, and how many episodes it says that it can take."""
+
+from __future__ import annotations
+
+import math
+
+from nimbusd.core.estimate import Mean
+from nimbusd.core.master.nodes import LONG_S
+from nimbusd.core.node.held import HeldLeases
+from nimbusd.core.node.staff import Staff
+
+AHEAD_S = 0.5
+"""Work that a node keeps queued, beside one next episode for every slot: more than a round trip to the master. Where
+episodes are long, nothing is queued (LONG_S)."""
+MOST_AHEAD = 2048
+
+
+class Heartbeats:
+    """Of a node with so many slots, at least every `every_s`."""
+
+    def __init__(self, slots: int, every_s: float, leases: HeldLeases, staff: Staff) -> None:
+        self._slots = slots
+        self._every_s = every_s
+        self._leases = leases
+        self._staff = staff
+        self._cost = Mean()
+        self._seq = 0
+        self._told_at = -math.inf
+        self._told_credit = -1
+
+    def connected(self, every_s: float | None) -> None:
+        """The master is there again, and knows nothing. every_s: how often it wants to hear, if it says."""
+        self._every_s = self._every_s if every_s is None else every_s
+        self._told_at = -math.inf
+
+    def episode_made(self, cost_s: float) -> None:
+        """An episode took a slot so long."""
+        self._cost.add(cost_s)
+
+    def due(self, now: float) -> bool:
+        """Whether the last one is so long ago that the next must follow."""
+        return now - self._told_at >= self._every_s
+
+    def worth_telling(self, now: float, *, draining: bool) -> bool:
+        """Whether one is due, or half of what can be held is free and the master does not know it.
+
+        draining: the node takes nothing more.
+        """
+        if self.due(now):
+            return True
+        credit = self._credit(draining)
+        if credit == self._told_credit:
+            return False
+        return 2 * self._leases.holding() <= self._most_held() or self._staff.idle() > self._leases.waiting()
+
+    def tell(self, now: float, *, draining: bool) -> tuple[int, int]:
+        """One is told now: its number, and how many episodes can be taken beyond those that are held."""
+        self._seq += 1
+        self._told_at, self._told_credit = now, self._credit(draining)
+        return self._seq, self._told_credit
+
+    def _most_held(self) -> int:
+        """How many episodes to hold: one for every slot, what the backlogs may hold, and some ahead.
+
+        None are held ahead while their cost is not known, or long.
+        """
+        most = self._slots + self._staff.room()
+        if not self._cost.count or self._cost.value >= LONG_S:
+            return most
+        return most + min(MOST_AHEAD, self._slots + math.ceil(AHEAD_S * self._slots / max(self._cost.value, 1e-6)))
+
+    def _credit(self, draining: bool) -> int:
+        if draining:
+            return 0
+        return max(0, self._most_held() - self._leases.holding(), self._staff.idle() - self._leases.waiting())

@@ -1,0 +1,133 @@
+"""The leases that a node holds: what waits to be begun, who has what, what the master has not acknowledged."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from nimbusd.core.ids import EpisodeKey, JobId, LeaseId, WorkerId
+from nimbusd.core.master.facts import AttemptFailed, GrantLease, StoredPiece
+from nimbusd.core.tally import Tally
+
+Outcome: TypeAlias = StoredPiece | AttemptFailed | None
+"""What became of an episode; None: it is given back."""
+TELL_AGAIN_S = 3.0
+MOST_REMEMBERED = 1024
+"""Leases that are over: a message that comes late, or twice, must not open one again."""
+
+
+@dataclass(slots=True)
+class HeldLease:
+    """A lease. waiting: not begun; given: to whom; planned: in the backlog; told: outcomes, not yet acknowledged."""
+
+    lease: GrantLease
+    waiting: deque[int] = field(default_factory=deque)
+    given: dict[int, WorkerId] = field(default_factory=dict)
+    planned: set[int] = field(default_factory=set)
+    told: dict[int, Outcome] = field(default_factory=dict)
+    again_at: float = 0.0
+
+    def over(self) -> bool:
+        return not (self.waiting or self.given or self.planned or self.told)
+
+    def episode(self, index: int) -> EpisodeKey:
+        """An episode of the lease by the name that all attempts share."""
+        return EpisodeKey(self.lease.job, self.lease.scene, index)
+
+    def note(self, index: int, outcome: Outcome, now: float) -> None:
+        """Keep an outcome, which is told now, until it is acknowledged."""
+        if not self.told:
+            self.again_at = now + TELL_AGAIN_S
+        self.told[index] = outcome
+
+
+class HeldLeases:
+    """All leases of a node, in the order in which they came."""
+
+    def __init__(self) -> None:
+        self._leases: dict[LeaseId, HeldLease] = {}
+        self._over: dict[LeaseId, None] = {}
+        self._waiting: Tally[JobId] = Tally()
+
+    def __len__(self) -> int:
+        return len(self._leases)
+
+    def __iter__(self) -> Iterator[HeldLease]:
+        return iter(self._leases.values())
+
+    def __getitem__(self, lease: LeaseId) -> HeldLease:
+        return self._leases[lease]
+
+    def get(self, lease: LeaseId) -> HeldLease | None:
+        """A lease that is held, or None."""
+        return self._leases.get(lease)
+
+    def ids(self) -> tuple[LeaseId, ...]:
+        """The leases' ids, in order."""
+        return tuple(self._leases)
+
+    def jobs(self) -> frozenset[JobId]:
+        """The jobs of which leases are held."""
+        return frozenset(held.lease.job for held in self)
+
+    def waiting(self, job: JobId | None = None) -> int:
+        """Episodes that wait to be begun, of a job or of all."""
+        return sum(self._waiting.values()) if job is None else self._waiting[job]
+
+    def holding(self) -> int:
+        """Episodes of which no outcome is known."""
+        return sum(len(held.waiting) + len(held.given) + len(held.planned) for held in self)
+
+    def open(self, lease: GrantLease) -> HeldLease | None:
+        """Take a lease in; None if it is here already, or over."""
+        if lease.lease in self._leases or lease.lease in self._over:
+            return None
+        held = self._leases[lease.lease] = HeldLease(lease)
+        for span in lease.spans:
+            held.waiting.extend(range(span.start, span.stop))
+        self._waiting.change(lease.job, len(held.waiting))
+        return held
+
+    def begin_next(self, held: HeldLease) -> int:
+        """The first episode that waits; it waits no more."""
+        self._waiting.change(held.lease.job, -1)
+        return held.waiting.popleft()
+
+    def wait_again(self, held: HeldLease, index: int) -> None:
+        """Have an episode wait to be begun, first in line."""
+        held.waiting.appendleft(index)
+        self._waiting.change(held.lease.job, 1)
+
+    def drop_waiting(self, held: HeldLease, wanted: Iterable[int] | None = None) -> tuple[int, ...]:
+        """Take episodes (all, or those of `wanted`) from those that wait; returns them."""
+        chosen = None if wanted is None else set(wanted)
+        dropped = tuple(index for index in held.waiting if chosen is None or index in chosen)
+        if dropped:
+            gone = set(dropped)
+            held.waiting = deque(index for index in held.waiting if index not in gone)
+            self._waiting.change(held.lease.job, -len(dropped))
+        return dropped
+
+    def close_if_over(self, held: HeldLease) -> bool:
+        """Forget a lease of which nothing is left to do or to tell. Returns whether it was."""
+        if not held.over():
+            return False
+        del self._leases[held.lease.lease]
+        self.remember_over(held.lease.lease)
+        return True
+
+    def sizes(self) -> tuple[int, int]:
+        """How many leases are held, and how many that are over are remembered."""
+        return len(self._leases), len(self._over)
+
+    def remembered(self) -> int:
+        """How many leases that are over are remembered."""
+        return len(self._over)
+
+    def remember_over(self, lease: LeaseId) -> None:
+        """A lease must not be opened any more."""
+        self._over[lease] = None
+        if len(self._over) > MOST_REMEMBERED:
+            del self._over[next(iter(self._over))]

@@ -1,0 +1,227 @@
+"""What the pool of a node's compute workers is told, and what it orders."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from nimbusd.core.ids import JobId, WorkerId
+from nimbusd.core.node.spares import SpareOrder
+
+# --- facts ---
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerIntroduced:
+    """A worker's process runs, and waits for a job."""
+
+    worker: WorkerId
+
+
+@dataclass(frozen=True, slots=True)
+class JobAssigned:
+    """A worker is to be told its job, whose limits count from now on."""
+
+    worker: WorkerId
+    job: JobId
+    open_timeout_s: float
+    beat_timeout_s: float
+    episode_timeout_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class LeaveAsked:
+    """A worker was asked to leave, to make room for one with another job."""
+
+    worker: WorkerId
+
+
+@dataclass(frozen=True, slots=True)
+class StopWanted:
+    """Nobody wants what a worker is making: kill it, and start another."""
+
+    worker: WorkerId
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerReady:
+    """A worker has made its components and opened its backend."""
+
+    worker: WorkerId
+
+
+@dataclass(frozen=True, slots=True)
+class BeatSeen:
+    """A worker showed progress. busy: it still has work."""
+
+    worker: WorkerId
+    busy: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseSent:
+    """A worker was given work: from now on it owes a beat."""
+
+    worker: WorkerId
+
+
+@dataclass(frozen=True, slots=True)
+class EpisodeBegan:
+    """A worker has turned to its next episode."""
+
+    worker: WorkerId
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerKilled:
+    """The watchdog killed a worker; its exit is told next. stack: of its threads, as it found them.
+
+    stage: of the thread that alone is to blame; empty if that cannot be told.
+    """
+
+    worker: WorkerId
+    reason: str
+    stack: str
+    stage: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerExited:
+    """A worker's process is gone. returncode: negative for a signal, as subprocess has it."""
+
+    worker: WorkerId
+    returncode: int
+
+
+@dataclass(frozen=True, slots=True)
+class TimePassed:
+    """Look at the deadlines."""
+
+
+@dataclass(frozen=True, slots=True)
+class SpareIntroduced:
+    """A spare's process runs, and waits to be told what to prepare for."""
+
+    spare: WorkerId
+
+
+@dataclass(frozen=True, slots=True)
+class SpareWarm:
+    """A spare has imported what its job needs, and waits for a slot."""
+
+    spare: WorkerId
+
+
+@dataclass(frozen=True, slots=True)
+class SpareGone:
+    """A spare's process is gone."""
+
+    spare: WorkerId
+
+
+@dataclass(frozen=True, slots=True)
+class MemorySeen:
+    """So much of the node's memory is in use, by whomever."""
+
+    used_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class StopAsked:
+    """Spawn nothing more. Workers leave by themselves; those that are still starting are killed."""
+
+
+PoolFact: TypeAlias = (
+    WorkerIntroduced
+    | JobAssigned
+    | WorkerReady
+    | LeaveAsked
+    | StopWanted
+    | LeaseSent
+    | BeatSeen
+    | EpisodeBegan
+    | WorkerKilled
+    | WorkerExited
+    | TimePassed
+    | SpareIntroduced
+    | SpareWarm
+    | SpareGone
+    | MemorySeen
+    | StopAsked
+)
+
+# --- orders ---
+
+
+@dataclass(frozen=True, slots=True)
+class SpawnWorker:
+    """Start a compute worker in a slot, not before `not_before` (same clock as `now`)."""
+
+    slot: str
+    worker: WorkerId
+    not_before: float
+
+
+@dataclass(frozen=True, slots=True)
+class TakeSpare:
+    """A warm spare is the slot's worker from now on, by that name. If it has just died, one is started."""
+
+    slot: str
+    worker: WorkerId
+    spare: WorkerId
+
+
+@dataclass(frozen=True, slots=True)
+class PrepareSpare:
+    """Tell a spare what to prepare for."""
+
+    spare: WorkerId
+    job: JobId
+
+
+@dataclass(frozen=True, slots=True)
+class DismissWorker:
+    """Have a worker leave instead of telling it its job: what it was prepared for may not go along with that."""
+
+    worker: WorkerId
+
+
+@dataclass(frozen=True, slots=True)
+class KillWorker:
+    """SIGKILL the worker's process group; its exit is reported afterwards as any other."""
+
+    worker: WorkerId
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReportLost:
+    """Tell the task table that the worker is gone. failed: it should not have been. stack, stage: if it was killed."""
+
+    worker: WorkerId
+    reason: str
+    detail: str
+    failed: bool
+    stack: str = ""
+    stage: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CannotOpen:
+    """No worker can be opened for a job here; the slot's next one is for others."""
+
+    job: JobId
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    """No worker can be started here."""
+
+    detail: str
+
+
+PoolOrder: TypeAlias = (
+    SpawnWorker | TakeSpare | PrepareSpare | DismissWorker | KillWorker | ReportLost | CannotOpen | GiveUp | SpareOrder
+)

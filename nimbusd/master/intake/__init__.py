@@ -1,0 +1,1 @@
+"""What comes in: jobs from clients, pieces from nodes, and what an output folder already holds."""

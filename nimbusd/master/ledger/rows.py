@@ -1,0 +1,127 @@
+"""Ledger entries as rows, and rows as what they were. Texts that people read are kept to a sane size."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+from nimbusd.core.ids import JobId, Span
+from nimbusd.core.records import JobRow, JobState, Record, State
+from nimbusd.master.ledger import schema as schema
+
+Value: TypeAlias = str | int | float
+
+MOST_REASON = 200
+MOST_DETAIL = 2_000
+MOST_EVIDENCE = 16_000
+"""Characters of an attempt's evidence that are kept."""
+FULL_EVIDENCE = 1_000
+"""So many attempts of a job that failed for the same reason keep all of it; those after them keep MOST_DETAIL."""
+
+CODES = {
+    State.PENDING.value: schema.PENDING,
+    State.COMMITTED.value: schema.COMMITTED,
+    State.FAILED.value: schema.FAILED,
+    State.QUARANTINED.value: schema.QUARANTINED,
+}
+STATES = {code: State(value) for value, code in CODES.items()}
+
+JOB_COLUMNS = (
+    "name, fingerprint, spec, user, priority, max_nodes, dynload, environment, submitted_unix_s, state, why, "
+    "packages, began_with"
+)
+
+
+def episode_row(scene: int, record: Record) -> tuple[Value, ...]:
+    """Values of `episode`, in the order of its columns."""
+    return (
+        scene,
+        record.key.index,
+        CODES[record.state._value_],  # `.value` is a descriptor, and this is called for every episode
+        record.attempt,
+        record.losses,
+        record.worker,
+        record.folder,
+        record.frames,
+        record.size_bytes,
+        record.digest,
+    )
+
+
+def failure_row(scene: int, record: Record, earlier: int) -> tuple[Value, ...]:
+    """Values of `failure`. earlier: attempts of the job that failed before for the same reason."""
+    most = MOST_EVIDENCE if earlier < FULL_EVIDENCE else MOST_DETAIL
+    return (
+        scene,
+        record.key.index,
+        shortened(record.stage, MOST_REASON),
+        shortened(record.reason, MOST_REASON),
+        shortened(record.detail, MOST_DETAIL),
+        shortened(record.evidence, most),
+    )
+
+
+def shortened(text: str, most: int) -> str:
+    """`text` in at most about `most` characters: its beginning and its end, which say the most, and what is missing.
+
+    Surrogates, which bytes that are no UTF-8 may have been decoded to, become question marks.
+    """
+    if len(text) > most:
+        left = most // 4
+        missing = len(text) - most
+        text = f"{text[:left]}\n… {missing} characters were left out …\n{text[len(text) - (most - left) :]}"
+    return text if text.isascii() else text.encode(errors="replace").decode()
+
+
+def job_row(row: JobRow) -> tuple[Value, ...]:
+    """Values for JOB_COLUMNS."""
+    return (
+        row.job,
+        row.fingerprint,
+        json_text(row.spec),
+        row.user,
+        row.priority,
+        row.max_nodes,
+        int(row.dynload),
+        row.environment,
+        row.submitted_unix_s,
+        row.state.value,
+        row.why,
+        json_text(row.packages),
+        json_text(row.began_with),
+    )
+
+
+def json_text(value: Mapping[str, Any]) -> str:
+    """A JSON object as the ledger holds it."""
+    return json.dumps(dict(value), ensure_ascii=False, separators=(",", ":"))
+
+
+def to_job(values: Sequence[Any]) -> JobRow:
+    """The job of a row with JOB_COLUMNS."""
+    name, fingerprint, spec, user, priority, max_nodes, dynload, environment, submitted, state, why, *packages = values
+    return JobRow(
+        JobId(name),
+        fingerprint,
+        json.loads(spec),
+        user,
+        priority,
+        max_nodes,
+        bool(dynload),
+        environment,
+        submitted,
+        JobState(state),
+        why,
+        *map(json.loads, packages),
+    )
+
+
+def spans_text(spans: Sequence[Span]) -> str:
+    """Spans as `start-stop` with commas between."""
+    return ",".join(f"{span.start}-{span.stop}" for span in spans)
+
+
+def to_spans(text: str) -> tuple[Span, ...]:
+    """The spans of such a text."""
+    return tuple(Span(int(start), int(stop)) for start, stop in (part.split("-") for part in text.split(",") if part))

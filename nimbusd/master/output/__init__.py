@@ -1,0 +1,1 @@
+"""Output folders: whose they are, what they remember, and what is thrown away."""

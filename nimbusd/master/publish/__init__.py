@@ -1,0 +1,1 @@
+"""Publishing: from committed pieces to a dataset, in a process of its own."""

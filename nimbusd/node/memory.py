@@ -1,0 +1,60 @@
+"""Memory: what this node may take, what is in use, and what a compute worker takes itself."""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from nimbusd.node import gpus
+from nimbusd.node.limits import ROOT, memory_limit, read_numbers
+
+log = logging.getLogger(__name__)
+
+WORKER_OOM_SCORE = 300
+"""How much rather than the daemon the kernel takes a compute worker, of 1000, when memory runs out."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeMemory:
+    """limit_bytes: of the machine or of our control groups, whichever allows less. used_bytes: of it, as far as it
+    could not be had by dropping caches. source: what sets the limit.
+    """
+
+    limit_bytes: int
+    used_bytes: int
+    source: str = "the machine"
+
+    def __str__(self) -> str:
+        return f"{self.limit_bytes / 1e9:.1f} GB by {self.source}"
+
+
+def node_memory(root: Path = ROOT) -> NodeMemory:
+    """How much memory there is for us, now. root: of the file system, for a machine other than this."""
+    machine = read_numbers(root / "proc/meminfo")
+    total = 1024 * machine["MemTotal:"]
+    limit = memory_limit(root)
+    if limit is not None and limit.limit_bytes < total:
+        return NodeMemory(limit.limit_bytes, limit.used_bytes, str(limit.source))
+    return NodeMemory(total, total - 1024 * machine["MemAvailable:"])
+
+
+def own_rss_bytes() -> int:
+    """Resident memory of this process."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def own_gpu_bytes() -> int:
+    """GPU memory of this process, on the GPU that its slot has; 0 where that cannot be known."""
+    return gpus.memory_of_process(os.getpid(), os.environ.get("CUDA_VISIBLE_DEVICES", ""))
+
+
+def die_first() -> None:
+    """Have the kernel take this process rather than its daemon when memory runs out."""
+    path = Path("/proc/self/oom_score_adj")
+    try:
+        path.write_text(str(min(1000, int(path.read_text()) + WORKER_OOM_SCORE)))
+    except OSError as error:  # a sandbox without it: the kernel then takes the largest, which is rarely the daemon
+        log.warning("the kernel may take the daemon rather than this worker when memory runs out: %s", error)

@@ -1,0 +1,20 @@
+"""Who is who in a layout's images: instance and semantic ids, names and categories."""
+
+from __future__ import annotations
+
+from nimbusd.stages.categories import semantic_ids
+from nimbusd.stages.types import Label
+from nimbusd.stages.workflow.sim.layout.layout import Layout
+from nimbusd.stages.workflow.sim.models.robots import RobotModel
+from nimbusd.stages.workflow.sim.world.world import FLOOR_ID, ROBOT_ID, TABLE_ID, WALL_ID
+
+
+def label_rows(layout: Layout) -> tuple[Label, ...]:
+    """The segmentation table of a layout, ordered by instance id."""
+    named = [(FLOOR_ID, "floor", "floor"), (WALL_ID, "wall", "wall"), (TABLE_ID, "table", "table")]
+    arms = RobotModel.model_validate(layout.robot.definition).arms
+    named += [(ROBOT_ID + number, f"robot/{name}", "robot") for number, name in enumerate(arms)]
+    named += [(entry.instance_id, entry.name, entry.category) for entry in layout.objects]
+    named += [(region.instance_id, region.name, "area") for region in layout.regions]
+    ids = semantic_ids(category for _, _, category in named)
+    return tuple(Label(number, ids[category], name, category) for number, name, category in sorted(named))

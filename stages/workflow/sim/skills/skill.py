@@ -1,0 +1,117 @@
+"""Atomic skills: pick, place, push, goto_pose, gripper, open, close, press, rotate, home.
+
+A skill is a model of its arguments with three parts: `check` (the precondition, else PlanningFailed('precondition')),
+`act` (plans and runs its phases; PlanningFailed with what went wrong), and `verify` (its own success condition, else
+PlanningFailed). `perform` does the three, and tries again from the same state with other random numbers where a try
+failed in a way that another grasp or place may avoid. Tasks compose skills from configuration, by name.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+from pydantic import Field
+
+from nimbusd.stages.arguments import did_you_mean, validate
+from nimbusd.stages.base import ComponentArgs
+from nimbusd.stages.errors import ComponentError, PlanningFailed
+from nimbusd.stages.types import F64
+from nimbusd.stages.workflow.sim.demonstration import KeyPoint
+from nimbusd.stages.workflow.sim.skills.workcell import EFFORT, Workcell
+from nimbusd.stages.workflow.sim.world.world import ArmIndex
+
+RETRIED = frozenset(
+    {"grasp_slipped", "dropped", "forbidden_contact", "skill_failed", "collision_in_recheck", "no_path", "ik_failed"}
+)
+CLOSE_STEPS, OPEN_STEPS = 12, 10
+
+
+class Skill(ComponentArgs, ABC):
+    """Base of the skills. arm: which one acts; empty picks the nearest. tries: from the same state.
+
+    files: arguments that are paths; relative ones start at the task file's folder.
+    """
+
+    name: ClassVar[str]
+    files: ClassVar[tuple[str, ...]] = ()
+    arm: str = ""
+    tries: int = Field(default=3, ge=1, le=100)
+
+    @abstractmethod
+    def check(self, cell: Workcell) -> None:
+        """Raises PlanningFailed('precondition') where the skill does not fit the state."""
+
+    @abstractmethod
+    def act(self, cell: Workcell) -> None:
+        """Plan and run. Raises PlanningFailed."""
+
+    @abstractmethod
+    def verify(self, cell: Workcell) -> None:
+        """Raises PlanningFailed where the skill did not reach what it is for."""
+
+    def perform(self, cell: Workcell) -> None:
+        """Check, act and verify, with further tries. Raises the last try's PlanningFailed."""
+        self.check(cell)
+        point = cell.checkpoint()
+        problem: PlanningFailed | None = None
+        for number in range(self.tries):
+            if number:
+                cell.rollback(point)
+                cell.count("retries")
+            try:
+                self.act(cell)
+                self.verify(cell)
+                cell.end_phase()
+                return
+            except PlanningFailed as error:
+                problem = error
+                if error.reason not in RETRIED or cell.exhausted:
+                    break
+        assert problem is not None
+        if cell.exhausted:
+            tried = f"given up after {EFFORT} postures that were looked at"
+            raise PlanningFailed(problem.reason, f"{problem.detail}; {tried}") from problem
+        raise problem
+
+
+SKILLS: dict[str, type[Skill]] = {}
+"""Skill name → class."""
+
+
+def skill(kind: type[Skill]) -> type[Skill]:
+    """Class decorator: make a skill known by its name. Raises ComponentError where the name is taken."""
+    if kind.name in SKILLS:
+        raise ComponentError(f"skill '{kind.name}' is defined twice: {SKILLS[kind.name].__name__} and {kind.__name__}")
+    SKILLS[kind.name] = kind
+    return kind
+
+
+def make_skill(name: str, arguments: Mapping[str, Any]) -> Skill:
+    """A skill ready to perform. Raises ComponentError for an unknown name, ArgumentsError for bad arguments."""
+    if name not in SKILLS:
+        raise ComponentError(f"no skill is called '{name}'; {did_you_mean(name, SKILLS)}")
+    return validate(SKILLS[name], arguments, f"arguments of skill '{name}'")
+
+
+def downward(yaw_rad: float) -> F64:
+    """(3, 3) tool orientation that points straight down, closing along the world's y turned by `yaw_rad`."""
+    c, s = np.cos(yaw_rad), np.sin(yaw_rad)
+    return np.array([[c, s, 0.0], [s, -c, 0.0], [0.0, 0.0, -1.0]])
+
+
+def empty_handed(cell: Workcell, arm: ArmIndex) -> None:
+    """Raises PlanningFailed('precondition') where the arm holds something."""
+    if arm.name in cell.grips:
+        raise PlanningFailed("precondition", f"{arm.name} already holds {cell.grips[arm.name].name}")
+
+
+def note_point(
+    cell: Workcell, kind: str, name: str, frame: str, point: F64, arm: ArmIndex, approach: F64, width: float = 0.0
+) -> None:
+    """Record a key point that is reached about now."""
+    x, y, z = (float(value) for value in point)
+    a, b, c = (float(value) for value in approach)
+    cell.keypoints.append(KeyPoint(name, kind, frame, (x, y, z), cell.row, arm.name, (a, b, c), width))

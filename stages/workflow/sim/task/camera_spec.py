@@ -1,0 +1,68 @@
+"""`CameraSpec`: a camera as a task file states it, and the cameras of a task that states none."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field, field_validator, model_validator
+
+from nimbusd.stages.base import ComponentArgs
+from nimbusd.stages.workflow.sim.task.numbers import Angle, Name, Position
+
+TASK = "task"
+"""Word of `frame` for whatever goals and skills name."""
+
+
+class CameraSpec(ComponentArgs):
+    """A camera that stands still, or rides on an arm.
+
+    position_m, target_m: where it is and looks, from the robot's base on the table, or in the flange's frame. None
+    stands for a place before the table, and for one beside the hand that looks at the fingers.
+    roll_rad: turn about the line of sight, counter-clockwise as seen from behind the camera.
+    mount: empty for a still camera, an arm's name, or `*` for one on every arm. mount_limit_m: how far from the flange
+    a mounted camera may be.
+    frame: what a still camera brings into its picture, by moving without turning: `task` (whatever goals and skills
+    name), `$slot` (all objects of it), `$region`; one or a list. None means `task` where neither position_m nor
+    target_m is given, else nothing. margin: share of width and height that is kept free at each edge.
+    nearest_m: least distance to what is framed, along the line of sight.
+    """
+
+    name: Name
+    width: int = Field(default=320, ge=16, le=4096)
+    height: int = Field(default=240, ge=16, le=4096)
+    hfov_rad: float = Field(default=1.0, gt=0.1, lt=2.6)
+    position_m: Position | None = None
+    target_m: Position | None = None
+    roll_rad: Angle = 0.0
+    mount: str = ""
+    mount_limit_m: float = Field(default=0.3, gt=0, le=10)
+    frame: tuple[str, ...] | None = None
+    margin: float = Field(default=0.1, ge=0, lt=0.5)
+    nearest_m: float = Field(default=0.6, ge=0.05, le=10)
+
+    @field_validator("frame", mode="before")
+    @classmethod
+    def _listed(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return (value,)
+        return tuple(value) if isinstance(value, list) else value
+
+    @model_validator(mode="after")
+    def _frames_when_still(self) -> CameraSpec:
+        if self.mount and self.frame:
+            raise ValueError("a mounted camera goes where its hand goes: leave 'frame' out, or 'mount'")
+        return self
+
+    @property
+    def framed(self) -> tuple[str, ...]:
+        """What it brings into its picture; empty for nothing."""
+        if self.frame is not None:
+            return self.frame
+        return (TASK,) if not self.mount and self.position_m is None and self.target_m is None else ()
+
+
+DEFAULT_CAMERAS = (
+    CameraSpec(name="front"),
+    CameraSpec(name="wrist", mount="*", hfov_rad=1.2),
+    CameraSpec(name="side", position_m=(0.45, -1.0, 0.65), frame=(TASK,)),
+)

@@ -1,0 +1,43 @@
+"""Outputs of small plain runs, for tests of the commands that read them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from tests.processes.test_run_processes import write_job
+
+REPOSITORY = Path(__file__).parents[2]
+NIMBUSCTL = (sys.executable, "-m", "nimbusd.cli")
+TOYS: dict[str, Any] = {
+    "load": {"component": "tests.support.toy:ToyLoader"},
+    "plan": {"component": "tests.support.toy:ToyPlanner"},
+    "render": {"component": "tests.support.toy:ToyRenderer"},
+    "store": {"component": "NavWriter", "args": {"media": "image"}},
+}
+
+
+def small_job(folder: Path, **pipeline: Any) -> Path:
+    """A job of two scenes with one episode each, stored as a real dataset in `<folder>/out`."""
+    folder.mkdir(exist_ok=True)
+    scenes = [{"name": "attic"}, {"name": "kitchen"}]
+    return write_job(
+        folder, scenes=scenes, episodes_per_scene=1, pipeline={**TOYS, **pipeline}, limits={"beat_timeout_s": 20.0}
+    )
+
+
+def environment(**changes: str) -> dict[str, str]:
+    """Of a command: ours, with the components of the tests."""
+    return {**os.environ, "PYTHONPATH": str(REPOSITORY), **changes}
+
+
+def finished(folder: Path, **pipeline: Any) -> Path:
+    """The output folder of such a job after `nimbusctl run`."""
+    job = small_job(folder, **pipeline)
+    command = [*NIMBUSCTL, "run", str(job), "--workers", "1", "--spares", "0"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=240)
+    assert done.returncode in (0, 1), done.stderr
+    return folder / "out"
