@@ -17,7 +17,7 @@ from nimbusd.chaos.job_faults import JobFaults
 from nimbusd.chaos.plan import IN_COMPONENTS, OF_JOBS, Fault, Kind
 from nimbusd.chaos.proxy import DroppingProxy
 from nimbusd.chaos.recovery import Hit, WorkDone
-from nimbusd.compute.faults import JOURNAL, Order, orders_waiting, place_order
+from nimbusd.makers.faults import JOURNAL, Order, orders_waiting, place_order
 
 T = TypeVar("T")
 

@@ -21,15 +21,15 @@ from pathlib import Path
 from typing import Any
 
 from nimbusd import __version__
-from nimbusd.compute import faults
-from nimbusd.compute.leaving import LEAVE_S, leave_soon
 from nimbusd.compute.link import DaemonLink
 from nimbusd.compute.progress import Progress, SharedPulse
 from nimbusd.compute.spare import Spare
 from nimbusd.core.deadlines import Deadlines
 from nimbusd.core.node.split import Role
 from nimbusd.job import Job
-from nimbusd.node.memory import die_first, own_gpu_bytes, own_rss_bytes
+from nimbusd.machine.memory import die_first, own_gpu_bytes, own_rss_bytes
+from nimbusd.makers import faults
+from nimbusd.makers.leaving import LEAVE_S, leave_soon
 from nimbusd.stages.base import SceneConfig
 from nimbusd.stages.errors import NimbusError
 from nimbusd.stages.modules import what_is_missing

@@ -14,9 +14,9 @@ from typing import Any
 from nimbusd import events
 from nimbusd.config import ConfigError, WorkerConfig
 from nimbusd.import_folders import check_import_folders
-from nimbusd.node.cores import node_cores
+from nimbusd.machine.cores import node_cores
+from nimbusd.machine.memory import node_memory
 from nimbusd.node.folders import FolderPlaces
-from nimbusd.node.memory import node_memory
 from nimbusd.node.node import Node
 from nimbusd.node.slots import discover
 from nimbusd.private_state import keep_private

@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from nimbusd.compute.arithmetic import maker_environment
 from nimbusd.config import SLOTS_PER_GPU, ConfigError
-from nimbusd.node import gpus
-from nimbusd.node.cores import node_cores
-from nimbusd.node.gpus import Gpu
+from nimbusd.machine import gpus
+from nimbusd.machine.cores import node_cores
+from nimbusd.machine.gpus import Gpu
+from nimbusd.makers.arithmetic import maker_environment
 
 MOST_CPU_SLOTS = 8
 """Unless more are asked for: every compute worker takes memory for its scene."""

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from nimbusd.compute.arithmetic import LESS, MAKER_ENVIRONMENT, ONLY, Simd, arithmetic, maker_environment, simd
+from nimbusd.makers.arithmetic import LESS, MAKER_ENVIRONMENT, ONLY, Simd, arithmetic, maker_environment, simd
 from tests.processes.test_environment_changes import write_job
 from tests.support.slow import slow
 

@@ -7,8 +7,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from nimbusd.node import gpus
-from nimbusd.node.limits import ROOT, memory_limit, read_numbers
+from nimbusd.machine import gpus
+from nimbusd.machine.limits import ROOT, memory_limit, read_numbers
 
 log = logging.getLogger(__name__)
 

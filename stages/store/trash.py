@@ -10,11 +10,12 @@ import os
 import shutil
 from pathlib import Path
 
-from nimbusd.master.output.owner import PRIVATE
 from nimbusd.stages.store.piece import PIECES
 
 log = logging.getLogger(__name__)
 
+PRIVATE = ".nimbusd"
+"""The folder of an output that is nimbusd's own: no reader of datasets looks into it."""
 KEPT_S = 7 * 24 * 3600.0
 _TRASH = "trash"
 

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nimbusd.node.cores import NodeCores, in_a_row, node_cores, number_of_cores
-from nimbusd.node.limits import CpuLimit, cpu_limit, memory_limit
+from nimbusd.machine.cores import NodeCores, in_a_row, node_cores, number_of_cores
+from nimbusd.machine.limits import CpuLimit, cpu_limit, memory_limit
 from nimbusd.node.slots import discover
 from tests.support.fake_nvml import FakeNvml
 

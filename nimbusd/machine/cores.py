@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nimbusd.node.limits import ROOT, CpuLimit, cpu_limit
+from nimbusd.machine.limits import ROOT, CpuLimit, cpu_limit
 
 
 @dataclass(frozen=True, slots=True)

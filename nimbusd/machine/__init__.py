@@ -1,0 +1,1 @@
+"""What this machine has, what of it we may use, and what is in use: cores, memory, control groups, GPUs."""
