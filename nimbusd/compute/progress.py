@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from nimbusd.core.deadlines import Deadlines
+from nimbusd.compute.deadlines import Deadlines
 
 
 class Owes(Protocol):

@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from nimbusd import __version__
+from nimbusd.compute.deadlines import Deadlines
 from nimbusd.compute.link import DaemonLink
 from nimbusd.compute.progress import Progress, SharedPulse
 from nimbusd.compute.spare import Spare
-from nimbusd.core.deadlines import Deadlines
 from nimbusd.core.node.split import Role
 from nimbusd.job import Job
 from nimbusd.machine.memory import die_first, own_gpu_bytes, own_rss_bytes

@@ -20,7 +20,7 @@ import zmq.asyncio
 
 from nimbusd import __version__, events, wire
 from nimbusd.core.environments import differing
-from nimbusd.core.ids import JobId, LeaseId, NodeId, WorkerId
+from nimbusd.core.ids import JobId, LeaseId, NodeId, WorkerId, slot_of
 from nimbusd.core.master.facts import HeartbeatSeen, StoredPiece
 from nimbusd.core.node import facts as n
 from nimbusd.core.node import pool_facts as p
@@ -298,7 +298,7 @@ class Node:
         self._fact(n.JobUnfit(job))
 
     def _slot_of(self, worker: WorkerId) -> Slot:
-        return self._slots[worker.rpartition("#")[0]]
+        return self._slots[slot_of(worker)]
 
     def _episode_ended(self, worker: WorkerId, message: m.Planned | m.Commit | m.Fail) -> None:
         ref, timings_s = message.episode, message.timings_s

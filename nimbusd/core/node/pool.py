@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from nimbusd.core.ids import JobId, WorkerId
+from nimbusd.core.ids import JobId, WorkerId, slot_of, worker_of
 from nimbusd.core.node.pool_facts import (
     BeatSeen,
     CannotOpen,
@@ -98,7 +98,7 @@ class WorkerPool:
         spares: int = 0,
         memory_bytes: int | None = None,
     ) -> None:
-        self._slots = {name: _Slot(name, WorkerId(f"{name}#0")) for name in slots}
+        self._slots = {name: _Slot(name, worker_of(name, 0)) for name in slots}
         self._start_timeout_s = start_timeout_s
         self._most_failed_starts = most_failed_starts
         self._backoff_s = backoff_s
@@ -167,7 +167,7 @@ class WorkerPool:
         return []
 
     def _slot(self, worker: WorkerId) -> _Slot | None:
-        slot = self._slots.get(worker.rpartition("#")[0])
+        slot = self._slots.get(slot_of(worker))
         return slot if slot is not None and slot.worker == worker and slot.present else None
 
     def _assigned(self, fact: JobAssigned, now: float) -> list[PoolOrder]:
@@ -200,7 +200,7 @@ class WorkerPool:
 
     def _spawn(self, slot: _Slot, now: float, delay_s: float = 0.0) -> SpawnWorker:
         slot.generation += 1
-        slot.worker = WorkerId(f"{slot.name}#{slot.generation}")
+        slot.worker = worker_of(slot.name, slot.generation)
         slot.ready, slot.killed, slot.leaving, slot.present = False, None, False, True
         slot.starting, slot.prepared, slot.opens_for = True, None, None
         slot.stack = slot.stage = ""

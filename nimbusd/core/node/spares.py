@@ -13,7 +13,7 @@ import math
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from nimbusd.core.ids import JobId, WorkerId
+from nimbusd.core.ids import JobId, WorkerId, slot_of, worker_of
 
 PAUSE_S = 1.0
 """How long every slot must have worked before a spare is started: the job's first episodes come before it."""
@@ -23,12 +23,13 @@ MOST_FAILED = 3
 """So many spares in a row that were lost before they were warm, and the job gets none any more."""
 ENOUGH_FREE = 0.9
 """Spares are given up when memory is used up, and started again below this part of it."""
-_PREFIX = "spare#"
+_SPARE = "spare"
+"""Stands for the slot in the name of a process that has none."""
 
 
 def is_spare(worker: WorkerId) -> bool:
     """Whether a process goes by the name of a spare."""
-    return worker.startswith(_PREFIX)
+    return slot_of(worker) == _SPARE
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +134,7 @@ class Spares:
                 orders.append(KillSpare(spare, reason))
         if (job := self.job) is not None and self._may_start(now):
             self._started += 1
-            spare = WorkerId(f"{_PREFIX}{self._started}")
+            spare = worker_of(_SPARE, self._started)
             self._spares[spare] = _Spare(job, now + self._warm_within_s)
             orders.append(StartSpare(spare, job))
         return orders

@@ -25,6 +25,7 @@ from typing import Any
 import orjson
 
 from nimbusd.config import PUBLISH_MEMORY_SHARE
+from nimbusd.core.ids import worker_of
 from nimbusd.core.master.publishing import PublishLimits, must_die
 from nimbusd.job import Job
 from nimbusd.machine.memory import die_first, node_memory
@@ -218,7 +219,7 @@ def publish_here(
             return dataset, len(pieces)
         writer = job.make("store")
         writer.beat = beat
-        faults.arm({"publish": writer}, "publisher#1")
+        faults.arm({"publish": writer}, worker_of("publisher", 1))
         try:
             dataset = writer.publish(output, pieces, facts, final)
         finally:

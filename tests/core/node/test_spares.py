@@ -7,7 +7,7 @@ import random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nimbusd.core.ids import JobId, WorkerId
+from nimbusd.core.ids import JobId, WorkerId, slot_of
 from nimbusd.core.node import pool_facts as p
 from nimbusd.core.node.pool import WorkerPool
 from nimbusd.core.node.spares import MOST_FAILED, PAUSE_S, RETRY_S, KillSpare, Spares, StartSpare, is_spare
@@ -233,7 +233,7 @@ class Storm:
         self.take_in(self.node.tell(fact))
 
     def worker_moves_on(self, worker: WorkerId) -> None:
-        slot = worker.rpartition("#")[0]
+        slot = slot_of(worker)
         match self.stage[worker]:
             case "starting":
                 self.stage[worker] = "idle"

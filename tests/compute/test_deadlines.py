@@ -5,8 +5,8 @@ from __future__ import annotations
 import hypothesis.strategies as st
 from hypothesis import given
 
+from nimbusd.compute.deadlines import Deadlines, Quantiles
 from nimbusd.compute.progress import Progress, SharedPulse
-from nimbusd.core.deadlines import Deadlines, Quantiles
 from nimbusd.supervisor.page import FIRST_WORKER, HeartbeatPage
 
 durations = st.lists(st.floats(1e-6, 1e4), min_size=1, max_size=300)
