@@ -1,4 +1,4 @@
-"""How a compute worker shows its progress on the heartbeat page: the working thread, and the writer threads."""
+"""How the threads of a compute worker show their progress on the heartbeat page."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from collections.abc import Callable
 from typing import Protocol
 
 from nimbusd.compute.deadlines import Deadlines
+from nimbusd.compute.link import DaemonLink
+from nimbusd.transport.messages.worker import Message
 
 
 class Owes(Protocol):
@@ -113,3 +115,11 @@ class Progress:
     def _learn(self, now_ns: int) -> None:
         if self._deadlines is not None and self._familiar:
             self._deadlines.learn(self._stage, (now_ns - self._beat_ns) / 1e9)
+
+
+def wait_for_message(link: DaemonLink, progress: Progress, within_s: float) -> Message:
+    """Wait for the next message from the daemon. A thread that waits in vain shows that it could take one."""
+    while True:
+        progress.promise("wait", within_s)
+        if (message := link.receive(timeout_s=within_s / 4)) is not None:
+            return message

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from nimbusd import __version__
 from nimbusd.compute.link import DaemonLink
-from nimbusd.compute.progress import Progress
+from nimbusd.compute.progress import Progress, wait_for_message
 from nimbusd.job import Job
 from nimbusd.stages.errors import NimbusError
 from nimbusd.stages.registry import resolve
@@ -73,10 +73,7 @@ class Spare:
         return message
 
     def _next(self) -> m.Message:
-        while True:
-            self._progress.promise("wait", WAIT_S)
-            if (message := self._link.receive(timeout_s=WAIT_S / 4)) is not None:
-                return message
+        return wait_for_message(self._link, self._progress, WAIT_S)
 
 
 def import_components(job: Job) -> None:

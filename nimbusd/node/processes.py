@@ -153,7 +153,7 @@ class ComputeProcesses:
         self._tell(p.WorkerExited(name, returncode))
 
     def _argv(self, slot: Slot, worker: WorkerId, seat: Seat) -> list[str]:
-        argv = python("nimbusd.compute.worker", "--endpoint", self._endpoint, "--slot", worker)
+        argv = python("nimbusd.compute.worker", "--endpoint", self._endpoint, "--worker", worker)
         argv += ["--parent", str(os.getpid()), "--device", slot.device, "--cpus", ",".join(map(str, slot.cpus))]
         return [*argv, *seat.options, "--start-timeout", str(START_TIMEOUT_S)]
 
