@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nimbusd.config import ConfigError
-from nimbusd.stages.held_folder import HeldFolder, sweep
+from nimbusd.locked_folder import LockedFolder, sweep
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ class FolderPlaces:
         with contextlib.ExitStack() as stack:
 
             def made(parent: Path) -> Path:
-                folder = HeldFolder(parent, _PREFIX)
+                folder = LockedFolder(parent, _PREFIX)
                 stack.callback(folder.close)
                 return folder.path
 
