@@ -19,7 +19,7 @@ STACK_SIGNAL = signal.SIGRTMIN + 7
 _TO_GROUP = 1 << 2  # PIDFD_SIGNAL_PROCESS_GROUP, Linux 6.9
 _MOST_STACK_BYTES = 11_000
 """So much of its end, where the main thread is: less than what the ledger keeps of the end of an evidence."""
-_SWEEP_S = 5.0
+_KILL_S = 5.0
 
 
 def dump_stacks_when_asked(path: str) -> None:
@@ -117,7 +117,7 @@ def kill_group(pid: int, pidfd: int) -> None:
                 os.killpg(pid, signal.SIGKILL)
 
 
-def sweep(page_id: int, over: Mapping[int, int] | None = None) -> int:
+def kill_marked(page_id: int, over: Mapping[int, int] | None = None) -> int:
     """SIGKILL every process that is marked as a descendant of a page's compute workers, until there is none.
 
     over: line → its last generation that counts; None: all of them. Done in a child process, whose pidfd is
@@ -129,7 +129,7 @@ def sweep(page_id: int, over: Mapping[int, int] | None = None) -> int:
         return os.pidfd_open(child)
     status = 1
     try:
-        _sweep(page_id, over, time.monotonic() + _SWEEP_S)
+        _kill_marked(page_id, over, time.monotonic() + _KILL_S)
         status = 0
     finally:
         if status:
@@ -137,7 +137,7 @@ def sweep(page_id: int, over: Mapping[int, int] | None = None) -> int:
         os._exit(status)
 
 
-def _sweep(page_id: int, over: Mapping[int, int] | None, ends: float) -> None:
+def _kill_marked(page_id: int, over: Mapping[int, int] | None, ends: float) -> None:
     while time.monotonic() < ends and (held := _hold(proc.marked(page_id, over))):
         for pidfd in held:
             with contextlib.suppress(ProcessLookupError, PermissionError):

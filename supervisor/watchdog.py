@@ -33,7 +33,7 @@ from nimbusd.supervisor import proc
 from nimbusd.supervisor.cgroups import WorkerGroups
 from nimbusd.supervisor.page import DAEMON, FIRST_WORKER, WATCHDOG, HeartbeatPage, Line, Occupant, Owed
 from nimbusd.supervisor.prctl import wake_when_parent_dies
-from nimbusd.supervisor.target import Target, read_stack, sweep
+from nimbusd.supervisor.target import Target, kill_marked, read_stack
 
 POLL_S = 0.1
 STACK_S = 0.3
@@ -138,7 +138,8 @@ class Watchdog:
         self._watched: dict[int, _Watched] = {}
         self._over: dict[int, Occupant] = {}
         """The last process of each line that is known to be gone."""
-        self._sweeps: set[int] = set()
+        self._killers: set[int] = set()
+        """Processes of ours that kill what dead workers have left, by pidfd."""
         self._stuck_ns = 0
         self._poller = select.poll()
         self._poller.register(reports, select.POLLIN)
@@ -148,7 +149,7 @@ class Watchdog:
         """Watch until the daemon is gone, and then until its workers are."""
         mercy = Mercy(time.monotonic_ns())
         # What was left by workers that died while nobody watched.
-        self._sweep({number: line.generation() - 1 for number, line in self._lines.items()})
+        self._kill_marked({number: line.generation() - 1 for number, line in self._lines.items()})
         while True:
             now_ns = time.monotonic_ns()
             self._own.owe("watch", STALL_S, now_ns)
@@ -186,7 +187,7 @@ class Watchdog:
         if target is None:
             if line.occupant() == occupant:  # not caught half way through a change: it died before we saw it
                 self._over[number] = occupant
-                self._sweep({number: occupant.generation})
+                self._kill_marked({number: occupant.generation})
             return None
         watched = self._watched[number] = _Watched(number, occupant, target)
         self._poller.register(target.pidfd, select.POLLIN)
@@ -220,20 +221,20 @@ class Watchdog:
             if watched.verdict is not None and watched.killed_at_ns is None:
                 self._kill(watched, time.monotonic_ns())
             watched.target.kill()  # what is left of its group
-            self._sweep({watched.number: watched.occupant.generation})
+            self._kill_marked({watched.number: watched.occupant.generation})
             self._poller.unregister(watched.target.pidfd)
             watched.target.close()
             self._over[watched.number] = watched.occupant
             del self._watched[watched.number]
-        for pidfd in self._sweeps & ready:
+        for pidfd in self._killers & ready:
             os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
             self._poller.unregister(pidfd)
             os.close(pidfd)
-            self._sweeps.remove(pidfd)
+            self._killers.remove(pidfd)
 
-    def _sweep(self, over: dict[int, int]) -> None:
-        pidfd = sweep(self._page.page_id, over)
-        self._sweeps.add(pidfd)
+    def _kill_marked(self, over: dict[int, int]) -> None:
+        pidfd = kill_marked(self._page.page_id, over)
+        self._killers.add(pidfd)
         self._poller.register(pidfd, select.POLLIN)
 
     def _tell(self, watched: _Watched, kind: str, stack: str = "") -> None:
@@ -283,7 +284,7 @@ class Watchdog:
             watched.target.kill()
         if self._groups is not None:
             self._groups.close()
-        pidfd = sweep(self._page.page_id)
+        pidfd = kill_marked(self._page.page_id)
         os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
         if self._groups is not None:
             self._groups.close()  # whose processes have died by now
@@ -318,7 +319,7 @@ def main() -> int:
     if daemon_pidfd < 0:  # it died while we started
         if groups is not None:
             groups.close()
-        sweep(page.page_id)
+        kill_marked(page.page_id)
         return 0
     Watchdog(page, reports, daemon_pidfd, folder, groups).run()
     return 0
