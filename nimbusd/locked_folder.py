@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 _RANDOM = "?" * 8
-"""What tempfile adds to a prefix."""
+"""The part of a name that tempfile adds to a prefix."""
 
 
 def _remove_tree(folder: Path) -> None:
@@ -61,7 +61,7 @@ def sweep(parent: Path, prefix: str, remove: Callable[[Path], object] = _remove_
 
 
 def _swept(folder: Path, remove: Callable[[Path], object]) -> bool:
-    """Remove a folder unless somebody holds it, or it is another user's, or none."""
+    """Remove a folder unless its owner lives, or it is another user's, or no folder."""
     try:
         lock = _opened(folder)
     except OSError:

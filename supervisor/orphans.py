@@ -1,4 +1,4 @@
-"""What processes that we started leave behind when they die: found, killed and waited for.
+"""Orphans: the processes that our own leave behind when they die. They are found, killed and waited for.
 
 A compute worker or a publishing process is a subreaper, and so are the daemon and the master. Whatever descends from
 one stays below it, to whichever session, group and environment it goes and whoever between them dies; when the process

@@ -1,4 +1,4 @@
-"""What /proc knows of processes: start times, states, signal handlers, descendants, environments."""
+"""Processes as /proc shows them: start times, states, signal handlers, descendants, environments."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def mark(page_id: int, line: int, generation: int) -> str:
 
 
 def start_ticks(pid: int) -> int | None:
-    """When a process started, in clock ticks since boot; None if there is none. The same as long as it lives."""
+    """The start time of a process, in clock ticks since boot: the same as long as it lives. None if it is gone."""
     fields = _stat(pid)
     return int(fields[19]) if fields else None
 
@@ -41,7 +41,7 @@ def state(pid: int) -> str:
 
 
 def catches(pid: int, signum: int) -> bool:
-    """Whether a process has a handler for a signal."""
+    """True if a process has a handler for a signal."""
     for line in _read(f"/proc/{pid}/status").splitlines():
         if line.startswith("SigCgt:"):
             return bool(int(line.split()[1], 16) >> (signum - 1) & 1)

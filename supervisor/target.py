@@ -18,7 +18,7 @@ STACK_SIGNAL = signal.SIGRTMIN + 7
 """Asks a compute worker for the stacks of its threads. Not one of those that libraries take for themselves."""
 _TO_GROUP = 1 << 2  # PIDFD_SIGNAL_PROCESS_GROUP, Linux 6.9
 _MOST_STACK_BYTES = 11_000
-"""So much of its end, where the main thread is: less than what the ledger keeps of the end of an evidence."""
+"""The end of the stacks is kept, where the main thread is: less than the ledger keeps of the end of an evidence."""
 _KILL_S = 5.0
 
 
@@ -61,7 +61,7 @@ class Target:
         return cls(occupant.pid, pidfd)
 
     def alive(self) -> bool:
-        """Whether it still runs."""
+        """True while it runs."""
         return not _readable(self.pidfd, 0)
 
     def ask_stack(self) -> bool:
@@ -148,7 +148,7 @@ def _kill_marked(page_id: int, over: Mapping[int, int] | None, ends: float) -> N
 
 
 def read_stack(path: str) -> str:
-    """What a worker wrote when it was asked; empty if it could not."""
+    """The stacks that a worker wrote when it was asked; empty if it could not."""
     try:
         with open(path, "rb") as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - _MOST_STACK_BYTES))

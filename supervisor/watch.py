@@ -54,7 +54,7 @@ class Seat:
 
 @dataclass(frozen=True, slots=True)
 class Killing:
-    """What the watchdog said of a worker that it killed. stack: of all threads, as far as they gave it.
+    """The watchdog's report on a worker that it killed. stack: of all threads, as far as they gave it.
 
     stage: of the thread that was overdue. alone: see Verdict.
     """

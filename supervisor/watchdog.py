@@ -46,7 +46,7 @@ STUBBORN_S = 5.0
 
 
 class Verdict(NamedTuple):
-    """Why a worker must die. stage: of the thread that is overdue. overdue_s: for how long already.
+    """The reason why a worker must die. stage: of the thread that is overdue. overdue_s: how much it is late.
 
     alone: it alone is to blame: the worker's other thread owed nothing, or was seen to go on meanwhile. Where it was
     not, nobody can tell: one thread that holds the GIL silences both.
@@ -59,7 +59,7 @@ class Verdict(NamedTuple):
 
 
 def judge(line: Line, now_ns: int) -> Verdict | None:
-    """What the process of a line owes and has not given, or None."""
+    """The verdict on the process of a line: the sign of life that it owes and has not given, or None."""
     working, storing = line.working(), line.storing()
     for owed, other in ((working, storing), (storing, working)):
         if 0 < owed.deadline_ns < now_ns:
@@ -79,7 +79,7 @@ def _last_beat_ns(owed: Owed) -> int:
 
 
 def _goes_on(owed: Owed, since_ns: int) -> bool:
-    """Whether a thread owes nothing, or has beaten since then."""
+    """True if a thread owes nothing, or has beaten since then."""
     return owed.deadline_ns == 0 or _last_beat_ns(owed) > since_ns
 
 
@@ -137,7 +137,7 @@ class Watchdog:
         self._lines = {number: page.line(number) for number in range(FIRST_WORKER, page.lines)}
         self._watched: dict[int, _Watched] = {}
         self._over: dict[int, Occupant] = {}
-        """The last process of each line that is known to be gone."""
+        """The last process of each line that was seen to be gone."""
         self._killers: set[int] = set()
         """Processes of ours that kill what dead workers have left, by pidfd."""
         self._stuck_ns = 0
@@ -291,7 +291,7 @@ class Watchdog:
 
 
 def stack_path(folder: str, number: int) -> str:
-    """Where the worker of a line writes its stacks."""
+    """The file that the worker of a line writes its stacks to."""
     return f"{folder}/{number}.stack"
 
 

@@ -1,4 +1,4 @@
-"""How the threads of a compute worker show their progress on the heartbeat page."""
+"""The progress of a compute worker's threads, as the heartbeat page shows it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from nimbusd.transport.messages.worker import Message
 
 
 class Owes(Protocol):
-    """Where promises are made known: a `Pulse`, or a part of one."""
+    """A place to make promises known: a `Pulse`, or a part of one."""
 
     def owe(self, stage: str, allowance_s: float, now_ns: int) -> None:
         """I am in `stage`, and beat again within `allowance_s` from `now_ns`."""
@@ -37,7 +37,7 @@ class SharedPulse:
         return _Part(self, next(self._parts))
 
     def set(self, part: int, owed: tuple[str, float, int] | None) -> None:
-        """What a part owes from now on: (stage, allowance_s, now_ns); None: nothing."""
+        """Set what a part owes from now on: (stage, allowance_s, now_ns), or None for nothing."""
         with self._lock:
             if owed is None:
                 self._owed.pop(part, None)
@@ -84,8 +84,8 @@ class Progress:
     def begin(self, stage: str, deadlines: Deadlines, familiar: bool) -> None:
         """A stage of an episode begins, and beats from now on.
 
-        familiar: it does what it has done before in this process (the same scene, a first attempt), so that its
-        silences can be learned from and held against it. Anything else has all the time that the job gives.
+        familiar: the same has been done in this process before (the same scene, a first attempt), so that silences can
+        be learned from and measured by what was learned. Anything else has all the time that the job gives.
         """
         now_ns = self._clock_ns()
         self._learn(now_ns)

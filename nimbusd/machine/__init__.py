@@ -1,1 +1,1 @@
-"""What this machine has, what of it we may use, and what is in use: cores, memory, control groups, GPUs."""
+"""The machine: its cores, memory and GPUs, the part that control groups allow us, and what is in use."""

@@ -23,7 +23,7 @@ _WORD_BITS = 64
 
 
 _told: set[str] = set()
-"""What was said of a GPU already: NVML is asked every second."""
+"""Warnings that were given: NVML is asked every second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ def present(library: Any = None) -> tuple[Gpu, ...]:
 
 
 def _instances(nvml: Any, board: Any) -> list[Any]:
-    """What CUDA sees of a board: itself, or its MIG instances."""
+    """The devices that CUDA sees of a board: itself, or its MIG instances."""
     try:
         divided, _ = nvml.nvmlDeviceGetMigMode(board)
     except _errors(nvml):
@@ -115,7 +115,7 @@ def _busy(nvml: Any, device: Any, name: str) -> float:
 
 
 def _errors(nvml: Any) -> tuple[type[Exception], ...]:
-    """What a call may raise. That the driver is older than the package is an error of another family."""
+    """The errors that a call may raise. A driver that is older than the package raises one of another family."""
     return (nvml.NVMLError, getattr(nvml, "NVMLLibraryMismatchError", nvml.NVMLError))
 
 
@@ -136,7 +136,7 @@ def _cores_near(nvml: Any, device: Any) -> tuple[int, ...]:
 
 
 def loads() -> tuple[GpuLoad, ...]:
-    """What each board does. One that cannot be asked just now (it was reset, or fell off the bus) is left out."""
+    """The load of each board. One that cannot be asked just now (it was reset, or fell off the bus) is left out."""
     nvml = _nvml()
     if nvml is None:
         return ()

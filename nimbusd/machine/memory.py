@@ -1,4 +1,4 @@
-"""Memory: what this node may take, what is in use, and what a compute worker takes itself."""
+"""Memory: the limit of this node, the part in use, and the part of this process."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nimbusd.machine.limits import ROOT, memory_limit, read_numbers
 log = logging.getLogger(__name__)
 
 WORKER_OOM_SCORE = 300
-"""How much rather than the daemon the kernel takes a compute worker, of 1000, when memory runs out."""
+"""Added to a compute worker's badness, of 1000: when memory runs out, the kernel takes it rather than the daemon."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class NodeMemory:
 
 
 def node_memory(root: Path = ROOT) -> NodeMemory:
-    """How much memory there is for us, now. root: of the file system, for a machine other than this."""
+    """The memory that there is for us now. root: of the file system, for a machine other than this."""
     machine = read_numbers(root / "proc/meminfo")
     total = 1024 * machine["MemTotal:"]
     limit = memory_limit(root)
@@ -47,7 +47,7 @@ def own_rss_bytes() -> int:
 
 
 def own_gpu_bytes() -> int:
-    """GPU memory of this process, on the GPU that its slot has; 0 where that cannot be known."""
+    """GPU memory of this process, on the GPU that its slot has; 0 where the machine does not say."""
     return gpus.memory_of_process(os.getpid(), os.environ.get("CUDA_VISIBLE_DEVICES", ""))
 
 

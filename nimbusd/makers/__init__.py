@@ -1,4 +1,5 @@
-"""What every process that runs components has in common: compute workers, publishing, replayed attempts.
+"""Makers: the processes that run components, which are compute workers, publishing and replayed attempts.
 
-The environment that it starts with (`arithmetic`), faults that chaos orders (`faults`), and its end (`leaving`).
+The room holds what they share: the environment that they start with (`arithmetic`), faults that chaos orders
+(`faults`), and their end (`leaving`).
 """

@@ -1,8 +1,8 @@
 """A node's own folders: for sockets and stacks, for planned sequences in memory and on disk, and for the temporary
 files of its compute workers.
 
-None of them outlives its process: what a killed one left, the next one removes. Who lives is told by locks, not by
-process ids, since nodes in containers may share /tmp and /dev/shm with others whose processes they do not see.
+None of them outlives its process: the next node removes what a killed one left. Locks tell who lives, not process
+ids: nodes in containers may share /tmp and /dev/shm with others whose processes they do not see.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _SHORT_PATHS = (Path("/tmp"), _SHARED_MEMORY)
 _LONGEST_SOCKET_PATH = 107
 _RANDOM = "12345678"
 _LONGEST_BELOW = len(f"/{_PREFIX}{_RANDOM}/12345/pymp-12345678/listener-12345678")
-"""What a compute worker's socket adds to the path that its temporary files lie in, if multiprocessing makes it."""
+"""The path of a socket of multiprocessing in a compute worker, below the folder for temporary files."""
 MOST_IN_MEMORY_BYTES = 256 << 20
 
 
@@ -43,7 +43,7 @@ class NodeFolders:
 
 @dataclass(frozen=True, slots=True)
 class FolderPlaces:
-    """Where a node's folders are made: the parent of each. memory_bytes: how much the one in `memory` may hold."""
+    """The parents of a node's folders. memory_bytes: the most that the folder in `memory` may hold."""
 
     sockets: Path
     memory: Path

@@ -77,7 +77,7 @@ class WorkerServer:
         return self._node.ready
 
     def status(self) -> str:
-        """Whether there is a master, and what this node does, in a line."""
+        """The connection to the master and the work of this node, in a line."""
         connected = f"connected to {self._address}"
         link = connected if self._link.connected else self._link.trouble or f"connecting to {self._address}"
         return f"{link}; {self._node.status()}"
@@ -139,7 +139,7 @@ async def join(config: WorkerConfig, text: str) -> None:
 
 
 def log_event(event: events.Event) -> None:
-    """What happens on a node goes to its log; every stage of every episode only when it is asked to say more."""
+    """Log what happens on a node; single stages of episodes only at the level for debugging."""
     log.log(logging.DEBUG if isinstance(event, events.StageBegan) else logging.INFO, "%s", event)
 
 
@@ -179,7 +179,7 @@ def _as_joined(config: WorkerConfig) -> WorkerConfig:
 
 
 def _joined(config: WorkerConfig) -> dict[str, str]:
-    """What was noted of the master that was joined; nothing if none was."""
+    """The notes on the master that was joined: address, master_key, node, token_sha256. Empty if none was."""
     path = config.state / "joined.json"
     try:
         joined = json.loads(path.read_text())

@@ -42,7 +42,7 @@ def discover(
     library: Any = None,
     cores: Sequence[int] | None = None,
 ) -> tuple[Slot, ...]:
-    """The slots of this machine: so many for each NVIDIA GPU, named `gpu:<index>.<number>`, then CPU slots.
+    """Find the slots of this machine: some for each NVIDIA GPU, named `gpu:<index>.<number>`, then CPU slots.
 
     The MIG instances of a GPU that is divided count as GPUs: its slots are numbered through.
 
@@ -94,7 +94,7 @@ def environment(slot: Slot) -> Mapping[str, str]:
 
 
 def environment_of_place(slot: Slot) -> Mapping[str, str]:
-    """What depends on the slot: its GPU, and as many threads of OpenMP as it has cores."""
+    """The variables that depend on the slot: its GPU, and as many threads of OpenMP as it has cores."""
     own = {"OMP_NUM_THREADS": str(len(slot.cpus))}
     if slot.gpu_uuid:
         own["CUDA_VISIBLE_DEVICES"] = slot.gpu_uuid

@@ -1,4 +1,4 @@
-"""What an output folder can do without, kept for a while: `<output>/.nimbusd/trash/<Unix seconds>.<folder>/`.
+"""The trash of an output folder, kept for a while: `<output>/.nimbusd/trash/<Unix seconds>.<folder>/`.
 
 Nothing that was whole once is deleted at once: whoever finds that it was needed takes it back from there.
 """
@@ -21,7 +21,7 @@ _TRASH = "trash"
 
 
 def trash_of(output: Path) -> Path:
-    """Where the trash of an output folder is."""
+    """The folder of an output's trash."""
     return output / PRIVATE / _TRASH
 
 

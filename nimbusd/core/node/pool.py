@@ -9,7 +9,7 @@ of the job it is assigned from then until it is ready, `beat_timeout_s` of that 
 episode, and the end of each episode within `episode_timeout_s`, where that is given. A worker that waits for a
 job or for work owes nothing.
 
-A slot that loses its worker gets a warm spare (core/spares.py) where there is one, which then is its next worker: it
+A slot that loses its worker gets a warm spare (`Spares`) where there is one, which then is its next worker: it
 introduces itself by its new name, and owes what any other owes.
 """
 
@@ -61,9 +61,9 @@ class _Slot:
     """The number of the worker in this slot."""
     state: SlotState = SlotState.VACANT
     deadline: float | None = None
-    """When the worker's next sign of life is due; None: it owes none."""
+    """The time at which the worker's next sign of life is due; None if it owes none."""
     episode_deadline: float | None = None
-    """When its episode must be over."""
+    """The time by which its episode must be over."""
     job: JobId | None = None
     """Of the worker, and of the one before until it has one."""
     prepared: JobId | None = None
@@ -71,11 +71,11 @@ class _Slot:
     opens_for: JobId | None = None
     """The job that the worker was told to open for."""
     ready_within_s: float = 0.0
-    """How long it may take to its next step: to say hello, then to open for its job."""
+    """The time to its next step: to say hello, then to open for its job."""
     beat_timeout_s: float = 0.0
     episode_timeout_s: float | None = None
     killed: str | None = None
-    """Why the worker was killed."""
+    """The reason for which the worker was killed."""
     killed_in: SlotState | None = None
     """The state that it was killed in."""
     stack: str = ""
@@ -83,7 +83,7 @@ class _Slot:
     stage: str = ""
     """Of the thread that alone was to blame."""
     failed_starts: int = 0
-    """Workers in a row that ended before they were ready."""
+    """The number of workers in a row that ended before they were ready."""
 
     def meet(self, event: SlotEvent, deadline: float | None = None) -> bool:
         """Move on as the table says, to a new deadline. False if the event came out of turn: nothing follows then."""
@@ -264,7 +264,7 @@ class WorkerPool:
         return orders
 
     def _late(self, slot: _Slot, now: float) -> str | None:
-        """What the slot's worker owes and has not given, or None."""
+        """The sign of life that a slot's worker owes and has not given, in words; None if there is none."""
         if slot.state in (SlotState.VACANT, SlotState.DYING):
             return None
         now -= self._grace_s
@@ -302,7 +302,7 @@ class WorkerPool:
 
 
 def _cause(killed: str | None, returncode: int) -> tuple[str, str]:
-    """Why a worker is gone: a word to count by, and a sentence."""
+    """The cause of a worker's end: a word to count by, and a sentence."""
     if killed is not None:
         return "hang", f"killed: {killed}"
     if returncode < 0:

@@ -1,4 +1,4 @@
-"""What the pool of a node's compute workers is told, and what it orders."""
+"""The facts that the pool of a node's compute workers is told, and its orders."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ class SpareGone:
 
 @dataclass(frozen=True, slots=True)
 class MemorySeen:
-    """So much of the node's memory is in use, by whomever."""
+    """The memory of the node that is in use, by whomever."""
 
     used_bytes: int
 

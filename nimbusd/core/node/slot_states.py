@@ -12,7 +12,7 @@ from enum import Enum
 
 
 class SlotState(Enum):
-    """Where the worker of a slot stands."""
+    """The state of a slot, by what its worker is at."""
 
     VACANT = "vacant"
     """It has no worker: the node has not started yet, or it leaves."""
@@ -35,7 +35,7 @@ class SlotState(Enum):
 
 
 class SlotEvent(Enum):
-    """What happens to a slot, or to its worker."""
+    """An event in the life of a slot or of its worker."""
 
     FILL = "fill"
     """The node starts a worker in it, or a warm spare takes the place."""
@@ -89,7 +89,7 @@ MOVES: Mapping[SlotState, Mapping[SlotEvent, SlotState]] = {
 """State → event → the state that follows."""
 
 ALWAYS_IN_TURN = frozenset({E.FILL, E.RECALL, E.KILL, E.EXIT})
-"""What the node does or sees by itself. All else is said by a worker, or answers what one has said."""
+"""The events that the node makes or sees by itself. All others are said by a worker, or answer what one has said."""
 AT_WORK = frozenset({S.WAITING, S.IDLE, S.BUSY, S.LEAVING})
 """The worker works, or waits for work: its slot needs no help."""
 OPEN = frozenset({S.IDLE, S.BUSY, S.LEAVING})

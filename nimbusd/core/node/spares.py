@@ -16,19 +16,19 @@ from typing import TypeAlias
 from nimbusd.core.ids import JobId, WorkerId, slot_of, worker_of
 
 PAUSE_S = 1.0
-"""How long every slot must have worked before a spare is started: the job's first episodes come before it."""
+"""The time that every slot must have worked before a spare is started: the job's first episodes come first."""
 RETRY_S = 5.0
 """The pause after a spare that was lost, doubled with every one that was lost before it was warm."""
 MOST_FAILED = 3
-"""So many spares in a row that were lost before they were warm, and the job gets none any more."""
+"""The number of spares in a row, lost before they were warm, after which the job gets none any more."""
 ENOUGH_FREE = 0.9
-"""Spares are given up when memory is used up, and started again below this part of it."""
+"""Spares are given up when memory is used up, and started again below this share of it."""
 _SPARE = "spare"
 """Stands for the slot in the name of a process that has none."""
 
 
 def is_spare(worker: WorkerId) -> bool:
-    """Whether a process goes by the name of a spare."""
+    """True if a process goes by the name of a spare."""
     return slot_of(worker) == _SPARE
 
 
@@ -72,7 +72,7 @@ class Spares:
         self._warm_within_s = warm_within_s
         self._spares: dict[WorkerId, _Spare] = {}
         self.job: JobId | None = None
-        """What spares are prepared for."""
+        """The job that spares are prepared for."""
         self._started = 0
         self._failed = 0
         self._not_before = -math.inf
@@ -82,12 +82,12 @@ class Spares:
     # --- facts ---
 
     def want(self, job: JobId | None) -> None:
-        """The node's job is this from now on."""
+        """Prepare for this job from now on."""
         if job != self.job:
             self.job, self._failed, self._not_before = job, 0, -math.inf
 
     def job_of(self, spare: WorkerId) -> JobId | None:
-        """What a spare is to prepare for; None if it is no longer needed."""
+        """The job that a spare is to prepare for; None if it is no longer needed."""
         known = self._spares.get(spare)
         return None if known is None or known.dying else known.job
 
@@ -105,7 +105,7 @@ class Spares:
         self._not_before = now + RETRY_S * 2 ** max(0, self._failed - 1)
 
     def memory_used(self, used_bytes: int) -> None:
-        """So much of the node's memory is in use, by whomever."""
+        """Note how much of the node's memory is in use, by whomever."""
         if self._memory_bytes is not None:
             self._short = used_bytes > self._memory_bytes * (ENOUGH_FREE if self._short else 1.0)
 
@@ -120,8 +120,9 @@ class Spares:
         return None
 
     def settle(self, all_work: bool, now: float) -> list[SpareOrder]:
-        """What follows from the facts so far and from the time. all_work: every slot has a worker at work, or one that
-        waits for some.
+        """Decide what follows from the facts so far and from the time.
+
+        all_work: every slot has a worker at work, or one that waits for some.
         """
         if not all_work:
             self._working_since = None
