@@ -10,7 +10,8 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from nimbusd.node import environment, gpus
+from nimbusd.machine import gpus
+from nimbusd.node import environment
 from nimbusd.node.environment import LoadMeter, environment_hash, packages
 from nimbusd.transport.messages.control import GpuLoad
 
