@@ -157,7 +157,7 @@ def read_stack(path: str) -> str:
         return ""
 
 
-def _hold(found: Iterable[proc.Found]) -> list[int]:
+def _hold(found: Iterable[proc.SeenProcess]) -> list[int]:
     """The pidfds of processes that were found, without those that are gone and whose pid is another's by now."""
     held = []
     for pid, ticks in found:

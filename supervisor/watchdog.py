@@ -45,32 +45,31 @@ STUBBORN_S = 5.0
 """A killed process that is still there after so long is reported: it waits in the kernel and cannot die."""
 
 
-class Verdict(NamedTuple):
-    """The reason why a worker must die. stage: of the thread that is overdue. overdue_s: how much it is late.
-
-    alone: it alone is to blame: the worker's other thread owed nothing, or was seen to go on meanwhile. Where it was
-    not, nobody can tell: one thread that holds the GIL silences both.
-    """
+class Judgement(NamedTuple):
+    """The reason why a worker must die."""
 
     stage: str
+    """Of the thread that is overdue."""
     reason: str
     overdue_s: float
     alone: bool
+    """True if that thread alone is to blame: the worker's other thread owed nothing, or went on meanwhile. Where it did
+    not, nobody can tell: one thread that holds the GIL silences both."""
 
 
-def judge(line: Line, now_ns: int) -> Verdict | None:
-    """The verdict on the process of a line: the sign of life that it owes and has not given, or None."""
+def judge(line: Line, now_ns: int) -> Judgement | None:
+    """The judgement on the process of a line: the sign of life that it owes and has not given, or None."""
     working, storing = line.working(), line.storing()
     for owed, other in ((working, storing), (storing, working)):
         if 0 < owed.deadline_ns < now_ns:
             reason = f"no progress in stage {owed.stage or '?'} for {owed.allowance_s:g} s"
             silent_ns = now_ns - _last_beat_ns(owed)
             alone = _goes_on(other, now_ns - silent_ns // 2)
-            return Verdict(owed.stage, reason, (now_ns - owed.deadline_ns) / 1e9, alone)
+            return Judgement(owed.stage, reason, (now_ns - owed.deadline_ns) / 1e9, alone)
     if 0 < line.episode_deadline_ns() < now_ns:
         late_s = (now_ns - line.episode_deadline_ns()) / 1e9
         alone = any(_goes_on(owed, now_ns - RECENT_NS) for owed in (working, storing))
-        return Verdict(working.stage, "an episode took longer than the job allows", late_s, alone)
+        return Judgement(working.stage, "an episode took longer than the job allows", late_s, alone)
     return None
 
 
@@ -105,7 +104,7 @@ class _Watched:
         self.number = number
         self.occupant = occupant
         self.target = target
-        self.verdict: Verdict | None = None
+        self.judgement: Judgement | None = None
         self.asked = False
         self.where = ""
         self.kill_at_ns = 0
@@ -171,13 +170,13 @@ class Watchdog:
         watched = self._watched.get(number) or self._begin(number, line)
         if watched is None:
             return
-        if watched.verdict is not None:
+        if watched.judgement is not None:
             self._go_on(watched, now_ns)
         elif line.occupant() == watched.occupant and not merciful:
-            verdict = judge(line, now_ns)
+            judgement = judge(line, now_ns)
             # Asked twice, so that a line that changed hands in between condemns nobody.
-            if verdict is not None and line.occupant() == watched.occupant:
-                self._condemn(watched, verdict, now_ns)
+            if judgement is not None and line.occupant() == watched.occupant:
+                self._condemn(watched, judgement, now_ns)
 
     def _begin(self, number: int, line: Line) -> _Watched | None:
         occupant = line.occupant()
@@ -193,8 +192,8 @@ class Watchdog:
         self._poller.register(target.pidfd, select.POLLIN)
         return watched
 
-    def _condemn(self, watched: _Watched, verdict: Verdict, now_ns: int) -> None:
-        watched.verdict = verdict
+    def _condemn(self, watched: _Watched, judgement: Judgement, now_ns: int) -> None:
+        watched.judgement = judgement
         watched.where = proc.where(watched.occupant.pid)
         self._tell(watched, "condemned")
         watched.asked = watched.target.ask_stack()
@@ -218,7 +217,7 @@ class Watchdog:
     def _bury(self, ready: set[int]) -> None:
         """Whoever has died, by us or by itself, takes along what it has started."""
         for watched in [one for one in self._watched.values() if one.target.pidfd in ready]:
-            if watched.verdict is not None and watched.killed_at_ns is None:
+            if watched.judgement is not None and watched.killed_at_ns is None:
                 self._kill(watched, time.monotonic_ns())
             watched.target.kill()  # what is left of its group
             self._kill_marked({watched.number: watched.occupant.generation})
@@ -239,16 +238,16 @@ class Watchdog:
 
     def _tell(self, watched: _Watched, kind: str, stack: str = "") -> None:
         """Report to the daemon. One that does not read is not waited for: the kill matters more."""
-        verdict = watched.verdict
-        assert verdict is not None
+        judgement = watched.judgement
+        assert judgement is not None
         report = {
             "kind": kind,
             "line": watched.number,
             "pid": watched.occupant.pid,
-            "stage": verdict.stage,
-            "reason": verdict.reason,
-            "overdue_s": round(verdict.overdue_s, 3),
-            "alone": verdict.alone,
+            "stage": judgement.stage,
+            "reason": judgement.reason,
+            "overdue_s": round(judgement.overdue_s, 3),
+            "alone": judgement.alone,
             "stack": f"{watched.where}\n{stack or 'It gave no stack.'}" if kind == "killed" else "",
         }
         try:

@@ -10,7 +10,7 @@ import time
 
 from nimbusd.compute.deadlines import Deadlines
 from nimbusd.compute.link import DaemonLink
-from nimbusd.compute.progress import Progress, SharedPulse
+from nimbusd.compute.progress import SharedPulse, ThreadProgress
 from nimbusd.job.model import Limits
 from nimbusd.stages.types import EpisodeRequest
 from nimbusd.supervisor.page import Line
@@ -29,7 +29,7 @@ class Beats:
     """
 
     def __init__(
-        self, link: DaemonLink, name: str, line: Line, working: Progress, limits: Limits, costly_stage: str
+        self, link: DaemonLink, name: str, line: Line, working: ThreadProgress, limits: Limits, costly_stage: str
     ) -> None:
         self._link = link
         self._name = name
@@ -39,7 +39,7 @@ class Beats:
         self._costly_stage = costly_stage
         self._deadlines = Deadlines(limits.beat_timeout_s, limits.stage_limits_s())
         self._stores = SharedPulse(line.store)
-        self._storing: dict[int, Progress] = {}
+        self._storing: dict[int, ThreadProgress] = {}
         """By thread."""
         self._stored: dict[int, m.EpisodeRef] = {}
         """The episode that each writer thread is at."""
@@ -57,7 +57,7 @@ class Beats:
             thread = threading.get_ident()
             self._stored[thread] = ref
             if thread not in self._storing:
-                self._storing[thread] = Progress(self._stores.part())
+                self._storing[thread] = ThreadProgress(self._stores.part())
             self._storing[thread].begin(stage, self._deadlines, first)
         else:
             self._made, self._stage = ref, stage

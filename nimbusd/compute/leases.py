@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 
 from nimbusd.compute.link import DaemonLink
-from nimbusd.compute.progress import Progress, wait_for_message
+from nimbusd.compute.progress import ThreadProgress, wait_for_message
 from nimbusd.stages.errors import NimbusError
 from nimbusd.stages.types import Episode
 from nimbusd.transport.messages import worker as m
@@ -17,7 +17,7 @@ class Leases:
     working: the progress of that thread. wait_s: how often it shows that it waits.
     """
 
-    def __init__(self, link: DaemonLink, name: str, working: Progress, wait_s: float) -> None:
+    def __init__(self, link: DaemonLink, name: str, working: ThreadProgress, wait_s: float) -> None:
         self._link = link
         self._name = name
         self._working = working

@@ -62,7 +62,7 @@ class _Part:
         self._whole.set(self._number, None)
 
 
-class Progress:
+class ThreadProgress:
     """One thread's promises. Only that thread may call it.
 
     What a thread waits for is no silence of its own: `rest` when another thread must act first.
@@ -117,7 +117,7 @@ class Progress:
             self._deadlines.learn(self._stage, (now_ns - self._beat_ns) / 1e9)
 
 
-def wait_for_message(link: DaemonLink, progress: Progress, within_s: float) -> Message:
+def wait_for_message(link: DaemonLink, progress: ThreadProgress, within_s: float) -> Message:
     """Wait for the next message from the daemon. A thread that waits in vain shows that it could take one."""
     while True:
         progress.promise("wait", within_s)

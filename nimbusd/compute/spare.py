@@ -17,7 +17,7 @@ from pathlib import Path
 
 from nimbusd import __version__
 from nimbusd.compute.link import DaemonLink
-from nimbusd.compute.progress import Progress, wait_for_message
+from nimbusd.compute.progress import ThreadProgress, wait_for_message
 from nimbusd.job import Job
 from nimbusd.stages.errors import NimbusError
 from nimbusd.stages.registry import resolve
@@ -48,7 +48,7 @@ class Spare:
     def __init__(self, link: DaemonLink, name: str, line: Line, start_timeout_s: float) -> None:
         self._link = link
         self._name = name
-        self._progress = Progress(line.work)
+        self._progress = ThreadProgress(line.work)
         self._start_timeout_s = start_timeout_s
 
     def wait(self) -> m.TakePlace | None:

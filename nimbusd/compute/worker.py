@@ -22,7 +22,7 @@ from nimbusd import __version__
 from nimbusd.compute.beats import Beats
 from nimbusd.compute.leases import Leases
 from nimbusd.compute.link import DaemonLink
-from nimbusd.compute.progress import Progress, wait_for_message
+from nimbusd.compute.progress import ThreadProgress, wait_for_message
 from nimbusd.compute.spare import Spare
 from nimbusd.core.node.split import Role
 from nimbusd.job import Job
@@ -62,7 +62,7 @@ class ComputeWorker:
         self._name = name
         self._device = device
         self._line = line
-        self._working = Progress(line.work)
+        self._working = ThreadProgress(line.work)
         self._reaped_at = time.monotonic()
 
     def run(self) -> None:

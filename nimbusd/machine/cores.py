@@ -14,11 +14,14 @@ from nimbusd.machine.limits import ROOT, CpuLimit, cpu_limit
 
 @dataclass(frozen=True, slots=True)
 class NodeCores:
-    """cores: to be dealt out to slots. allowed: how many the affinity has. limit: of time, if there is one."""
+    """The cores of this node."""
 
     cores: tuple[int, ...]
+    """To be dealt out to slots."""
     allowed: int
+    """The number of cores in the affinity."""
     limit: CpuLimit | None
+    """Of processor time, if there is one."""
 
     def __str__(self) -> str:
         if self.limit is None or self.limit.cores >= self.allowed:

@@ -28,18 +28,19 @@ _told: set[str] = set()
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """A GPU, or an instance of one that is divided by MIG: what CUDA takes for a device.
-
-    index: of the board, as nvidia-smi counts. uuid: by which CUDA_VISIBLE_DEVICES names it. board: uuid of the board.
-    memory_bytes: 0 where the machine does not say. cores: CPU cores near it; empty where the machine does not say.
-    """
+    """A GPU, or an instance of one that is divided by MIG: what CUDA takes for a device."""
 
     index: int
+    """Of the board, as nvidia-smi counts."""
     uuid: str
+    """The name that CUDA_VISIBLE_DEVICES has for it."""
     name: str
     memory_bytes: int
+    """0 where the machine does not say."""
     cores: tuple[int, ...]
+    """The CPU cores near it; empty where the machine does not say."""
     board: str
+    """The uuid of the board."""
 
 
 @cache

@@ -15,19 +15,22 @@ _MOUNT = Path("sys/fs/cgroup")
 
 @dataclass(frozen=True, slots=True)
 class CpuLimit:
-    """A limit of processor time. cores: worth of time. source: the file that says so."""
+    """A limit of processor time, in cores' worth of it."""
 
     cores: float
     source: Path
+    """The file that says so."""
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryLimit:
-    """source: the file that says so. used_bytes: by the group, without the caches that it could drop."""
+    """A limit of memory."""
 
     limit_bytes: int
     source: Path
+    """The file that says so."""
     used_bytes: int
+    """By the group, without the caches that it could drop."""
 
 
 def cpu_limit(root: Path = ROOT) -> CpuLimit | None:

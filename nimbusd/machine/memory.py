@@ -18,13 +18,14 @@ WORKER_OOM_SCORE = 300
 
 @dataclass(frozen=True, slots=True)
 class NodeMemory:
-    """limit_bytes: of the machine or of our control groups, whichever allows less. used_bytes: of it, as far as it
-    could not be had by dropping caches. source: what sets the limit.
-    """
+    """The memory of this node."""
 
     limit_bytes: int
+    """Of the machine or of our control groups, whichever allows less."""
     used_bytes: int
+    """The part in use that could not be had by dropping caches."""
     source: str = "the machine"
+    """What sets the limit."""
 
     def __str__(self) -> str:
         return f"{self.limit_bytes / 1e9:.1f} GB by {self.source}"

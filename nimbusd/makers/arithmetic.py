@@ -51,16 +51,15 @@ _MOST_SHOWN = 20
 
 @dataclass(frozen=True, slots=True)
 class Simd:
-    """Groups of instructions as the NumPy that is installed names them.
-
-    baseline: which it was built to require. found: others that this process uses. missing: those that it has code for,
-    and does not use: the processor lacks them, or a user's NPY_* variables rule them out.
-    """
+    """Groups of instructions as the NumPy that is installed names them."""
 
     machine: str
     baseline: tuple[str, ...]
+    """Those that NumPy was built to require."""
     found: tuple[str, ...]
+    """Others that this process uses."""
     missing: tuple[str, ...]
+    """Those that NumPy has code for and does not use: the processor lacks them, or NPY_* variables rule them out."""
 
     @property
     def shared(self) -> frozenset[str]:

@@ -33,23 +33,28 @@ MOST_IN_MEMORY_BYTES = 256 << 20
 
 @dataclass(frozen=True, slots=True)
 class NodeFolders:
-    """sockets: short enough a path for them. memory, disk: for plans. temporary: for a folder per compute worker."""
+    """The folders of a running node."""
 
     sockets: Path
+    """With a path that is short enough for them."""
     memory: Path
+    """For plans."""
     disk: Path
+    """For plans that have no place in memory."""
     temporary: Path
+    """With a folder for each compute worker."""
 
 
 @dataclass(frozen=True, slots=True)
 class FolderPlaces:
-    """The parents of a node's folders. memory_bytes: the most that the folder in `memory` may hold."""
+    """The parents of a node's folders."""
 
     sockets: Path
     memory: Path
     disk: Path
     temporary: Path
     memory_bytes: int
+    """The most that the folder in `memory` may hold."""
 
     @classmethod
     def choose(cls, temporary_files: Path | None = None) -> FolderPlaces:

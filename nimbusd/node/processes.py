@@ -24,7 +24,7 @@ from nimbusd.core.node.spares import is_spare
 from nimbusd.node.folders import environment_of_temporary_files
 from nimbusd.node.slots import Slot, environment, typical
 from nimbusd.supervisor.process import WorkerProcess, python
-from nimbusd.supervisor.watch import Seat, Watch
+from nimbusd.supervisor.watch import Seat, WorkerWatch
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ class ComputeProcesses:
         self._temporary = temporary
         self._endpoint = endpoint
         self._typical = typical(slots)
-        self._watch = Watch(folder, len(slots) + spares, self._condemned, self._watchdog_runs)
+        self._watch = WorkerWatch(folder, len(slots) + spares, self._condemned, self._watchdog_runs)
 
     async def watch(self) -> None:
         """Keep a watchdog over the workers, until cancelled; then it kills those that are left."""

@@ -20,17 +20,18 @@ MOST_CPU_SLOTS = 8
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """A place for one compute worker.
-
-    cpus: cores it runs on. device: what its renderer is told to use; `cuda:0` is its GPU, the only one that it sees.
-    renders: whether there is a device for that; where it is not, workers only plan. gpu: as nvidia-smi counts boards.
-    """
+    """A place for one compute worker."""
 
     name: str
+    """`cpu:<number>`, or `gpu:<board>.<number>`."""
     cpus: tuple[int, ...]
+    """The cores that the worker runs on."""
     device: str = "auto"
+    """For the worker's renderer: `auto`, `cpu`, or `cuda:0`, which is the only GPU that the worker sees."""
     renders: bool = True
+    """False where there is no device for that, and workers only plan."""
     gpu: int | None = None
+    """The board, as nvidia-smi counts."""
     gpu_uuid: str = ""
 
 

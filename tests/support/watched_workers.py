@@ -17,7 +17,7 @@ from typing import Any
 from nimbusd.supervisor import proc
 from nimbusd.supervisor.page import FIRST_WORKER, HeartbeatPage
 from nimbusd.supervisor.process import WorkerProcess
-from nimbusd.supervisor.watch import Seat, Watch
+from nimbusd.supervisor.watch import Seat, WorkerWatch
 from nimbusd.supervisor.watchdog import stack_path
 
 PATIENCE_S = 30.0
@@ -122,7 +122,7 @@ def gone(pid: int) -> None:
         os.close(pidfd)
 
 
-async def start(watch: Watch, body: str, allowance_s: float = 0.2) -> tuple[Seat, WorkerProcess]:
+async def start(watch: WorkerWatch, body: str, allowance_s: float = 0.2) -> tuple[Seat, WorkerProcess]:
     """Start a worker that runs `body` after the prelude, in a seat of a watch."""
     seat = watch.seat(60.0)
     options = dict(zip(seat.options[::2], seat.options[1::2], strict=True))
