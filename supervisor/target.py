@@ -1,4 +1,4 @@
-"""A process that may have to die: held by pidfd, asked for its stack, killed with all that it started."""
+"""A process that may have to die: named by its pidfd, asked for its stack, killed with all that it started."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class Target:
     def _remember_descendants(self) -> None:
         found = proc.descendants(self.pid)
         if self.alive():  # so the pid has been its own all the while
-            self._below += _hold(found)
+            self._below += _pidfds_of(found)
 
     def close(self) -> None:
         """Let go of it."""
@@ -138,11 +138,11 @@ def kill_marked(page_id: int, over: Mapping[int, int] | None = None) -> int:
 
 
 def _kill_marked(page_id: int, over: Mapping[int, int] | None, ends: float) -> None:
-    while time.monotonic() < ends and (held := _hold(proc.marked(page_id, over))):
-        for pidfd in held:
+    while time.monotonic() < ends and (pidfds := _pidfds_of(proc.marked(page_id, over))):
+        for pidfd in pidfds:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-        for pidfd in held:
+        for pidfd in pidfds:
             _readable(pidfd, 100)
             os.close(pidfd)
 
@@ -157,17 +157,17 @@ def read_stack(path: str) -> str:
         return ""
 
 
-def _hold(found: Iterable[proc.SeenProcess]) -> list[int]:
+def _pidfds_of(found: Iterable[proc.SeenProcess]) -> list[int]:
     """The pidfds of processes that were found, without those that are gone and whose pid is another's by now."""
-    held = []
+    pidfds = []
     for pid, ticks in found:
         with contextlib.suppress(OSError):
             pidfd = os.pidfd_open(pid)
             if proc.start_ticks(pid) == ticks:
-                held.append(pidfd)
+                pidfds.append(pidfd)
             else:
                 os.close(pidfd)
-    return held
+    return pidfds
 
 
 def _readable(pidfd: int, timeout_ms: int) -> bool:

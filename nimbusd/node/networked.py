@@ -93,7 +93,7 @@ class NetworkedNode:
         self._node.leave(why)
 
     def kill(self) -> None:
-        """Stop at once; the master gives what this node held to others."""
+        """Stop at once; the master gives the episodes of this node to others."""
         self._node.kill()
 
     def _heard(self, message: c.Message) -> None:

@@ -81,7 +81,7 @@ class ComputeProcesses:
 
     async def look_after_spare(self, spare: WorkerId) -> None:
         """Start a spare, wait for its end, and tell of it; if it took a place meanwhile, as of that worker."""
-        # Which GPU it will have is not known yet. Cores and threads are those of the likeliest place.
+        # Its GPU is chosen with its place. Cores and threads are those of the likeliest one.
         slot = replace(self._typical, device="auto", gpu_uuid="")
         await self._run(slot, spare, environment(slot), "--spare")
 

@@ -123,10 +123,10 @@ def _choose(found: Sequence[Gpu], chosen: Sequence[int] | None) -> list[Gpu]:
     """The GPUs to use, in the order of their indexes."""
     if chosen is None:
         return _visible(found)
-    known = sorted({gpu.index for gpu in found})
+    present = sorted({gpu.index for gpu in found})
     for index in chosen:
-        if index not in known:
-            there = ", ".join(map(str, known)) or "none"
+        if index not in present:
+            there = ", ".join(map(str, present)) or "none"
             raise ConfigError(f"`gpus` names GPU {index}, but of this node NVML knows {there} (see `nvidia-smi -L`)")
     return [gpu for gpu in found if gpu.index in chosen]
 

@@ -1,4 +1,4 @@
-"""What control groups allow a node, on machines made of files, and on this one where it lets us make a group."""
+"""The limits of control groups, on machines made of files, and on this one where it lets us make a group."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much memory a node may take and a process takes, on machines made of files."""
+"""The memory that a node may take and a process takes, on machines made of files."""
 
 from __future__ import annotations
 

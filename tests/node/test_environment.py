@@ -1,4 +1,4 @@
-"""What a node tells of itself: package versions, load, GPUs."""
+"""A node tells of itself: package versions, load, GPUs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from nimbusd.transport.messages.control import GpuLoad
 
 
 class NVMLError(Exception):
-    """As pynvml has it."""
+    """The error, named as in pynvml."""
 
 
 @pytest.fixture

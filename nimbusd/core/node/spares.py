@@ -88,20 +88,20 @@ class Spares:
 
     def job_of(self, spare: WorkerId) -> JobId | None:
         """The job that a spare is to prepare for; None if it is no longer needed."""
-        known = self._spares.get(spare)
-        return None if known is None or known.dying else known.job
+        process = self._spares.get(spare)
+        return None if process is None or process.dying else process.job
 
     def is_warm(self, spare: WorkerId) -> None:
         """A spare has imported what its job needs, and waits."""
-        if (known := self._spares.get(spare)) is not None:
-            known.warm, self._failed = True, 0
+        if (process := self._spares.get(spare)) is not None:
+            process.warm, self._failed = True, 0
 
     def is_gone(self, spare: WorkerId, now: float) -> None:
         """A spare's process has ended."""
-        known = self._spares.pop(spare, None)
-        if known is None or known.dying:
+        process = self._spares.pop(spare, None)
+        if process is None or process.dying:
             return
-        self._failed += 0 if known.warm else 1
+        self._failed += 0 if process.warm else 1
         self._not_before = now + RETRY_S * 2 ** max(0, self._failed - 1)
 
     def memory_used(self, used_bytes: int) -> None:
@@ -113,8 +113,8 @@ class Spares:
 
     def take(self, job: JobId | None) -> WorkerId | None:
         """A warm spare for `job`, which is none any more: it is a slot's worker now. None if there is none."""
-        for spare, known in self._spares.items():
-            if known.warm and not known.dying and known.job == job:
+        for spare, process in self._spares.items():
+            if process.warm and not process.dying and process.job == job:
                 del self._spares[spare]
                 return spare
         return None
@@ -129,9 +129,9 @@ class Spares:
         elif self._working_since is None:
             self._working_since = now
         orders: list[SpareOrder] = []
-        for spare, known in self._spares.items():
-            if not known.dying and (reason := self._needless(known, now)) is not None:
-                known.dying = True
+        for spare, process in self._spares.items():
+            if not process.dying and (reason := self._needless(process, now)) is not None:
+                process.dying = True
                 orders.append(KillSpare(spare, reason))
         if (job := self.job) is not None and self._may_start(now):
             self._started += 1
@@ -145,14 +145,14 @@ class Spares:
         self._most = 0
         return self.settle(False, -math.inf)
 
-    def _needless(self, known: _Spare, now: float) -> str | None:
+    def _needless(self, process: _Spare, now: float) -> str | None:
         if self._most == 0:
             return "no longer needed"
-        if known.job != self.job:
+        if process.job != self.job:
             return "prepared for a job that is no longer this node's"
         if self._short:
             return "the node's memory is nearly used up"
-        if not known.warm and now > known.deadline:
+        if not process.warm and now > process.deadline:
             return f"not warm after {self._warm_within_s:g} s"
         return None
 
@@ -161,4 +161,4 @@ class Spares:
             return False
         if self._short or self._failed >= MOST_FAILED:
             return False
-        return len(self._spares) < self._most and all(known.warm for known in self._spares.values())
+        return len(self._spares) < self._most and all(process.warm for process in self._spares.values())
