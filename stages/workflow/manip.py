@@ -25,12 +25,12 @@ from nimbusd.stages.base import BaseRenderer
 from nimbusd.stages.errors import AssetError, ComponentError
 from nimbusd.stages.motion import check_motion
 from nimbusd.stages.packing import PlanValue, pack
-from nimbusd.stages.types import F64, Observation, Scene, Sequence
+from nimbusd.stages.types import F64, SIMULATION_QPOS, Observation, Scene, Sequence
 from nimbusd.stages.workflow.base import Workflow
 from nimbusd.stages.workflow.env import SEQUENCE_FILE
 from nimbusd.stages.workflow.env_components import LAYOUT_FILE
 from nimbusd.stages.workflow.named_renderer import RENDERER, named_renderer
-from nimbusd.stages.workflow.recorded import QPOS, replay_sequence, seen_by, sequence_of
+from nimbusd.stages.workflow.recorded import replay_sequence, seen_by, sequence_of
 from nimbusd.stages.workflow.sim import (
     AttemptFailed,
     Demonstration,
@@ -238,7 +238,7 @@ class ManipWorkflow(Workflow):
         return replace(seq, T_world_object=moved, notes={**seq.notes, "result": self._plan.result})
 
     def describe_recovered(self, recorded: Sequence) -> Sequence:
-        qpos = np.asarray(recorded.states[QPOS].values)
+        qpos = np.asarray(recorded.states[SIMULATION_QPOS].values)
         poses = camera_poses(self.layout, qpos)
         self._plan = _Plan(qpos, poses)
         seq = seen_by(recorded, tuple(entry.camera for entry in self.layout.cameras), poses)

@@ -15,11 +15,9 @@ import numpy as np
 
 from nimbusd.stages.store.formats.a1.columns import ROBOT_POSE, ArmSignals, a1_columns
 from nimbusd.stages.store.poses import inverse, transforms_of
-from nimbusd.stages.types import F64, Camera, Feature, Sequence
+from nimbusd.stages.types import F64, SIMULATION_QPOS, SIMULATION_QVEL, Camera, Feature, Sequence
 from nimbusd.stages.workflow.sim import ArmTrace, Demonstration, Layout, Phase, object_poses
 
-QPOS = "simulation.qpos"
-QVEL = "simulation.qvel"
 DIRECTIONS_NOTE = "as the robot sees them: left is +y of its base, right -y, behind +x, in front of -x"
 """What instructions mean by a direction, whatever side a camera looks from."""
 REST = "rest"
@@ -36,7 +34,7 @@ def sequence_of(demo: Demonstration, layout: Layout) -> Sequence:
     states["observation.state"] = _joined(demo, "joint_position", "opening")
     actions["action"] = _joined(demo, "joint_command", "opening_command")
     states |= {f"observation.joint.{name}": Feature(opening) for name, opening in demo.joints.items()}
-    states |= {QPOS: Feature(demo.qpos), QVEL: Feature(demo.qvel)}
+    states |= {SIMULATION_QPOS: Feature(demo.qpos), SIMULATION_QVEL: Feature(demo.qvel)}
     cameras = tuple(entry.camera for entry in layout.cameras if entry.name in demo.T_world_camera)
     robot_world = inverse(demo.T_world_robot)
     return Sequence(
@@ -115,7 +113,7 @@ def replay_sequence(layout: Layout, T_world_camera: Mapping[str, F64], qpos: F64
         cameras=cameras,
         T_world_camera=T_world_camera,
         T_base_camera={name: T[0] for name, T in T_world_camera.items()},
-        states={QPOS: Feature(qpos)},
+        states={SIMULATION_QPOS: Feature(qpos)},
         actions={},
         T_world_object=object_poses(layout, qpos),
     )

@@ -19,7 +19,7 @@ from nimbusd.stages.store.formats.m1.vqa import KINDS, PHRASINGS, questions
 from nimbusd.stages.store.frame_labels import Box, boxes, inner_point, inside, project, visible
 from nimbusd.stages.store.read import open_dataset
 from nimbusd.stages.store.verify.verify import verify_dataset
-from nimbusd.stages.types import U16, Camera, CameraFrames, Label, Observation, Sequence
+from nimbusd.stages.types import SIMULATION_QPOS, U16, Camera, CameraFrames, Label, Observation, Sequence
 from tests.support.toy_workflow import CAMERAS, CUBE_ID, looking_down, tool
 from tests.support.workflow_makers import publish, store
 
@@ -251,7 +251,7 @@ def test_questions_can_be_left_out(tmp_path: Path) -> None:
 def test_the_planning_trace_keeps_what_a_replay_needs_in_full_precision(root: Path) -> None:
     table = pq.read_table(root / "traces/chunk-000/episode_000001.parquet", partitioning=None)
     cube = np.array(table.column("object.red_cube").to_pylist()).reshape(-1, 4, 4)
-    recorded = np.array(table.column("simulation.qpos").to_pylist())
+    recorded = np.array(table.column(SIMULATION_QPOS).to_pylist())
     assert recorded.dtype == np.float64
     assert np.array_equal(cube[:, :3, 3], recorded)
     assert (recorded.astype(np.float32) != recorded).any()

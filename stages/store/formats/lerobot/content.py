@@ -27,7 +27,7 @@ from nimbusd.stages.store.encode import VideoSettings, encode_png, encode_video,
 from nimbusd.stages.store.piece import PieceDraft
 from nimbusd.stages.store.record import RECORD, episode_record, record_bytes
 from nimbusd.stages.store.stats import image_stats, vector_stats
-from nimbusd.stages.types import U8, U16, CameraFrames, Episode, Feature, Observation, Sequence
+from nimbusd.stages.types import U8, U16, CameraFrames, Episode, Feature, Observation, Sequence, is_for_replay
 
 DATA = "data.parquet"
 ANNOTATIONS = "annotations.parquet"
@@ -36,8 +36,6 @@ CAMERA_PREFIX = "observation.camera."
 DEPTH_PREFIX = "observation.depth."
 INSTANCE_PREFIX = "observation.instance."
 SEMANTIC_PREFIX = "observation.semantic."
-SIMULATION_PREFIX = "simulation."
-"""States that only a replay needs; they are no columns of a dataset."""
 FILES = "files"
 _MOST_THREADS = 4
 
@@ -146,7 +144,7 @@ def camera_features(seq: Sequence) -> dict[str, Feature]:
 
 def kept_states(seq: Sequence) -> dict[str, Feature]:
     """States that are columns of a dataset: all but those for replay."""
-    return {key: feature for key, feature in seq.states.items() if not key.startswith(SIMULATION_PREFIX)}
+    return {key: feature for key, feature in seq.states.items() if not is_for_replay(key)}
 
 
 def robot_type_of(seq: Sequence) -> str:
