@@ -25,11 +25,11 @@ from nimbusd.job import Job
 from nimbusd.node.environment import environment_hash, packages
 from nimbusd.stages.errors import NimbusError
 from nimbusd.stages.runner import Pipeline, run_stages
+from nimbusd.stages.stage_names import STAGES
 from nimbusd.stages.types import Episode, EpisodeRequest
 from nimbusd.supervisor.prctl import become_subreaper, die_with_parent
 from nimbusd.supervisor.target import dump_stacks_when_asked
 
-STAGES = ("load", "randomize", "plan", "render", "store")
 METHODS = {
     "load": ("load_asset",),
     "randomize": ("randomize",),
