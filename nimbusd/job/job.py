@@ -25,7 +25,7 @@ from nimbusd.stages.base import (
     SceneConfig,
 )
 from nimbusd.stages.registry import resolve
-from nimbusd.stages.runner import Pipeline
+from nimbusd.stages.runner import Components
 from nimbusd.stages.stage_names import STAGES, Stage
 
 M = TypeVar("M", bound=ComponentArgs)
@@ -132,12 +132,12 @@ class Job:
         args: ComponentArgs = validate(component.args_model, spec.args, f"{kind}: {spec.component}")
         return component, with_root(args, self.scenes_root)
 
-    def make_pipeline(self, *, plans: bool = True, renders: bool = True) -> Pipeline:
+    def make_components(self, *, plans: bool = True, renders: bool = True) -> Components:
         """New components of all stages, or of those that a process which only plans, or only renders, needs.
 
         Raises ComponentError.
         """
-        return Pipeline(
+        return Components(
             loader=self.make("load"),
             randomizer=self.make("randomize") if "randomize" in self.stages else None,
             planner=self.make("plan") if plans else None,

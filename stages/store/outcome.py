@@ -7,7 +7,7 @@ from pathlib import Path
 
 from nimbusd.stages.errors import StoreError
 from nimbusd.stages.store.durable import sync_file
-from nimbusd.stages.store.record import StoredPiece
+from nimbusd.stages.store.record import SourcePiece
 from nimbusd.stages.types import Sequence
 
 SUCCESS_TREE = "success"
@@ -24,7 +24,7 @@ def refuse_failures(seq: Sequence) -> None:
         )
 
 
-def build_by_outcome(root: Path, stored: list[StoredPiece], build: Callable[[Path, list[StoredPiece]], None]) -> None:
+def build_by_outcome(root: Path, stored: list[SourcePiece], build: Callable[[Path, list[SourcePiece]], None]) -> None:
     """Build `success/` and `failed/` under `root`, each a whole dataset; one that would be empty is left out."""
     for name, success in ((SUCCESS_TREE, True), (FAILED_TREE, False)):
         part = [piece for piece in stored if succeeded(piece.facts) == success]

@@ -111,7 +111,7 @@ def _seeds(episode: Episode) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class StoredPiece:
+class SourcePiece:
     """A piece that is about to be published, with its record parsed."""
 
     root: Path
@@ -308,7 +308,7 @@ def is_ours(content: bytes) -> bool:
     return isinstance(found, str) and found.startswith(_OURS)
 
 
-def load_piece(output: Path, piece: Piece, format_name: str) -> StoredPiece:
+def load_piece(output: Path, piece: Piece, format_name: str) -> SourcePiece:
     """Read a piece's record. Raises StoreError, which names the piece, if it is missing, torn or of another format."""
     root = piece_root(output, piece.folder)
     where = f"piece {piece.folder}: {RECORD}"
@@ -327,10 +327,10 @@ def load_piece(output: Path, piece: Piece, format_name: str) -> StoredPiece:
         raise StoreError(
             f"{where} says {record['length']} frames, the manifest {piece.length}. Make the episode again."
         )
-    return StoredPiece(root, piece, record)
+    return SourcePiece(root, piece, record)
 
 
-def states_of(stored: StoredPiece, path: str) -> Any:
+def states_of(stored: SourcePiece, path: str) -> Any:
     """The piece's table of states, an Arrow table with a row per frame and a column per feature that is stored.
 
     Raises StoreError, which names the piece, if it is not that.

@@ -13,7 +13,7 @@ from nimbusd.stages.store.formats.lerobot.v21 import build_v21
 from nimbusd.stages.store.formats.lerobot.v30 import build_v30
 from nimbusd.stages.store.outcome import build_by_outcome
 from nimbusd.stages.store.publish import Extras, publish_pieces
-from nimbusd.stages.store.record import StoredPiece
+from nimbusd.stages.store.record import SourcePiece
 from nimbusd.stages.types import Piece
 
 
@@ -51,13 +51,13 @@ def publish_outcomes(
     listed: whether v2.1 has a feature of one number as a list of one.
     """
 
-    def build(root: Path, stored: list[StoredPiece]) -> None:
+    def build(root: Path, stored: list[SourcePiece]) -> None:
         if args.version == "v3.0":
             build_v30(root, stored, job, args.sizes, final=final, extras=extras, beat=beat)
         else:
             build_v21(root, stored, job, extras, beat, listed)
 
-    def build_all(root: Path, stored: list[StoredPiece]) -> None:
+    def build_all(root: Path, stored: list[SourcePiece]) -> None:
         if args.keep_failures:
             build_by_outcome(root, stored, build)
         else:

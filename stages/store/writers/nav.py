@@ -16,7 +16,7 @@ from nimbusd.stages.store.formats.lerobot.v30 import build_v30
 from nimbusd.stages.store.formats.n1.trees import build_n1, write_n1
 from nimbusd.stages.store.piece import draft_piece
 from nimbusd.stages.store.publish import publish_pieces
-from nimbusd.stages.store.record import StoredPiece
+from nimbusd.stages.store.record import SourcePiece
 from nimbusd.stages.types import Episode, Observation, Piece, Sequence
 
 FormatName = Literal["lerobot-v3.0", "lerobot-v2.1", "interndata-n1"]
@@ -59,7 +59,7 @@ class NavWriter(BaseWriter[NavWriterArgs]):
         return self.args.refused_sizes(sizes)
 
     def publish(self, output: Path, pieces: list[Piece], job: dict[str, Any], final: bool) -> Path:
-        def build(root: Path, stored: list[StoredPiece]) -> None:
+        def build(root: Path, stored: list[SourcePiece]) -> None:
             if self.args.format == "lerobot-v3.0":
                 build_v30(root, stored, job, self.args.sizes, final=final, beat=self.beat)
             elif self.args.format == "lerobot-v2.1":

@@ -25,7 +25,7 @@ from nimbusd.stages.store.formats.lerobot.flat import MOST_NAMED, FlatFeatures, 
 from nimbusd.stages.store.formats.lerobot.v21 import write_v21
 from nimbusd.stages.store.publish import Tree, publish_pieces, write_nimbusd_metadata
 from nimbusd.stages.store.read import open_dataset
-from nimbusd.stages.store.record import StoredPiece
+from nimbusd.stages.store.record import SourcePiece
 from nimbusd.stages.store.stats import vector_stats
 from nimbusd.stages.store.verify.verify import verify_dataset
 from tests.support.store_makers import JOB, make_episode, make_observation, make_sequence, make_writer
@@ -76,7 +76,7 @@ def test_arrays_are_published_as_rows_of_numbers_and_read_back_in_their_shape(tm
 def test_a_dataset_of_before_with_nested_lists_is_read_and_verified_all_the_same(tmp_path: Path) -> None:
     writer, pieces, grids = stored_with_arrays(tmp_path, format="lerobot-v2.1")
 
-    def build(root: Path, stored: list[StoredPiece]) -> None:
+    def build(root: Path, stored: list[SourcePiece]) -> None:
         """As it was written up to schema version 1.1.0."""
         tree = Tree(root)
         every = [column.key for column in stored[0].columns]

@@ -35,7 +35,7 @@ from nimbusd.stages.store.object_rows import OBJECTS, OBJECTS_PATH, objects_tabl
 from nimbusd.stages.store.outcome import refuse_failures
 from nimbusd.stages.store.piece import draft_piece
 from nimbusd.stages.store.publish import Tree, link_own_files
-from nimbusd.stages.store.record import StoredPiece
+from nimbusd.stages.store.record import SourcePiece
 from nimbusd.stages.types import Episode, Feature, Observation, Piece, Sequence
 
 IMAGE = "images.rgb.{camera}"
@@ -140,11 +140,11 @@ def a1_conventions() -> dict[str, Any]:
     }
 
 
-def _extras(tree: Tree, stored: list[StoredPiece]) -> Mapping[str, Any]:
+def _extras(tree: Tree, stored: list[SourcePiece]) -> Mapping[str, Any]:
     return {**link_own_files(tree, stored), **_link_objects(tree, stored), **a1_conventions()}
 
 
-def _link_objects(tree: Tree, stored: list[StoredPiece]) -> Mapping[str, Any]:
+def _link_objects(tree: Tree, stored: list[SourcePiece]) -> Mapping[str, Any]:
     found = False
     for episode, piece in enumerate(stored):
         if any(file.path == OBJECTS for file in piece.piece.files):

@@ -26,7 +26,7 @@ from nimbusd.stages.store.publish import (
     tasks_of,
     write_nimbusd_metadata,
 )
-from nimbusd.stages.store.record import StoredPiece, states_of
+from nimbusd.stages.store.record import SourcePiece, states_of
 from nimbusd.stages.store.stats import Stats
 
 FORMAT = "lerobot-v2.1"
@@ -38,7 +38,7 @@ _STATISTICS = ("min", "max", "mean", "std", "count")
 
 def build_v21(
     root: Path,
-    stored: list[StoredPiece],
+    stored: list[SourcePiece],
     job: Mapping[str, Any],
     extras: Extras = link_own_files,
     beat: Callable[[], None] = no_beat,
@@ -65,18 +65,18 @@ Content: TypeAlias = tuple[pa.Table, Mapping[str, Stats]]
 """An episode's table of states, and the statistics of its features."""
 
 
-def content_of(piece: StoredPiece) -> Content:
+def content_of(piece: SourcePiece) -> Content:
     """As the piece has them."""
     return states_of(piece, DATA), piece.stats
 
 
 def write_v21(
     tree: Tree,
-    stored: list[StoredPiece],
+    stored: list[SourcePiece],
     *,
     chunk_episodes: int,
     stats_extra: list[dict[str, Any]],
-    content: Callable[[StoredPiece], Content] = content_of,
+    content: Callable[[SourcePiece], Content] = content_of,
     whole: Collection[str] = (),
     listed: Callable[[str], bool] = lambda key: False,
     modality_json: bool = False,
@@ -132,7 +132,7 @@ def write_v21(
     return flat.shapes
 
 
-def _episode_row(episode: int, piece: StoredPiece) -> dict[str, Any]:
+def _episode_row(episode: int, piece: SourcePiece) -> dict[str, Any]:
     """Instructions of parts of the episode and key frames are extra keys, where the planner gave them."""
     notes = piece.facts["notes"]
     extra = {key: notes[key] for key in ("sub_tasks", "key_frames") if key in notes}

@@ -36,7 +36,7 @@ from nimbusd.stages.store.publish import (
     tasks_of,
     write_nimbusd_metadata,
 )
-from nimbusd.stages.store.record import StoredPiece, states_of
+from nimbusd.stages.store.record import SourcePiece, states_of
 from nimbusd.stages.store.stats import Stats, merge_stats, vector_stats
 
 FORMAT = "lerobot-v3.0"
@@ -58,7 +58,7 @@ class FileSizes:
 
 def build_v30(
     root: Path,
-    stored: list[StoredPiece],
+    stored: list[SourcePiece],
     job: Mapping[str, Any],
     sizes: FileSizes,
     *,
@@ -125,7 +125,7 @@ def build_v30(
     tree.finish()
 
 
-def _flat_states(piece: StoredPiece, flat: FlatFeatures) -> pa.Table:
+def _flat_states(piece: SourcePiece, flat: FlatFeatures) -> pa.Table:
     return flat.table(states_of(piece, DATA), f"piece {piece.piece.folder}: {DATA}")
 
 
@@ -181,7 +181,7 @@ def _write_parquet(target: Path, columns: list[Column], tables: Iterable[pa.Tabl
             writer.write_table(table)
 
 
-def _write_videos(tree: Tree, key: str, stored: list[StoredPiece], limit: int, rows: list[dict[str, Any]]) -> None:
+def _write_videos(tree: Tree, key: str, stored: list[SourcePiece], limit: int, rows: list[dict[str, Any]]) -> None:
     name = f"videos/{key}.mp4"
     for file, group in enumerate(_groups([piece.file(name).size_bytes for piece in stored], limit)):
         chunk, place = divmod(file, CHUNK_FILES)
@@ -205,7 +205,7 @@ def _write_videos(tree: Tree, key: str, stored: list[StoredPiece], limit: int, r
 
 def _write_metadata(
     tree: Tree,
-    stored: list[StoredPiece],
+    stored: list[SourcePiece],
     columns: list[Column],
     tasks: Mapping[str, int],
     rows: list[dict[str, Any]],

@@ -35,7 +35,7 @@ from nimbusd.stages.store.formats.m1.vqa import questions
 from nimbusd.stages.store.outcome import refuse_failures
 from nimbusd.stages.store.piece import PieceDraft, draft_piece
 from nimbusd.stages.store.publish import Tree, link_own_files
-from nimbusd.stages.store.record import StoredPiece
+from nimbusd.stages.store.record import SourcePiece
 from nimbusd.stages.types import Episode, Observation, Piece, Sequence
 
 TRACE = "trace.parquet"
@@ -126,7 +126,7 @@ def trace_table(seq: Sequence) -> pa.Table:
     return pa.table(columns)
 
 
-def add_m1(tree: Tree, stored: list[StoredPiece]) -> Mapping[str, Any]:
+def add_m1(tree: Tree, stored: list[SourcePiece]) -> Mapping[str, Any]:
     """The files beside LeRobot's own, and what `meta/conventions.json` says about them."""
     for episode, piece in enumerate(stored):
         place = f"chunk-{episode // _CHUNK_EPISODES:03d}/episode_{episode:06d}"
