@@ -13,7 +13,8 @@ import numpy as np
 from nimbusd.show.made_with import made_with_lines
 from nimbusd.show.told import told_lines
 from nimbusd.show.view import EpisodeView, Room
-from nimbusd.stages.store.read import Dataset, StoredEpisode
+from nimbusd.stages.store.read import Dataset
+from nimbusd.stages.store.stored_tree import StoredEpisode
 
 _STOREY_M = 2.5
 

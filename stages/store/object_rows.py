@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from nimbusd.stages.store.formats.a1.columns import ROBOT_POSE
+from nimbusd.stages.store.arm_columns import ROBOT_POSE
 from nimbusd.stages.store.frame_labels import boxes
 from nimbusd.stages.store.poses import inverse, pose_rows, transforms_of
 from nimbusd.stages.types import U16, Observation, Sequence

@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 
 from nimbusd.stages.base import no_beat
 from nimbusd.stages.errors import StoreError
+from nimbusd.stages.store.arm_columns import stated_meanings
 from nimbusd.stages.store.beneath import check_path, link_beneath
 from nimbusd.stages.store.conventions import conventions
 from nimbusd.stages.store.durable import (
@@ -27,7 +28,6 @@ from nimbusd.stages.store.durable import (
     to_json_lines,
     write_file,
 )
-from nimbusd.stages.store.formats.a1.columns import stated_meanings
 from nimbusd.stages.store.made_with import ENVIRONMENT, environment_json, environments_of
 from nimbusd.stages.store.piece import piece_faults
 from nimbusd.stages.store.record import SourcePiece, load_piece

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from nimbusd.stages.store.formats.a1.columns import ROBOT_POSE, ArmSignals, a1_columns
+from nimbusd.stages.store.arm_columns import ROBOT_POSE, ArmSignals, a1_columns
 from nimbusd.stages.store.poses import inverse, transforms_of
 from nimbusd.stages.types import F64, SIMULATION_QPOS, SIMULATION_QVEL, Camera, Feature, Sequence
 from nimbusd.stages.workflow.sim import ArmTrace, Demonstration, Layout, Phase, object_poses

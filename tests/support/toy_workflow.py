@@ -18,7 +18,7 @@ import yaml
 
 from nimbusd.stages import Camera, CameraFrames, Feature, Label, Observation, PlanningFailed, Scene, Sequence
 from nimbusd.stages.packing import PlanValue
-from nimbusd.stages.store.formats.a1.columns import ArmSignals, a1_columns
+from nimbusd.stages.store.arm_columns import ArmSignals, a1_columns
 from nimbusd.stages.store.frame_labels import inside, project
 from nimbusd.stages.types import F64, SIMULATION_QPOS, U8
 from nimbusd.stages.workflow import Workflow, pack, register, unpack

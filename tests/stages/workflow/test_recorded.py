@@ -11,9 +11,9 @@ import pytest
 
 from nimbusd.stages import Camera, CameraFrames, Episode, EpisodeRequest, Label, Observation, Sequence
 from nimbusd.stages.registry import create
+from nimbusd.stages.store.arm_columns import required_columns, stated_meanings, tcp_poses
 from nimbusd.stages.store.durable import to_json
-from nimbusd.stages.store.formats.a1.columns import required_columns, stated_meanings, tcp_poses
-from nimbusd.stages.store.formats.lerobot.content import robot_type_of
+from nimbusd.stages.store.media import robot_type_of
 from nimbusd.stages.store.poses import transforms_of
 from nimbusd.stages.types import F64, SIMULATION_QPOS, is_for_replay
 from nimbusd.stages.workflow.recorded import sequence_of

@@ -9,12 +9,11 @@ files/…              what a workflow saved in a format of its own, where it di
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +22,8 @@ import pyarrow as pa
 from nimbusd.stages.errors import StoreError
 from nimbusd.stages.store.columns import Column, feature_column, image_array, index_arrays, parquet_bytes, schema
 from nimbusd.stages.store.conventions import depth_to_counts
-from nimbusd.stages.store.encode import VideoSettings, encode_png, encode_video, video_facts
+from nimbusd.stages.store.encode import encode_png, encode_video, video_facts
+from nimbusd.stages.store.media import ContentSettings
 from nimbusd.stages.store.piece import PieceDraft
 from nimbusd.stages.store.record import RECORD, episode_record, record_bytes
 from nimbusd.stages.store.stats import image_stats, vector_stats
@@ -37,23 +37,6 @@ DEPTH_PREFIX = "observation.depth."
 INSTANCE_PREFIX = "observation.instance."
 SEMANTIC_PREFIX = "observation.semantic."
 FILES = "files"
-_MOST_THREADS = 4
-
-
-@dataclass(frozen=True, slots=True)
-class ContentSettings:
-    """What of an observation is stored, and how. depth, segmentation: keep them where the renderer made them."""
-
-    media: Literal["video", "image"] = "video"
-    video: VideoSettings = field(default_factory=VideoSettings)
-    depth: bool = True
-    segmentation: bool = True
-    robot: str = "mobile_base"
-    threads: int = 0
-
-    @property
-    def pool_size(self) -> int:
-        return self.threads or min(_MOST_THREADS, len(os.sched_getaffinity(0)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,11 +128,6 @@ def camera_features(seq: Sequence) -> dict[str, Feature]:
 def kept_states(seq: Sequence) -> dict[str, Feature]:
     """States that are columns of a dataset: all but those for replay."""
     return {key: feature for key, feature in seq.states.items() if not is_for_replay(key)}
-
-
-def robot_type_of(seq: Sequence) -> str:
-    """What the sequence calls its robot (the note `robot`), or `unknown`."""
-    return str(seq.notes.get("robot", {}).get("type") or "unknown")
 
 
 def own_files(obs: Observation) -> Mapping[str, bytes]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from nimbusd.stages.errors import StoreError
-from nimbusd.stages.store.formats.a1.columns import arm_prefixes, tcp_poses
+from nimbusd.stages.store.arm_columns import arm_prefixes, tcp_poses
 from nimbusd.stages.store.frame_labels import boxes, project, rounded, visible
 from nimbusd.stages.types import F64, U16, Camera, CameraFrames, Label, Observation, Sequence
 

@@ -30,16 +30,16 @@ from nimbusd.stages.store.encode import encode_jpeg, encode_png, encode_video, v
 from nimbusd.stages.store.formats.lerobot.content import (
     ANNOTATIONS,
     DATA,
-    ContentSettings,
     annotation_table,
     checked_frames,
     encode_all,
     image_column,
     state_columns,
 )
-from nimbusd.stages.store.formats.lerobot.v21 import Content, content_of, write_v21
-from nimbusd.stages.store.formats.lerobot.v30 import ANNOTATIONS_PATH
+from nimbusd.stages.store.formats.lerobot.metadata import link_annotations
+from nimbusd.stages.store.formats.lerobot_v21.build import Content, content_of, write_v21
 from nimbusd.stages.store.formats.n1.pointcloud import obstacle_mask, ply_bytes, read_ply, scene_points
+from nimbusd.stages.store.media import ContentSettings
 from nimbusd.stages.store.piece import PieceDraft
 from nimbusd.stages.store.publish import Tree, write_nimbusd_metadata
 from nimbusd.stages.store.record import RECORD, SourcePiece, episode_record, record_bytes
@@ -211,11 +211,10 @@ def _build_tree(tree: Tree, stored: list[SourcePiece], job: Mapping[str, Any]) -
             for file in piece.files_under(source):
                 frame = Path(file.path).name
                 tree.link(f"videos/chunk-000/{folder}/{episode:06d}_{frame}", piece, file.path)
-        if any(file.path == ANNOTATIONS for file in piece.piece.files):
-            tree.link(ANNOTATIONS_PATH.format(chunk=0, episode=episode), piece, ANNOTATIONS)
+    annotations = link_annotations(tree, stored, _ONE_CHUNK)
     _write_point_cloud(tree, stored)
     extra = {
-        "annotations_path": ANNOTATIONS_PATH,
+        **annotations,
         "shapes": shapes,
         "frames": f"videos/chunk-000/{RGB_FOLDER} (.jpg) and videos/chunk-000/{DEPTH_FOLDER} (.png): "
         "<episode:06d>_<frame:06d>, so that names sort in time order",

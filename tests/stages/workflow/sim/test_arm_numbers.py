@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from nimbusd.stages.store.arm_columns import ROBOT_POSE, arm_prefixes
 from nimbusd.stages.store.columns import feature_column
-from nimbusd.stages.store.formats.a1.columns import ROBOT_POSE, arm_prefixes
 from nimbusd.stages.store.poses import euler_rows, inverse, pose_rows, transforms_of
 from nimbusd.stages.types import F64, SIMULATION_QPOS, Sequence
 from nimbusd.stages.workflow.recorded import sequence_of

@@ -12,10 +12,10 @@ import pyarrow as pa
 from nimbusd.stages.base import no_beat
 from nimbusd.stages.store.columns import INDEX_COLUMNS, index_arrays, parquet_bytes, with_index_columns
 from nimbusd.stages.store.durable import to_json, to_json_lines
-from nimbusd.stages.store.formats.lerobot.content import ANNOTATIONS, DATA
+from nimbusd.stages.store.formats.lerobot.content import DATA
 from nimbusd.stages.store.formats.lerobot.flat import FlatFeatures
-from nimbusd.stages.store.formats.lerobot.modality import MODALITY, modality
-from nimbusd.stages.store.formats.lerobot.v30 import ANNOTATIONS_PATH, features_json, index_stats
+from nimbusd.stages.store.formats.lerobot.metadata import CHUNK_SIZE, features_json, index_stats, link_annotations
+from nimbusd.stages.store.formats.lerobot_v21.modality import MODALITY, modality
 from nimbusd.stages.store.publish import (
     Extras,
     Tree,
@@ -29,8 +29,7 @@ from nimbusd.stages.store.publish import (
 from nimbusd.stages.store.record import SourcePiece, states_of
 from nimbusd.stages.store.stats import Stats
 
-FORMAT = "lerobot-v2.1"
-CHUNK_EPISODES = 1000
+VERSION = "v2.1"
 DATA_PATH = "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet"
 VIDEO_PATH = "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4"
 _STATISTICS = ("min", "max", "mean", "std", "count")
@@ -50,13 +49,9 @@ def build_v21(
     """
     tree = Tree(root, beat)
     shapes = write_v21(
-        tree, stored, chunk_episodes=CHUNK_EPISODES, stats_extra=[{} for _ in stored], listed=listed, modality_json=True
+        tree, stored, chunk_episodes=CHUNK_SIZE, stats_extra=[{} for _ in stored], listed=listed, modality_json=True
     )
-    for episode, piece in enumerate(stored):
-        if any(file.path == ANNOTATIONS for file in piece.piece.files):
-            path = ANNOTATIONS_PATH.format(chunk=episode // CHUNK_EPISODES, episode=episode)
-            tree.link(path, piece, ANNOTATIONS)
-    stated = {"annotations_path": ANNOTATIONS_PATH, "shapes": shapes}
+    stated = {**link_annotations(tree, stored), "shapes": shapes}
     write_nimbusd_metadata(tree, stored, job, stated | dict(extras(tree, stored)))
     tree.finish()
 
@@ -109,7 +104,7 @@ def write_v21(
         stats_rows.append({"episode_index": episode, "stats": stats, **stats_extra[episode]})
         first += piece.length
     info = {
-        "codebase_version": "v2.1",
+        "codebase_version": VERSION,
         "robot_type": robot_type(stored),
         "total_episodes": len(stored),
         "total_frames": first,
