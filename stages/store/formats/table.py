@@ -27,12 +27,13 @@ FORMATS: Mapping[str, str] = {
     "interndata-m1-v2.1": "nimbusd.stages.store.formats.m1:INTERNDATA_M1_V21",
 }
 """The formats that come with nimbusd, in the order in which a dataset is tried to be opened."""
+DEFAULT_FORMAT = "lerobot-v3.0"
 GROUP = "nimbusd.formats"
 
 
 def format_names() -> list[str]:
     """Names of all formats: first those that come with nimbusd, then those of other packages, sorted."""
-    return [*FORMATS, *_plugged_in()]
+    return [*FORMATS, *plugged_in()]
 
 
 @cache
@@ -43,8 +44,8 @@ def format_named(name: str) -> DatasetFormat[Any, Any]:
     if name in FORMATS:
         module, _, value = FORMATS[name].partition(":")
         found: object = getattr(import_module(module), value)
-    elif name in _plugged_in():
-        point = _plugged_in()[name]
+    elif name in plugged_in():
+        point = plugged_in()[name]
         try:
             found = point.load()
         except (ImportError, AttributeError) as error:
@@ -62,6 +63,7 @@ def every_format() -> Iterator[DatasetFormat[Any, Any]]:
 
 
 @cache
-def _plugged_in() -> Mapping[str, EntryPoint]:
+def plugged_in() -> Mapping[str, EntryPoint]:
+    """Name → entry point of the formats of other packages, sorted by name."""
     points = {point.name: point for point in sorted(entry_points(group=GROUP), key=lambda point: point.name)}
     return {name: point for name, point in points.items() if name not in FORMATS}

@@ -10,7 +10,7 @@ from pydantic import Field, field_validator
 
 from nimbusd.stages.base import BaseWriter
 from nimbusd.stages.errors import ComponentError
-from nimbusd.stages.store.formats.table import format_named
+from nimbusd.stages.store.formats.table import DEFAULT_FORMAT, format_named
 from nimbusd.stages.store.media import MediaArgs
 from nimbusd.stages.store.piece import draft_piece
 from nimbusd.stages.store.publish import publish_pieces
@@ -53,7 +53,7 @@ class ChosenFormatArgs(MediaArgs):
     """Arguments of a writer whose format is chosen by name."""
 
     format: str = Field(
-        default="lerobot-v3.0", description="Dataset format: `lerobot-v3.0`, `lerobot-v2.1`, or another that fits."
+        default=DEFAULT_FORMAT, description="Dataset format: `lerobot-v3.0`, `lerobot-v2.1`, or another that fits."
     )
 
     @field_validator("format")

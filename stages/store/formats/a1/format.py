@@ -17,9 +17,10 @@ from nimbusd.stages.errors import StoreError
 from nimbusd.stages.motion import without_parts
 from nimbusd.stages.store.arm_columns import POSE_NAMES, ROBOT_POSE, arm_prefixes, camera_pose_rows, required_columns
 from nimbusd.stages.store.columns import parquet_bytes
+from nimbusd.stages.store.content import kept_states
 from nimbusd.stages.store.formats.a1.writer import InternDataA1Args
 from nimbusd.stages.store.formats.interndata import InternDataFormat, with_camera_names
-from nimbusd.stages.store.formats.lerobot.content import FeatureLayout, kept_states, write_lerobot
+from nimbusd.stages.store.formats.lerobot.content import FeatureLayout, write_lerobot
 from nimbusd.stages.store.formats.lerobot.metadata import CHUNK_SIZE
 from nimbusd.stages.store.formats.lerobot_v21 import LEROBOT_V21
 from nimbusd.stages.store.formats.lerobot_v30 import LEROBOT_V30

@@ -24,18 +24,11 @@ from nimbusd.stages.base import no_beat
 from nimbusd.stages.errors import StoreError
 from nimbusd.stages.store.beneath import check_path, read_beneath
 from nimbusd.stages.store.columns import parquet_bytes, schema
+from nimbusd.stages.store.content import checked_frames, encode_all, state_columns
 from nimbusd.stages.store.conventions import counts_to_depth, depth_to_counts
 from nimbusd.stages.store.durable import sync_file
 from nimbusd.stages.store.encode import encode_jpeg, encode_png, encode_video, video_facts
-from nimbusd.stages.store.formats.lerobot.content import (
-    ANNOTATIONS,
-    DATA,
-    annotation_table,
-    checked_frames,
-    encode_all,
-    image_column,
-    state_columns,
-)
+from nimbusd.stages.store.formats.lerobot.content import ANNOTATIONS, DATA, annotation_table, image_column
 from nimbusd.stages.store.formats.lerobot.metadata import link_annotations
 from nimbusd.stages.store.formats.lerobot_v21.build import Content, content_of, write_v21
 from nimbusd.stages.store.formats.n1.pointcloud import obstacle_mask, ply_bytes, read_ply, scene_points
