@@ -9,6 +9,7 @@ from typing import Literal
 from pydantic import Field
 
 from nimbusd.stages.base import ComponentArgs
+from nimbusd.stages.notes import Notes
 from nimbusd.stages.store.encode import VideoSettings, encoder_refusals
 from nimbusd.stages.types import Sequence
 
@@ -84,4 +85,4 @@ class MediaArgs(ComponentArgs):
 
 def robot_type_of(seq: Sequence) -> str:
     """The type that the sequence's note `robot` gives, or `unknown`."""
-    return str(seq.notes.get("robot", {}).get("type") or "unknown")
+    return Notes(seq.notes).robot_type or "unknown"

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from nimbusd.stages.errors import StoreError
+from nimbusd.stages.notes import Notes
 from nimbusd.stages.store.durable import sync_file
 from nimbusd.stages.store.record import SourcePiece
 from nimbusd.stages.types import Sequence
@@ -16,10 +17,10 @@ FAILED_TREE = "failed"
 
 def refuse_failures(seq: Sequence) -> None:
     """Raise StoreError for an attempt that failed: this dataset is of successes."""
-    result = seq.notes.get("result") or {"success": True}
-    if not result["success"]:
+    result = Notes(seq.notes).result
+    if not result.success:
         raise StoreError(
-            f"the attempt failed ({result.get('reason')}), and this dataset is of successes; "
+            f"the attempt failed ({result.reason}), and this dataset is of successes; "
             "set keep_failures for the writer too, or for neither planner nor writer"
         )
 
@@ -35,6 +36,5 @@ def build_by_outcome(root: Path, stored: list[SourcePiece], build: Callable[[Pat
 
 
 def succeeded(facts: Mapping[str, object]) -> bool:
-    """Whether an episode's metadata call it a success."""
-    result = facts["result"]
-    return isinstance(result, Mapping) and bool(result["success"])
+    """True for an episode whose metadata call it a success."""
+    return Notes(facts).result.success

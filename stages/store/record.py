@@ -19,6 +19,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from nimbusd.stages.errors import StoreError
+from nimbusd.stages.notes import RESULT, SUCCESS, Notes
 from nimbusd.stages.seeds import scene_key
 from nimbusd.stages.store.beneath import check_path, file_beneath, read_beneath
 from nimbusd.stages.store.columns import Column, column_from_json
@@ -66,7 +67,7 @@ def episode_record(
         "index_in_scene": request.index,
         "task": seq.task,
         "robot": robot,
-        "result": notes.pop("result", {"success": True, "reason": None}),
+        "result": notes.pop(RESULT, SUCCESS.described()),
         "quality": quality,
         "components": context.pop("components", {}),
         "seeds": context.pop("seeds", None) or _seeds(episode),
@@ -134,6 +135,11 @@ class SourcePiece:
     @property
     def facts(self) -> Mapping[str, Any]:
         return self.record["facts"]  # type: ignore[no-any-return]
+
+    @cached_property
+    def notes(self) -> Notes:
+        """The notes that the planner made; the record's model has checked the parts of the episode among them."""
+        return Notes(self.facts["notes"])
 
     @cached_property
     def columns(self) -> list[Column]:

@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from nimbusd.stages.notes import SubTask
 from nimbusd.stages.store.encode import decode_image
-from nimbusd.stages.store.formats.m1.labels import EpisodeMarks, Point, Step, label_lines
+from nimbusd.stages.store.formats.m1.labels import EpisodeMarks, Point, label_lines
 from nimbusd.stages.store.formats.m1.vqa import KINDS, PHRASINGS, questions
 from nimbusd.stages.store.frame_labels import Box, boxes, inner_point, inside, project, visible
 from nimbusd.stages.store.read import open_dataset
@@ -196,7 +197,7 @@ def watched(noun: str = "cube", instruction: str = "lift the cube", moved_m: flo
     seq = Sequence(10.0, "Tidy up.", (CAMERA,), {"cam": np.tile(np.eye(4), (4, 1, 1))}, {"cam": np.eye(4)}, {}, {},
                    T_world_object={"cube": np.tile(np.eye(4), (4, 1, 1))})  # fmt: skip
     point = Point("grip", "grasp", "cube", 2, np.tile([0.0, 0.0, -1.0], (4, 1)), 0.05)
-    marks = EpisodeMarks({"": poses}, (point,), (Step(0, 4, instruction, ""),), {"cube": noun})
+    marks = EpisodeMarks({"": poses}, (point,), (SubTask(0, 4, instruction, ""),), {"cube": noun})
     ids = np.zeros((4, 30, 40), np.uint16)
     ids[:, 10:20, 10:30] = 7
     frames = CameraFrames(rgb=np.zeros((4, 30, 40, 3), np.uint8), instance=ids)

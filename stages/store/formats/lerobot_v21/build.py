@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 import pyarrow as pa
 
 from nimbusd.stages.base import no_beat
+from nimbusd.stages.notes import KEY_FRAMES, SUB_TASKS
 from nimbusd.stages.store.columns import INDEX_COLUMNS, index_arrays, parquet_bytes, with_index_columns
 from nimbusd.stages.store.durable import to_json, to_json_lines
 from nimbusd.stages.store.formats.lerobot.content import DATA
@@ -130,5 +131,5 @@ def write_v21(
 def _episode_row(episode: int, piece: SourcePiece) -> dict[str, Any]:
     """Instructions of parts of the episode and key frames are extra keys, where the planner gave them."""
     notes = piece.facts["notes"]
-    extra = {key: notes[key] for key in ("sub_tasks", "key_frames") if key in notes}
+    extra = {key: notes[key] for key in (SUB_TASKS, KEY_FRAMES) if key in notes}
     return {"episode_index": episode, "tasks": [piece.task], "length": piece.length, **extra}

@@ -7,7 +7,6 @@ LeRobot since 0.4 hands out `item["subtask"]` for them. A dataset has them if ev
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +26,7 @@ def subtasks_of(stored: Iterable[SourcePiece], columns: Iterable[Column]) -> dic
         return {}
     found: dict[str, int] = {}
     for piece in stored:
-        if not piece.facts["notes"].get("sub_tasks"):
+        if not piece.notes.sub_tasks:
             return {}
         for text in _texts(piece):
             found.setdefault(text, len(found))
@@ -41,6 +40,6 @@ def subtask_indexes(piece: SourcePiece, subtasks: Mapping[str, int]) -> npt.NDAr
 
 def _texts(piece: SourcePiece) -> Iterator[str]:
     """The text of each frame's part; of parts that overlap the first."""
-    parts: list[Mapping[str, Any]] = piece.facts["notes"]["sub_tasks"]
+    parts = piece.notes.sub_tasks
     for frame in range(piece.length):
-        yield next((str(part["instruction"]) for part in parts if part["start"] <= frame < part["stop"]), NO_PART)
+        yield next((part.instruction for part in parts if part.start <= frame < part.stop), NO_PART)
