@@ -1,4 +1,4 @@
-"""What flows through the pipeline: `Scene` → `Sequence` → `Observation` → `Piece`.
+"""The values that flow through the pipeline: `Scene` → `Sequence` → `Observation` → `Piece`.
 
 Conventions, everywhere in nimbusd:
 
@@ -46,7 +46,7 @@ BACKGROUND_ID = 0
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """How a surface looks: the part of the glTF metallic-roughness model that every backend can show.
+    """The looks of a surface: the part of the glTF metallic-roughness model that every backend can show.
 
     base_color: linear RGB in 0…1; multiplied with `texture` where there is one.
     texture: (H, W, 3) uint8 sRGB, row 0 at the top (v = 1), or None.
@@ -299,7 +299,7 @@ class Label:
 
 @dataclass(frozen=True, slots=True)
 class CameraFrames:
-    """What one camera saw. T frames of H x W pixels, sampled at pixel centres except RGB (antialiased).
+    """The frames of one camera. T frames of H x W pixels, sampled at pixel centres except RGB (antialiased).
 
     rgb: (T, H, W, 3) uint8 sRGB. depth_m: (T, H, W) float32 metres along the optical axis, 0 = no hit.
     instance, semantic: (T, H, W) uint16 ids, 0 = background. None where the renderer was not asked.
@@ -316,7 +316,7 @@ class CameraFrames:
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What the cameras saw along a sequence. labels: every object that ids in the frames can name.
+    """The frames of all cameras along a sequence. labels: every object that ids in the frames can name.
 
     files: what a workflow saved in a format of its own, by relative POSIX path; stored beside the rest as it is.
     """

@@ -251,7 +251,7 @@ Extras: TypeAlias = Callable[[Tree, list[SourcePiece]], Mapping[str, Any]]
 
 
 def link_own_files(tree: Tree, stored: list[SourcePiece]) -> Mapping[str, Any]:
-    """What workflows saved in formats of their own, as `files/episode_000000/…`."""
+    """Add the files that workflows saved in formats of their own, as `files/episode_000000/…`."""
     found = False
     for episode, piece in enumerate(stored):
         for file in piece.files_under("files"):

@@ -102,7 +102,7 @@ def episode_record(
 
 
 def _seeds(episode: Episode) -> dict[str, Any]:
-    """What `nimbusd.stages.seeds.stream` needs to make the episode's generators again."""
+    """The arguments with which `nimbusd.stages.seeds.stream` makes the episode's generators again."""
     request, job = episode.request, episode.context.get("job", {})
     return {
         "job": job.get("seed") if isinstance(job, Mapping) else None,

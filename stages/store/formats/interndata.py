@@ -1,4 +1,4 @@
-"""What the InternData manipulation formats share: settings, and datasets of LeRobot's layout with more files beside."""
+"""The base of the InternData manipulation formats: settings, and LeRobot's datasets with more files beside."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from nimbusd.stages.types import Observation, Sequence
 
 
 class InternDataArgs(MediaArgs):
-    """How manipulation episodes are stored."""
+    """Arguments of the writers of manipulation episodes."""
 
     version: Literal["v2.1", "v3.0"] = Field(
         default="v3.0", description="LeRobot version: current LeRobot reads v3.0 alone, the releases are v2.1."

@@ -1,4 +1,4 @@
-"""`LerobotFormat`: what LeRobot's versions share as formats. A piece is the same for all; they differ in publishing."""
+"""`LerobotFormat`: the base of LeRobot's versions, which have equal pieces and differ in the datasets made of them."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ Content: TypeAlias = tuple[pa.Table, Mapping[str, Stats]]
 
 
 def content_of(piece: SourcePiece) -> Content:
-    """As the piece has them."""
+    """The content that the piece has."""
     return states_of(piece, DATA), piece.stats
 
 
@@ -77,7 +77,7 @@ def write_v21(
     listed: Callable[[str], bool] = lambda key: False,
     modality_json: bool = False,
 ) -> dict[str, list[int]]:
-    """What LeRobot itself defines: data, videos and its metadata. Returns the shapes of the features it wrote flat.
+    """Write LeRobot's own files: data, videos and its metadata. Returns the shapes of the features it wrote flat.
 
     stats_extra: for each episode, further keys of its line in `episodes_stats.jsonl`. content: of an episode, where the
     format has its numbers in other frames than the pieces. whole: keys of features that are not written flat.

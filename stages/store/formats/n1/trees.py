@@ -138,7 +138,7 @@ def in_n1_axes(piece: SourcePiece) -> Content:
 
 
 def mounting_fault(tree_version: str, table: pa.Table, meta: Mapping[str, Any]) -> str:
-    """What is wrong with the mounting that an episode of a tree states; empty if it is that of its metadata.
+    """The fault of the mounting that an episode of a tree states; empty if it is that of its metadata.
 
     tree_version: `schema_version` of its conventions; before 1.1.0 it was in our own base frame.
     """
