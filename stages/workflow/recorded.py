@@ -37,7 +37,7 @@ REST = "rest"
 
 
 def sequence_of(demo: Demonstration, layout: Layout) -> Sequence:
-    """A demonstration with all its signals, under the names of InternData-A1 beside `observation.state` and `action`."""
+    """A demonstration with all its signals, named as in InternData-A1, beside `observation.state` and `action`."""
     length = len(demo)
     T_world_robot = np.broadcast_to(demo.T_world_robot, (length, 4, 4))
     single = len(demo.arms) == 1

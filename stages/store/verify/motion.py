@@ -33,7 +33,7 @@ _DEPTH_COUNTS = 30
 """3 mm: depths that differ by less are equal."""
 
 _RGB_LEVELS, _RGB_PIXELS = 24, 8
-"""Images differ where that number of pixels differs by that many levels: lossy videos of still pictures differ a little."""
+"""Images differ where that number of pixels differs by that many levels: lossy videos of still pictures vary a bit."""
 
 
 @dataclass(frozen=True)
