@@ -26,7 +26,7 @@ from nimbusd.master.output.report import job_in_output
 from nimbusd.master.publish.apart import PublishFailed, publish_apart, publish_limits
 from nimbusd.master.publish.published import check_place
 from nimbusd.show.made_with import made_with_lines
-from nimbusd.show.told import scene_warnings
+from nimbusd.show.scene_warnings import scene_warnings
 from nimbusd.stages.errors import StoreError
 from nimbusd.stages.store.made_with import MadeWith, environment_json
 from nimbusd.stages.store.piece import PIECES

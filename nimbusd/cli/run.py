@@ -20,7 +20,7 @@ from nimbusd.embedded import JobRun
 from nimbusd.events import JobEnded
 from nimbusd.job import Job, JobError, read_apart
 from nimbusd.node.slots import Slot, discover
-from nimbusd.show.told import scene_warnings
+from nimbusd.show.scene_warnings import scene_warnings
 from nimbusd.slot_options import slot_options
 from nimbusd.stages.errors import StoreError
 from nimbusd.stages.store.read import open_dataset

@@ -58,7 +58,7 @@ MEANINGS = {
     "observation.state": "of every arm in turn: measured joints (rad), metres between the pads",
     "action": "of every arm in turn: set points of the joints (rad), commanded metres between the pads",
 }
-"""What the numbers in the columns are, whichever writer stores them."""
+"""Meanings of the numbers in the columns, the same for every writer."""
 MEANINGS_SINCE = (1, 3)
 EARLIER_MEANINGS = {
     "gripper.openness": "command: share of the way from the least to the greatest width, 0 … 1",
@@ -66,7 +66,7 @@ EARLIER_MEANINGS = {
     "gripper.pose": "tcp in the arm's base; in master_actions what was reached next",
     "action": "of every arm in turn: set points of the joints (rad), then as gripper.openness",
 }
-"""What differs in episodes whose `schema_version` is before MEANINGS_SINCE."""
+"""Other meanings, of episodes whose `schema_version` is before MEANINGS_SINCE."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +152,7 @@ def _commanded(arm: ArmSignals, robot_world: F64) -> dict[str, Feature]:
 
 
 def stated_meanings(columns: Iterable[str], schema_versions: Iterable[str]) -> dict[str, Any]:
-    """What `meta/conventions.json` says about the columns of arms; nothing about a dataset without any.
+    """Entries of `meta/conventions.json` about the columns of arms; none for a dataset without any.
 
     schema_versions: of the episodes' metadata.
     """
@@ -227,5 +227,5 @@ def _pose(T: F64) -> Feature:
 
 
 def _next(feature: Feature) -> Feature:
-    """What is reached at the next frame; nothing follows the last one, which repeats itself."""
+    """The feature as it is reached at the next frame; nothing follows the last one, which repeats itself."""
     return Feature(np.concatenate([feature.values[1:], feature.values[-1:]]), feature.names)
