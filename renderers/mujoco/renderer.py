@@ -18,7 +18,7 @@ from nimbusd.stages.types import Observation, Scene, Sequence
 from nimbusd.stages.workflow.sim.layout.labels import label_rows
 from nimbusd.stages.workflow.sim.layout.layout import Layout
 from nimbusd.stages.workflow.sim.layout.style import Style, styled
-from nimbusd.stages.workflow.sim.world.mujoco_module import environment_fault
+from nimbusd.stages.workflow.sim.mujoco_module import environment_fault
 
 STATES = "simulation.qpos"
 """Key of the recorded states in `Sequence.states`."""

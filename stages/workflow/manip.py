@@ -32,8 +32,8 @@ from nimbusd.stages.workflow.env_components import LAYOUT_FILE
 from nimbusd.stages.workflow.named_renderer import RENDERER, named_renderer
 from nimbusd.stages.workflow.recorded import QPOS, replay_sequence, seen_by, sequence_of
 from nimbusd.stages.workflow.sim import (
-    AttemptFailed,
     Demonstration,
+    DemonstrationFailed,
     Layout,
     ManipTask,
     Style,
@@ -49,9 +49,8 @@ from nimbusd.stages.workflow.sim import (
     seen_at_start,
     styled,
 )
-from nimbusd.stages.workflow.sim.layout.cameras import mounts_of
 from nimbusd.stages.workflow.sim.models.mjcf_files import files_with_parts
-from nimbusd.stages.workflow.sim.world.mujoco_module import environment_fault
+from nimbusd.stages.workflow.sim.mujoco_module import environment_fault
 from nimbusd.stages.yaml_text import YamlError, YamlText, read_yaml_file
 
 
@@ -173,7 +172,7 @@ class ManipWorkflow(Workflow):
     def task_images(cls, task_cfg_path: str, index: int) -> dict[str, tuple[int, int]]:
         task = _tasks_of(task_cfg_path)[index]
         arms = list(task.robot_model().arms)
-        return {name: (spec.width, spec.height) for spec in task.cameras for name in mounts_of(spec, arms)}
+        return {name: (spec.width, spec.height) for spec in task.cameras for name in spec.mounts(arms)}
 
     @classmethod
     def unfit(cls, workflow_args: Mapping[str, Any], render: bool) -> list[str]:
@@ -219,7 +218,7 @@ class ManipWorkflow(Workflow):
         result: dict[str, Any] = {"success": True, "reason": None}
         try:
             demo = plan_episode(self.task_cfg, self.layout, self.rng, self.beat)
-        except AttemptFailed as failure:
+        except DemonstrationFailed as failure:
             demo = failure.demonstration
             result = {"success": False, "reason": failure.reason, "detail": failure.detail}
         self._plan = _Plan(demo.qpos, demo.T_world_camera, demo, result)

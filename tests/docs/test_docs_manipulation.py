@@ -13,7 +13,6 @@ from nimbusd.stages.base import ComponentArgs
 from nimbusd.stages.load.textures import KINDS as TEXTURES
 from nimbusd.stages.workflow.sim import REASONS, SKILLS, parse_task
 from nimbusd.stages.workflow.sim.layout.layout import Physics
-from nimbusd.stages.workflow.sim.layout.relations import KINDS as RELATIONS
 from nimbusd.stages.workflow.sim.models.objects import LIBRARY, ObjectModel
 from nimbusd.stages.workflow.sim.models.robots import ROBOTS, ArmModel, FingerModel, GripperModel, PartModel, RobotModel
 from nimbusd.stages.workflow.sim.task.camera_spec import CameraSpec
@@ -27,6 +26,7 @@ from nimbusd.stages.workflow.sim.task.task import (
     SortSpec,
     TableSpec,
 )
+from nimbusd.stages.workflow.sim.workcell.relations import KINDS as RELATIONS
 
 TEXT = (Path(__file__).parents[2] / "docs" / "manipulation.md").read_text()
 SECTIONS = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", TEXT, re.DOTALL | re.MULTILINE))

@@ -20,9 +20,9 @@ task, layout and generator give byte-equal demonstrations in another process on 
 
 from nimbusd.stages.workflow.sim.demonstration import (
     ArmTrace,
-    AttemptFailed,
     ContactEvent,
     Demonstration,
+    DemonstrationFailed,
     KeyPoint,
     Phase,
 )
@@ -42,11 +42,11 @@ from nimbusd.stages.workflow.sim.layout.layout import (
     Surface,
     TableLayout,
 )
-from nimbusd.stages.workflow.sim.layout.randomize import randomize_layout
-from nimbusd.stages.workflow.sim.layout.scene import object_poses, scene_of
-from nimbusd.stages.workflow.sim.layout.seen import seen_at_start
-from nimbusd.stages.workflow.sim.layout.style import Style, camera_poses, styled
+from nimbusd.stages.workflow.sim.layout.style import Style, styled
 from nimbusd.stages.workflow.sim.models.assets import file_of
+from nimbusd.stages.workflow.sim.randomize.draw import randomize_layout
+from nimbusd.stages.workflow.sim.scene.scene import object_poses, scene_of
+from nimbusd.stages.workflow.sim.scene.seen import seen_at_start
 from nimbusd.stages.workflow.sim.skills import basic as skills_basic
 from nimbusd.stages.workflow.sim.skills import fixture as skills_fixture
 from nimbusd.stages.workflow.sim.skills import handle as skills_handle
@@ -56,6 +56,7 @@ from nimbusd.stages.workflow.sim.task.check import parse_task
 from nimbusd.stages.workflow.sim.task.feasible import impossibilities
 from nimbusd.stages.workflow.sim.task.file_check import mistakes_in_files
 from nimbusd.stages.workflow.sim.task.task import ManipTask
+from nimbusd.stages.workflow.sim.world.poses import camera_poses
 
 REASONS = (
     "impossible",  # no layout of the task can be worked in: home, reach, sizes, weights, room
@@ -81,10 +82,10 @@ __all__ = [
     "REASONS",
     "SKILLS",
     "ArmTrace",
-    "AttemptFailed",
     "CameraLayout",
     "ContactEvent",
     "Demonstration",
+    "DemonstrationFailed",
     "KeyPoint",
     "Layout",
     "LightLayout",

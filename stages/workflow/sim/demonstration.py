@@ -123,7 +123,7 @@ class Demonstration:
         return len(self.qpos)
 
 
-class AttemptFailed(PlanningFailed):
+class DemonstrationFailed(PlanningFailed):
     """What was done came to nothing. demonstration: of what was done until then; its `reached` is empty."""
 
     def __init__(self, reason: str, detail: str, demonstration: Demonstration) -> None:

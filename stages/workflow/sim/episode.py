@@ -11,15 +11,14 @@ import numpy as np
 
 from nimbusd.stages.errors import PlanningFailed
 from nimbusd.stages.types import F64
-from nimbusd.stages.workflow.sim.demonstration import ArmTrace, AttemptFailed, Demonstration
+from nimbusd.stages.workflow.sim.demonstration import ArmTrace, Demonstration, DemonstrationFailed
 from nimbusd.stages.workflow.sim.layout.layout import Layout, SkillCall
-from nimbusd.stages.workflow.sim.layout.relations import holds, settled
-from nimbusd.stages.workflow.sim.layout.seen import seen_at_start
-from nimbusd.stages.workflow.sim.layout.style import camera_poses
+from nimbusd.stages.workflow.sim.scene.seen import seen_at_start
 from nimbusd.stages.workflow.sim.skills.skill import RETRIED, make_skill
-from nimbusd.stages.workflow.sim.skills.workcell import Workcell
 from nimbusd.stages.workflow.sim.task.task import ManipTask
-from nimbusd.stages.workflow.sim.world.body_poses import BodyPoses
+from nimbusd.stages.workflow.sim.workcell.relations import holds, settled
+from nimbusd.stages.workflow.sim.workcell.workcell import Workcell
+from nimbusd.stages.workflow.sim.world.poses import BodyPoses, camera_poses
 from nimbusd.stages.workflow.sim.world.world import ArmIndex, build_world
 
 SETTLE_STEPS = 20
@@ -36,7 +35,7 @@ def plan_episode(
 ) -> Demonstration:
     """Perform the skills of a layout of `task` until its goals hold.
 
-    Raises PlanningFailed with one of the reasons in `sim.REASONS` (AttemptFailed where something was done before it
+    Raises PlanningFailed with one of the reasons in `REASONS` (DemonstrationFailed where something was done before it
     failed), ValueError for a layout of another task.
     """
     if layout.task != task.name:
@@ -57,7 +56,7 @@ def plan_episode(
         if not cell.phases:
             raise
         cell.simulation.finish()
-        raise AttemptFailed(error.reason, error.detail, _demonstration(cell, (), clock)) from error
+        raise DemonstrationFailed(error.reason, error.detail, _demonstration(cell, (), clock)) from error
     cell.simulation.finish()
     return _demonstration(cell, reached, clock)
 

@@ -11,15 +11,16 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, TypeAlias, TypeVar, Union
+from typing import Annotated, Any, Literal, TypeVar, Union
 
 import numpy as np
-from pydantic import Field
+from pydantic import BaseModel, Field
 
 from nimbusd.stages.types import F64, Camera, Rgb
+from nimbusd.stages.workflow.sim.models.objects import ObjectModel
+from nimbusd.stages.workflow.sim.models.robots import RobotModel
+from nimbusd.stages.workflow.sim.rotation import Quaternion, Vector, matrix_of, quaternion_of
 
-Vector: TypeAlias = tuple[float, float, float]
-Quaternion: TypeAlias = tuple[float, float, float, float]
 T = TypeVar("T")
 
 
@@ -32,14 +33,10 @@ class Pose:
 
     def matrix(self) -> F64:
         """(4, 4) float64, `T_parent_child`."""
-        from nimbusd.stages.workflow.sim.rotation import matrix_of
-
         return matrix_of(self.position, self.quaternion)
 
     @classmethod
     def from_matrix(cls, T_parent_child: F64) -> Pose:
-        from nimbusd.stages.workflow.sim.rotation import quaternion_of
-
         x, y, z = (float(value) for value in T_parent_child[:3, 3])
         return cls((x, y, z), quaternion_of(T_parent_child[:3, :3]))
 
@@ -64,16 +61,16 @@ class Surface:
 class ObjectLayout:
     """One object. model: key of the object library (`milk`, `cube`, `bin`, `drawer` …). name: unique in the layout.
 
-    definition: the object model itself (see `objects.ObjectModel`), so that a layout needs no library.
-    category: word of the segmentation table. instance_id: 1…65535, unique. size_m: edges of
-    its bounding box in its own frame (of meshes: after scaling by `scale`).
+    definition: the object model itself, so that a layout needs no library; its noun with the colour that was drawn.
+    category: word of the segmentation table. instance_id: 1…65535, unique.
+    size_m: edges of its bounding box in its own frame (of meshes: after scaling by `scale`).
     fixed: stands still (bins, drawers); what it has of joints still moves. joint: value of its joint at the start.
     group: the slot of the task that it fills, such as `clutter`.
     """
 
     name: str
     model: str
-    definition: Mapping[str, Any]
+    definition: ObjectModel
     category: str
     instance_id: int
     pose: Pose
@@ -143,12 +140,12 @@ class LightLayout:
 class RobotLayout:
     """The robot. model: key of the robot library or of the task's own `robots`. base: `T_world_robot`.
 
-    definition: the robot model itself (see `robots.RobotModel`), so that a layout needs no library.
+    definition: the robot model itself, so that a layout needs no library.
     start: arm name → joint positions in radians. opening: arm name → finger opening at the start, metres.
     """
 
     model: str
-    definition: Mapping[str, Any]
+    definition: RobotModel
     base: Pose
     start: Mapping[str, tuple[float, ...]]
     opening: Mapping[str, float]
@@ -201,6 +198,19 @@ class SkillCall:
 
 
 @dataclass(frozen=True, slots=True)
+class Draws:
+    """What randomization drew beside places and looks.
+
+    choices: word of each of the task's choices. nouns: name of an object or region → how instructions call it.
+    draw: number of this layout among those that were drawn; the ones before it were thrown away.
+    """
+
+    choices: Mapping[str, str] = field(default_factory=dict)
+    nouns: Mapping[str, str] = field(default_factory=dict)
+    draw: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Layout:
     """A whole world and what is to be done in it.
 
@@ -223,7 +233,7 @@ class Layout:
     sky: Rgb = (0.6, 0.7, 0.8)
     physics: Physics = field(default_factory=Physics)
     paraphrases: tuple[str, ...] = ()
-    draws: Mapping[str, Any] = field(default_factory=dict)
+    draws: Draws = field(default_factory=Draws)
     version: int = 1
 
     def object(self, name: str) -> ObjectLayout:
@@ -256,6 +266,8 @@ class Layout:
 def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {entry.name: _plain(getattr(value, entry.name)) for entry in dataclasses.fields(value)}
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -283,6 +295,8 @@ def _typed(hint: Any, value: Any) -> Any:
         return tuple(_typed(item, entry) for item, entry in zip(items, value, strict=True))
     if isinstance(origin, type) and issubclass(origin, Mapping):
         return {key: _typed(args[1], entry) for key, entry in value.items()}
-    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+    if isinstance(hint, type) and issubclass(hint, BaseModel):
+        return hint.model_validate(value)
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         return _built(hint, value)
     return float(value) if hint is float else value

@@ -18,7 +18,7 @@ from nimbusd.stages.types import F32, F64, I32, U8, Material, Rgb
 from nimbusd.stages.workflow.sim.models.assets import file_of
 from nimbusd.stages.workflow.sim.models.mesh_coarse import coarse_mesh
 from nimbusd.stages.workflow.sim.models.mesh_facing import turned_faces
-from nimbusd.stages.workflow.sim.world.mujoco_module import import_mujoco
+from nimbusd.stages.workflow.sim.mujoco_module import import_mujoco
 
 Up: TypeAlias = Literal["", "y", "z"]
 MESH_SUFFIXES = (".obj", ".glb", ".gltf", ".ply", ".stl", ".msh")

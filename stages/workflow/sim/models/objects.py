@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 from pydantic import Field, model_validator
 
 from nimbusd.stages.base import ComponentArgs
-from nimbusd.stages.workflow.sim.layout.layout import Vector
 from nimbusd.stages.workflow.sim.models.mesh_shape import Up, mesh_shape
-from nimbusd.stages.workflow.sim.task.numbers import Color, Name, Size, Words
+from nimbusd.stages.workflow.sim.numbers import Color, Name, Size, Words
+from nimbusd.stages.workflow.sim.rotation import Vector
 
 Shape: TypeAlias = Literal["mesh", "box", "cylinder", "bin", "drawer", "door", "button", "knob"]
 JOINTED = ("drawer", "door", "button", "knob")
@@ -100,10 +100,6 @@ class ObjectModel(ComponentArgs):
     @property
     def is_fixture(self) -> bool:
         return self.shape in FIXTURES
-
-    def dump(self) -> dict[str, Any]:
-        """JSON values, as a layout carries them."""
-        return self.model_dump(mode="json")
 
 
 def size_fault(model: ObjectModel, size_m: Vector) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from nimbusd.stages.base import ComponentArgs
-from nimbusd.stages.workflow.sim.task.numbers import Angle, Distance, Position, Positive, Turn, Words
+from nimbusd.stages.workflow.sim.numbers import Angle, Distance, Position, Positive, Turn, Words
 
 
 def _no_two(kind: str, names: Sequence[Any]) -> None:
@@ -128,10 +128,6 @@ class RobotModel(ComponentArgs):
         _no_two("flanges of arms", [(arm.part, arm.flange) for arm in self.arms.values()])
         _no_two("joints of arms", [(arm.part, joint) for arm in self.arms.values() for joint in arm.joints])
         return self
-
-    def dump(self) -> dict[str, Any]:
-        """JSON values, as a layout carries them."""
-        return self.model_dump(mode="json")
 
 
 PANDA_GRIPPER = GripperModel(

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from nimbusd.stages.types import F64, BoolArray
+from nimbusd.stages.workflow.sim.mujoco_module import import_mujoco
 from nimbusd.stages.workflow.sim.rotation import inverse, quaternion_of
-from nimbusd.stages.workflow.sim.world.world import ArmIndex, World, import_mujoco
+from nimbusd.stages.workflow.sim.world.world import ArmIndex, World
 
 DETECT_M = 0.01
 """Pairs nearer than this are found; a query's clearance lies below."""

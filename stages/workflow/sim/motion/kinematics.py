@@ -7,14 +7,19 @@ from typing import Any
 import numpy as np
 
 from nimbusd.stages.types import F64
-from nimbusd.stages.workflow.sim.rotation import inverse, rotation_vector
-from nimbusd.stages.workflow.sim.world.world import ArmIndex, World, import_mujoco
+from nimbusd.stages.workflow.sim.mujoco_module import import_mujoco
+from nimbusd.stages.workflow.sim.rotation import downward, inverse, rotation_vector, transform
+from nimbusd.stages.workflow.sim.world.world import ArmIndex, World
 
 _ITERATIONS = 60
 _DAMPING = 1e-3
 _STEP_RAD = 0.5
 _POSITION_M, _ROTATION_RAD = 2e-4, 2e-3
 _LIMIT_MARGIN_RAD = 0.02
+_ABOVE_M = 0.12
+_YAWS_RAD = (0.0, 0.8, -0.8, 1.57)
+"""How a tool that points down may be turned: the least that working at a place takes."""
+
 _ROTATION_WEIGHT_M = 0.25
 """How many metres of position error a radian of rotation error counts."""
 
@@ -77,6 +82,11 @@ class ArmKinematics:
             largest = float(np.abs(step).max())
             q = np.clip(q + step * min(1.0, _STEP_RAD / max(largest, 1e-9)), self.lower, self.upper)
         return None
+
+    def reaches_above(self, point: F64, start: F64) -> bool:
+        """True where joint positions are found, from `start`, with the tool above a point, (3,), and pointing down."""
+        spot = point + np.array([0.0, 0.0, _ABOVE_M])
+        return any(self.solve(transform(downward(yaw), spot), start) is not None for yaw in _YAWS_RAD)
 
     def solve_any(self, T_world_tcp: F64, near: F64, rng: np.random.Generator, starts: int = 6) -> list[F64]:
         """Distinct solutions, nearest to `near` first, searched from `near`, from home and from around home.

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from nimbusd.stages.types import F64
-from nimbusd.stages.workflow.sim.world.world import ArmIndex, World, import_mujoco
+from nimbusd.stages.workflow.sim.mujoco_module import import_mujoco
+from nimbusd.stages.workflow.sim.world.world import ArmIndex, World
 
 _DEEP_M = 0.02
 _POSTURES = 40

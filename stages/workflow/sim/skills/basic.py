@@ -9,10 +9,10 @@ from pydantic import Field
 
 from nimbusd.stages.errors import PlanningFailed
 from nimbusd.stages.types import F64
-from nimbusd.stages.workflow.sim.rotation import matrix_of, rotation_vector, transform
-from nimbusd.stages.workflow.sim.skills.skill import Skill, downward, skill
-from nimbusd.stages.workflow.sim.skills.workcell import CLEARANCE_M, Workcell
-from nimbusd.stages.workflow.sim.task.numbers import Angle, Position, Turn
+from nimbusd.stages.workflow.sim.numbers import Angle, Position, Turn
+from nimbusd.stages.workflow.sim.rotation import downward, matrix_of, rotation_vector, transform
+from nimbusd.stages.workflow.sim.skills.skill import Skill, skill
+from nimbusd.stages.workflow.sim.workcell.workcell import CLEARANCE_M, Workcell
 from nimbusd.stages.workflow.sim.world.world import ArmIndex
 
 _ARRIVED_M, _ARRIVED_RAD = 0.01, 0.05

@@ -10,18 +10,17 @@ from pydantic import Field, PrivateAttr
 from nimbusd.stages.errors import PlanningFailed
 from nimbusd.stages.types import F64
 from nimbusd.stages.workflow.sim.layout.layout import RelationLayout
-from nimbusd.stages.workflow.sim.layout.relations import DIRECTIONS, Footprint, holds
-from nimbusd.stages.workflow.sim.rotation import UP, about, transform
+from nimbusd.stages.workflow.sim.rotation import UP, about, downward, transform
 from nimbusd.stages.workflow.sim.skills.skill import (
     CLOSE_STEPS,
     OPEN_STEPS,
     Skill,
-    downward,
     empty_handed,
     note_point,
     skill,
 )
-from nimbusd.stages.workflow.sim.skills.workcell import Workcell
+from nimbusd.stages.workflow.sim.workcell.relations import DIRECTIONS, Footprint, holds
+from nimbusd.stages.workflow.sim.workcell.workcell import Workcell
 from nimbusd.stages.workflow.sim.world.world import ArmIndex
 
 STANDOFF_M = 0.07
@@ -39,7 +38,7 @@ class Touching(Skill):
 
     def _require(self, cell: Workcell, *shapes: str) -> None:
         entry = cell.object(self.object)
-        if shapes and entry.definition["shape"] not in shapes:
+        if shapes and entry.definition.shape not in shapes:
             raise PlanningFailed(
                 "precondition", f"{self.name} needs a {' or '.join(shapes)}, {entry.name} is a {entry.category}"
             )
@@ -155,7 +154,7 @@ class Press(Touching):
         self._enter(cell, arm, choices, arm.model.gripper.opening_m[0])
         cell.begin_phase("press", arm)
         note_point(cell, "press", f"press {self.object}", "", top, arm, -UP)
-        depth = float(entry.definition["travel"]) + 0.012
+        depth = entry.definition.travel + 0.012
         self._shift(cell, arm, -depth * UP, 0.5)
         self._leave(cell, arm)
 
@@ -177,7 +176,7 @@ class Rotate(Touching):
 
     def check(self, cell: Workcell) -> None:
         self._require(cell, "knob")
-        left = float(cell.object(self.object).definition["travel"]) - cell.simulation.joint_of(self.object)
+        left = cell.object(self.object).definition.travel - cell.simulation.joint_of(self.object)
         if self.angle_rad > left:
             raise PlanningFailed(
                 "precondition", f"{self.object} turns by {left:.2f} rad more, not by {self.angle_rad:.2f}"

@@ -12,14 +12,14 @@ from pydantic import Field
 from nimbusd.stages.errors import PlanningFailed
 from nimbusd.stages.types import F64
 from nimbusd.stages.workflow.sim.layout.layout import RelationLayout
-from nimbusd.stages.workflow.sim.layout.relations import holds
 from nimbusd.stages.workflow.sim.models.fixtures import Handle, handle_of
 from nimbusd.stages.workflow.sim.motion.collision import Led
 from nimbusd.stages.workflow.sim.motion.planner import RECHECK_RAD
-from nimbusd.stages.workflow.sim.rotation import UP, inverse, transform
+from nimbusd.stages.workflow.sim.rotation import UP, downward, inverse, transform
 from nimbusd.stages.workflow.sim.skills.fixture import STANDOFF_M, Touching
-from nimbusd.stages.workflow.sim.skills.skill import CLOSE_STEPS, OPEN_STEPS, downward, note_point, skill
-from nimbusd.stages.workflow.sim.skills.workcell import CLEARANCE_M, Workcell
+from nimbusd.stages.workflow.sim.skills.skill import CLOSE_STEPS, OPEN_STEPS, note_point, skill
+from nimbusd.stages.workflow.sim.workcell.relations import holds
+from nimbusd.stages.workflow.sim.workcell.workcell import CLEARANCE_M, Workcell
 from nimbusd.stages.workflow.sim.world.world import ArmIndex
 
 _ROUGH_RAD = 0.05
@@ -55,7 +55,7 @@ class _Handled(Touching):
     share: float = Field(ge=0, le=1)
 
     def _lead(self, cell: Workcell) -> None:
-        handle, arm = handle_of(cell.object(self.object)), self._arm(cell)
+        handle, arm = self._handle(cell), self._arm(cell)
         way = self._choose(cell, arm, handle, self.share * handle.travel)
         cell.begin_phase("reach", arm)
         cell.allow(arm)
@@ -77,6 +77,10 @@ class _Handled(Touching):
         cell.grip_to(arm, handle.opening_m, OPEN_STEPS)
         cell.begin_phase("retreat", arm, "move the gripper away")
         cell.follow(arm, way.leave)
+
+    def _handle(self, cell: Workcell) -> Handle:
+        entry = cell.object(self.object)
+        return handle_of(entry.definition, entry.size_m)
 
     def _led(self, cell: Workcell, handle: Handle) -> Led:
         T_object_world = inverse(cell.simulation.object_pose(self.object))

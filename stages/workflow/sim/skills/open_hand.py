@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from nimbusd.stages.types import F64
+from nimbusd.stages.workflow.sim.mujoco_module import import_mujoco
 from nimbusd.stages.workflow.sim.rotation import inverse
-from nimbusd.stages.workflow.sim.world.world import ArmIndex, World, import_mujoco
+from nimbusd.stages.workflow.sim.world.world import ArmIndex, World
 
 _BEFORE_M, _PRESS_M = 0.01, 0.003
 """From where before a pad an object is looked for, and how much farther than to its width fingers close to reach it."""

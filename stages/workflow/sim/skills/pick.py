@@ -12,16 +12,16 @@ from pydantic import Field, field_validator
 from nimbusd.stages.arguments import did_you_mean
 from nimbusd.stages.errors import PlanningFailed
 from nimbusd.stages.types import F64
-from nimbusd.stages.workflow.sim.layout.containers import container
 from nimbusd.stages.workflow.sim.layout.layout import RelationLayout
-from nimbusd.stages.workflow.sim.layout.relations import WORDS, Footprint, holds, resting_spots, settled
 from nimbusd.stages.workflow.sim.models.fixtures import WALL_M
 from nimbusd.stages.workflow.sim.rotation import UP, about, inverse, transform
 from nimbusd.stages.workflow.sim.skills.grasp_choice import GraspChoice
 from nimbusd.stages.workflow.sim.skills.grasps import SAMPLES, Grasp, antipodal_grasps, read_grasps
 from nimbusd.stages.workflow.sim.skills.open_hand import OpenHand
 from nimbusd.stages.workflow.sim.skills.skill import CLOSE_STEPS, OPEN_STEPS, Skill, empty_handed, note_point, skill
-from nimbusd.stages.workflow.sim.skills.workcell import CLEARANCE_M, Workcell
+from nimbusd.stages.workflow.sim.workcell.containers import container
+from nimbusd.stages.workflow.sim.workcell.relations import WORDS, Footprint, holds, resting_spots, settled
+from nimbusd.stages.workflow.sim.workcell.workcell import CLEARANCE_M, Workcell
 from nimbusd.stages.workflow.sim.world.world import ArmIndex
 
 _SPOTS_TRIED = 12
@@ -129,7 +129,7 @@ class Pick(Skill):
         def opened(grasps: list[Grasp]) -> list[tuple[Grasp, float]]:
             return [(grasp, self._opening(arm, grasp)) for grasp in grasps]
 
-        file = self.grasps or str(cell.object(self.object).definition.get("grasps") or "")
+        file = self.grasps or cell.object(self.object).definition.grasps
         if file:
             yield from choice.worth_trying(opened(read_grasps(file)), sampled=False)
             return
@@ -145,7 +145,7 @@ class Pick(Skill):
         said = f"the open hand fits nowhere around {self.object}"
         if blocker not in ("", self.object):
             return f"{said}: it would touch {blocker} in {count} of {of} grasps; give more gap_m"
-        solid = cell.object(self.object).definition.get("collision") == "hull"
+        solid = cell.object(self.object).definition.collision == "hull"
         hint = "collision: parts, if it is hollow" if solid else "a smaller scale, or a grasp file"
         return f"{said}: {count} of {of} grasps do not fit its own collision shape; give it {hint}"
 
@@ -286,4 +286,4 @@ def _noun(cell: Workcell, name: str) -> str:
     if cell.region(name) is not None:
         return name.replace("_", " ")
     entry = cell.object(name)
-    return str(cell.layout.draws.get("nouns", {}).get(name, entry.definition["noun"]))
+    return cell.layout.draws.nouns.get(name, entry.definition.noun)

@@ -12,7 +12,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-import numpy as np
 from pydantic import Field
 
 from nimbusd.stages.arguments import did_you_mean, validate
@@ -20,7 +19,7 @@ from nimbusd.stages.base import ComponentArgs
 from nimbusd.stages.errors import ComponentError, PlanningFailed
 from nimbusd.stages.types import F64
 from nimbusd.stages.workflow.sim.demonstration import KeyPoint
-from nimbusd.stages.workflow.sim.skills.workcell import EFFORT, Workcell
+from nimbusd.stages.workflow.sim.workcell.workcell import EFFORT, Workcell
 from nimbusd.stages.workflow.sim.world.world import ArmIndex
 
 RETRIED = frozenset(
@@ -94,12 +93,6 @@ def make_skill(name: str, arguments: Mapping[str, Any]) -> Skill:
     if name not in SKILLS:
         raise ComponentError(f"no skill is called '{name}'; {did_you_mean(name, SKILLS)}")
     return validate(SKILLS[name], arguments, f"arguments of skill '{name}'")
-
-
-def downward(yaw_rad: float) -> F64:
-    """(3, 3) tool orientation that points straight down, closing along the world's y turned by `yaw_rad`."""
-    c, s = np.cos(yaw_rad), np.sin(yaw_rad)
-    return np.array([[c, s, 0.0], [s, -c, 0.0], [0.0, 0.0, -1.0]])
 
 
 def empty_handed(cell: Workcell, arm: ArmIndex) -> None:

@@ -8,7 +8,6 @@ import numpy as np
 
 from nimbusd.stages.arguments import Mistake, did_you_mean
 from nimbusd.stages.plain import Key
-from nimbusd.stages.workflow.sim.layout.cameras import eye_and_target
 from nimbusd.stages.workflow.sim.task.camera_spec import TASK, CameraSpec
 from nimbusd.stages.workflow.sim.task.task import ManipTask
 from nimbusd.stages.workflow.sim.world.world import ROOM_M
@@ -33,7 +32,7 @@ def in_cameras(task: ManipTask) -> Iterator[Mistake]:
 def _in_direction(task: ManipTask, spec: CameraSpec, place: tuple[Key, ...]) -> Iterator[Mistake]:
     arms = task.robot_model().arms
     for name in arms if spec.mount == "*" else [spec.mount]:
-        eye, target = eye_and_target(spec, arms[name] if name else None)
+        eye, target = spec.eye_and_target(arms[name] if name else None)
         if np.linalg.norm(eye - target) < _NEAREST_M:
             yield Mistake((*place, "target_m"), f"'{spec.name}' stands in its own target; move one of the two")
             return

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from pydantic import Field, field_validator, model_validator
 
 from nimbusd.stages.base import ComponentArgs
-from nimbusd.stages.workflow.sim.task.numbers import Angle, Name, Position
+from nimbusd.stages.types import F64
+from nimbusd.stages.workflow.sim.models.robots import ArmModel
+from nimbusd.stages.workflow.sim.numbers import Angle, Name, Position
 
+STILL_M = ((1.15, 0.0, 0.7), (0.42, 0.0, 0.05))
+"""Place and target of a still camera that states none: before the table, facing the robot."""
+
+MOUNTED_M = (0.07, 0.0, 0.02)
+"""Place in the flange's frame of a mounted camera that states none. It looks just beyond the tool centre."""
+
+_BEYOND_TOOL_M = (0.02, 0.0, 0.04)
 TASK = "task"
 """Word of `frame` for whatever goals and skills name."""
 
@@ -59,6 +70,22 @@ class CameraSpec(ComponentArgs):
         if self.frame is not None:
             return self.frame
         return (TASK,) if not self.mount and self.position_m is None and self.target_m is None else ()
+
+    def mounts(self, arms: Sequence[str]) -> dict[str, str]:
+        """Names of the cameras that this stands for → arms that they ride on (empty for a still one)."""
+        mounts = list(arms) if self.mount == "*" else [self.mount]
+        return {self.name if len(mounts) == 1 else f"{self.name}_{mount}": mount for mount in mounts}
+
+    def eye_and_target(self, arm: ArmModel | None) -> tuple[F64, F64]:
+        """The camera's place and what it looks at, (3,) each: from the robot's base on the table, or in `arm`'s flange.
+
+        arm: the one that it rides on; None for a still camera.
+        """
+        eye, target = STILL_M
+        if arm is not None:
+            x, y, z = np.add(arm.gripper.tcp_m, _BEYOND_TOOL_M).tolist()
+            eye, target = MOUNTED_M, (x, y, z)
+        return np.array(self.position_m or eye, np.float64), np.array(self.target_m or target, np.float64)
 
 
 DEFAULT_CAMERAS = (

@@ -13,14 +13,14 @@ from typing import Any
 
 from nimbusd.stages.arguments import ArgumentsError, Mistake, did_you_mean, validate
 from nimbusd.stages.plain import Key
-from nimbusd.stages.workflow.sim.layout.relations import JOINT_SHAPES, WORDS
-from nimbusd.stages.workflow.sim.layout.relations import KINDS as RELATIONS
 from nimbusd.stages.workflow.sim.models.fixtures import CONTAINERS
 from nimbusd.stages.workflow.sim.models.objects import size_fault
 from nimbusd.stages.workflow.sim.skills.skill import SKILLS
 from nimbusd.stages.workflow.sim.task.camera_check import in_cameras
 from nimbusd.stages.workflow.sim.task.names import mistakes_in_names, names_always_there, object_names
 from nimbusd.stages.workflow.sim.task.task import ManipTask, SkillSpec, SlotSpec
+from nimbusd.stages.workflow.sim.workcell.relations import JOINT_SHAPES, WORDS
+from nimbusd.stages.workflow.sim.workcell.relations import KINDS as RELATIONS
 
 MOST_STEP_S = 0.005
 DONE_TO = {"open": JOINT_SHAPES["open"], "close": JOINT_SHAPES["closed"], "press": JOINT_SHAPES["pressed"],

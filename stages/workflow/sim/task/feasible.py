@@ -17,15 +17,14 @@ import numpy as np
 from nimbusd.stages.arguments import Mistake
 from nimbusd.stages.plain import Key
 from nimbusd.stages.types import F64
-from nimbusd.stages.workflow.sim.layout.layout import Layout, Pose, RobotLayout, TableLayout, Vector
+from nimbusd.stages.workflow.sim.layout.layout import Layout, Pose, RobotLayout, TableLayout
 from nimbusd.stages.workflow.sim.models.fixtures import WALL_M, tray_m
 from nimbusd.stages.workflow.sim.models.mesh_shape import mesh_shape
 from nimbusd.stages.workflow.sim.models.objects import mass_kg, own_size
 from nimbusd.stages.workflow.sim.motion.collision import CollisionChecker
 from nimbusd.stages.workflow.sim.motion.kinematics import ArmKinematics
-from nimbusd.stages.workflow.sim.motion.reach import reached_above
 from nimbusd.stages.workflow.sim.motion.self_touch import self_touch
-from nimbusd.stages.workflow.sim.rotation import UP
+from nimbusd.stages.workflow.sim.rotation import UP, Vector
 from nimbusd.stages.workflow.sim.skills.grasps import SAMPLES, WIDTH_SPARE_M, antipodal_grasps
 from nimbusd.stages.workflow.sim.task.task import ManipTask, SlotSpec
 from nimbusd.stages.workflow.sim.world.geometry import TriangleMesh
@@ -57,7 +56,7 @@ def bare_world(task: ManipTask) -> World:
     model, table = task.robot_model(), task.table
     robot = RobotLayout(
         task.robot,
-        model.dump(),
+        model,
         Pose((0.0, 0.0, table.height_m)),
         {name: arm.home for name, arm in model.arms.items()},
         {name: arm.gripper.opening_m[1] for name, arm in model.arms.items()},
@@ -128,7 +127,7 @@ def _reached(
             np.argsort(np.abs(np.linalg.norm(points[:, :2] - _base(world, arm), axis=1) - 0.5), kind="stable")
         ]
         for point in near:
-            if reached_above(kinematics[name], np.asarray(arm.model.home), point):
+            if kinematics[name].reaches_above(point, np.asarray(arm.model.home)):
                 return True
     return False
 

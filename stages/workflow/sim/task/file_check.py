@@ -13,11 +13,11 @@ from nimbusd.stages.workflow.sim.layout.layout import ObjectLayout, Pose, Surfac
 from nimbusd.stages.workflow.sim.models.assets import PACKAGES, fetched, file_of
 from nimbusd.stages.workflow.sim.models.mesh_shape import MESH_SUFFIXES, mesh_shape
 from nimbusd.stages.workflow.sim.models.objects import ObjectModel, own_size
+from nimbusd.stages.workflow.sim.mujoco_module import import_mujoco
 from nimbusd.stages.workflow.sim.skills.grasps import read_grasps
 from nimbusd.stages.workflow.sim.task.robot_check import mistakes_in_robot
 from nimbusd.stages.workflow.sim.task.task import ManipTask
 from nimbusd.stages.workflow.sim.world.bodies import add_object
-from nimbusd.stages.workflow.sim.world.world import import_mujoco
 
 
 def mistakes_in_files(task: ManipTask) -> Iterator[Mistake]:
@@ -75,6 +75,6 @@ def _build(model: ObjectModel) -> None:
         own = not model.colors
         add_object(
             spec,
-            ObjectLayout("it", "it", model.dump(), model.category, 1, Pose(), size, surface=Surface(own=own)),
+            ObjectLayout("it", "it", model, model.category, 1, Pose(), size, surface=Surface(own=own)),
         )
         spec.compile()

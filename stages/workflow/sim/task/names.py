@@ -7,10 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from nimbusd.stages.arguments import Mistake
 from nimbusd.stages.plain import Key
-from nimbusd.stages.workflow.sim.layout.cameras import mounts_of
 from nimbusd.stages.workflow.sim.models.objects import LIBRARY
 from nimbusd.stages.workflow.sim.models.robots import ROBOTS
-from nimbusd.stages.workflow.sim.task.numbers import naming
+from nimbusd.stages.workflow.sim.numbers import naming
 from nimbusd.stages.workflow.sim.task.task import ManipTask, SlotSpec
 
 OF_THE_ROOM = ("table", "floor", "wall", "robot")
@@ -82,7 +81,7 @@ def _on_the_table(task: ManipTask) -> Iterator[Mistake]:
 def _of_cameras(task: ManipTask) -> Iterator[Mistake]:
     """A camera with mount `*` is one on every arm, `<name>_<arm>`."""
     arms = list(task.robot_model().arms)
-    spread = [list(mounts_of(camera, arms)) for camera in task.cameras]
+    spread = [list(camera.mounts(arms)) for camera in task.cameras]
     counts = Counter(name for names in spread for name in names)
     told: set[str] = set()
     for index, names in enumerate(spread):

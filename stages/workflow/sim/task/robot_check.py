@@ -14,7 +14,8 @@ from nimbusd.stages.arguments import Mistake, did_you_mean
 from nimbusd.stages.errors import AssetError
 from nimbusd.stages.plain import Key
 from nimbusd.stages.workflow.sim.models.robots import ArmModel, RobotModel
-from nimbusd.stages.workflow.sim.world.world import add_robot, import_mujoco, read_mjcf
+from nimbusd.stages.workflow.sim.mujoco_module import import_mujoco
+from nimbusd.stages.workflow.sim.world.robot_bodies import add_robot, read_mjcf
 
 _SPARE = 1e-3
 

@@ -22,9 +22,7 @@ from nimbusd.stages.plain import Key
 from nimbusd.stages.workflow.sim.layout.layout import Physics
 from nimbusd.stages.workflow.sim.models.objects import LIBRARY, ObjectModel
 from nimbusd.stages.workflow.sim.models.robots import ROBOTS, RobotModel
-from nimbusd.stages.workflow.sim.skills.skill import SKILLS
-from nimbusd.stages.workflow.sim.task.camera_spec import DEFAULT_CAMERAS, CameraSpec
-from nimbusd.stages.workflow.sim.task.numbers import (
+from nimbusd.stages.workflow.sim.numbers import (
     AngleRange,
     BrightnessRange,
     Color,
@@ -38,6 +36,8 @@ from nimbusd.stages.workflow.sim.task.numbers import (
     Words,
     rising,
 )
+from nimbusd.stages.workflow.sim.skills.skill import SKILLS
+from nimbusd.stages.workflow.sim.task.camera_spec import DEFAULT_CAMERAS, CameraSpec
 
 M = TypeVar("M", bound=ComponentArgs)
 _MODULES = {"sapien": "sapien", "curobo": "curobo"}

@@ -9,9 +9,9 @@ import numpy as np
 
 from nimbusd.stages.types import F64, I32
 from nimbusd.stages.workflow.sim.models.mesh_shape import mesh_shape
-from nimbusd.stages.workflow.sim.models.objects import ObjectModel
+from nimbusd.stages.workflow.sim.mujoco_module import import_mujoco
 from nimbusd.stages.workflow.sim.world.bodies import VISIBLE_GROUP
-from nimbusd.stages.workflow.sim.world.world import World, import_mujoco
+from nimbusd.stages.workflow.sim.world.world import World
 
 _ROUND = 32
 _PAIRS = 200_000
@@ -61,7 +61,7 @@ def object_mesh(world: World, name: str, qpos: F64 | None = None) -> TriangleMes
     Of a mesh with very many triangles, the coarse one that it also collides as.
     """
     entry = world.layout.object(name)
-    model = ObjectModel.model_validate(entry.definition)
+    model = entry.definition
     if model.shape == "mesh" and (coarse := mesh_shape(model.mesh, model.unit_m, model.up).coarse) is not None:
         return TriangleMesh(coarse[0] * entry.scale, coarse[1])
     mujoco = import_mujoco()

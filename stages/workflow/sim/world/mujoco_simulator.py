@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from nimbusd.stages.types import F64
+from nimbusd.stages.workflow.sim.mujoco_module import import_mujoco
 from nimbusd.stages.workflow.sim.world.simulator import Contacts
-from nimbusd.stages.workflow.sim.world.world import World, import_mujoco
+from nimbusd.stages.workflow.sim.world.world import World
 
 _FIRM_M = -0.001
 """Penetration from which a touch counts as one that planning should have prevented."""

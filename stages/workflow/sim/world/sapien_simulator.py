@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from nimbusd.stages.types import F64, I32
+from nimbusd.stages.workflow.sim.mujoco_module import import_mujoco
 from nimbusd.stages.workflow.sim.rotation import matrix_of, rotation_vector
 from nimbusd.stages.workflow.sim.world.sapien_bodies import Bodies, Free, Tree, build_bodies, import_sapien
 from nimbusd.stages.workflow.sim.world.simulator import Contacts
-from nimbusd.stages.workflow.sim.world.world import World, import_mujoco
+from nimbusd.stages.workflow.sim.world.world import World
 
 _FIRM_N = 3.0
 """Normal force from which a touch counts as one that planning should have prevented: bodies do not sink in."""

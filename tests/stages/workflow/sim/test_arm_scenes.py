@@ -10,11 +10,12 @@ import pytest
 from nimbusd.stages.categories import label_table
 from nimbusd.stages.types import F64, Scene
 from nimbusd.stages.workflow.sim import Layout, label_rows, object_poses, randomize_layout, scene_of
-from nimbusd.stages.workflow.sim.layout.materials import Looks
-from nimbusd.stages.workflow.sim.layout.surfaces import geom_surface
+from nimbusd.stages.workflow.sim.mujoco_module import import_mujoco
+from nimbusd.stages.workflow.sim.scene.materials import Looks
+from nimbusd.stages.workflow.sim.scene.surfaces import geom_surface
 from nimbusd.stages.workflow.sim.world.bodies import VISIBLE_GROUP
 from nimbusd.stages.workflow.sim.world.geometry import geom_mesh
-from nimbusd.stages.workflow.sim.world.world import build_world, import_mujoco
+from nimbusd.stages.workflow.sim.world.world import build_world
 from tests.support.manip_worlds import planned, require_simulation, task_of
 
 require_simulation()

@@ -12,9 +12,8 @@ from nimbusd.stages.types import F64
 from nimbusd.stages.workflow.sim import randomize_layout
 from nimbusd.stages.workflow.sim.motion.collision import Held
 from nimbusd.stages.workflow.sim.motion.curobo import CuroboPlanner
-from nimbusd.stages.workflow.sim.rotation import transform
-from nimbusd.stages.workflow.sim.skills.skill import downward
-from nimbusd.stages.workflow.sim.skills.workcell import Workcell
+from nimbusd.stages.workflow.sim.rotation import downward, transform
+from nimbusd.stages.workflow.sim.workcell.workcell import Workcell
 from nimbusd.stages.workflow.sim.world.world import build_world
 from tests.support.curobo_stand_in import CuroboStandIn
 from tests.support.manip_worlds import require_simulation, task_of

@@ -14,9 +14,8 @@ from nimbusd.stages.errors import PlanningFailed
 from nimbusd.stages.types import F64
 from nimbusd.stages.workflow.sim import ManipTask, plan_episode, randomize_layout
 from nimbusd.stages.workflow.sim.motion.search import Search, find_path
-from nimbusd.stages.workflow.sim.rotation import transform
-from nimbusd.stages.workflow.sim.skills.skill import downward
-from nimbusd.stages.workflow.sim.skills.workcell import Workcell
+from nimbusd.stages.workflow.sim.rotation import downward, transform
+from nimbusd.stages.workflow.sim.workcell.workcell import Workcell
 from nimbusd.stages.workflow.sim.world.world import build_world
 from tests.support.endless_arm import ENDLESS, endless_robot
 from tests.support.manip_worlds import require_simulation, task_of

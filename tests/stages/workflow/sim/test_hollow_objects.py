@@ -10,12 +10,11 @@ import pytest
 
 from nimbusd.stages.errors import PlanningFailed
 from nimbusd.stages.workflow.sim import ManipTask, plan_episode, randomize_layout
-from nimbusd.stages.workflow.sim.rotation import UP, transform
+from nimbusd.stages.workflow.sim.rotation import UP, downward, transform
 from nimbusd.stages.workflow.sim.skills.grasp_choice import CANDIDATES, GraspChoice
 from nimbusd.stages.workflow.sim.skills.grasps import Grasp, antipodal_grasps
 from nimbusd.stages.workflow.sim.skills.open_hand import OpenHand
-from nimbusd.stages.workflow.sim.skills.skill import downward
-from nimbusd.stages.workflow.sim.skills.workcell import Workcell
+from nimbusd.stages.workflow.sim.workcell.workcell import Workcell
 from nimbusd.stages.workflow.sim.world.world import build_world
 from tests.support.hollow_things import Mesh, bowl, cup, inside_out, mirrored, mixed, mug, open_box, write_obj
 from tests.support.manip_worlds import require_simulation, task_of

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from nimbusd.stages.errors import BackendUnavailable
-from nimbusd.stages.workflow.sim.world.mujoco_module import environment_fault, import_mujoco
+from nimbusd.stages.workflow.sim.mujoco_module import environment_fault, import_mujoco
 from tests.stages.workflow.sim.test_task_file import TASK, errors_of
 
 pytestmark = pytest.mark.mujoco

@@ -15,12 +15,12 @@ from nimbusd.stages.arguments import ArgumentsError
 from nimbusd.stages.store.frame_labels import inside, project
 from nimbusd.stages.types import F64, Camera
 from nimbusd.stages.workflow.sim import ManipTask, parse_task
-from nimbusd.stages.workflow.sim.layout.cameras import cameras_of, framing
 from nimbusd.stages.workflow.sim.layout.flooring import APART, colour_distance, floor_beside
 from nimbusd.stages.workflow.sim.layout.layout import LightLayout, ObjectLayout, Pose, RelationLayout, SkillCall
-from nimbusd.stages.workflow.sim.layout.scene import _light
 from nimbusd.stages.workflow.sim.models.objects import LIBRARY
+from nimbusd.stages.workflow.sim.randomize.cameras import cameras_of, framing
 from nimbusd.stages.workflow.sim.rotation import POLE_RAD, image_up, look_at
+from nimbusd.stages.workflow.sim.scene.scene import _light
 from nimbusd.stages.workflow.sim.task.task import RandomizeSpec
 
 STEADY = {"camera_m": 0, "camera_rad": 0, "focal": 0}
@@ -38,7 +38,7 @@ def thing(name: str, x: float, y: float, model: str = "cube", group: str = "thin
     size = LIBRARY[model].size_m
     assert size is not None
     pose = Pose((x, y, TABLE_M + size[2] / 2))
-    return ObjectLayout(name, model, LIBRARY[model].dump(), model, 10, pose, size, group=group)
+    return ObjectLayout(name, model, LIBRARY[model], model, 10, pose, size, group=group)
 
 
 def pose_of(camera: dict[str, Any], seed: int = 0, **spread: float) -> F64:
@@ -224,7 +224,7 @@ def test_a_camera_for_every_arm_has_a_name_for_each() -> None:
 
 
 def test_the_floor_is_told_from_the_table() -> None:
-    from nimbusd.stages.workflow.sim.layout.randomize import _surface
+    from nimbusd.stages.workflow.sim.randomize.draw import _surface
 
     spec, closest = RandomizeSpec(), math.inf
     for seed in range(12):

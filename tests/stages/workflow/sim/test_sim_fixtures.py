@@ -10,16 +10,17 @@ import numpy as np
 import pytest
 
 from nimbusd.stages.errors import PlanningFailed
-from nimbusd.stages.workflow.sim import RelationLayout, plan_episode, randomize_layout
-from nimbusd.stages.workflow.sim.layout.containers import container
-from nimbusd.stages.workflow.sim.layout.relations import holds, resting_spots
+from nimbusd.stages.workflow.sim import ObjectLayout, RelationLayout, plan_episode, randomize_layout
 from nimbusd.stages.workflow.sim.models.fixtures import handle_of, needed_space
+from nimbusd.stages.workflow.sim.models.objects import ObjectModel
 from nimbusd.stages.workflow.sim.motion.collision import Led
-from nimbusd.stages.workflow.sim.rotation import UP, inverse, transform
-from nimbusd.stages.workflow.sim.skills.skill import downward
-from nimbusd.stages.workflow.sim.skills.workcell import Workcell
+from nimbusd.stages.workflow.sim.mujoco_module import import_mujoco
+from nimbusd.stages.workflow.sim.rotation import UP, Vector, downward, inverse, transform
+from nimbusd.stages.workflow.sim.workcell.containers import container
+from nimbusd.stages.workflow.sim.workcell.relations import holds, resting_spots
+from nimbusd.stages.workflow.sim.workcell.workcell import Workcell
 from nimbusd.stages.workflow.sim.world.simulation import Simulation
-from nimbusd.stages.workflow.sim.world.world import World, build_world, import_mujoco
+from nimbusd.stages.workflow.sim.world.world import World, build_world
 from tests.support.manip_worlds import put, require_simulation, task_of
 
 require_simulation()
@@ -32,6 +33,10 @@ def world_with(model: str, seed: int = 0, slots: tuple[dict[str, Any], ...] = ()
     return build_world(randomize_layout(task, np.random.default_rng(seed)))
 
 
+def shape_of(entry: ObjectLayout) -> tuple[ObjectModel, Vector]:
+    return entry.definition, entry.size_m
+
+
 def cell_of(world: World) -> Workcell:
     cell = Workcell.open(world, np.random.default_rng(0), lambda: None)
     cell.simulation.settle(5)
@@ -41,7 +46,7 @@ def cell_of(world: World) -> Workcell:
 @pytest.mark.parametrize("model", ["drawer", "door", "door_right"])
 def test_a_handle_is_where_the_simulator_moves_it_at_every_opening(model: str) -> None:
     mujoco, world = import_mujoco(), world_with(model)
-    handle, index = handle_of(world.layout.object("thing")), world.objects["thing"]
+    handle, index = handle_of(*shape_of(world.layout.object("thing"))), world.objects["thing"]
     data = mujoco.MjData(world.model)
 
     def part(value: float) -> Any:
@@ -62,7 +67,7 @@ def test_a_handle_is_where_the_simulator_moves_it_at_every_opening(model: str) -
 def test_doors_turn_about_the_side_that_their_model_names() -> None:
     for model, side in (("door", 1), ("door_right", -1)):
         world = world_with(model, yaw_rad=[0, 0])
-        handle = handle_of(world.layout.object("thing"))
+        handle = handle_of(*shape_of(world.layout.object("thing")))
         assert np.sign(handle.pivot[1]) == side
         assert np.sign(handle.point[1]) == -side
 
@@ -73,7 +78,7 @@ def test_the_space_kept_free_holds_the_fixture_at_any_opening(model: str, share:
     world = world_with(model, joint=share, yaw_rad=[0, 0])
     entry = world.layout.object("thing")
     vertices = cell_of(world).vertices("thing") - np.asarray(entry.pose.position)
-    x0, x1, y0, y1 = needed_space(entry)
+    x0, x1, y0, y1 = needed_space(*shape_of(entry))
     low, high = vertices.min(axis=0), vertices.max(axis=0)
     assert x0 <= low[0]
     assert y0 <= low[1]
@@ -87,7 +92,7 @@ def test_nothing_is_drawn_into_the_way_of_a_door() -> None:
         world = world_with("door", seed, (cube,), yaw_rad=[0, 0])
         entry, other = world.layout.object("thing"), world.layout.object("cube")
         x, y = np.asarray(other.pose.position[:2]) - np.asarray(entry.pose.position[:2])
-        x0, x1, y0, y1 = needed_space(entry)
+        x0, x1, y0, y1 = needed_space(*shape_of(entry))
         assert not (x0 < x < x1 and y0 < y < y1)
 
 
@@ -96,7 +101,7 @@ def test_a_door_that_the_tool_leads_into_something_is_seen_by_the_checker() -> N
     world = world_with("door", yaw_rad=[0, 0], slots=(cube,))
     cell = cell_of(world)
     arm, entry = world.arm(""), world.layout.object("thing")
-    handle, T = handle_of(entry), cell.simulation.object_pose("thing")
+    handle, T = handle_of(*shape_of(entry)), cell.simulation.object_pose("thing")
     led = Led("thing", lambda T_tcp: handle.value_of((inverse(T) @ T_tcp)[:3, 3]))
 
     def touched(value: float, follows: bool) -> tuple[str, str] | None:
@@ -159,7 +164,7 @@ def test_a_door_is_opened_and_closed_by_its_handle_held_from_both_sides(skill: s
     demo = plan_episode(task, layout, rng)
     assert demo.reached == (f"thing {relation} ",)
     swing = next(phase for phase in demo.phases if phase.name == "swing")
-    handle = handle_of(layout.object("thing"))
+    handle = handle_of(*shape_of(layout.object("thing")))
     T_object_tcp = inverse(layout.object("thing").pose.matrix()) @ demo.arms["arm"].T_world_tcp
     rows = range(swing.start, swing.stop)
     off = [

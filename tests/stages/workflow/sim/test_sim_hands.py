@@ -46,7 +46,7 @@ XARM = hand(
 def task_with(gripper: dict[str, Any]) -> Any:
     if not (cache_folder() / "robosuite-1.5.2" / gripper["mjcf"].partition(":")[2]).is_file():
         pytest.skip("needs `nimbusctl assets fetch`")
-    robot = ROBOTS["franka"].dump()
+    robot = ROBOTS["franka"].model_dump(mode="json")
     robot["arms"]["arm"]["gripper"] = gripper
     return parse_task(
         {

@@ -11,8 +11,8 @@ import yaml
 
 from nimbusd.stages.errors import PlanningFailed
 from nimbusd.stages.workflow.sim import Layout, camera_poses, label_rows, parse_task, randomize_layout, seen_at_start
-from nimbusd.stages.workflow.sim.layout.cameras import asked_of
 from nimbusd.stages.workflow.sim.models.objects import LIBRARY
+from nimbusd.stages.workflow.sim.randomize.cameras import asked_of
 from nimbusd.stages.workflow.sim.world.world import build_world
 from tests.support.manip_worlds import require_simulation, task_of
 

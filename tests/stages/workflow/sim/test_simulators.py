@@ -20,13 +20,14 @@ from nimbusd.stages.workflow import EnvLoader
 from nimbusd.stages.workflow.env_components import EnvLoaderArgs, EnvSceneConfig
 from nimbusd.stages.workflow.sim import plan_episode, randomize_layout
 from nimbusd.stages.workflow.sim.models.robots import ROBOTS
+from nimbusd.stages.workflow.sim.mujoco_module import import_mujoco
 from nimbusd.stages.workflow.sim.rotation import rotation_vector
 from nimbusd.stages.workflow.sim.world.mujoco_simulator import MujocoSimulator
 from nimbusd.stages.workflow.sim.world.sapien_bodies import import_sapien
 from nimbusd.stages.workflow.sim.world.sapien_simulator import SapienSimulator
 from nimbusd.stages.workflow.sim.world.simulation import Simulation
 from nimbusd.stages.workflow.sim.world.simulator import SIMULATORS, Simulator
-from nimbusd.stages.workflow.sim.world.world import World, build_world, import_mujoco
+from nimbusd.stages.workflow.sim.world.world import World, build_world
 from tests.support.manip_worlds import cube_into_area, put, require_simulation, task_of
 
 require_simulation()

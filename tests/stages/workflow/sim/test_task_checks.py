@@ -21,6 +21,8 @@ from nimbusd.stages.workflow.sim.skills.grasps import read_grasps
 from nimbusd.stages.workflow.sim.skills.skill import SKILLS
 from tests.stages.workflow.sim.test_task_file import TASK, own_robot
 
+FRANKA = ROBOTS["franka"].model_dump(mode="json")
+
 SLOTS = TASK["slots"]
 MODELS: list[type[BaseModel]] = [ManipTask, Style, *SKILLS.values()]
 
@@ -70,7 +72,7 @@ WHOLE: dict[str, Any] = {
             "size_max_m": [0.2, 0.2, 0.2], "friction": 1, "colors": [["red", [1, 0, 0]]],
         }
     },
-    "robots": {"mine": ROBOTS["franka"].dump()},
+    "robots": {"mine": FRANKA},
 }  # fmt: skip
 
 
@@ -140,7 +142,7 @@ def own(**more: Any) -> dict[str, Any]:
 
 
 def robot(**more: Any) -> dict[str, Any]:
-    mine = ROBOTS["franka"].dump()
+    mine = ROBOTS["franka"].model_dump(mode="json")
     mine["arms"]["arm"] |= more
     return {"robots": {"mine": mine}, "robot": "mine"}
 
@@ -170,7 +172,10 @@ def gripper(**more: Any) -> dict[str, Any]:
             {"robot": "dual_franka", "cameras": [{"name": "eye", "mount": "*"}, {"name": "eye_left"}]},
             "cameras.1.name: two cameras are called 'eye_left'",
         ),
-        ({"robots": {"franka": ROBOTS["franka"].dump()}}, "robots.franka: the library has a robot called 'franka'"),
+        (
+            {"robots": {"franka": FRANKA}},
+            "robots.franka: the library has a robot called 'franka'",
+        ),
         ({"objects": {"cube": own()["objects"]["crate"]}}, "objects.cube: the library has an object called 'cube'"),
         ({"choices": {"side": []}}, "choices.side: must not be empty"),
         ({"choices": {"a b": ["x"]}}, "choices.a b: a name begins with a letter"),
@@ -232,7 +237,14 @@ def gripper(**more: Any) -> dict[str, Any]:
             "robots.mine.arms.arm.gripper.fingers.0: finger 'a' is as open as closed",
         ),
         (
-            {"robots": {"mine": {**ROBOTS["franka"].dump(), "parts": [{"mjcf": "a.xml", "quaternion": [0, 0, 0, 0]}]}}},
+            {
+                "robots": {
+                    "mine": {
+                        **FRANKA,
+                        "parts": [{"mjcf": "a.xml", "quaternion": [0, 0, 0, 0]}],
+                    }
+                }
+            },
             "robots.mine.parts.0.quaternion: a quaternion (w, x, y, z) of length 0",
         ),
         # skills and goals

@@ -358,7 +358,7 @@ def own_robot(folder: Path) -> dict[str, Any]:
     def relative(reference: str) -> str:
         return os.path.relpath(asset(*reference.split(":")), folder)
 
-    robot = ROBOTS["franka"].dump()
+    robot = ROBOTS["franka"].model_dump(mode="json")
     robot["parts"][0]["mjcf"] = relative(robot["parts"][0]["mjcf"])
     robot["arms"]["arm"]["gripper"]["mjcf"] = relative(robot["arms"]["arm"]["gripper"]["mjcf"])
     task: dict[str, Any] = {

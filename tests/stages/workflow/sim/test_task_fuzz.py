@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from nimbusd.stages.errors import AssetError, ComponentError, PlanningFailed
 from nimbusd.stages.workflow.sim import Layout
-from nimbusd.stages.workflow.sim.layout.randomize import draw_layout
+from nimbusd.stages.workflow.sim.randomize.draw import draw_layout
 from tests.support.manip_worlds import require_simulation
 from tests.support.slow import slow
 

@@ -9,11 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nimbusd.stages.workflow.sim.layout.layout import ObjectLayout, Pose, RegionLayout
-from nimbusd.stages.workflow.sim.task.wording import nouns_of
+from nimbusd.stages.workflow.sim.models.objects import LIBRARY
+from nimbusd.stages.workflow.sim.randomize.wording import nouns_of
 
 
 def thing(name: str, x: float, y: float, noun: str = "can") -> ObjectLayout:
-    return ObjectLayout(name, noun, {"noun": noun}, noun, 10, Pose((x, y, 0.8)), (0.06, 0.06, 0.1))
+    return ObjectLayout(
+        name, noun, LIBRARY["can"].model_copy(update={"noun": noun}), noun, 10, Pose((x, y, 0.8)), (0.06, 0.06, 0.1)
+    )
 
 
 @pytest.mark.parametrize(

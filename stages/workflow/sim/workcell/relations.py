@@ -14,9 +14,9 @@ import numpy as np
 
 from nimbusd.stages.errors import PlanningFailed
 from nimbusd.stages.types import F64
-from nimbusd.stages.workflow.sim.layout.containers import container
 from nimbusd.stages.workflow.sim.layout.layout import RelationLayout
-from nimbusd.stages.workflow.sim.skills.workcell import Workcell
+from nimbusd.stages.workflow.sim.workcell.containers import container
+from nimbusd.stages.workflow.sim.workcell.workcell import Workcell
 
 DIRECTIONS = {"left_of": (0, 1), "right_of": (0, -1), "behind": (1, 0), "in_front_of": (-1, 0)}
 KINDS = (*DIRECTIONS, "near", "on", "in", "open", "closed", "pressed", "turned", "lifted", "moved")
@@ -56,7 +56,7 @@ def holds(cell: Workcell, relation: RelationLayout) -> bool:
     kind = relation.kind
     entry = cell.object(relation.subject)
     if kind in JOINT_SHAPES:
-        if entry.definition["shape"] not in JOINT_SHAPES[kind]:
+        if entry.definition.shape not in JOINT_SHAPES[kind]:
             raise PlanningFailed("precondition", f"a {entry.category} is never {kind}")
         return _joint_holds(cell, entry.name, kind)
     subject = Footprint.of(cell.vertices(entry.name))
@@ -194,7 +194,7 @@ def _inside(cell: Workcell, relation: RelationLayout) -> bool:
 
 
 def _joint_holds(cell: Workcell, name: str, kind: str) -> bool:
-    travel = float(cell.object(name).definition["travel"])
+    travel = cell.object(name).definition.travel
     value = cell.simulation.joint_of(name)
     if kind == "closed":
         return value < 0.1 * travel

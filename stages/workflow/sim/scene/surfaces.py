@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from nimbusd.stages.types import F32, F64, I32, U8
-from nimbusd.stages.workflow.sim.world.world import import_mujoco
+from nimbusd.stages.workflow.sim.mujoco_module import import_mujoco
 
 _KEPT = 256
 """Surfaces that a process remembers: layouts change with every episode, robots do not."""

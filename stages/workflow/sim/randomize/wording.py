@@ -11,8 +11,8 @@ import numpy as np
 
 from nimbusd.stages.errors import ComponentError
 from nimbusd.stages.workflow.sim.layout.layout import ObjectLayout, RegionLayout, RelationLayout, SkillCall
-from nimbusd.stages.workflow.sim.layout.relations import WORDS
 from nimbusd.stages.workflow.sim.task.task import ManipTask
+from nimbusd.stages.workflow.sim.workcell.relations import WORDS
 
 SKILL_SENTENCES = {
     "pick": "pick up the {object}",
@@ -62,7 +62,7 @@ _AWAY = _Order("nearer", "farther", "nearest", "farthest", "the front")
 
 def nouns_of(objects: Sequence[ObjectLayout], regions: Sequence[RegionLayout]) -> dict[str, str]:
     """Name → how instructions call it. Equal nouns are told apart by where things stand, as the robot sees them."""
-    nouns = {entry.name: str(entry.definition["noun"]) for entry in objects}
+    nouns = {entry.name: entry.definition.noun for entry in objects}
     nouns.update({region.name: region.name.replace("_", " ") for region in regions})
     places = {entry.name: entry.pose.position[:2] for entry in objects}
     places.update({region.name: region.pose.position[:2] for region in regions})

@@ -10,7 +10,7 @@ from nimbusd.stages.errors import PlanningFailed
 from nimbusd.stages.types import F64
 from nimbusd.stages.workflow.sim.models.fixtures import WALL_M, tray_m
 from nimbusd.stages.workflow.sim.rotation import transform
-from nimbusd.stages.workflow.sim.skills.workcell import Workcell
+from nimbusd.stages.workflow.sim.workcell.workcell import Workcell
 
 _COVER_SPARE_M = 0.004
 
@@ -39,7 +39,7 @@ def container(cell: Workcell, name: str) -> Container:
     """The space inside an object. Raises PlanningFailed('precondition') for one that nothing lies in."""
     entry = cell.object(name)
     x, y, z = entry.size_m
-    shape = entry.definition["shape"]
+    shape = entry.definition.shape
     T = cell.simulation.object_pose(name)
     if shape == "bin":
         half = np.array([x / 2 - WALL_M, y / 2 - WALL_M])

@@ -16,11 +16,11 @@ import numpy as np
 from nimbusd.stages.types import F64, Label, Light, Material, Scene, SceneObject
 from nimbusd.stages.workflow.sim.layout.labels import label_rows
 from nimbusd.stages.workflow.sim.layout.layout import Layout
-from nimbusd.stages.workflow.sim.layout.materials import Looks
-from nimbusd.stages.workflow.sim.layout.surfaces import geom_surface
 from nimbusd.stages.workflow.sim.rotation import inverse, look_at, matrix_of
+from nimbusd.stages.workflow.sim.scene.materials import Looks
+from nimbusd.stages.workflow.sim.scene.surfaces import geom_surface
 from nimbusd.stages.workflow.sim.world.bodies import VISIBLE_GROUP
-from nimbusd.stages.workflow.sim.world.body_poses import BodyPoses
+from nimbusd.stages.workflow.sim.world.poses import BodyPoses
 from nimbusd.stages.workflow.sim.world.world import World, build_world
 
 SUN_W_PER_M2 = 4.0

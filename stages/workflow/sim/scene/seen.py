@@ -11,8 +11,9 @@ import numpy as np
 from nimbusd.stages.store.frame_labels import NEAREST_M, project
 from nimbusd.stages.types import F64, I32, BoolArray, Camera
 from nimbusd.stages.workflow.sim.layout.layout import Layout
+from nimbusd.stages.workflow.sim.mujoco_module import import_mujoco
 from nimbusd.stages.workflow.sim.world.bodies import VISIBLE_GROUP
-from nimbusd.stages.workflow.sim.world.world import FAR_M, World, build_world, import_mujoco
+from nimbusd.stages.workflow.sim.world.world import FAR_M, World, build_world
 
 _MOST_RAYS = 1200
 """For each thing and camera."""

@@ -22,41 +22,18 @@ from nimbusd.stages.workflow.sim.layout.layout import (
     RelationLayout,
     SkillCall,
 )
-from nimbusd.stages.workflow.sim.layout.relations import DIRECTIONS
 from nimbusd.stages.workflow.sim.models.fixtures import needed_space
-from nimbusd.stages.workflow.sim.models.robots import ArmModel
 from nimbusd.stages.workflow.sim.rotation import FORWARD, UP, about, image_up, look_at
 from nimbusd.stages.workflow.sim.task.camera_spec import TASK, CameraSpec
 from nimbusd.stages.workflow.sim.task.task import ManipTask
+from nimbusd.stages.workflow.sim.workcell.relations import DIRECTIONS
 
-STILL_M = ((1.15, 0.0, 0.7), (0.42, 0.0, 0.05))
-"""Place and target of a still camera that states none: before the table, facing the robot."""
-
-MOUNTED_M = (0.07, 0.0, 0.02)
-"""Place in the flange's frame of a mounted camera that states none. It looks just beyond the tool centre."""
-
-_BEYOND_TOOL_M = (0.02, 0.0, 0.04)
 _HAND_M = 0.1
 """Room above what is framed, for the hand that comes for it."""
 
 _GOAL_GAP_M = 0.08
 _MOUNT_SHARE = 0.1
 """Mounts are stiff: they vary by this share of what a tripod does."""
-
-
-def eye_and_target(spec: CameraSpec, arm: ArmModel | None) -> tuple[F64, F64]:
-    """Where a camera is and looks, (3,) each: from the robot's base on the table, or in the flange's frame of `arm`."""
-    eye, target = STILL_M
-    if arm is not None:
-        x, y, z = np.add(arm.gripper.tcp_m, _BEYOND_TOOL_M).tolist()
-        eye, target = MOUNTED_M, (x, y, z)
-    return np.array(spec.position_m or eye, np.float64), np.array(spec.target_m or target, np.float64)
-
-
-def mounts_of(spec: CameraSpec, arms: Sequence[str]) -> dict[str, str]:
-    """Names of the cameras that a specification stands for → arms that they ride on (empty for a still one)."""
-    mounts = list(arms) if spec.mount == "*" else [spec.mount]
-    return {spec.name if len(mounts) == 1 else f"{spec.name}_{mount}": mount for mount in mounts}
 
 
 def cameras_of(
@@ -73,7 +50,7 @@ def cameras_of(
     cameras: list[CameraLayout] = []
     for spec in task.cameras:
         points = _framed_points(_framed_names(spec, objects, regions, asked), objects, regions, goals)
-        for name, mount in mounts_of(spec, arms).items():
+        for name, mount in spec.mounts(arms).items():
             cameras.append(_camera(task, spec, name, mount, points, rng))
     return tuple(cameras)
 
@@ -100,7 +77,7 @@ def _camera(
     camera = Camera(name, spec.width, spec.height, focal, focal, spec.width / 2, spec.height / 2)
     shift = rng.uniform(-vary.camera_m, vary.camera_m, 3)
     turn = rng.uniform(-vary.camera_rad, vary.camera_rad, 3)
-    eye, target = eye_and_target(spec, task.robot_model().arms[mount] if mount else None)
+    eye, target = spec.eye_and_target(task.robot_model().arms[mount] if mount else None)
     if mount:
         up = image_up(target - eye, FORWARD, -UP)
         shift, turn = _MOUNT_SHARE * shift, _MOUNT_SHARE * turn
@@ -150,7 +127,7 @@ def _framed_points(
     found: list[F64] = []
     by_name = {entry.name: entry for entry in objects if entry.name in names}
     for entry in by_name.values():
-        x0, x1, y0, y1 = needed_space(entry)
+        x0, x1, y0, y1 = needed_space(entry.definition, entry.size_m)
         found.append(_corners(entry.pose, (x0, x1), (y0, y1), (-entry.size_m[2] / 2, entry.size_m[2] / 2 + _HAND_M)))
     for region in regions:
         if region.name in names:

@@ -8,8 +8,8 @@ import numpy as np
 
 from nimbusd.stages.load.mesh.part import linear_values
 from nimbusd.stages.types import F32, U8, Material
-from nimbusd.stages.workflow.sim.layout.surfaces import GeomSurface, texture_of, texture_pixels, texture_uvs
-from nimbusd.stages.workflow.sim.world.world import import_mujoco
+from nimbusd.stages.workflow.sim.mujoco_module import import_mujoco
+from nimbusd.stages.workflow.sim.scene.surfaces import GeomSurface, texture_of, texture_pixels, texture_uvs
 
 _UNSET = (0.5, 0.5, 0.5, 1.0)
 """The colour of geoms that have none of their own: their material's is shown."""
