@@ -47,11 +47,7 @@ from nimbusd.stages.workflow.sim.models.assets import file_of
 from nimbusd.stages.workflow.sim.randomize.draw import randomize_layout
 from nimbusd.stages.workflow.sim.scene.scene import object_poses, scene_of
 from nimbusd.stages.workflow.sim.scene.seen import seen_at_start
-from nimbusd.stages.workflow.sim.skills import basic as skills_basic
-from nimbusd.stages.workflow.sim.skills import fixture as skills_fixture
-from nimbusd.stages.workflow.sim.skills import handle as skills_handle
-from nimbusd.stages.workflow.sim.skills import pick as skills_pick
-from nimbusd.stages.workflow.sim.skills.skill import SKILLS, Skill, make_skill, skill
+from nimbusd.stages.workflow.sim.skills import SKILLS, Skill, make_skill, skill
 from nimbusd.stages.workflow.sim.task.check import parse_task
 from nimbusd.stages.workflow.sim.task.feasible import impossibilities
 from nimbusd.stages.workflow.sim.task.file_check import mistakes_in_files
@@ -74,9 +70,6 @@ REASONS = (
     "unstable",  # the simulation diverged
     "goal_not_reached",  # all skills done, but the validator disagrees
 )
-
-SKILL_MODULES = (skills_basic, skills_fixture, skills_handle, skills_pick)
-"""Importing them makes their skills known; a user's own module does so with the decorator `skill`."""
 
 __all__ = [
     "REASONS",

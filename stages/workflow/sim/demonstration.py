@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from nimbusd.stages.errors import PlanningFailed
 from nimbusd.stages.types import F64
@@ -41,16 +41,19 @@ class ContactEvent:
     force_n: float
 
 
+KeyPointKind: TypeAlias = Literal["grasp", "place", "press", "push", "handle"]
+
+
 @dataclass(frozen=True, slots=True)
 class KeyPoint:
-    """A point worth pointing at. kind: `grasp`, `place`, `press`, `push`, `handle`.
+    """A point worth pointing at.
 
     frame: name of the object that it moves with, empty for the world. position: metres in that frame.
     row: the control step at which the robot reaches it. approach: unit vector of the tool in the same frame.
     """
 
     name: str
-    kind: str
+    kind: KeyPointKind
     frame: str
     position: tuple[float, float, float]
     row: int

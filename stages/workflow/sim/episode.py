@@ -14,7 +14,8 @@ from nimbusd.stages.types import F64
 from nimbusd.stages.workflow.sim.demonstration import ArmTrace, Demonstration, DemonstrationFailed
 from nimbusd.stages.workflow.sim.layout.layout import Layout, SkillCall
 from nimbusd.stages.workflow.sim.scene.seen import seen_at_start
-from nimbusd.stages.workflow.sim.skills.skill import RETRIED, make_skill
+from nimbusd.stages.workflow.sim.skills import make_skill
+from nimbusd.stages.workflow.sim.skills.skill import RETRIED
 from nimbusd.stages.workflow.sim.task.task import ManipTask
 from nimbusd.stages.workflow.sim.workcell.relations import holds, settled
 from nimbusd.stages.workflow.sim.workcell.workcell import Workcell

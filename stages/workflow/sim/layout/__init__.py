@@ -1,4 +1,4 @@
-"""A layout as a value: what stands where, how it looks and is labelled, what is to be done in it, other looks for it."""
+"""A layout as a value: what stands where, how it looks and is labelled, what is to be done, and other looks for it."""
 
 from nimbusd.stages.workflow.sim.layout.labels import label_rows
 from nimbusd.stages.workflow.sim.layout.layout import (

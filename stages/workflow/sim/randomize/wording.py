@@ -11,21 +11,9 @@ import numpy as np
 
 from nimbusd.stages.errors import ComponentError
 from nimbusd.stages.workflow.sim.layout.layout import ObjectLayout, RegionLayout, RelationLayout, SkillCall
+from nimbusd.stages.workflow.sim.skills import SKILLS
 from nimbusd.stages.workflow.sim.task.task import ManipTask
 from nimbusd.stages.workflow.sim.workcell.relations import WORDS
-
-SKILL_SENTENCES = {
-    "pick": "pick up the {object}",
-    "place": "put the {object} {relation} the {reference}",
-    "push": "push the {object}",
-    "goto_pose": "move the gripper",
-    "gripper": "move the fingers",
-    "open": "open the {object}",
-    "close": "close the {object}",
-    "press": "press the {object}",
-    "rotate": "turn the {object}",
-    "home": "return to the home posture",
-}
 
 _SEEN_APART_M = 0.03
 """How far apart the middles of things must be for a person to see which is farther left."""
@@ -115,7 +103,7 @@ def bind_skills(
         for item, bound in enumerate(_bindings(task, group[0].for_each, objects, chosen)):
             for spec in group:
                 arguments = {key: _bound(value, bound) for key, value in spec.with_.items()}
-                template = spec.instruction or SKILL_SENTENCES.get(spec.skill, spec.skill.replace("_", " "))
+                template = spec.instruction or SKILLS[spec.skill].sentence or spec.skill.replace("_", " ")
                 words = {**_worded({**bound, **{k: v for k, v in arguments.items() if isinstance(v, str)}}, nouns)}
                 place = (block, item) if spec.for_each else (0, 0)
                 calls.append(SkillCall(spec.skill, arguments, _filled(template, words), *place))

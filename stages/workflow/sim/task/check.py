@@ -15,7 +15,7 @@ from nimbusd.stages.arguments import ArgumentsError, Mistake, did_you_mean, vali
 from nimbusd.stages.plain import Key
 from nimbusd.stages.workflow.sim.models.fixtures import CONTAINERS
 from nimbusd.stages.workflow.sim.models.objects import size_fault
-from nimbusd.stages.workflow.sim.skills.skill import SKILLS
+from nimbusd.stages.workflow.sim.skills import SKILLS
 from nimbusd.stages.workflow.sim.task.camera_check import in_cameras
 from nimbusd.stages.workflow.sim.task.names import mistakes_in_names, names_always_there, object_names
 from nimbusd.stages.workflow.sim.task.task import ManipTask, SkillSpec, SlotSpec
@@ -23,12 +23,6 @@ from nimbusd.stages.workflow.sim.workcell.relations import JOINT_SHAPES, WORDS
 from nimbusd.stages.workflow.sim.workcell.relations import KINDS as RELATIONS
 
 MOST_STEP_S = 0.005
-DONE_TO = {"open": JOINT_SHAPES["open"], "close": JOINT_SHAPES["closed"], "press": JOINT_SHAPES["pressed"],
-           "rotate": JOINT_SHAPES["turned"]}  # fmt: skip
-"""Skills of fixtures → shapes that they are done to."""
-
-MOVED = ("pick", "place", "push")
-"""Skills that need something that stands free."""
 
 
 def mistakes_in(task: ManipTask) -> Iterator[Mistake]:
@@ -177,10 +171,10 @@ def _in_object(task: ManipTask, place: tuple[Key, ...], call: SkillSpec) -> Iter
     if any(region.name == value.removeprefix("$") for region in task.regions):
         yield Mistake(place, f"'{value}' is a region, to which no skill is done")
     for model in _models(task, value, call.for_each):
-        shape, wanted = task.object_model(model).shape, DONE_TO.get(call.skill)
-        if wanted is not None and shape not in wanted:
+        shape, wanted = task.object_model(model).shape, SKILLS[call.skill].done_to
+        if wanted and shape not in wanted:
             yield Mistake(place, f"'{call.skill}' is done to a {' or a '.join(wanted)}, not to '{model}'")
-    if call.skill in MOVED:
+    if SKILLS[call.skill].moves:
         for slot in _slots(task, value, call.for_each):
             first = task.all_objects().get(slot.models[0])
             if slot.fixed if slot.fixed is not None else first is not None and first.is_fixture:

@@ -36,7 +36,7 @@ from nimbusd.stages.workflow.sim.numbers import (
     Words,
     rising,
 )
-from nimbusd.stages.workflow.sim.skills.skill import SKILLS
+from nimbusd.stages.workflow.sim.skills import SKILLS
 from nimbusd.stages.workflow.sim.task.camera_spec import DEFAULT_CAMERAS, CameraSpec
 
 M = TypeVar("M", bound=ComponentArgs)

@@ -10,7 +10,7 @@ import numpy as np
 
 from nimbusd.stages.errors import PlanningFailed
 from nimbusd.stages.types import F64
-from nimbusd.stages.workflow.sim.demonstration import KeyPoint, Phase
+from nimbusd.stages.workflow.sim.demonstration import KeyPoint, KeyPointKind, Phase
 from nimbusd.stages.workflow.sim.layout.layout import Layout, ObjectLayout, RegionLayout
 from nimbusd.stages.workflow.sim.motion.collision import CollisionChecker, Held, Led
 from nimbusd.stages.workflow.sim.motion.curobo import CuroboPlanner
@@ -130,6 +130,17 @@ class Workcell:
 
         return min(self.world.arms.values(), key=distance)
 
+    def noun(self, name: str) -> str:
+        """An object or region in words. Raises PlanningFailed('precondition') for a name that does not exist."""
+        if self.region(name) is not None:
+            return name.replace("_", " ")
+        return self.layout.draws.nouns.get(name, self.object(name).definition.noun)
+
+    def require_empty_hand(self, arm: ArmIndex) -> None:
+        """Raises PlanningFailed('precondition') where the arm holds something."""
+        if arm.name in self.grips:
+            raise PlanningFailed("precondition", f"{arm.name} already holds {self.grips[arm.name].name}")
+
     def holder(self, name: str) -> ArmIndex | None:
         """The arm that holds an object."""
         return next((self.world.arms[arm] for arm, grip in self.grips.items() if grip.name == name), None)
@@ -154,6 +165,14 @@ class Workcell:
             self.phases.append(
                 Phase(mark.name, mark.skill, mark.call, mark.start, self.row, mark.instruction, mark.arm)
             )
+
+    def note_point(
+        self, kind: KeyPointKind, name: str, frame: str, point: F64, arm: ArmIndex, approach: F64, width_m: float = 0.0
+    ) -> None:
+        """Record a key point that is reached about now. point, approach: (3,), in an object's frame or the world's."""
+        x, y, z = (float(value) for value in point)
+        a, b, c = (float(value) for value in approach)
+        self.keypoints.append(KeyPoint(name, kind, frame, (x, y, z), self.row, arm.name, (a, b, c), width_m))
 
     def checkpoint(self) -> tuple[Checkpoint, int, int, dict[str, Grip]]:
         """Remember the whole cell."""
@@ -258,6 +277,15 @@ class Workcell:
                 raise PlanningFailed("ik_failed", f"the tool cannot follow its line beyond {number / len(poses):.0%}")
             path.append(joints)
         return np.array(path)
+
+    def require_free(self, path: F64, step_rad: float) -> None:
+        """Raises PlanningFailed('no_path') where a path, (N, n), touches what `allow` forbids.
+
+        step_rad: spacing of the samples along it.
+        """
+        touch = self.checker.first_touch(path, step_rad)
+        if touch is not None:
+            raise PlanningFailed("no_path", f"{' would touch '.join(touch[1])}")
 
     def move_straight(self, arm: ArmIndex, T_goal: F64, scale: float = 1.0) -> None:
         """Take the tool along a straight line. What may be touched must have been set by `allow`."""

@@ -1,11 +1,10 @@
-"""The skills `goto_pose`, `gripper` and `home`: motions without an object."""
+"""The skill `goto_pose`: bring the tool somewhere."""
 
 from __future__ import annotations
 
 from typing import ClassVar
 
 import numpy as np
-from pydantic import Field
 
 from nimbusd.stages.errors import PlanningFailed
 from nimbusd.stages.types import F64
@@ -27,6 +26,7 @@ class GotoPose(Skill):
     """
 
     name: ClassVar[str] = "goto_pose"
+    sentence: ClassVar[str] = "move the gripper"
     position_m: Position
     object: str = ""
     quaternion: Turn | None = None
@@ -64,64 +64,3 @@ class GotoPose(Skill):
     def _arm(self, cell: Workcell) -> ArmIndex:
         origin = cell.simulation.object_pose(self.object)[:3, 3] if self.object else cell.world.T_world_robot[:3, 3]
         return cell.choose_arm(self.arm, origin + np.asarray(self.position_m))
-
-
-@skill
-class Gripper(Skill):
-    """Open or close the fingers. openness: 0 closed … 1 open.
-
-    Precondition: nothing is held. Success: they got there.
-    """
-
-    name: ClassVar[str] = "gripper"
-    openness: float = Field(ge=0, le=1)
-    steps: int = Field(default=24, ge=1, le=120)
-
-    def check(self, cell: Workcell) -> None:
-        arm = self._arm(cell)
-        if arm.name in cell.grips:
-            raise PlanningFailed("precondition", f"{arm.name} holds {cell.grips[arm.name].name}: place it instead")
-
-    def act(self, cell: Workcell) -> None:
-        arm = self._arm(cell)
-        cell.begin_phase("fingers", arm)
-        cell.allow(arm)
-        cell.grip_to(arm, self._target(arm), self.steps)
-
-    def verify(self, cell: Workcell) -> None:
-        arm = self._arm(cell)
-        off = abs(cell.simulation.opening(arm) - self._target(arm))
-        if off > 0.008:
-            raise PlanningFailed("skill_failed", f"the fingers stopped {off * 1000:.0f} mm short")
-
-    def _target(self, arm: ArmIndex) -> float:
-        low, high = arm.model.gripper.opening_m
-        return low + self.openness * (high - low)
-
-    def _arm(self, cell: Workcell) -> ArmIndex:
-        return cell.choose_arm(self.arm, cell.world.T_world_robot[:3, 3])
-
-
-@skill
-class Home(Skill):
-    """Bring the arm (every arm, where none is named) to its home posture. Success: it is there."""
-
-    name: ClassVar[str] = "home"
-
-    def check(self, cell: Workcell) -> None:
-        if self.arm and self.arm not in cell.world.arms:
-            raise PlanningFailed("precondition", f"there is no arm {self.arm!r}")
-
-    def act(self, cell: Workcell) -> None:
-        for arm in self._arms(cell):
-            cell.begin_phase("home", arm)
-            cell.move_joints(arm, np.asarray(arm.model.home))
-
-    def verify(self, cell: Workcell) -> None:
-        for arm in self._arms(cell):
-            off = float(np.abs(cell.simulation.joints(arm) - np.asarray(arm.model.home)).max())
-            if off > _ARRIVED_RAD:
-                raise PlanningFailed("skill_failed", f"{arm.name} is {off:.2f} rad off its home posture")
-
-    def _arms(self, cell: Workcell) -> list[ArmIndex]:
-        return [cell.world.arm(self.arm)] if self.arm else list(cell.world.arms.values())
