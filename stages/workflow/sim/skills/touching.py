@@ -17,7 +17,7 @@ STANDOFF_M = 0.07
 
 
 class Touching(Skill):
-    """Base of skills that touch an object without lifting it: the nearest arm, its hand empty, goes straight in and out.
+    """Base of skills that touch an object without lifting it: the nearest arm, its hand empty, comes straight in.
 
     palm: True where the palm may touch the object too, not the fingers alone.
     """
