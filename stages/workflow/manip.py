@@ -197,7 +197,7 @@ class ManipWorkflow(Workflow):
             return True
         try:
             layout = Layout.from_json(orjson.loads(Path(layout_path).read_bytes()))
-        except (OSError, ValueError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, TypeError, AttributeError, ArgumentsError) as error:
             raise AssetError(f"layout file {layout_path} cannot be read: {error}") from error
         if self._style is not None:
             layout = styled(layout, self._style.model_copy(update={"seed": int(self.rng.integers(1 << 31))}))

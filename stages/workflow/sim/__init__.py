@@ -45,6 +45,7 @@ from nimbusd.stages.workflow.sim.layout.layout import (
 from nimbusd.stages.workflow.sim.layout.style import Style, styled
 from nimbusd.stages.workflow.sim.models.assets import file_of
 from nimbusd.stages.workflow.sim.randomize.draw import randomize_layout
+from nimbusd.stages.workflow.sim.reasons import REASONS, Reason
 from nimbusd.stages.workflow.sim.scene.scene import object_poses, scene_of
 from nimbusd.stages.workflow.sim.scene.seen import seen_at_start
 from nimbusd.stages.workflow.sim.skills import SKILLS, Skill, make_skill, skill
@@ -53,23 +54,6 @@ from nimbusd.stages.workflow.sim.task.feasible import impossibilities
 from nimbusd.stages.workflow.sim.task.file_check import mistakes_in_files
 from nimbusd.stages.workflow.sim.task.task import ManipTask
 from nimbusd.stages.workflow.sim.world.poses import camera_poses
-
-REASONS = (
-    "impossible",  # no layout of the task can be worked in: home, reach, sizes, weights, room
-    "no_layout",  # no placement without overlap and within reach
-    "not_seen",  # no still camera sees enough of a thing that the task is about
-    "no_grasp",  # no grasp candidate on the object
-    "ik_failed",  # candidates exist, the arm reaches none of them
-    "no_path",  # reachable, but no way there free of collision
-    "collision_in_recheck",  # the timed trajectory touches something
-    "grasp_slipped",  # the object is not in the hand after closing or lifting
-    "dropped",  # lost on the way
-    "forbidden_contact",  # robot or carried object touched what it must not
-    "precondition",  # a skill was asked for in a state that it does not fit
-    "skill_failed",  # a skill's own success condition does not hold (drawer not open, button not pressed …)
-    "unstable",  # the simulation diverged
-    "goal_not_reached",  # all skills done, but the validator disagrees
-)
 
 __all__ = [
     "REASONS",
@@ -87,6 +71,7 @@ __all__ = [
     "Phase",
     "Physics",
     "Pose",
+    "Reason",
     "RegionLayout",
     "RelationLayout",
     "RobotLayout",

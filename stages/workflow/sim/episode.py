@@ -13,9 +13,9 @@ from nimbusd.stages.errors import PlanningFailed
 from nimbusd.stages.types import F64
 from nimbusd.stages.workflow.sim.demonstration import ArmTrace, Demonstration, DemonstrationFailed
 from nimbusd.stages.workflow.sim.layout.layout import Layout, SkillCall
+from nimbusd.stages.workflow.sim.reasons import POSTPONED, RETRIED
 from nimbusd.stages.workflow.sim.scene.seen import seen_at_start
 from nimbusd.stages.workflow.sim.skills import make_skill
-from nimbusd.stages.workflow.sim.skills.skill import RETRIED
 from nimbusd.stages.workflow.sim.task.task import ManipTask
 from nimbusd.stages.workflow.sim.workcell.relations import holds, settled
 from nimbusd.stages.workflow.sim.workcell.workcell import Workcell
@@ -24,7 +24,6 @@ from nimbusd.stages.workflow.sim.world.world import ArmIndex, build_world
 
 SETTLE_STEPS = 20
 _MOVED_M = 0.015
-_POSTPONED = frozenset({"no_grasp", "ik_failed", "no_path", "collision_in_recheck", "forbidden_contact"})
 _ITEM_TRIES = 2
 _END_STEPS, _PATIENCE_STEPS = 6, 40
 _CLOSING_M = 1e-4
@@ -92,7 +91,7 @@ def _perform_block(cell: Workcell, items: list[list[_Numbered]], clock: _Clock) 
             try:
                 _perform_item(cell, item, clock)
             except PlanningFailed as error:
-                if len(items) == 1 or error.reason not in _POSTPONED or cell.exhausted:
+                if len(items) == 1 or error.reason not in POSTPONED or cell.exhausted:
                     raise
                 cell.rollback(point)
                 cell.count("postponed")

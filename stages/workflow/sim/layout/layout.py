@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union
 import numpy as np
 from pydantic import BaseModel, Field
 
+from nimbusd.stages.arguments import validate
 from nimbusd.stages.types import F64, Camera, Rgb
 from nimbusd.stages.workflow.sim.models.objects import ObjectModel
 from nimbusd.stages.workflow.sim.models.robots import RobotModel
@@ -196,6 +197,10 @@ class SkillCall:
     block: int = 0
     item: int = 0
 
+    def words(self) -> set[str]:
+        """The arguments that are text: names of things, relations, files."""
+        return {value for value in self.arguments.values() if isinstance(value, str)}
+
 
 @dataclass(frozen=True, slots=True)
 class Draws:
@@ -257,7 +262,11 @@ class Layout:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Layout:
-        """The layout that `to_json` wrote. Raises ValueError for another version, TypeError for a foreign structure."""
+        """The layout that `to_json` wrote.
+
+        Raises ValueError for another version, TypeError for a foreign structure, ArgumentsError for a robot or object
+        whose definition does not fit its model.
+        """
         if value.get("version") != 1:
             raise ValueError(f"this layout has version {value.get('version')!r}; this program reads version 1")
         return _built(cls, value)
@@ -296,7 +305,7 @@ def _typed(hint: Any, value: Any) -> Any:
     if isinstance(origin, type) and issubclass(origin, Mapping):
         return {key: _typed(args[1], entry) for key, entry in value.items()}
     if isinstance(hint, type) and issubclass(hint, BaseModel):
-        return hint.model_validate(value)
+        return validate(hint, value, f"the layout's {hint.__name__}")
     if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         return _built(hint, value)
     return float(value) if hint is float else value

@@ -62,7 +62,7 @@ def asked_of(
     skills: Sequence[SkillCall],
 ) -> list[str]:
     """Names of the objects and visible regions that goals and skills speak of, in the layout's order."""
-    words = {value for call in skills for value in call.arguments.values() if isinstance(value, str)}
+    words = {word for call in skills for word in call.words()}
     words |= {word for goal in goals for word in (goal.subject, goal.reference)}
     things = [entry.name for entry in objects] + [region.name for region in regions if region.visible]
     return [name for name in things if name in words]

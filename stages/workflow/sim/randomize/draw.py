@@ -194,17 +194,12 @@ def _check_seen(layout: Layout, least: float) -> None:
             )
 
 
-def _to_reach(layout: Layout) -> list[str]:
-    names = {entry.name for entry in layout.objects}
-    asked = {value for call in layout.skills for value in call.arguments.values() if isinstance(value, str)}
-    return sorted(names & asked)
-
-
 def _check_reach(task: ManipTask, layout: Layout) -> None:
     """Raises PlanningFailed where no arm reaches above an object with the tool pointing down."""
     world = bare_world(task)
     arms = {name: ArmKinematics(world, arm) for name, arm in world.arms.items()}
-    for name in _to_reach(layout):
+    asked = {word for call in layout.skills for word in call.words()}
+    for name in sorted(asked & {entry.name for entry in layout.objects}):
         point = np.asarray(layout.object(name).pose.position)
         if not any(arms[arm].reaches_above(point, np.asarray(layout.robot.start[arm])) for arm in arms):
             raise PlanningFailed("no_layout", f"no arm reaches {name}")

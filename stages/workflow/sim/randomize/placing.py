@@ -55,7 +55,7 @@ def place_things(task: ManipTask, rng: np.random.Generator) -> tuple[list[Object
 
 
 def _is_fixed(task: ManipTask, slot: SlotSpec) -> bool:
-    return slot.fixed if slot.fixed is not None else task.object_model(slot.models[0]).is_fixture
+    return slot.stands_still(task.object_model(slot.models[0]))
 
 
 def _plain(task: ManipTask, used: set[tuple[str, str]]) -> set[str]:
@@ -72,7 +72,7 @@ def _drawn_models(slot: SlotSpec, spent: set[str], rng: np.random.Generator) -> 
             left = [key for key in slot.models if key not in spent] if slot.distinct else []
             left = left or list(slot.models)
             pool = [left[i] for i in rng.permutation(len(left))]
-        names.append((slot.name if slot.count == (1, 1) else f"{slot.name}_{index + 1}", pool.pop()))
+        names.append((slot.object_names()[index], pool.pop()))
     return names
 
 

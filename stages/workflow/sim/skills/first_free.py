@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from nimbusd.stages.errors import PlanningFailed
+from nimbusd.stages.workflow.sim.reasons import Reason
 
 ROUGH_RAD = 0.05
 """Spacing of the samples at which ways are checked while there are others to choose from."""
@@ -36,6 +37,6 @@ def first_free(candidates: Iterable[C], plan: Callable[[C], W]) -> tuple[W | Non
     return None, failed
 
 
-def reason_of(failed: Counter[str]) -> str:
+def reason_of(failed: Counter[str]) -> Reason:
     """The reason where no candidate does: `no_path` where one was within reach, else `ik_failed`."""
     return "no_path" if failed["no_path"] else "ik_failed"

@@ -18,11 +18,9 @@ from nimbusd.stages.arguments import did_you_mean, validate
 from nimbusd.stages.base import ComponentArgs
 from nimbusd.stages.errors import ComponentError, PlanningFailed
 from nimbusd.stages.workflow.sim.models.objects import Shape
+from nimbusd.stages.workflow.sim.reasons import RETRIED
 from nimbusd.stages.workflow.sim.workcell.workcell import EFFORT, Workcell
 
-RETRIED = frozenset(
-    {"grasp_slipped", "dropped", "forbidden_contact", "skill_failed", "collision_in_recheck", "no_path", "ik_failed"}
-)
 CLOSE_STEPS, OPEN_STEPS = 12, 10
 """Control steps that fingers get to close and to open."""
 

@@ -17,8 +17,8 @@ from nimbusd.stages.workflow.sim.models.fixtures import CONTAINERS
 from nimbusd.stages.workflow.sim.models.objects import size_fault
 from nimbusd.stages.workflow.sim.skills import SKILLS
 from nimbusd.stages.workflow.sim.task.camera_check import in_cameras
-from nimbusd.stages.workflow.sim.task.names import mistakes_in_names, names_always_there, object_names
-from nimbusd.stages.workflow.sim.task.task import ManipTask, SkillSpec, SlotSpec
+from nimbusd.stages.workflow.sim.task.names import mistakes_in_names
+from nimbusd.stages.workflow.sim.task.task import ManipTask, SkillSpec
 from nimbusd.stages.workflow.sim.workcell.relations import JOINT_SHAPES, WORDS
 from nimbusd.stages.workflow.sim.workcell.relations import KINDS as RELATIONS
 
@@ -175,9 +175,9 @@ def _in_object(task: ManipTask, place: tuple[Key, ...], call: SkillSpec) -> Iter
         if wanted and shape not in wanted:
             yield Mistake(place, f"'{call.skill}' is done to a {' or a '.join(wanted)}, not to '{model}'")
     if SKILLS[call.skill].moves:
-        for slot in _slots(task, value, call.for_each):
+        for slot in task.slots_of(value, call.for_each):
             first = task.all_objects().get(slot.models[0])
-            if slot.fixed if slot.fixed is not None else first is not None and first.is_fixture:
+            if slot.fixed or (first is not None and slot.stands_still(first)):
                 yield Mistake(place, f"'{call.skill}' moves things, but '{slot.name}' stands still; say 'fixed: false'")
 
 
@@ -215,7 +215,7 @@ def _in_name(
             hint = f"'for_each: {empty.name}' is done for as many as there are"
             yield Mistake(place, f"'{value}' is missing in some layouts; {hint}")
         return
-    objects = [name for slot in task.slots for name in names_always_there(slot)]
+    objects = [name for slot in task.slots for name in slot.names_always_there()]
     if value not in (*objects, *places):
         hint = f"did you mean '${value}'?" if value in fillers else did_you_mean(value, [*objects, *places])
         yield Mistake(place, f"no object is called '{value}'; {hint}")
@@ -241,18 +241,8 @@ def _always_there(task: ManipTask) -> set[str]:
 
 def _models(task: ManipTask, value: str, for_each: str) -> list[str]:
     """Models that a name or placeholder may stand for; none for regions, and for what is unknown."""
-    found = _slots(task, value, for_each)
+    found = task.slots_of(value, for_each)
     return sorted({key for slot in found for key in slot.models if key in task.all_objects()})
-
-
-def _slots(task: ManipTask, value: str, for_each: str) -> list[SlotSpec]:
-    """Slots that a name or placeholder may stand for an object of."""
-    word = value.removeprefix("$")
-    if task.sort is not None and word == "bin" and task.sort.slot == for_each:
-        names = set(task.sort.into)
-    else:
-        names = {for_each if word == "item" and for_each else word}
-    return [slot for slot in task.slots if slot.name in names or value in object_names(slot)]
 
 
 def _values(task: ManipTask, word: str) -> tuple[str, ...]:

@@ -140,24 +140,14 @@ def _needed(task: ManipTask) -> set[str]:
     """Slots and regions that skills name: an arm has to come there."""
     found: set[str] = set()
     for call in task.skills:
-        for value in call.with_.values():
-            if isinstance(value, str):
-                found |= _slots_of(task, value, call.for_each) | ({value.removeprefix("$")} & _regions(task))
+        for word in call.words():
+            found |= {slot.name for slot in task.slots_of(word, call.for_each)}
+            found |= {word.removeprefix("$")} & _regions(task)
     return found
 
 
 def _regions(task: ManipTask) -> set[str]:
     return {region.name for region in task.regions}
-
-
-def _slots_of(task: ManipTask, word: str, for_each: str) -> set[str]:
-    """Slots that an object's name or a placeholder stands for."""
-    name = word.removeprefix("$")
-    if word == "$item":
-        return {for_each}
-    if word == "$bin" and task.sort is not None and task.sort.slot == for_each:
-        return set(task.sort.into)
-    return {slot.name for slot in task.slots if name == slot.name or name.rpartition("_")[0] == slot.name}
 
 
 # Things -----------------------------------------------------------------------------------------------------------
@@ -183,9 +173,8 @@ def _of_picks(task: ManipTask) -> Iterator[Mistake]:
     for index, call in enumerate(task.skills):
         if call.skill != "pick":
             continue
-        slots = _slots_of(task, str(call.with_.get("object", "")), call.for_each)
         own_grasps = bool(call.with_.get("grasps"))
-        for slot in (slot for slot in task.slots if slot.name in slots):
+        for slot in task.slots_of(call.word("object"), call.for_each):
             problems = [_unpickable(task, slot, key, own_grasps) for key in slot.models]
             if all(problems):
                 yield Mistake(
@@ -197,7 +186,7 @@ def _unpickable(task: ManipTask, slot: SlotSpec, key: str, own_grasps: bool) -> 
     """Why a model of a slot can never be picked; empty where it may be."""
     model, arms = task.object_model(key), task.robot_model().arms
     size = _least_size(task, slot, key)
-    if slot.fixed if slot.fixed is not None else model.is_fixture:
+    if slot.stands_still(model):
         return f"'{key}' stands still; let it be moved by fixed: false, or pick something else"
     weight_n = mass_kg(model, size) * task.randomize.mass[0] * abs(task.physics.gravity)
     slip = model.friction * task.randomize.friction[1]
@@ -230,28 +219,19 @@ def _has_grasp(task: ManipTask, key: str, arm: str) -> bool:
 def _of_containers(task: ManipTask) -> Iterator[Mistake]:
     """Places into which nothing that is put there fits."""
     for index, call in enumerate(task.skills):
-        relation = str(call.with_.get("relation", ""))
-        if call.skill != "place" or relation != "in":
+        if call.skill != "place" or call.word("relation") != "in":
             continue
-        words = (str(call.with_.get(name, "")) for name in ("object", "reference"))
         subjects, references = (
-            [
-                (slot, key)
-                for slot in task.slots
-                if slot.name in _slots_of(task, word, call.for_each)
-                for key in slot.models
-            ]
-            for word in words
+            [(slot, key) for slot in task.slots_of(call.word(name), call.for_each) for key in slot.models]
+            for name in ("object", "reference")
         )
         spaces = [space for slot, key in references if (space := _space(task, slot, key)) is not None]
         if not subjects or not spaces or len(spaces) < len(references):
             continue
         if not any(_fits(_least_size(task, slot, key), space) for slot, key in subjects for space in spaces):
-            into, what = (str(call.with_[name]) for name in ("reference", "object"))
+            said = f"nothing that '{call.word('object')}' may be fits into '{call.word('reference')}'"
             place = ("skills", index, "with", "reference")
-            yield Mistake(
-                place, f"nothing that '{what}' may be fits into '{into}'; give a larger size_m, or smaller things"
-            )
+            yield Mistake(place, f"{said}; give a larger size_m, or smaller things")
 
 
 def _space(task: ManipTask, slot: SlotSpec, key: str) -> Vector | None:

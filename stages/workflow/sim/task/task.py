@@ -78,6 +78,20 @@ class SlotSpec(ComponentArgs):
     joint: float = Field(default=0.0, ge=0, le=1)
     size_m: Size | None = None
 
+    def stands_still(self, model: ObjectModel) -> bool:
+        """True where an object of this model does not move in this slot."""
+        return model.is_fixture if self.fixed is None else self.fixed
+
+    def object_names(self) -> list[str]:
+        """Every name that an object of the slot may have."""
+        if self.count == (1, 1):
+            return [self.name]
+        return [f"{self.name}_{number}" for number in range(1, self.count[1] + 1)]
+
+    def names_always_there(self) -> list[str]:
+        """Names of those objects of the slot that every layout has."""
+        return self.object_names() if self.count == (1, 1) else self.object_names()[: self.count[0]]
+
 
 class RegionSpec(ComponentArgs):
     """A painted rectangle on the table. x_m, y_m: where its centre may lie, from the robot's base."""
@@ -106,6 +120,14 @@ class SkillSpec(ComponentArgs):
     with_: dict[str, Any] = Field(default_factory=dict, alias="with")
     instruction: str = ""
     for_each: str = ""
+
+    def word(self, argument: str) -> str:
+        """An argument as text; empty where the call states none."""
+        return str(self.with_.get(argument, ""))
+
+    def words(self) -> list[str]:
+        """All arguments that are text."""
+        return [value for value in self.with_.values() if isinstance(value, str)]
 
     @field_validator("skill")
     @classmethod
@@ -196,6 +218,18 @@ class ManipTask(ComponentArgs):
     def object_model(self, key: str) -> ObjectModel:
         """The model called `key`."""
         return self.all_objects()[key]
+
+    def slots_of(self, word: str, for_each: str = "") -> list[SlotSpec]:
+        """Slots that a placeholder, or the name of an object, may stand for an object of.
+
+        for_each: the slot for whose objects the entry is repeated, which `$item` and `$bin` then depend on.
+        """
+        name = word.removeprefix("$")
+        if name == "bin" and self.sort is not None and self.sort.slot == for_each:
+            names = set(self.sort.into)
+        else:
+            names = {for_each if name == "item" and for_each else name}
+        return [slot for slot in self.slots if slot.name in names or word in slot.object_names()]
 
     def modules(self) -> tuple[str, ...]:
         """Python modules that the task's simulator and planner run with, beside MuJoCo, which every task needs."""

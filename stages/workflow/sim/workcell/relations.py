@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from nimbusd.stages.errors import PlanningFailed
 from nimbusd.stages.types import F64
-from nimbusd.stages.workflow.sim.layout.layout import RelationLayout
+from nimbusd.stages.workflow.sim.layout.layout import RegionLayout, RelationLayout
 from nimbusd.stages.workflow.sim.workcell.containers import container
 from nimbusd.stages.workflow.sim.workcell.workcell import Workcell
 
@@ -49,6 +50,13 @@ class Footprint:
     def of(cls, vertices: F64) -> Footprint:
         least, most = vertices.min(axis=0), vertices.max(axis=0)
         return cls((least + most)[:2] / 2, (most - least)[:2] / 2, float(least[2]), float(most[2]))
+
+
+class Spot(NamedTuple):
+    """A place to put an object. position: (3,) of its bounding box's lowest centre point. support: what it rests on."""
+
+    position: F64
+    support: set[str]
 
 
 def holds(cell: Workcell, relation: RelationLayout) -> bool:
@@ -105,61 +113,90 @@ def settled(cell: Workcell, name: str) -> bool:
     )
 
 
-def resting_spots(cell: Workcell, subject: str, relation: RelationLayout, tries: int) -> Iterator[tuple[F64, set[str]]]:
-    """Places for an object that make a relation true: its bounding box's lowest centre point, and what it rests on.
+def resting_spots(cell: Workcell, subject: str, relation: RelationLayout, tries: int) -> Iterator[Spot]:
+    """Places for an object that make a relation true, drawn from the cell's generator, clear of other footprints.
 
-    Yields (x, y, z of the support) drawn from the cell's generator, clear of other objects' footprints (in a container
-    in which there is no room left: on top of what lies there).
+    In a container in which there is no room left they are on top of what lies there.
     Raises PlanningFailed('precondition') where the relation is none that placing can bring about.
     """
-    rng, table = cell.rng, cell.layout.table
-    mine = Footprint.of(cell.vertices(subject))
-    radius = float(np.linalg.norm(mine.half))
-    region = cell.region(relation.reference)
-    kind = relation.kind
+    table, radius = cell.layout.table, float(np.linalg.norm(Footprint.of(cell.vertices(subject)).half))
+    inside = relation.kind in ("in", "on") and cell.region(relation.reference) is None
     others = [
         Footprint.of(cell.vertices(entry.name))
         for entry in cell.layout.objects
-        if entry.name not in (subject, relation.reference if kind in ("in", "on") and region is None else "")
+        if entry.name not in (subject, relation.reference if inside else "")
     ]
-    reference = None if region is not None else Footprint.of(cell.vertices(cell.object(relation.reference).name))
+
+    def is_free(x_y: F64, ground: float) -> bool:
+        on_table = np.abs(x_y - np.asarray(table.centre)) + radius < np.asarray(table.size_m) / 2
+        above = [other for other in others if other.high > ground + 0.002]
+        return bool(on_table.all()) and not any(_near(x_y, radius, other) for other in above)
+
+    for spot in _drawn_spots(cell, subject, relation, radius, others, tries):
+        if spot is not None and is_free(spot.position[:2], float(spot.position[2])):
+            yield spot
+
+
+def _drawn_spots(
+    cell: Workcell, subject: str, relation: RelationLayout, radius: float, others: list[Footprint], tries: int
+) -> Iterator[Spot | None]:
+    """Places that the relation allows, free or not; None where a container has no floor that is open."""
+    region = cell.region(relation.reference)
+    reference = None if region else Footprint.of(cell.vertices(cell.object(relation.reference).name))
     for number in range(tries):
-        ground, support = table.height_m, {"table"}
-        spot: F64
         if region is not None:
-            room = np.maximum(np.asarray(region.size_m) / 2 - 0.6 * radius, 0.005)
-            spot = np.add(region.pose.position[:2], region.pose.matrix()[:2, :2] @ rng.uniform(-room, room))
-            support.add(region.name)
-        elif kind in DIRECTIONS and reference is not None:
-            half = reference.half[0 if DIRECTIONS[kind][0] else 1]
-            along = half + radius + rng.uniform(*_GAP_M)
-            across = rng.uniform(-0.35, 0.35) * along
-            spot = reference.centre + _from_components(cell, along, across, kind)
-        elif kind == "near" and reference is not None:
-            angle = rng.uniform(0, 2 * np.pi)
-            reach = float(np.linalg.norm(reference.half)) + radius + rng.uniform(0.015, 0.05)
-            spot = reference.centre + reach * np.array([np.cos(angle), np.sin(angle)])
-        elif kind == "on" and reference is not None:
-            spot = reference.centre + rng.uniform(-0.15, 0.15, 2) * reference.half
-            ground, support = reference.high, {relation.reference}
-        elif kind == "in" and reference is not None:
-            space = container(cell, relation.reference)
-            T, floor = space.T_world_floor, float(space.T_world_floor[2, 3])
-            middle, room = (space.low + space.high) / 2, (space.high - space.low) / 2 - radius - _WALL_SPARE_M
-            if space.covered and room.min() < -0.75 * _WALL_SPARE_M:
-                continue
-            room = np.maximum(room, 0.0)
-            spot = T[:2, 3] + T[:2, :2] @ (middle + rng.uniform(-room, room))
-            ground, support = floor, {relation.reference}
-            if number >= tries // 2:  # no free floor left: on top of what lies there already
-                below = [other for other in others if _near(spot, radius, other) and other.high > floor]
-                ground = max([floor, *(other.high for other in below)])
-                support |= {entry.name for entry in cell.layout.objects} - {subject}
-        else:
-            raise PlanningFailed("precondition", f"placing cannot bring about {relation.words()!r}")
-        on_table = np.abs(spot - np.asarray(table.centre)) + radius < np.asarray(table.size_m) / 2
-        if on_table.all() and not any(_near(spot, radius, other) for other in others if other.high > ground + 0.002):
-            yield np.array([*spot, ground]), support
+            yield _draw_in_region(cell, region, radius)
+        elif relation.kind == "in":
+            late = number >= tries // 2  # no free floor left: on top of what lies there already
+            yield _draw_in_container(cell, subject, relation.reference, radius, others, late)
+        elif reference is not None:
+            yield _draw_beside(cell, relation, reference, radius)
+
+
+def _draw_in_region(cell: Workcell, region: RegionLayout, radius: float) -> Spot:
+    room = np.maximum(np.asarray(region.size_m) / 2 - 0.6 * radius, 0.005)
+    x_y = np.add(region.pose.position[:2], region.pose.matrix()[:2, :2] @ cell.rng.uniform(-room, room))
+    return Spot(np.array([*x_y, cell.layout.table.height_m]), {"table", region.name})
+
+
+def _draw_beside(cell: Workcell, relation: RelationLayout, reference: Footprint, radius: float) -> Spot:
+    """A place next to the reference in the relation's direction, or on it."""
+    rng, kind, support = cell.rng, relation.kind, "table"
+    ground: float = cell.layout.table.height_m
+    if kind in DIRECTIONS:
+        half = reference.half[0 if DIRECTIONS[kind][0] else 1]
+        along = half + radius + rng.uniform(*_GAP_M)
+        across = rng.uniform(-0.35, 0.35) * along
+        x_y = reference.centre + _from_components(cell, along, across, kind)
+    elif kind == "near":
+        angle = rng.uniform(0, 2 * np.pi)
+        reach = float(np.linalg.norm(reference.half)) + radius + rng.uniform(0.015, 0.05)
+        x_y = reference.centre + reach * np.array([np.cos(angle), np.sin(angle)])
+    elif kind == "on":
+        x_y = reference.centre + rng.uniform(-0.15, 0.15, 2) * reference.half
+        ground, support = reference.high, relation.reference
+    else:
+        raise PlanningFailed("precondition", f"placing cannot bring about {relation.words()!r}")
+    return Spot(np.array([*x_y, ground]), {support})
+
+
+def _draw_in_container(
+    cell: Workcell, subject: str, reference: str, radius: float, others: list[Footprint], late: bool
+) -> Spot | None:
+    """A place on a container's floor, or with `late` on top of what lies there; None where too little is open."""
+    space = container(cell, reference)
+    T, floor = space.T_world_floor, float(space.T_world_floor[2, 3])
+    middle, room = (space.low + space.high) / 2, (space.high - space.low) / 2 - radius - _WALL_SPARE_M
+    if space.covered and room.min() < -0.75 * _WALL_SPARE_M:
+        return None
+    room = np.maximum(room, 0.0)
+    x_y: F64 = T[:2, 3] + T[:2, :2] @ (middle + cell.rng.uniform(-room, room))
+    if not late:
+        return Spot(np.array([*x_y, floor]), {reference})
+    below = [other for other in others if _near(x_y, radius, other) and other.high > floor]
+    ground = max([floor, *(other.high for other in below)])
+    support = {reference} | {entry.name for entry in cell.layout.objects} - {subject}
+    return Spot(np.array([*x_y, ground]), support)
 
 
 def _near(spot: F64, radius: float, other: Footprint) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -45,16 +45,34 @@ class Grip:
     rest_height_m: float
 
 
-@dataclass
+@dataclass(frozen=True)
+class _Call:
+    """The skill call that is being done. number: its index in the layout. instruction: in words."""
+
+    skill: str = ""
+    number: int = 0
+    instruction: str = ""
+
+
+@dataclass(frozen=True)
 class _Mark:
-    """Where a phase began."""
+    """The start of a phase."""
 
     name: str
-    skill: str
-    call: int
+    call: _Call
     start: int
     instruction: str
     arm: str
+
+
+@dataclass(frozen=True)
+class CellCheckpoint:
+    """A state of the whole cell to come back to. phases, keypoints: how many there were."""
+
+    state: Checkpoint
+    phases: int
+    keypoints: int
+    grips: Mapping[str, Grip]
 
 
 @dataclass
@@ -74,7 +92,7 @@ class Workcell:
     _spent: dict[int, int] = field(default_factory=dict)
     _began: int = 0
     _mark: _Mark | None = None
-    _call: tuple[str, int, str] = ("", 0, "")
+    _call: _Call = _Call()
     _meshes: dict[str, TriangleMesh] = field(default_factory=dict)
 
     @classmethod
@@ -149,22 +167,20 @@ class Workcell:
 
     def begin_call(self, skill: str, call: int, instruction: str) -> None:
         """A skill call starts, or starts again."""
-        self._spent[self._call[1]], self._began = self._effort, self._asked
-        self._call = (skill, call, instruction)
+        self._spent[self._call.number], self._began = self._effort, self._asked
+        self._call = _Call(skill, call, instruction)
 
     def begin_phase(self, name: str, arm: ArmIndex, instruction: str = "") -> None:
         """What follows has the aim `name`; ends the phase before it."""
         self.end_phase()
-        skill, call, general = self._call
-        self._mark = _Mark(name, skill, call, self.row, instruction or general, arm.name)
+        self._mark = _Mark(name, self._call, self.row, instruction or self._call.instruction, arm.name)
 
     def end_phase(self) -> None:
         """Close the current phase; phases without a row vanish."""
         mark, self._mark = self._mark, None
         if mark is not None and self.row > mark.start:
-            self.phases.append(
-                Phase(mark.name, mark.skill, mark.call, mark.start, self.row, mark.instruction, mark.arm)
-            )
+            skill, call = mark.call.skill, mark.call.number
+            self.phases.append(Phase(mark.name, skill, call, mark.start, self.row, mark.instruction, mark.arm))
 
     def note_point(
         self, kind: KeyPointKind, name: str, frame: str, point: F64, arm: ArmIndex, approach: F64, width_m: float = 0.0
@@ -174,18 +190,17 @@ class Workcell:
         a, b, c = (float(value) for value in approach)
         self.keypoints.append(KeyPoint(name, kind, frame, (x, y, z), self.row, arm.name, (a, b, c), width_m))
 
-    def checkpoint(self) -> tuple[Checkpoint, int, int, dict[str, Grip]]:
-        """Remember the whole cell."""
+    def checkpoint(self) -> CellCheckpoint:
+        """The whole cell as it is now."""
         self.end_phase()
-        return self.simulation.checkpoint(), len(self.phases), len(self.keypoints), dict(self.grips)
+        return CellCheckpoint(self.simulation.checkpoint(), len(self.phases), len(self.keypoints), dict(self.grips))
 
-    def rollback(self, point: tuple[Checkpoint, int, int, dict[str, Grip]]) -> None:
-        """Go back to it; the generator goes on, so that a second try differs."""
-        state, phases, keypoints, grips = point
+    def rollback(self, point: CellCheckpoint) -> None:
+        """Go back to a checkpoint; the generator goes on, so that a second try differs."""
         self._mark = None
-        self.simulation.rollback(state)
-        del self.phases[phases:], self.keypoints[keypoints:]
-        self.grips = dict(grips)
+        self.simulation.rollback(point.state)
+        del self.phases[point.phases :], self.keypoints[point.keypoints :]
+        self.grips = dict(point.grips)
 
     @property
     def exhausted(self) -> bool:
@@ -196,7 +211,7 @@ class Workcell:
 
     @property
     def _effort(self) -> int:
-        return self._spent.get(self._call[1], 0) + self._asked - self._began
+        return self._spent.get(self._call.number, 0) + self._asked - self._began
 
     @property
     def _asked(self) -> int:
