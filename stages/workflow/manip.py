@@ -289,7 +289,7 @@ class ManipWorkflow(Workflow):
     # --- on disk ---
 
     def save(self, save_path: str) -> int:
-        """What `save_seq` writes: images are stored by writers."""
+        """Write what `save_seq` writes: images are stored by writers."""
         return self.save_seq(save_path)
 
     def save_seq(self, save_path: str) -> int:

@@ -70,7 +70,7 @@ class ArmTrace:
     joint_velocity, joint_velocity_command: (T, n) radians per second, measured in the moment of row t, and at which the
     set point moves from row t - 1's to row t's.
     opening, opening_command: (T,) metres between the pads, measured and commanded. opening_velocity: (T,) metres per
-    second. openness_command: (T,) 0 where the fingers are told to close, 1 where they are told to stand open, however
+    second. openness_command: (T,) 0 where the command is to close the fingers, 1 where it is to stand open, however
     wide. opening_range: least and most distance between the pads.
     T_world_ee: flange (what the gripper is screwed to). T_world_tcp: between the finger pads; z points out of the
     gripper, y along the closing direction. T_world_ee_command: the flange where `joint_command` puts it.
@@ -127,7 +127,7 @@ class Demonstration:
 
 
 class DemonstrationFailed(PlanningFailed):
-    """What was done came to nothing. demonstration: of what was done until then; its `reached` is empty."""
+    """A demonstration failed after something was done. demonstration: the part until then; its `reached` is empty."""
 
     def __init__(self, reason: str, detail: str, demonstration: Demonstration) -> None:
         super().__init__(reason, detail)

@@ -27,7 +27,7 @@ _MOVED_M = 0.015
 _ITEM_TRIES = 2
 _END_STEPS, _PATIENCE_STEPS = 6, 40
 _CLOSING_M = 1e-4
-"""Fingers that are told to be no further apart than this beyond their least are told to close."""
+"""A command for an opening no further than this beyond the least is one to close."""
 
 
 def plan_episode(

@@ -13,7 +13,7 @@ _DRAWN = ("", "egl", "glfw", "glx", "enable", "enabled", "on", "true", "1", "dis
 
 
 def environment_fault() -> str:
-    """What is wrong with the variables that MuJoCo and PyOpenGL read; empty where nothing is."""
+    """The fault of the variables that MuJoCo and PyOpenGL read; empty without one."""
     word = os.environ.get("MUJOCO_GL", "")
     if word.lower().strip() not in _DRAWN:
         return f"the environment variable MUJOCO_GL is {word!r}; {_THROUGH_EGL}"

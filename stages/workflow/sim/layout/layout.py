@@ -44,7 +44,7 @@ class Pose:
 
 @dataclass(frozen=True, slots=True)
 class Surface:
-    """How a thing looks. color: sRGB in 0…1. texture: name of a procedural texture, empty for a plain colour.
+    """The look of a thing. color: sRGB in 0…1. texture: name of a procedural texture, empty for a plain colour.
 
     texture_seed: picks the texture's variant. texture_scale: repeats per metre. gloss: 0 is matt, 1 a mirror-like
     highlight. With `own`, the object's own look (the texture of its mesh) is kept and `color` tints it.
@@ -154,7 +154,7 @@ class RobotLayout:
 
 @dataclass(frozen=True, slots=True)
 class Physics:
-    """How time passes. substeps: physics steps per control step; fps: control steps per second.
+    """Time and gravity. substeps: physics steps per control step; fps: control steps per second.
 
     impratio: how much stiffer friction is than normal contact; with the elliptic cone it is what makes grasps hold; of
     MuJoCo alone. simulator: who computes it, see `sim.simulator`.
@@ -204,7 +204,7 @@ class SkillCall:
 
 @dataclass(frozen=True, slots=True)
 class Draws:
-    """What randomization drew beside places and looks.
+    """The draws of a layout beside places and looks.
 
     choices: word of each of the task's choices. nouns: name of an object or region → how instructions call it.
     draw: number of this layout among those that were drawn; the ones before it were thrown away.
@@ -289,8 +289,8 @@ def _plain(value: Any) -> Any:
 def _built(kind: type[T], value: Mapping[str, Any]) -> T:
     """An instance of the dataclass `kind` from plain values, following its annotations."""
     hints = typing.get_type_hints(kind)
-    known = {entry.name for entry in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    if strangers := sorted(set(value) - known):
+    fields = {entry.name for entry in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    if strangers := sorted(set(value) - fields):
         raise TypeError(f"{kind.__name__} has no field {strangers[0]!r}")
     return kind(**{name: _typed(hints[name], item) for name, item in value.items()})
 

@@ -20,7 +20,7 @@ from nimbusd.stages.workflow.sim.rotation import about
 
 
 class Style(ComponentArgs):
-    """How far a trace's looks differ from its layout's. seed: picks one of many; the defaults change nothing.
+    """Limits of how other looks differ from a layout's. seed: picks one of many; the defaults change nothing.
 
     materials: new textures of table, floor and walls, new tints of the objects. lights: new direction and brightness.
     view_m, view_rad: shift and turn of fixed cameras, at most.

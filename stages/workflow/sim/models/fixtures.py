@@ -16,7 +16,7 @@ from nimbusd.stages.workflow.sim.models.objects import ObjectModel
 from nimbusd.stages.workflow.sim.rotation import Vector, about, transform
 
 DRAWER_HANDLE_M = (0.045, 0.036)
-"""How far the plate of a drawer's handle stands before the front, and the height at which to grip it."""
+"""Distance of the plate of a drawer's handle from the front, and the height at which to grip it."""
 
 DOOR_THICK_M = 0.012
 POST_RADIUS_M = 0.010

@@ -60,7 +60,7 @@ def mesh_shape(reference: str, unit_m: float, up: Up = "") -> MeshShape:
 def add_mesh(spec: Any, name: str, reference: str, unit_m: float, up: Up, scale: float) -> F64:
     """Add the mesh to a specification. Returns where its geoms stand in the object's frame, (3,).
 
-    Its hull is known only where there is no coarse one, which `add_hull` adds.
+    MuJoCo makes its hull only where there is no coarse mesh, whose hull `add_hull` adds.
     """
     mujoco = import_mujoco()
 

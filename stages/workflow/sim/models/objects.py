@@ -103,7 +103,7 @@ class ObjectModel(ComponentArgs):
 
 
 def size_fault(model: ObjectModel, size_m: Vector) -> str:
-    """What is wrong with the edges of an object of this kind, made by code; empty where nothing is."""
+    """The fault of an object of this kind, made by code with these edges; empty without one."""
     if model.shape == "mesh":
         return "a mesh is as large as its file says; `scale` of `randomize` changes it"
     least = _LEAST_M.get(model.shape, (0.0, 0.0, 0.0))
@@ -196,7 +196,7 @@ LIBRARY: dict[str, ObjectModel] = {
 
 
 def mass_kg(model: ObjectModel, size: Vector) -> float:
-    """What an object of this size weighs: as dense as its model says, but neither like a feather nor like a stone."""
+    """Mass of an object of this size: as dense as its model says, but neither like a feather nor like a stone."""
     share = math.pi / 4 if model.shape == "cylinder" else 1.0
     return min(max(model.density * share * size[0] * size[1] * size[2], _LEAST_KG), _MOST_KG)
 

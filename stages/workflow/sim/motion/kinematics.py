@@ -18,10 +18,10 @@ _POSITION_M, _ROTATION_RAD = 2e-4, 2e-3
 _LIMIT_MARGIN_RAD = 0.02
 _ABOVE_M = 0.12
 _YAWS_RAD = (0.0, 0.8, -0.8, 1.57)
-"""How a tool that points down may be turned: the least that working at a place takes."""
+"""Turns of a tool that points down: one of them is the least that working at a place takes."""
 
 _ROTATION_WEIGHT_M = 0.25
-"""How many metres of position error a radian of rotation error counts."""
+"""Metres of position error that a radian of rotation error counts as."""
 
 
 class ArmKinematics:
@@ -50,7 +50,7 @@ class ArmKinematics:
         return np.asarray(self._flange() @ self._arm.T_ee_tcp)
 
     def farther_than_it_reaches(self, point: F64) -> bool:
-        """Whether a point of the world, (3,), is farther from the first joint than all links are long together."""
+        """True where a point of the world, (3,), is farther from the first joint than all links are long together."""
         return float(np.linalg.norm(point - self._shoulder)) > self._reach_m
 
     def solve(self, T_world_tcp: F64, start: F64, home: F64 | None = None) -> F64 | None:
@@ -110,7 +110,7 @@ class ArmKinematics:
         return np.asarray(q + 2 * np.pi * turns)
 
     def _farthest(self) -> tuple[F64, float]:
-        """Where the first joint is in the world, and the length of the links from there to the tool."""
+        """The place of the first joint in the world, and the length of the links from there to the tool."""
         model, arm = self._model, self._arm
         joints = [int(model.dof_jntid[address]) for address in arm.v]
         first, body = int(model.jnt_bodyid[joints[0]]), arm.flange

@@ -1,4 +1,4 @@
-"""Whether an arm touches itself at home, by more than hulls do that stand off the links that they are around.
+"""Finds arms that touch themselves at home, by more than hulls do that stand off the links that they are around.
 
 Shapes of neighbouring links overlap by nature, whatever the posture.
 """

@@ -112,9 +112,9 @@ def framing(points: F64, rotation: F64, slopes: F64, nearest_m: float) -> tuple[
 def _framed_names(
     spec: CameraSpec, objects: Sequence[ObjectLayout], regions: Sequence[RegionLayout], asked: list[str]
 ) -> list[str]:
-    known = asked if TASK in spec.framed else []
-    named = [entry.name for entry in objects if entry.name in known or f"${entry.group}" in spec.framed]
-    return named + [region.name for region in regions if region.name in known or f"${region.name}" in spec.framed]
+    wanted = asked if TASK in spec.framed else []
+    named = [entry.name for entry in objects if entry.name in wanted or f"${entry.group}" in spec.framed]
+    return named + [region.name for region in regions if region.name in wanted or f"${region.name}" in spec.framed]
 
 
 def _framed_points(

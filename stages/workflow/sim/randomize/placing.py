@@ -59,7 +59,7 @@ def _is_fixed(task: ManipTask, slot: SlotSpec) -> bool:
 
 
 def _plain(task: ManipTask, used: set[tuple[str, str]]) -> set[str]:
-    """Models that stand on the table already and come in one look only: a second one could not be told from it."""
+    """Models that stand on the table already and come in one look only: a second one would look the same."""
     return {key for key, _ in used if not task.object_model(key).colors}
 
 

@@ -1,4 +1,4 @@
-"""What a task's templates say about one layout: skills and goals bound to objects, and sentences in words."""
+"""A task's templates filled in for one layout: skills and goals bound to objects, and sentences in words."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from nimbusd.stages.workflow.sim.task.task import ManipTask
 from nimbusd.stages.workflow.sim.workcell.relations import WORDS
 
 _SEEN_APART_M = 0.03
-"""How far apart the middles of things must be for a person to see which is farther left."""
+"""Distance between the middles of things at which a person sees which is farther left."""
 
 _ORDINALS = ("", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
 

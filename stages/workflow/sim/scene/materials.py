@@ -1,4 +1,4 @@
-"""How geoms of a compiled MuJoCo model look, as materials that every renderer can show."""
+"""Looks of the geoms of a compiled MuJoCo model, as materials that every renderer can show."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ _WORLD = 0
 
 @dataclass(frozen=True)
 class _Part:
-    """What is seen of one body of one instance. moves: whether its pose depends on the state."""
+    """The visible part of one body of one instance. moves: True where its pose depends on the state."""
 
     name: str
     label: Label
@@ -75,7 +75,7 @@ def object_poses(layout: Layout, qpos: F64) -> dict[str, F64]:
 
 
 def _parts(world: World) -> list[_Part]:
-    """What can be seen, by instance, then by body."""
+    """All parts that can be seen, by instance, then by body."""
     model, labels = world.model, {label.instance_id: label for label in label_rows(world.layout)}
     geoms: dict[tuple[int, int], list[int]] = {}
     for geom in np.flatnonzero(np.asarray(model.geom_group) == VISIBLE_GROUP).tolist():

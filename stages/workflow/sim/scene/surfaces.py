@@ -1,4 +1,4 @@
-"""What MuJoCo's rasterizer draws of a geom, as triangles: with its normals, texture coordinates and texture.
+"""Triangles of a geom as MuJoCo's rasterizer draws it, with its normals, texture coordinates and texture.
 
 Vertices are repeated where the surface has an edge, so that interpolated normals give what MuJoCo draws: sharp edges
 stay sharp, round surfaces round. Round shapes have as many slices as MuJoCo gives them.

@@ -33,7 +33,7 @@ _SPREAD_M, _SPREAD_TRACE = 0.008, 2.9
 """Grasps nearer than this, and turned by less than about 18 degrees, count as the same."""
 
 _ROUNDED = 1e-3
-"""How far a file's rotations may be off by rounding."""
+"""Rounding error that a file's rotations may have."""
 
 _FAR_M, _WIDEST_M = 1.0, 0.3
 _TILTS_RAD = (0.0, 0.35, -0.35, 0.7, -0.7)
@@ -159,7 +159,7 @@ def read_grasps(path: str) -> list[Grasp]:
 
 
 def _fault(poses: F64, widths: F64, scores: F64) -> str:
-    """What is wrong with N grasps, naming the first that it is wrong with (from 0); empty where nothing is."""
+    """The fault of N grasps, with the number of the first that has it (from 0); empty without one."""
     rotations, places = poses[:, :3, :3], poses[:, :3, 3]
     with np.errstate(all="ignore"):
         finite = np.isfinite(poses).all(axis=(1, 2)) & np.isfinite(widths) & np.isfinite(scores)

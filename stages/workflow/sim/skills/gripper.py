@@ -16,7 +16,7 @@ from nimbusd.stages.workflow.sim.world.world import ArmIndex
 class Gripper(Skill):
     """Open or close the fingers. openness: 0 closed … 1 open.
 
-    Precondition: nothing is held. Success: they got there.
+    Precondition: the hand is empty. Success: they got there.
     """
 
     name: ClassVar[str] = "gripper"

@@ -28,12 +28,12 @@ _HOLDS = sorted(
     ((first, last) for first in (0.0, 0.6, -0.6, 1.2, -1.2) for last in (0.0, 0.6, -0.6, 1.2, -1.2)),
     key=lambda hold: (abs(hold[1] - hold[0]), abs(hold[0]) + abs(hold[1])),
 )
-"""How a hand may be turned against a round handle, at the start and at the end of its way; the stillest first."""
+"""Turns of a hand against a round handle, at the start and at the end of its way; the stillest first."""
 
 
 @dataclass(frozen=True)
 class _Way:
-    """How to move a handle. before: joints above it. reach: path down to it. lead: path that leads the handle along.
+    """A way to move a handle. before: joints above it. reach: path down to it. lead: path that leads the handle along.
 
     leave: path away from it at the end. T_at: tool pose at the handle.
     """

@@ -21,12 +21,12 @@ from nimbusd.stages.workflow.sim.workcell.workcell import CLEARANCE_M, Workcell
 from nimbusd.stages.workflow.sim.world.world import ArmIndex
 
 _CLEAR_M = CLEARANCE_M / 4
-"""What open fingers keep away from everything on their straight way to a grasp."""
+"""Distance that open fingers keep from everything on their straight way to a grasp."""
 
 
 @dataclass(frozen=True)
 class _Way:
-    """How to come to a grasp. before: joints before it. path: (N, n) joints from there to it."""
+    """A way to a grasp. before: joints before it. path: (N, n) joints from there to it."""
 
     grasp: Grasp
     before: F64
@@ -155,7 +155,7 @@ class Pick(Skill):
                 return
 
     def _no_room(self, cell: Workcell, blocker: str, count: int, of: int) -> str:
-        """Why the hand fits around the object nowhere, and what would help."""
+        """The sentence that the hand fits around the object nowhere, with what would help."""
         said = f"the open hand fits nowhere around {self.object}"
         if blocker not in ("", self.object):
             return f"{said}: it would touch {blocker} in {count} of {of} grasps; give more gap_m"

@@ -28,7 +28,7 @@ _SPOTS_TRIED = 12
 
 @dataclass(frozen=True)
 class _Way:
-    """How to put the object down. before: joints above the spot. path: (N, n) joints from there down to it.
+    """A way to put the object down. before: joints above the spot. path: (N, n) joints from there down to it.
 
     support: what the object will rest on. T_goal: its pose then, (4, 4).
     """
@@ -41,7 +41,7 @@ class _Way:
 
 @skill
 class Place(Skill):
-    """Put the held object down so that a relation holds. relation, reference: such as `left_of` `can`, `in` `bin_a`.
+    """Put the object in the hand down so that a relation holds, such as `left_of` the reference `can`, `in` `bin_a`.
 
     spots: places that are drawn; those that are free are tried, at most _SPOTS_TRIED of them.
 
@@ -149,7 +149,7 @@ class Place(Skill):
         return way
 
     def _width(self, cell: Workcell, arm: ArmIndex) -> float:
-        """How far to open for letting go."""
+        """Width between the fingers for letting go, metres."""
         return min(arm.model.gripper.opening_m[1], cell.simulation.opening(arm) + FINGER_SPARE_M)
 
     def _way_out(self, cell: Workcell, arm: ArmIndex, start: F64, opening_m: float, support: set[str]) -> F64:

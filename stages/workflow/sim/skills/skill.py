@@ -25,10 +25,10 @@ CLOSE_STEPS, OPEN_STEPS = 12, 10
 """Control steps that fingers get to close and to open."""
 
 SLIP_M = 0.02
-"""How far a thing in the hand may have moved since it was gripped."""
+"""Distance that a thing in the hand may have moved since it was gripped."""
 
 FINGER_SPARE_M = 0.024
-"""How much wider than a thing fingers open around it."""
+"""Room that fingers leave around a thing when they open."""
 
 
 class Skill(ComponentArgs, ABC):

@@ -1,4 +1,4 @@
-"""What can be wrong with a task's cameras beyond the shape of their keys."""
+"""Mistakes in a task's cameras beyond the shape of their keys."""
 
 from __future__ import annotations
 
@@ -53,9 +53,9 @@ def _in_direction(task: ManipTask, spec: CameraSpec, place: tuple[Key, ...]) -> 
 
 def _in_frame(task: ManipTask, spec: CameraSpec, place: tuple[Key, ...]) -> Iterator[Mistake]:
     things = [*(slot.name for slot in task.slots), *(region.name for region in task.regions)]
-    known = [TASK, *(f"${name}" for name in things)]
+    words = [TASK, *(f"${name}" for name in things)]
     for number, word in enumerate(spec.framed):
-        if word not in known:
+        if word not in words:
             yield Mistake(
-                (*place, "frame", number), f"nothing to frame is called '{word}'; {did_you_mean(word, known)}"
+                (*place, "frame", number), f"nothing to frame is called '{word}'; {did_you_mean(word, words)}"
             )

@@ -66,7 +66,7 @@ class CameraSpec(ComponentArgs):
 
     @property
     def framed(self) -> tuple[str, ...]:
-        """What it brings into its picture; empty for nothing."""
+        """Words for what it brings into its picture; empty for nothing."""
         if self.frame is not None:
             return self.frame
         return (TASK,) if not self.mount and self.position_m is None and self.target_m is None else ()

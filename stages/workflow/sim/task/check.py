@@ -1,4 +1,4 @@
-"""What can be wrong with a task beyond the shape of its keys: names, models, places and words.
+"""Mistakes in a task beyond the shape of its keys: names, models, places and words.
 
 Everything is found without drawing a layout. Each mistake says where it stands, and the nearest right word.
 """
@@ -159,12 +159,12 @@ def _in_skill(task: ManipTask, index: int, call: SkillSpec) -> Iterator[Mistake]
         yield from _in_reference(task, (*place, "reference"), relation, reference, call.for_each)
     if "object" in names and "object" not in wrong:
         yield from _in_object(task, (*place, "object"), call)
-    known = {*_always_there(task), *call.with_, *(["item", "bin"] if call.for_each else [])}
-    yield from _in_words(("skills", index, "instruction"), call.instruction, known)
+    words = {*_always_there(task), *call.with_, *(["item", "bin"] if call.for_each else [])}
+    yield from _in_words(("skills", index, "instruction"), call.instruction, words)
 
 
 def _in_object(task: ManipTask, place: tuple[Key, ...], call: SkillSpec) -> Iterator[Mistake]:
-    """Whether what a skill is done to can be one that it is done to."""
+    """Mistakes in the thing that a skill is done to: a region, another kind of object, one that stands still."""
     value = str(call.with_["object"])
     if call.with_.get("reference") == value:
         yield Mistake((*place[:-1], "reference"), f"'{value}' cannot stand in a relation to itself")
@@ -184,7 +184,7 @@ def _in_object(task: ManipTask, place: tuple[Key, ...], call: SkillSpec) -> Iter
 def _in_reference(
     task: ManipTask, place: tuple[Key, ...], relation: str, reference: str, for_each: str
 ) -> Iterator[Mistake]:
-    """What is wrong with the second of two things that stand in a relation."""
+    """Mistakes in the second of two things that stand in a relation."""
     wrong = list(_in_name(task, place, reference, for_each))
     yield from wrong
     if wrong:
@@ -203,7 +203,7 @@ def _in_reference(
 def _in_name(
     task: ManipTask, place: tuple[Key, ...], value: str, for_each: str, regions: bool = True
 ) -> Iterator[Mistake]:
-    """Whether a word stands for something: a placeholder (`$slot`), or the name of an object or region."""
+    """The mistake in a word that is no placeholder (`$slot`), and the name of no object or region."""
     places = [region.name for region in task.regions] if regions else []
     fillers = [*(slot.name for slot in task.slots), *places]
     if value.startswith("$"):
@@ -234,7 +234,7 @@ def _in_words(place: tuple[Key, ...], template: str, known: Iterable[str]) -> It
 
 
 def _always_there(task: ManipTask) -> set[str]:
-    """What instructions can name: slots that are never empty, regions, choices."""
+    """Names that instructions can use: slots that are never empty, regions, choices."""
     slots = {slot.name for slot in task.slots if slot.count[0] > 0}
     return slots | {region.name for region in task.regions} | set(task.choices)
 
@@ -246,7 +246,7 @@ def _models(task: ManipTask, value: str, for_each: str) -> list[str]:
 
 
 def _values(task: ManipTask, word: str) -> tuple[str, ...]:
-    """What a word that may be a choice stands for."""
+    """The words that a word stands for, which may be a choice."""
     return task.choices.get(word[1:], (word,)) if word.startswith("$") else (word,)
 
 

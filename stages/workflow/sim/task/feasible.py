@@ -1,4 +1,4 @@
-"""What no layout of a task can mend, found without drawing one.
+"""Mistakes that no layout of a task can mend, found without drawing one.
 
 A robot whose home is outside its limits or touches something; slots and regions that no arm reaches; things that no
 gripper takes, that are too heavy, or that do not fit into what they are put into; more things than a slot has room for.
@@ -119,7 +119,7 @@ def _far(what: str, x_m: Span, y_m: Span) -> str:
 def _reached(
     task: ManipTask, world: World, kinematics: dict[str, ArmKinematics], x_m: Span, y_m: Span, height_m: float
 ) -> bool:
-    """Whether an arm reaches above one of some points of a rectangle on the table."""
+    """True where an arm reaches above one of some points of a rectangle on the table."""
     xs, ys = (np.unique(np.linspace(*limits, _GRID)) for limits in (x_m, y_m))
     points = np.array([[x, y, task.table.height_m + height_m] for x in xs for y in ys])
     for name, arm in world.arms.items():
@@ -183,7 +183,7 @@ def _of_picks(task: ManipTask) -> Iterator[Mistake]:
 
 
 def _unpickable(task: ManipTask, slot: SlotSpec, key: str, own_grasps: bool) -> str:
-    """Why a model of a slot can never be picked; empty where it may be."""
+    """The reason for which a model of a slot can never be picked; empty where it may be."""
     model, arms = task.object_model(key), task.robot_model().arms
     size = _least_size(task, slot, key)
     if slot.stands_still(model):
@@ -207,7 +207,7 @@ def _unpickable(task: ManipTask, slot: SlotSpec, key: str, own_grasps: bool) -> 
 
 
 def _has_grasp(task: ManipTask, key: str, arm: str) -> bool:
-    """Whether a mesh, as it stands in its file, has a pair of opposite sides for an arm's gripper."""
+    """True where a mesh, as it stands in its file, has a pair of opposite sides for an arm's gripper."""
     model = task.object_model(key)
     shape = mesh_shape(model.mesh, model.unit_m, model.up)
     vertices, faces = shape.coarse or (shape.vertices, shape.faces)

@@ -1,4 +1,4 @@
-"""What can be wrong with the files that a task names: each is read, and what is made of it is built alone."""
+"""Mistakes in the files that a task names: each is read, and what is made of it is built alone."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from nimbusd.stages.workflow.sim.world.bodies import add_object
 def mistakes_in_files(task: ManipTask) -> Iterator[Mistake]:
     """Files that are missing, of an unknown kind, or from which no robot or object can be made.
 
-    Of packages that are not fetched here nothing is known, and without MuJoCo nothing of what is made of files.
+    Files of packages that are not fetched here are passed over; without MuJoCo, nothing is built.
     """
     unknown: set[tuple[Key, ...]] = set()
     for path, reference in task.files():
@@ -64,7 +64,7 @@ def _try_mesh(model: ObjectModel, found: Path) -> None:
 
 
 def _can_be_read(model: ObjectModel) -> bool:
-    """Whether what reads the kind of its mesh is installed."""
+    """True where the reader of its kind of mesh is installed."""
     return Path(model.mesh).suffix.lower() not in (".obj", ".ply") or find_spec("mapbox_earcut") is not None
 
 

@@ -1,4 +1,4 @@
-"""What can be wrong with the names of a task: used twice, or meaning something else already."""
+"""Mistakes in the names of a task: used twice, or meaning something else already."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nimbusd.stages.workflow.sim.numbers import naming
 from nimbusd.stages.workflow.sim.task.task import ManipTask
 
 OF_THE_ROOM = ("table", "floor", "wall", "robot")
-"""What is always there and called so in contacts and labels."""
+"""Names of what is always there, in contacts and labels."""
 
 
 def mistakes_in_names(task: ManipTask) -> Iterator[Mistake]:
@@ -71,9 +71,9 @@ def _of_cameras(task: ManipTask) -> Iterator[Mistake]:
     arms = list(task.robot_model().arms)
     spread = [list(camera.mounts(arms)) for camera in task.cameras]
     counts = Counter(name for names in spread for name in names)
-    told: set[str] = set()
+    repeated: set[str] = set()
     for index, names in enumerate(spread):
         twice = next((name for name in names if counts[name] > 1), None)
-        if twice is not None and twice in told:
+        if twice is not None and twice in repeated:
             yield Mistake(("cameras", index, "name"), f"two cameras are called '{twice}'; give one another name")
-        told.update(names)
+        repeated.update(names)

@@ -138,14 +138,14 @@ class SkillSpec(ComponentArgs):
 
 
 class SortSpec(ComponentArgs):
-    """Where the objects of a slot belong: container slot → models."""
+    """The places of a slot's objects: container slot → models that belong there."""
 
     slot: str
     into: dict[str, tuple[str, ...]] = Field(min_length=1)
 
 
 class RandomizeSpec(ComponentArgs):
-    """How far a layout may vary. Ranges are (least, most); factors multiply; 0 or () leaves as it is.
+    """Limits within which layouts vary. Ranges are (least, most); factors multiply; 0 or () leaves as it is.
 
     scale, mass, friction: factors per object. camera_m, camera_rad, focal: of fixed cameras' place, direction and
     focal length (relative). robot_rad: of the start posture, per joint. key, fill, ambient: brightness of the lamps.

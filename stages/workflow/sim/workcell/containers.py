@@ -31,7 +31,7 @@ class Container:
 
     @property
     def covered(self) -> bool:
-        """Whether something covers a part of the floor."""
+        """True where something covers a part of the floor."""
         return bool((self.high < self.half).any())
 
 

@@ -1,4 +1,4 @@
-"""Spatial relations: whether they hold, and where an object would have to be for them to hold.
+"""Spatial relations: which hold now, and places where an object would make one hold.
 
 Directions are those of the robot that looks over the table: left is +y of its base, right is -y, behind is farther
 away (+x), in front of is nearer (-x). Both halves of each relation share their numbers, so that a pose that was drawn
@@ -60,7 +60,7 @@ class Spot(NamedTuple):
 
 
 def holds(cell: Workcell, relation: RelationLayout) -> bool:
-    """Whether a relation is true now. Raises PlanningFailed('precondition') for an unknown kind or name."""
+    """True where a relation holds now. Raises PlanningFailed('precondition') for an unknown kind or name."""
     kind = relation.kind
     entry = cell.object(relation.subject)
     if kind in JOINT_SHAPES:
@@ -102,7 +102,7 @@ _REST_SPEED, _REST_STEPS = 0.03, 6
 
 
 def settled(cell: Workcell, name: str) -> bool:
-    """Whether an object has come to rest: it has no speed, or none that took it anywhere in the last steps.
+    """True where an object has come to rest: it has no speed, or none that took it anywhere in the last steps.
 
     A box that lies across the edge of a bin trembles for ever, by micrometres.
     """

@@ -1,4 +1,4 @@
-"""`Workcell`: what skills work with. Motions that are planned, checked and run in the simulation, phase by phase."""
+"""`Workcell`: the tools of skills. Motions that are planned, checked and run in the simulation, phase by phase."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _SETTLE_STEPS = 8
 
 @dataclass
 class Grip:
-    """What an arm holds. T_tcp_object: as measured. rest_R: orientation in which the object stood.
+    """A thing in a hand. T_tcp_object: as measured. rest_R: orientation in which the object stood.
 
     rest_height_m: of the object's origin above what it stood on.
     """
@@ -171,7 +171,7 @@ class Workcell:
         self._call = _Call(skill, call, instruction)
 
     def begin_phase(self, name: str, arm: ArmIndex, instruction: str = "") -> None:
-        """What follows has the aim `name`; ends the phase before it."""
+        """Begin a phase with the aim `name`; the one before it ends."""
         self.end_phase()
         self._mark = _Mark(name, self._call, self.row, instruction or self._call.instruction, arm.name)
 
@@ -204,9 +204,7 @@ class Workcell:
 
     @property
     def exhausted(self) -> bool:
-        """Whether the current call has taken all the effort that one may: by count, not by time, so that it is so on
-        any machine.
-        """
+        """True where the current call has taken all the effort that one may: counted, not timed, so on any machine."""
         return self._effort > EFFORT
 
     @property

@@ -1,4 +1,4 @@
-"""Triangle meshes of a world's bodies, and what follows from them: extents, footprints, points on surfaces."""
+"""Triangle meshes of a world's bodies, points on their surfaces, and where lines leave them."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def sample_surface(mesh: TriangleMesh, count: int, rng: np.random.Generator) -> 
 
 
 def farthest_hit(mesh: TriangleMesh, origins: F64, directions: F64) -> tuple[F64, I32]:
-    """Where lines leave the mesh: distance of each ray's last hit, (N,), and that face, (N,); 0 and -1 without one."""
+    """Distance at which each ray leaves the mesh, (N,), and the face there, (N,); 0 and -1 for a ray that misses it."""
     a, b, c = (mesh.vertices[mesh.faces[:, corner]] for corner in range(3))
     far, face = np.zeros(len(origins)), np.full(len(origins), -1, np.int32)
     rows = max(1, _PAIRS // max(1, len(a)))
@@ -131,7 +131,7 @@ def farthest_hit(mesh: TriangleMesh, origins: F64, directions: F64) -> tuple[F64
 
 
 def _last_hits(a: F64, e1: F64, e2: F64, origins: F64, directions: F64) -> tuple[F64, I32]:
-    """As `farthest_hit`, by Möller–Trumbore for all rays and faces at once: one corner of each, and two edges."""
+    """`farthest_hit` by Möller–Trumbore, all rays and faces at once. a, e1, e2: a corner and two edges of each face."""
     p = np.cross(directions[:, None], e2[None])
     det = np.einsum("nfk,fk->nf", p, e1)
     ok = np.abs(det) > 1e-14

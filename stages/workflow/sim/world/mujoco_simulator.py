@@ -71,7 +71,7 @@ class MujocoSimulator:
         self._mujoco.mj_setState(self._model, self.data, state, kind)
 
     def diverged(self) -> bool:
-        """Whether MuJoCo had to throw a state away and start from its own."""
+        """True where MuJoCo had to throw a state away and start from its own."""
         kinds = self._mujoco.mjtWarning
         bad = (kinds.mjWARN_BADQPOS, kinds.mjWARN_BADQVEL, kinds.mjWARN_BADQACC)
         return any(self.data.warning[int(kind)].number for kind in bad)

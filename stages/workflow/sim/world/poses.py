@@ -1,4 +1,4 @@
-"""Where bodies and cameras are in recorded states."""
+"""Poses of bodies and cameras in recorded states."""
 
 from __future__ import annotations
 

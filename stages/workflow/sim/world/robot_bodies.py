@@ -72,10 +72,10 @@ def _add_part(mujoco: Any, spec: Any, robot: RobotModel, number: int, mjcf: str,
 
 def _require(entries: Any, names: Iterable[str], kind: str, mjcf: str) -> None:
     """Raises AssetError for a name that the file does not have."""
-    known = [entry.name for entry in entries if entry.name]
+    present = [entry.name for entry in entries if entry.name]
     for name in names:
-        if name not in known:
-            raise AssetError(f"robot file {mjcf} has no {kind} called '{name}'; {did_you_mean(name, known)}")
+        if name not in present:
+            raise AssetError(f"robot file {mjcf} has no {kind} called '{name}'; {did_you_mean(name, present)}")
 
 
 def read_mjcf(mujoco: Any, mjcf: str) -> Any:

@@ -60,7 +60,7 @@ class Tree:
 
 @dataclass
 class Bodies:
-    """What a scene holds. geom_of: collision shape → geom id."""
+    """The bodies of a scene. geom_of: collision shape → geom id."""
 
     scene: Any
     system: Any

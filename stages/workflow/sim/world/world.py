@@ -32,7 +32,7 @@ ROOM_HEIGHT_M = 2.6
 
 @dataclass(frozen=True)
 class ArmIndex:
-    """Where an arm is in the model. q, v: addresses of its joints in qpos and qvel; servos: actuator ids.
+    """Addresses of an arm in the model. q, v: addresses of its joints in qpos and qvel; servos: actuator ids.
 
     fingers_q, fingers_v, finger_servos: of the gripper. flange: body id. T_ee_tcp: tool centre in the flange frame.
     lower, upper: (n,) limits of the joints, radians; infinite for a joint that turns without end.
@@ -58,7 +58,7 @@ class ArmIndex:
 
     @property
     def endless(self) -> BoolArray:
-        """(n,) which joints have no limits: positions of theirs that differ by whole turns are one posture."""
+        """(n,) True for joints without limits: positions of theirs that differ by whole turns are one posture."""
         return np.asarray(np.isinf(self.lower) & np.isinf(self.upper))
 
     def opening_of(self, qpos: F64) -> F64:
@@ -71,7 +71,7 @@ class ArmIndex:
         return np.asarray(low + (high - low) * np.mean(shares, axis=0))
 
     def opening_velocity_of(self, qvel: F64) -> F64:
-        """How fast the pads part for (…, nv) velocities, metres per second."""
+        """Speed at which the pads part for (…, nv) velocities, metres per second."""
         low, high = self.model.gripper.opening_m
         rates = [
             qvel[..., address] / (finger.open - finger.closed)
@@ -88,7 +88,7 @@ class ArmIndex:
 
 @dataclass(frozen=True)
 class ObjectIndex:
-    """Where an object is. free_q, free_v, joint_q: addresses in qpos and qvel, -1 where it has none.
+    """Addresses of an object. free_q, free_v, joint_q: addresses in qpos and qvel, -1 where it has none.
 
     part: the body that its joint moves, -1 without one.
     """
