@@ -30,9 +30,9 @@ from nimbusd.stages.workflow.env_components import (
     EnvSceneConfig,
 )
 from nimbusd.stages.workflow.manip import ManipWorkflow
-from tests.stages.workflow.sim.test_task_file import JOB, TASK
 from tests.support.analytic_scenes import shot
 from tests.support.store_makers import make_scene
+from tests.support.task_files import JOB, TASK
 
 pytest.importorskip("mujoco", reason="needs the mujoco extra")
 

@@ -20,7 +20,7 @@ require_simulation()
 
 EXAMPLES = [
     task
-    for path in sorted((Path(__file__).parents[4] / "examples" / "manipulation").glob("*.yaml"))
+    for path in sorted((Path(__file__).parents[5] / "examples" / "manipulation").glob("*.yaml"))
     for task in yaml.safe_load(path.read_text())["tasks"]
 ]
 LEAST_SHARE = 0.001

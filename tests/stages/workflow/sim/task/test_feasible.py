@@ -18,8 +18,8 @@ from nimbusd.stages.workflow.sim.models.robots import ROBOTS
 from nimbusd.stages.workflow.sim.motion import search
 from nimbusd.stages.workflow.sim.motion.kinematics import ArmKinematics
 from nimbusd.stages.workflow.sim.motion.search import Search, find_path
-from nimbusd.stages.workflow.sim.skills import workcell
 from nimbusd.stages.workflow.sim.task.feasible import bare_world
+from nimbusd.stages.workflow.sim.workcell import workcell
 from tests.benchmarks.refusals import CASES, CUBE, PICK, refused, task
 from tests.support.manip_worlds import require_simulation
 from tests.support.slow import slow
@@ -27,7 +27,7 @@ from tests.support.slow import slow
 require_simulation()
 pytestmark = pytest.mark.mujoco
 
-EXAMPLES = Path(__file__).parents[4] / "examples"
+EXAMPLES = Path(__file__).parents[5] / "examples"
 
 BY_CHECK = {
     "slot out of reach": (("slots", 0), "no arm of the robot reaches any of slot 'cube'"),

@@ -291,7 +291,7 @@ def test_a_hand_that_is_driven_into_the_table_presses_firmly(name: str) -> None:
 
 
 DIGEST = (
-    "import hashlib; from tests.stages.workflow.sim.test_simulators import planned_bytes; "
+    "import hashlib; from tests.stages.workflow.sim.world.test_simulators import planned_bytes; "
     "print(hashlib.sha256(planned_bytes({name!r})).hexdigest())"
 )
 

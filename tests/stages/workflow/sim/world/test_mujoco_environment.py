@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from nimbusd.stages.errors import BackendUnavailable
 from nimbusd.stages.workflow.sim.mujoco_module import environment_fault, import_mujoco
-from tests.stages.workflow.sim.test_task_file import TASK, errors_of
+from tests.support.task_files import TASK, errors_of
 
 pytestmark = pytest.mark.mujoco
 pytest.importorskip("mujoco", reason="needs the mujoco extra")

@@ -19,7 +19,7 @@ from nimbusd.stages.workflow.sim import ManipTask, Style, mistakes_in_files, par
 from nimbusd.stages.workflow.sim.models.robots import ROBOTS
 from nimbusd.stages.workflow.sim.skills.grasps import read_grasps
 from nimbusd.stages.workflow.sim.skills.skill import SKILLS
-from tests.stages.workflow.sim.test_task_file import TASK, own_robot
+from tests.support.task_files import TASK, own_robot
 
 FRANKA = ROBOTS["franka"].model_dump(mode="json")
 
