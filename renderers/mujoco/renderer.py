@@ -32,7 +32,7 @@ class MujocoRendererArgs(ComponentArgs):
     depth, segmentation: keep them besides RGB. shadows: cast them. tolerance_m: how far a robot's simplified
     surface may be from its finely tessellated one; 0 draws the latter, which takes most of a frame's time on a CPU.
     style: other materials and lights for the same states. A shifted view is none of a renderer's, since a sequence says
-    where its cameras are: style the layout before planning, or the sequence (see `stages.workflow.sim.style`).
+    where its cameras are: style the layout before planning, or the sequence (see `stages.workflow.sim.layout.style`).
     """
 
     depth: bool = True

@@ -1,21 +1,30 @@
-"""Manipulation in simulation, on MuJoCo: from a task's configuration to a layout, a demonstration and its labels.
+"""Manipulation in simulation: from a task's configuration to a layout, a demonstration and its labels.
 
-The way of an episode (the names are the public interface; each module's docstring says more):
+The way of an episode, by the public names:
 
-    task = parse_task(config)                       # dict from YAML → ManipTask; ArgumentsError with sentences
-    layout = randomize_layout(task, rng)            # → Layout; PlanningFailed("impossible", "no_layout", "not_seen")
-    demo = plan_episode(task, layout, rng, beat)    # → Demonstration, or raises PlanningFailed(reason, detail)
-    scene = scene_of(layout)                        # → Scene for the stages: meshes, lights, provenance["layout"]
-    label_rows(layout)                              # → segmentation table
+    task = parse_task(config)                           # dict from YAML → ManipTask; ArgumentsError with sentences
+    layout = randomize_layout(task, rng)                # → Layout; PlanningFailed: impossible, no_layout, not_seen
+    demo = plan_episode(task, layout, rng, beat)        # → Demonstration; PlanningFailed with one of `REASONS`
+    scene = scene_of(layout)                            # → Scene: meshes, lights, provenance["layout"]
+    label_rows(layout)                                  # → segmentation table
     styled(layout, style), camera_poses(layout, qpos)   # the same trace in other looks and from other views
 
-Rendering stands in `nimbusd.renderers.mujoco` (stages do not import renderers; the component `MujocoRenderer` is
-found through the registry). It needs the layout, from `scene.provenance["layout"]` (`Layout.to_json`), and the recorded
-rows: `Sequence.states["simulation.qpos"]` with values (T, nq) float64. Keys that start with `simulation.` are for
-replay; writers store them only when asked.
+The rooms, each of which imports only those below it:
 
-`plan_episode` raises PlanningFailed with one of the reasons in `REASONS`. Everything here is deterministic: the same
-task, layout and generator give byte-equal demonstrations in another process on the same kind of machine.
+    episode     performs a layout's skills and judges the result
+    randomize   draws layouts of a task and tries them
+    task        the template from a file, and the mistakes that it may have
+    skills      what arms do, a class each
+    workcell    simulation, planners and grips of an episode, and the relations that hold in it
+    scene       what is seen of a layout
+    motion      ways for an arm
+    world       a layout in physics
+    layout      a world as a value
+    models      kinds of objects and robots, and their files
+
+Renderers show an episode by its layout (`scene.provenance["layout"]`) and its rows: `simulation.qpos` of the sequence,
+(T, nq) float64, or the poses of `object_poses`. Everything here is deterministic: the same task, layout and generator give
+byte-equal demonstrations in another process on the same kind of machine.
 """
 
 from nimbusd.stages.workflow.sim.demonstration import (

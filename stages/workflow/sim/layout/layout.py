@@ -60,12 +60,16 @@ class Surface:
 
 @dataclass(frozen=True, slots=True)
 class ObjectLayout:
-    """One object. model: key of the object library (`milk`, `cube`, `bin`, `drawer` …). name: unique in the layout.
+    """One object.
 
+    name: unique in the layout.
+    model: key of the object library (`milk`, `cube`, `bin`, `drawer` …).
     definition: the object model itself, so that a layout needs no library; its noun with the colour that was drawn.
-    category: word of the segmentation table. instance_id: 1…65535, unique.
+    category: word of the segmentation table.
+    instance_id: 1…65535, unique.
     size_m: edges of its bounding box in its own frame (of meshes: after scaling by `scale`).
-    fixed: stands still (bins, drawers); what it has of joints still moves. joint: value of its joint at the start.
+    fixed: True where it stands still (bins, drawers); its joint, if it has one, still moves.
+    joint: value of its joint at the start, m or rad.
     group: the slot of the task that it fills, such as `clutter`.
     """
 
@@ -219,9 +223,14 @@ class Draws:
 class Layout:
     """A whole world and what is to be done in it.
 
-    task: name of the task template. instruction: the sentence for this episode; paraphrases: others of the same
-    meaning. goals: all must hold at the end. skills: what to do, in order. background: surfaces of `floor`, `wall`.
-    draws: what randomization drew, for the record. version: of this structure.
+    task: name of the task template.
+    instruction: the sentence for this episode.
+    goals: all must hold at the end.
+    skills: what to do, in order.
+    background: surfaces of `floor` and `wall`.
+    paraphrases: other sentences of the same meaning.
+    draws: the draws of randomization, for the record.
+    version: of this structure.
     """
 
     task: str

@@ -37,12 +37,19 @@ _LEAST_KG, _MOST_KG = 0.02, 0.4
 class ObjectModel(ComponentArgs):
     """One kind of object.
 
-    shape: `mesh` reads `mesh` (`package:path`, or a file), in metres after `unit_m`; the others are made by code with
-    `size_m` (x, y, z edges of the bounding box; least and most where a range). collision: what a mesh collides as;
-    `parts` are convex pieces, for hollow things.
-    up: the file's upward axis; empty follows its kind (y for .glb and .gltf, else z). texture: picture of a mesh that
-    has texture coordinates, instead of the file's own. noun: as instructions call it. density: kg/m³.
-    grasps: a JSON or npz file with grasps of its own, see `grasps`. travel: range of a fixture's joint, m or rad.
+    shape: `mesh` reads the file `mesh`; the others are made by code with `size_m`.
+    category: word of the segmentation table.
+    noun: the object in instructions.
+    mesh: `package:path`, or a file.
+    unit_m: metres in a unit of the file.
+    up: the file's upward axis; empty follows its kind (y for .glb and .gltf, else z).
+    texture: picture of a mesh that has texture coordinates, instead of the file's own.
+    collision: what a mesh collides as; `parts` are convex pieces, for hollow things.
+    size_m, size_max_m: x, y, z edges of the bounding box; least and most where a range.
+    density: kg/m³.
+    colors: it comes in these, by name.
+    grasps: a JSON or npz file with grasps of its own, see `grasps`.
+    travel: range of a fixture's joint, m or rad.
     hinge: the side of a door's hinge, as one sees it who stands before it.
     """
 

@@ -27,14 +27,17 @@ TASK = "task"
 class CameraSpec(ComponentArgs):
     """A camera that stands still, or rides on an arm.
 
-    position_m, target_m: where it is and looks, from the robot's base on the table, or in the flange's frame. None
-    stands for a place before the table, and for one beside the hand that looks at the fingers.
+    width, height: pixels.
+    hfov_rad: horizontal field of view.
+    position_m, target_m: its place and what it looks at, from the robot's base on the table, or in the flange's frame;
+        None is a place before the table, and for a mounted one beside the hand, looking at the fingers.
     roll_rad: turn about the line of sight, counter-clockwise as seen from behind the camera.
-    mount: empty for a still camera, an arm's name, or `*` for one on every arm. mount_limit_m: how far from the flange
-    a mounted camera may be.
+    mount: empty for a still camera, an arm's name, or `*` for one on every arm.
+    mount_limit_m: farthest distance of a mounted camera from the flange.
     frame: what a still camera brings into its picture, by moving without turning: `task` (whatever goals and skills
-    name), `$slot` (all objects of it), `$region`; one or a list. None means `task` where neither position_m nor
-    target_m is given, else nothing. margin: share of width and height that is kept free at each edge.
+        name), `$slot` (all objects of it), `$region`; one or a list. None is `task` where neither position_m nor
+        target_m is given, else nothing.
+    margin: share of width and height that is kept free at each edge.
     nearest_m: least distance to what is framed, along the line of sight.
     """
 

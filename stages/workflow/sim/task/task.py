@@ -57,12 +57,18 @@ class TableSpec(ComponentArgs):
 
 
 class SlotSpec(ComponentArgs):
-    """Something to put on the table. models: keys of the object library, one is drawn per object.
+    """Something to put on the table.
 
-    count: least and most. x_m, y_m: where its centre may lie, from the robot's base. yaw_rad: how it may be turned.
-    distinct: no model twice in the slot (while there are enough). color: fix the colour of code-made models.
-    gap_m: free space around it. fixed: None follows the model (bins and drawers stand still). joint: of a fixture,
-    its opening at the start as a share of its travel. look: what its colour and texture are, drawn or `own`.
+    models: keys of the object library, one is drawn per object.
+    count: least and most.
+    x_m, y_m: range of its centre, from the robot's base.
+    yaw_rad: range of its turn about the vertical.
+    distinct: no model twice in the slot (while there are enough).
+    color: one of the colours of code-made models; empty draws one.
+    gap_m: free space around it.
+    fixed: None follows the model (bins and drawers stand still).
+    joint: of a fixture, its opening at the start as a share of its travel.
+    size_m: edges of its bounding box, instead of the model's.
     """
 
     name: Name
@@ -147,9 +153,14 @@ class SortSpec(ComponentArgs):
 class RandomizeSpec(ComponentArgs):
     """Limits within which layouts vary. Ranges are (least, most); factors multiply; 0 or () leaves as it is.
 
-    scale, mass, friction: factors per object. camera_m, camera_rad, focal: of fixed cameras' place, direction and
-    focal length (relative). robot_rad: of the start posture, per joint. key, fill, ambient: brightness of the lamps.
-    sun_rad: of the key light's direction. warmth: how far lamps turn yellow or blue. sizes: of code-made models.
+    scale, mass, friction: factors per object.
+    tables, floors, walls: textures.
+    camera_m, camera_rad, focal: of fixed cameras' place, direction and focal length (relative).
+    robot_rad: of the start posture, per joint.
+    key, fill, ambient: brightness of the lamps.
+    sun_rad: of the key light's direction.
+    warmth: how far lamps turn yellow or blue.
+    sizes: True varies the sizes of code-made models.
     """
 
     scale: FactorRange = (0.95, 1.05)
@@ -179,10 +190,17 @@ class RandomizeSpec(ComponentArgs):
 
 
 class ManipTask(ComponentArgs):
-    """A task template. objects, robots: models of the task's own. `task_check` looks at what its names refer to.
+    """A task template; `task.check` looks at what its names refer to.
 
-    robot: key of `robots` or of the library. planner: `connect` runs anywhere, `curobo` on a GPU.
-    seen_share: how much of one still camera's picture each thing that goals and skills name must fill at the start.
+    robot: key of `robots` or of the library.
+    planner: `connect` runs anywhere, `curobo` on a GPU.
+    robots, objects: models of the task's own.
+    choices: word → words that it is drawn from.
+    sort: places of a slot's objects.
+    goals: relations that must hold at the end.
+    skills: what to do, in order.
+    instructions: templates; one is the episode's sentence, the others are its paraphrases.
+    seen_share: least share of one still camera's picture that each thing of goals and skills fills at the start.
     """
 
     name: Words

@@ -32,11 +32,17 @@ ROOM_HEIGHT_M = 2.6
 
 @dataclass(frozen=True)
 class ArmIndex:
-    """Addresses of an arm in the model. q, v: addresses of its joints in qpos and qvel; servos: actuator ids.
+    """Addresses of an arm in the model. n joints.
 
-    fingers_q, fingers_v, finger_servos: of the gripper. flange: body id. T_ee_tcp: tool centre in the flange frame.
+    q, v: of its joints in qpos and qvel.
+    servos: ids of its actuators.
+    fingers_q, fingers_v, finger_servos: the same of the gripper.
+    flange, base: body ids.
+    T_ee_tcp: (4, 4) tool centre in the flange frame.
     lower, upper: (n,) limits of the joints, radians; infinite for a joint that turns without end.
-    bodies: ids of all its bodies; finger_bodies: those that may touch what is grasped; hand_bodies: the whole gripper.
+    bodies: ids of all its bodies.
+    finger_bodies: those that may touch what is grasped.
+    hand_bodies: the whole gripper.
     """
 
     name: str
