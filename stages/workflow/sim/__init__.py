@@ -23,8 +23,8 @@ The rooms, each of which imports only those below it:
     models      kinds of objects and robots, and their files
 
 Renderers show an episode by its layout (`scene.provenance["layout"]`) and its rows: `simulation.qpos` of the sequence,
-(T, nq) float64, or the poses of `object_poses`. Everything here is deterministic: the same task, layout and generator give
-byte-equal demonstrations in another process on the same kind of machine.
+(T, nq) float64, or the poses of `object_poses`. The same task, layout and generator give byte-equal demonstrations, in
+any process on the same kind of machine.
 """
 
 from nimbusd.stages.workflow.sim.demonstration import (
