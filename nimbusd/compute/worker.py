@@ -34,7 +34,7 @@ from nimbusd.stages.base import SceneConfig
 from nimbusd.stages.errors import NimbusError
 from nimbusd.stages.modules import what_is_missing
 from nimbusd.stages.planned import Planned, write_planned
-from nimbusd.stages.runner import Pipeline, failure_of, plan_stages, store_stages
+from nimbusd.stages.runner import Components, failure_of, plan_stages, store_stages
 from nimbusd.stages.store.piece import manifest_digest
 from nimbusd.stages.types import Episode, EpisodeRequest
 from nimbusd.supervisor.cgroups import join_group
@@ -108,11 +108,11 @@ class ComputeWorker:
             pipeline.close()
             self._working.promise("close", 3 * LEAVE_S)  # the last resort, should this process not even end itself
 
-    def _open(self, job: Job) -> Pipeline:
-        pipeline = job.make_pipeline(plans=self._role is not Role.RENDER, renders=self._role is not Role.PLAN)
-        for stage, component in pipeline.components().items():
+    def _open(self, job: Job) -> Components:
+        pipeline = job.make_components(plans=self._role is not Role.RENDER, renders=self._role is not Role.PLAN)
+        for stage, component in pipeline.by_stage().items():
             component.beat = self._store_beat if stage == "store" else self._beat
-        faults.arm(pipeline.components(), self._slot)
+        faults.arm(pipeline.by_stage(), self._slot)
         device = "none, it plans"
         if pipeline.renderer is not None:
             pipeline.renderer.open(self._device)
@@ -120,7 +120,7 @@ class ComputeWorker:
         self._link.send(m.Ready(self._slot, device))
         return pipeline
 
-    def _work(self, job: Job, welcome: m.Welcome, pipeline: Pipeline) -> None:
+    def _work(self, job: Job, welcome: m.Welcome, pipeline: Components) -> None:
         context: dict[str, Any] = {
             "job": {"name": job.name, "seed": job.seed, "fingerprint": job.fingerprint()},
             "components": job.describe(),

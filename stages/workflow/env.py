@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from nimbusd.stages.errors import ComponentError, PlanningFailed, RenderError
+from nimbusd.stages.notes import Notes
 from nimbusd.stages.packing import is_pickle, pack, pack_sequence, unpack, unpack_sequence
 from nimbusd.stages.store.durable import to_json
 from nimbusd.stages.types import Observation, Scene, Sequence
@@ -29,8 +30,6 @@ from nimbusd.stages.workflow.returned import frame_count, states, verdict
 ENVELOPE_VERSION = 1
 SEQUENCE_FILE = "sequence.msgpack"
 """Beside what `save_seq` writes: the columns and cameras of the plan, as they were described when it was made."""
-RESULT = "result"
-"""Key of a sequence's notes: {"success": bool, "reason": word or None}."""
 _OVER_AGAIN = "the plan that was made here differs from the one that was handed over"
 
 
@@ -197,11 +196,10 @@ class EnvSession:
             described = workflow.describe_seq(workflow.planned or [{} for _ in range(length)])
         else:
             described = workflow.describe_recovered(recorded)
-        result = described.notes.get(RESULT)
-        if result is not None and not (isinstance(result, Mapping) and isinstance(result.get("success"), bool)):
-            raise ComponentError(
-                f"{self._name}.describe_seq: notes['result'] must be {{'success': bool, 'reason': word}}"
-            )
+        try:
+            _ = Notes(described.notes).result
+        except ComponentError as error:
+            raise ComponentError(f"{self._name}.describe_seq: {error}") from error
         return described
 
     def _plan_with_render(self) -> int:

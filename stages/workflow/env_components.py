@@ -24,9 +24,10 @@ from nimbusd.stages.base import (
 )
 from nimbusd.stages.errors import AssetError, BackendUnavailable, ComponentError, PlanningFailed
 from nimbusd.stages.modules import how_to_install, missing_modules
+from nimbusd.stages.notes import Notes
 from nimbusd.stages.types import Observation, Scene, Sequence
 from nimbusd.stages.workflow.base import PLAN_FILE
-from nimbusd.stages.workflow.env import RESULT, SEQUENCE_FILE, EnvScene, EnvSession, Place
+from nimbusd.stages.workflow.env import SEQUENCE_FILE, EnvScene, EnvSession, Place
 from nimbusd.stages.workflow.registry import check_workflow_args, create_workflow, workflow_class
 
 LAYOUT_FILE = "layout.json"
@@ -227,9 +228,9 @@ class EnvPlanner(BasePlanner[EnvPlannerArgs]):
         session, place = _of(scene, self)
         seed = int(rng.integers(_SEEDS))
         seq = session.plan(place, seed, with_render=self.args.with_render, beat=self.beat)
-        result = seq.notes.get(RESULT) or {"success": True}
-        if not result["success"] and not self.args.keep_failures:
-            raise PlanningFailed(str(result.get("reason") or "failed"), str(result.get("detail") or ""))
+        result = Notes(seq.notes).result
+        if not result.success and not self.args.keep_failures:
+            raise PlanningFailed(result.reason or "failed", result.detail)
         return seq
 
 

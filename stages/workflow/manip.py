@@ -24,13 +24,14 @@ from nimbusd.stages.arguments import ArgumentsError, Mistake, validate
 from nimbusd.stages.base import BaseRenderer
 from nimbusd.stages.errors import AssetError, ComponentError
 from nimbusd.stages.motion import check_motion
+from nimbusd.stages.notes import RESULT, SUCCESS, Result
 from nimbusd.stages.packing import PlanValue, pack
-from nimbusd.stages.types import F64, Observation, Scene, Sequence
+from nimbusd.stages.types import F64, SIMULATION_QPOS, Observation, Scene, Sequence
 from nimbusd.stages.workflow.base import Workflow
 from nimbusd.stages.workflow.env import SEQUENCE_FILE
 from nimbusd.stages.workflow.env_components import LAYOUT_FILE
 from nimbusd.stages.workflow.named_renderer import RENDERER, named_renderer
-from nimbusd.stages.workflow.recorded import QPOS, replay_sequence, seen_by, sequence_of
+from nimbusd.stages.workflow.recorded import replay_sequence, seen_by, sequence_of
 from nimbusd.stages.workflow.sim import (
     Demonstration,
     DemonstrationFailed,
@@ -99,7 +100,7 @@ class _Plan:
     qpos: F64
     T_world_camera: Mapping[str, F64]
     demo: Demonstration | None = None
-    result: Mapping[str, Any] | None = None
+    result: Result = SUCCESS
 
 
 @Workflow.register("ManipWorkflow")
@@ -215,12 +216,12 @@ class ManipWorkflow(Workflow):
 
     def generate_seq(self) -> list[Any]:
         """The simulator's states, (nq,) float64 each; of an attempt that failed, those until then."""
-        result: dict[str, Any] = {"success": True, "reason": None}
+        result = SUCCESS
         try:
             demo = plan_episode(self.task_cfg, self.layout, self.rng, self.beat)
         except DemonstrationFailed as failure:
             demo = failure.demonstration
-            result = {"success": False, "reason": failure.reason, "detail": failure.detail}
+            result = Result(False, failure.reason, failure.detail)
         self._plan = _Plan(demo.qpos, demo.T_world_camera, demo, result)
         return list(demo.qpos)
 
@@ -234,10 +235,10 @@ class ManipWorkflow(Workflow):
             )
         seq = sequence_of(self._plan.demo, self.layout)
         moved = {**seq.T_world_object, **object_poses(self.layout, self._plan.demo.qpos)}
-        return replace(seq, T_world_object=moved, notes={**seq.notes, "result": self._plan.result})
+        return replace(seq, T_world_object=moved, notes={**seq.notes, RESULT: self._plan.result.described()})
 
     def describe_recovered(self, recorded: Sequence) -> Sequence:
-        qpos = np.asarray(recorded.states[QPOS].values)
+        qpos = np.asarray(recorded.states[SIMULATION_QPOS].values)
         poses = camera_poses(self.layout, qpos)
         self._plan = _Plan(qpos, poses)
         seq = seen_by(recorded, tuple(entry.camera for entry in self.layout.cameras), poses)

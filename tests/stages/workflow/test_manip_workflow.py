@@ -16,7 +16,7 @@ from nimbusd.stages import AssetError, ComponentError, Feature, Sequence
 from nimbusd.stages.packing import pack_sequence, unpack
 from nimbusd.stages.seeds import stream
 from nimbusd.stages.store.poses import transforms_of
-from nimbusd.stages.types import F64
+from nimbusd.stages.types import F64, SIMULATION_QPOS
 from nimbusd.stages.workflow import EnvLoader, EnvPlanner, EnvRandomizer, EnvScene
 from nimbusd.stages.workflow.env_components import (
     EnvLoaderArgs,
@@ -24,7 +24,6 @@ from nimbusd.stages.workflow.env_components import (
     EnvRandomizerArgs,
     EnvSceneConfig,
 )
-from nimbusd.stages.workflow.recorded import QPOS
 from nimbusd.stages.workflow.sim import Layout
 from tests.stages.workflow.test_workflow_modes import contents, pieces_of, run_well
 from tests.support.slow import slow
@@ -94,7 +93,7 @@ def test_the_plan_info_carries_layout_and_states(recorded: tuple[EnvScene, Seque
     made, seq = recorded
     data = unpack(unpack(seq.plan_info)["info"])
     assert Layout.from_json(data["layout"]) == layout_of(made)
-    assert np.array_equal(data["qpos"], seq.states[QPOS].values)
+    assert np.array_equal(data["qpos"], seq.states[SIMULATION_QPOS].values)
     assert set(data["T_world_camera"]) == {camera.name for camera in seq.cameras}
 
 

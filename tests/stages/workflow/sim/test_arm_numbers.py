@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from nimbusd.stages.store.arm_columns import ROBOT_POSE, arm_prefixes
 from nimbusd.stages.store.columns import feature_column
-from nimbusd.stages.store.formats.a1.columns import ROBOT_POSE, arm_prefixes
 from nimbusd.stages.store.poses import euler_rows, inverse, pose_rows, transforms_of
-from nimbusd.stages.types import F64, Sequence
-from nimbusd.stages.workflow.recorded import QPOS, sequence_of
+from nimbusd.stages.types import F64, SIMULATION_QPOS, Sequence
+from nimbusd.stages.workflow.recorded import sequence_of
 from nimbusd.stages.workflow.sim import Layout, plan_episode, randomize_layout
 from nimbusd.stages.workflow.sim.models.assets import file_of
 from nimbusd.stages.workflow.sim.models.robots import ROBOTS, RobotModel
@@ -199,7 +199,7 @@ def test_the_width_is_the_distance_between_the_pads(robot: str) -> None:
             sides.setdefault(body, []).append(geom)
     left, right = sides.values()
     ends = [phase["stop"] - 1 for phase in seq.notes["phases"] if phase["name"] == "fingers"]
-    qpos = np.asarray(seq.states[QPOS].values)
+    qpos = np.asarray(seq.states[SIMULATION_QPOS].values)
     for row in ends:
         data.qpos[:] = qpos[row]
         mujoco.mj_kinematics(world.model, data)

@@ -10,12 +10,13 @@ from typing import Any, TypeAlias
 import pyarrow as pa
 
 from nimbusd.stages.base import no_beat
+from nimbusd.stages.notes import KEY_FRAMES, SUB_TASKS
 from nimbusd.stages.store.columns import INDEX_COLUMNS, index_arrays, parquet_bytes, with_index_columns
 from nimbusd.stages.store.durable import to_json, to_json_lines
-from nimbusd.stages.store.formats.lerobot.content import ANNOTATIONS, DATA
+from nimbusd.stages.store.formats.lerobot.content import DATA
 from nimbusd.stages.store.formats.lerobot.flat import FlatFeatures
-from nimbusd.stages.store.formats.lerobot.modality import MODALITY, modality
-from nimbusd.stages.store.formats.lerobot.v30 import ANNOTATIONS_PATH, features_json, index_stats
+from nimbusd.stages.store.formats.lerobot.metadata import CHUNK_SIZE, features_json, index_stats, link_annotations
+from nimbusd.stages.store.formats.lerobot_v21.modality import MODALITY, modality
 from nimbusd.stages.store.publish import (
     Extras,
     Tree,
@@ -26,11 +27,10 @@ from nimbusd.stages.store.publish import (
     tasks_of,
     write_nimbusd_metadata,
 )
-from nimbusd.stages.store.record import StoredPiece, states_of
+from nimbusd.stages.store.record import SourcePiece, states_of
 from nimbusd.stages.store.stats import Stats
 
-FORMAT = "lerobot-v2.1"
-CHUNK_EPISODES = 1000
+VERSION = "v2.1"
 DATA_PATH = "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet"
 VIDEO_PATH = "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4"
 _STATISTICS = ("min", "max", "mean", "std", "count")
@@ -38,7 +38,7 @@ _STATISTICS = ("min", "max", "mean", "std", "count")
 
 def build_v21(
     root: Path,
-    stored: list[StoredPiece],
+    stored: list[SourcePiece],
     job: Mapping[str, Any],
     extras: Extras = link_own_files,
     beat: Callable[[], None] = no_beat,
@@ -50,13 +50,9 @@ def build_v21(
     """
     tree = Tree(root, beat)
     shapes = write_v21(
-        tree, stored, chunk_episodes=CHUNK_EPISODES, stats_extra=[{} for _ in stored], listed=listed, modality_json=True
+        tree, stored, chunk_episodes=CHUNK_SIZE, stats_extra=[{} for _ in stored], listed=listed, modality_json=True
     )
-    for episode, piece in enumerate(stored):
-        if any(file.path == ANNOTATIONS for file in piece.piece.files):
-            path = ANNOTATIONS_PATH.format(chunk=episode // CHUNK_EPISODES, episode=episode)
-            tree.link(path, piece, ANNOTATIONS)
-    stated = {"annotations_path": ANNOTATIONS_PATH, "shapes": shapes}
+    stated = {**link_annotations(tree, stored), "shapes": shapes}
     write_nimbusd_metadata(tree, stored, job, stated | dict(extras(tree, stored)))
     tree.finish()
 
@@ -65,18 +61,18 @@ Content: TypeAlias = tuple[pa.Table, Mapping[str, Stats]]
 """An episode's table of states, and the statistics of its features."""
 
 
-def content_of(piece: StoredPiece) -> Content:
+def content_of(piece: SourcePiece) -> Content:
     """As the piece has them."""
     return states_of(piece, DATA), piece.stats
 
 
 def write_v21(
     tree: Tree,
-    stored: list[StoredPiece],
+    stored: list[SourcePiece],
     *,
     chunk_episodes: int,
     stats_extra: list[dict[str, Any]],
-    content: Callable[[StoredPiece], Content] = content_of,
+    content: Callable[[SourcePiece], Content] = content_of,
     whole: Collection[str] = (),
     listed: Callable[[str], bool] = lambda key: False,
     modality_json: bool = False,
@@ -109,7 +105,7 @@ def write_v21(
         stats_rows.append({"episode_index": episode, "stats": stats, **stats_extra[episode]})
         first += piece.length
     info = {
-        "codebase_version": "v2.1",
+        "codebase_version": VERSION,
         "robot_type": robot_type(stored),
         "total_episodes": len(stored),
         "total_frames": first,
@@ -132,8 +128,8 @@ def write_v21(
     return flat.shapes
 
 
-def _episode_row(episode: int, piece: StoredPiece) -> dict[str, Any]:
+def _episode_row(episode: int, piece: SourcePiece) -> dict[str, Any]:
     """Instructions of parts of the episode and key frames are extra keys, where the planner gave them."""
     notes = piece.facts["notes"]
-    extra = {key: notes[key] for key in ("sub_tasks", "key_frames") if key in notes}
+    extra = {key: notes[key] for key in (SUB_TASKS, KEY_FRAMES) if key in notes}
     return {"episode_index": episode, "tasks": [piece.task], "length": piece.length, **extra}

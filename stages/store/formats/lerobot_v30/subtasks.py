@@ -7,13 +7,12 @@ LeRobot since 0.4 hands out `item["subtask"]` for them. A dataset has them if ev
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from nimbusd.stages.store.columns import Column
-from nimbusd.stages.store.record import StoredPiece
+from nimbusd.stages.store.record import SourcePiece
 
 SUBTASK = Column("subtask_index", "int64", (1,))
 SUBTASKS_PATH = "meta/subtasks.parquet"
@@ -21,26 +20,26 @@ NO_PART = ""
 """The text of frames that belong to no part."""
 
 
-def subtasks_of(stored: Iterable[StoredPiece], columns: Iterable[Column]) -> dict[str, int]:
+def subtasks_of(stored: Iterable[SourcePiece], columns: Iterable[Column]) -> dict[str, int]:
     """Text → index of every part, in the order of their first frame; empty for datasets without parts."""
     if any(column.key == SUBTASK.key for column in columns):
         return {}
     found: dict[str, int] = {}
     for piece in stored:
-        if not piece.facts["notes"].get("sub_tasks"):
+        if not piece.notes.sub_tasks:
             return {}
         for text in _texts(piece):
             found.setdefault(text, len(found))
     return found
 
 
-def subtask_indexes(piece: StoredPiece, subtasks: Mapping[str, int]) -> npt.NDArray[np.int64]:
+def subtask_indexes(piece: SourcePiece, subtasks: Mapping[str, int]) -> npt.NDArray[np.int64]:
     """(T,) the index of each frame's part."""
     return np.array([subtasks[text] for text in _texts(piece)], np.int64)
 
 
-def _texts(piece: StoredPiece) -> Iterator[str]:
+def _texts(piece: SourcePiece) -> Iterator[str]:
     """The text of each frame's part; of parts that overlap the first."""
-    parts: list[Mapping[str, Any]] = piece.facts["notes"]["sub_tasks"]
+    parts = piece.notes.sub_tasks
     for frame in range(piece.length):
-        yield next((str(part["instruction"]) for part in parts if part["start"] <= frame < part["stop"]), NO_PART)
+        yield next((part.instruction for part in parts if part.start <= frame < part.stop), NO_PART)

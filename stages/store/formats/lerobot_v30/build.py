@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +21,11 @@ from nimbusd.stages.store.columns import (
 )
 from nimbusd.stages.store.durable import to_json
 from nimbusd.stages.store.encode import join_videos
-from nimbusd.stages.store.formats.lerobot.content import ANNOTATIONS, DATA
+from nimbusd.stages.store.formats.lerobot.content import DATA
 from nimbusd.stages.store.formats.lerobot.flat import FlatFeatures
-from nimbusd.stages.store.formats.lerobot.subtasks import SUBTASK, SUBTASKS_PATH, subtask_indexes, subtasks_of
+from nimbusd.stages.store.formats.lerobot.metadata import CHUNK_SIZE, features_json, index_stats, link_annotations
+from nimbusd.stages.store.formats.lerobot_v30.subtasks import SUBTASK, SUBTASKS_PATH, subtask_indexes, subtasks_of
+from nimbusd.stages.store.media import FileSizes
 from nimbusd.stages.store.publish import (
     Extras,
     Tree,
@@ -36,29 +36,19 @@ from nimbusd.stages.store.publish import (
     tasks_of,
     write_nimbusd_metadata,
 )
-from nimbusd.stages.store.record import StoredPiece, states_of
+from nimbusd.stages.store.record import SourcePiece, states_of
 from nimbusd.stages.store.stats import Stats, merge_stats, vector_stats
 
-FORMAT = "lerobot-v3.0"
-CHUNK_FILES = 1000
+VERSION = "v3.0"
 DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
 EPISODES_PATH = "meta/episodes/chunk-000/file-000.parquet"
-ANNOTATIONS_PATH = "annotations/chunk-{chunk:03d}/episode_{episode:06d}.parquet"
 _MB = 1 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class FileSizes:
-    """Sizes that the files of a final dataset aim at."""
-
-    data_mb: int = 100
-    video_mb: int = 200
 
 
 def build_v30(
     root: Path,
-    stored: list[StoredPiece],
+    stored: list[SourcePiece],
     job: Mapping[str, Any],
     sizes: FileSizes,
     *,
@@ -94,7 +84,7 @@ def build_v30(
     ]
     groups = _groups([piece.file(DATA).size_bytes for piece in stored], sizes.data_mb * _MB if final else 0)
     for file, group in enumerate(groups):
-        chunk, place = divmod(file, CHUNK_FILES)
+        chunk, place = divmod(file, CHUNK_SIZE)
         tables = (
             with_index_columns(
                 _flat_states(stored[episode], flat), columns, index_arrays(*indexes[episode]) | parts[episode]
@@ -107,10 +97,7 @@ def build_v30(
             rows[episode] |= {"data/chunk_index": chunk, "data/file_index": place}
     for key in example.record["videos"]:
         _write_videos(tree, key, stored, sizes.video_mb * _MB if final else 0, rows)
-    for episode, piece in enumerate(stored):
-        if any(file.path == ANNOTATIONS for file in piece.piece.files):
-            path = ANNOTATIONS_PATH.format(chunk=episode // CHUNK_FILES, episode=episode)
-            tree.link(path, piece, ANNOTATIONS)
+    annotations = link_annotations(tree, stored)
     stats = [
         flat.stats(piece.stats)
         | {key: vector_stats(values[:, None]) for key, values in parts[episode].items()}
@@ -120,43 +107,13 @@ def build_v30(
     if subtasks:
         tree.adopt(SUBTASKS_PATH, lambda target: _write_texts(target, "subtask_index", subtasks))
     _write_metadata(tree, stored, columns, tasks, rows, stats, sizes)
-    stated = {"annotations_path": ANNOTATIONS_PATH, "shapes": flat.shapes}
+    stated = {**annotations, "shapes": flat.shapes}
     write_nimbusd_metadata(tree, stored, job, stated | dict(extras(tree, stored)))
     tree.finish()
 
 
-def _flat_states(piece: StoredPiece, flat: FlatFeatures) -> pa.Table:
+def _flat_states(piece: SourcePiece, flat: FlatFeatures) -> pa.Table:
     return flat.table(states_of(piece, DATA), f"piece {piece.piece.folder}: {DATA}")
-
-
-def index_stats(length: int, fps: float, episode: int, first: int, task: int) -> dict[str, Stats]:
-    """Statistics of an episode's five default columns; arguments as of `index_arrays`."""
-    frames, zeros = _count_stats(length)
-    return {
-        "timestamp": {name: value if name == "count" else value / fps for name, value in frames.items()},
-        "frame_index": dict(frames),
-        "episode_index": _shifted(zeros, episode),
-        "index": _shifted(frames, first),
-        "task_index": _shifted(zeros, task),
-    }
-
-
-@lru_cache(maxsize=1024)
-def _count_stats(length: int) -> tuple[Stats, Stats]:
-    """Statistics of 0…length - 1 and of as many zeros, from which those of all index columns follow."""
-    return vector_stats(np.arange(length)[:, None]), vector_stats(np.zeros((length, 1)))
-
-
-def _shifted(stats: Stats, by: int) -> Stats:
-    return {name: value if name in ("std", "count") else value + by for name, value in stats.items()}
-
-
-def features_json(columns: Iterable[Column], videos: Mapping[str, Any]) -> dict[str, Any]:
-    """The `features` of info.json."""
-    return {
-        column.key: column.describe() | ({"info": videos[column.key]} if column.key in videos else {})
-        for column in columns
-    }
 
 
 def _groups(sizes: list[int], limit: int) -> list[list[int]]:
@@ -181,10 +138,10 @@ def _write_parquet(target: Path, columns: list[Column], tables: Iterable[pa.Tabl
             writer.write_table(table)
 
 
-def _write_videos(tree: Tree, key: str, stored: list[StoredPiece], limit: int, rows: list[dict[str, Any]]) -> None:
+def _write_videos(tree: Tree, key: str, stored: list[SourcePiece], limit: int, rows: list[dict[str, Any]]) -> None:
     name = f"videos/{key}.mp4"
     for file, group in enumerate(_groups([piece.file(name).size_bytes for piece in stored], limit)):
-        chunk, place = divmod(file, CHUNK_FILES)
+        chunk, place = divmod(file, CHUNK_SIZE)
         path = VIDEO_PATH.format(video_key=key, chunk_index=chunk, file_index=place)
         if len(group) == 1:
             tree.link(path, stored[group[0]], name)
@@ -205,7 +162,7 @@ def _write_videos(tree: Tree, key: str, stored: list[StoredPiece], limit: int, r
 
 def _write_metadata(
     tree: Tree,
-    stored: list[StoredPiece],
+    stored: list[SourcePiece],
     columns: list[Column],
     tasks: Mapping[str, int],
     rows: list[dict[str, Any]],
@@ -214,12 +171,12 @@ def _write_metadata(
 ) -> None:
     example = stored[0]
     info = {
-        "codebase_version": "v3.0",
+        "codebase_version": VERSION,
         "robot_type": robot_type(stored),
         "total_episodes": len(stored),
         "total_frames": sum(piece.length for piece in stored),
         "total_tasks": len(tasks),
-        "chunks_size": CHUNK_FILES,
+        "chunks_size": CHUNK_SIZE,
         "data_files_size_in_mb": sizes.data_mb,
         "video_files_size_in_mb": sizes.video_mb,
         "fps": number(example.fps),
