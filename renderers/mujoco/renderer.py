@@ -18,7 +18,7 @@ from nimbusd.stages.types import SIMULATION_QPOS, Observation, Scene, Sequence
 from nimbusd.stages.workflow.sim.layout.labels import label_rows
 from nimbusd.stages.workflow.sim.layout.layout import Layout
 from nimbusd.stages.workflow.sim.layout.style import Style, styled
-from nimbusd.stages.workflow.sim.world.mujoco_module import environment_fault
+from nimbusd.stages.workflow.sim.mujoco_module import environment_fault
 
 __all__ = ["MujocoRenderer", "MujocoRendererArgs", "Style"]
 
@@ -29,7 +29,7 @@ class MujocoRendererArgs(ComponentArgs):
     depth, segmentation: keep them besides RGB. shadows: cast them. tolerance_m: how far a robot's simplified
     surface may be from its finely tessellated one; 0 draws the latter, which takes most of a frame's time on a CPU.
     style: other materials and lights for the same states. A shifted view is none of a renderer's, since a sequence says
-    where its cameras are: style the layout before planning, or the sequence (see `stages.workflow.sim.style`).
+    where its cameras are: style the layout before planning, or the sequence (see `stages.workflow.sim.layout.style`).
     """
 
     depth: bool = True

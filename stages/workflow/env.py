@@ -35,7 +35,7 @@ _OVER_AGAIN = "the plan that was made here differs from the one that was handed 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a workflow is to be: task `task` of its file, randomized from `seed` (None: as reset left it).
+    """A state of a workflow: task `task` of its file, randomized from `seed` (None: as reset left it).
 
     layout_path: hand this file to `randomization`. seq_path: take the plan from this file instead of planning.
     """
@@ -253,7 +253,7 @@ class EnvSession:
         workflow.planned = states(f"{self._name}.recover_seq_from_mem", workflow.recover_seq_from_mem(data))
 
     def _plan_again(self, place: Place, seed: int, seq: Sequence) -> None:
-        """What was seen is still here, or is made once more: then it must be the same plan."""
+        """Keep the frames that are still here, or make them once more: then it must be the same plan."""
         if self._observed == (place, seed):
             return
         self.go(place)
@@ -267,7 +267,7 @@ class EnvSession:
                 )
 
     def _files(self, write: Callable[[str], int]) -> dict[str, bytes]:
-        """What `write` writes into a folder, by path in it."""
+        """The files that `write` writes into a folder, by path in it."""
         with tempfile.TemporaryDirectory(prefix="nimbusd-save-") as folder:
             if frame_count(f"{self._name}.{write.__name__}", write(folder)) <= 0:
                 raise RenderError(f"{self._name}.{write.__name__}() saved no frames")

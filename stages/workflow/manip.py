@@ -33,8 +33,8 @@ from nimbusd.stages.workflow.env_components import LAYOUT_FILE
 from nimbusd.stages.workflow.named_renderer import RENDERER, named_renderer
 from nimbusd.stages.workflow.recorded import replay_sequence, seen_by, sequence_of
 from nimbusd.stages.workflow.sim import (
-    AttemptFailed,
     Demonstration,
+    DemonstrationFailed,
     Layout,
     ManipTask,
     Style,
@@ -50,9 +50,8 @@ from nimbusd.stages.workflow.sim import (
     seen_at_start,
     styled,
 )
-from nimbusd.stages.workflow.sim.layout.cameras import mounts_of
 from nimbusd.stages.workflow.sim.models.mjcf_files import files_with_parts
-from nimbusd.stages.workflow.sim.world.mujoco_module import environment_fault
+from nimbusd.stages.workflow.sim.mujoco_module import environment_fault
 from nimbusd.stages.yaml_text import YamlError, YamlText, read_yaml_file
 
 
@@ -174,7 +173,7 @@ class ManipWorkflow(Workflow):
     def task_images(cls, task_cfg_path: str, index: int) -> dict[str, tuple[int, int]]:
         task = _tasks_of(task_cfg_path)[index]
         arms = list(task.robot_model().arms)
-        return {name: (spec.width, spec.height) for spec in task.cameras for name in mounts_of(spec, arms)}
+        return {name: (spec.width, spec.height) for spec in task.cameras for name in spec.mounts(arms)}
 
     @classmethod
     def unfit(cls, workflow_args: Mapping[str, Any], render: bool) -> list[str]:
@@ -199,7 +198,7 @@ class ManipWorkflow(Workflow):
             return True
         try:
             layout = Layout.from_json(orjson.loads(Path(layout_path).read_bytes()))
-        except (OSError, ValueError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, TypeError, AttributeError, ArgumentsError) as error:
             raise AssetError(f"layout file {layout_path} cannot be read: {error}") from error
         if self._style is not None:
             layout = styled(layout, self._style.model_copy(update={"seed": int(self.rng.integers(1 << 31))}))
@@ -220,7 +219,7 @@ class ManipWorkflow(Workflow):
         result = SUCCESS
         try:
             demo = plan_episode(self.task_cfg, self.layout, self.rng, self.beat)
-        except AttemptFailed as failure:
+        except DemonstrationFailed as failure:
             demo = failure.demonstration
             result = Result(False, failure.reason, failure.detail)
         self._plan = _Plan(demo.qpos, demo.T_world_camera, demo, result)
@@ -291,7 +290,7 @@ class ManipWorkflow(Workflow):
     # --- on disk ---
 
     def save(self, save_path: str) -> int:
-        """What `save_seq` writes: images are stored by writers."""
+        """Write what `save_seq` writes: images are stored by writers."""
         return self.save_seq(save_path)
 
     def save_seq(self, save_path: str) -> int:

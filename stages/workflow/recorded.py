@@ -83,10 +83,10 @@ def notes_of(demo: Demonstration, layout: Layout) -> dict[str, Any]:
         "reached": list(demo.reached),
         "paraphrases": list(layout.paraphrases),
         "directions": DIRECTIONS_NOTE,
-        NOUNS: dict(layout.draws.get("nouns", {})),
+        NOUNS: dict(layout.draws.nouns),
         SIZES: {entry.name: list(entry.size_m) for entry in layout.objects},
         ROBOT: {
-            "type": layout.robot.definition.get("robot_type") or layout.robot.model,
+            "type": layout.robot.definition.robot_type or layout.robot.model,
             "arms": {
                 name: {"joints": list(arm.joint_names), "gripper_width_m": list(arm.opening_range)}
                 for name, arm in demo.arms.items()

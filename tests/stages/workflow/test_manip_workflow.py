@@ -215,6 +215,16 @@ def test_a_wrong_style_or_layout_file_is_named(tmp_path: Path) -> None:
         scene(tmp_path, layout_path=tmp_path / "layout.json")
 
 
+def test_a_layout_file_with_a_robot_that_is_none_is_named_with_the_key(
+    tmp_path: Path, recorded: tuple[EnvScene, Sequence]
+) -> None:
+    stated = dict(recorded[0].provenance["layout"])
+    stated["robot"] = {**stated["robot"], "definition": {**stated["robot"]["definition"], "arms": {}}}
+    (tmp_path / "layout.json").write_text(json.dumps(stated))
+    with pytest.raises(AssetError, match=r"layout\.json cannot be read: the layout's RobotModel: arms: must not be"):
+        scene(tmp_path, layout_path=tmp_path / "layout.json")
+
+
 def test_a_task_file_without_tasks_is_an_asset_error(tmp_path: Path) -> None:
     path = tmp_path / "tasks.yaml"
     path.write_text("name: x\n")

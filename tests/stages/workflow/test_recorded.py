@@ -30,6 +30,7 @@ from nimbusd.stages.workflow.sim import (
     RobotLayout,
     TableLayout,
 )
+from nimbusd.stages.workflow.sim.models.robots import ROBOTS
 
 T = 20
 FRONT = Camera("front", 64, 64, 60.0, 60.0, 32.0, 32.0)
@@ -114,7 +115,7 @@ def layout() -> Layout:
     return Layout(
         task="relation",
         instruction="Put the milk to the left of the can.",
-        robot=RobotLayout("panda", {}, Pose(), {}, {}),
+        robot=RobotLayout("panda", ROBOTS["franka"], Pose(), {}, {}),
         table=TableLayout((0.4, 0.0), (1.0, 1.0), 0.0),
         objects=(),
         cameras=(CameraLayout(FRONT, Pose()), CameraLayout(WRIST, Pose(), "arm")),
@@ -188,7 +189,8 @@ def test_intrinsics_come_from_the_layout_and_poses_from_the_demonstration() -> N
 
 
 def test_a_robot_may_have_another_name_in_datasets() -> None:
-    robot = replace(layout().robot, definition={"robot_type": "panda_robotiq"})
+    robot = layout().robot
+    robot = replace(robot, definition=robot.definition.model_copy(update={"robot_type": "panda_robotiq"}))
     seq = sequence_of(demonstration({"arm": arm(0.0, 7)}), replace(layout(), robot=robot))
     assert seq.notes["robot"]["type"] == robot_type_of(seq) == "panda_robotiq"
 
