@@ -116,7 +116,7 @@ class ComputeWorker:
         device = "none, it plans"
         if pipeline.renderer is not None:
             pipeline.renderer.open(self._device)
-            device = str(getattr(pipeline.renderer, "device_name", self._device))
+            device = pipeline.renderer.device_name or self._device
         self._link.send(m.Ready(self._slot, device))
         return pipeline
 

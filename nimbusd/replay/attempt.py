@@ -22,7 +22,7 @@ import orjson
 from nimbusd import __version__
 from nimbusd.compute.leaving import leave_soon
 from nimbusd.job import Job
-from nimbusd.node.environment import environment_hash, packages
+from nimbusd.node.environment import environment_for
 from nimbusd.stages.errors import NimbusError
 from nimbusd.stages.runner import Pipeline, run_stages
 from nimbusd.stages.types import Episode, EpisodeRequest
@@ -68,7 +68,7 @@ class Attempt:
 
     def run(self) -> None:
         """Make the components and the episode, and tell how it ended."""
-        began = time.perf_counter()
+        began, here = time.perf_counter(), environment_for(self._job)
         pipeline = self._open()
         self._tell({"event": "opened", "seconds": time.perf_counter() - began})
         episodes = run_stages(
@@ -83,7 +83,7 @@ class Attempt:
                 "node": platform.node(),
                 "slot": "replay",
                 "nimbusd": __version__,
-                "environment": {"hash": environment_hash(), "packages": dict(packages())},
+                "environment": {"hash": here.hash, "packages": dict(here.packages)},
                 "started_unix_s": time.time(),
             },
             writers=0,
