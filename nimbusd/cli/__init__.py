@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import importlib
+from typing import TYPE_CHECKING
 
 import click
 
 from nimbusd import __version__
 from nimbusd.program import Commands, run_program
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 _SECTIONS = {
     "On this machine": {
@@ -44,7 +48,7 @@ _SECTIONS = {
         "keygen": ("nimbusd.cli.keys:keygen", "Make a key pair for a node or a person."),
     },
 }
-_COMMANDS = {name: where for commands in _SECTIONS.values() for name, (where, _) in commands.items()}
+_COMMANDS = {name: entry for commands in _SECTIONS.values() for name, entry in commands.items()}
 
 
 class _LazyGroup(Commands):
@@ -56,9 +60,17 @@ class _LazyGroup(Commands):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
             return None
-        module, _, name = _COMMANDS[cmd_name].partition(":")
+        module, _, name = _COMMANDS[cmd_name][0].partition(":")
         command: click.Command = getattr(importlib.import_module(module), name)
         return command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Commands and options that begin so. Click's own would import every command to ask whether it is hidden."""
+        from click.shell_completion import CompletionItem
+
+        named = ((name, text) for name, (_, text) in _COMMANDS.items() if name.startswith(incomplete))
+        commands = [CompletionItem(name, help=text) for name, text in named]
+        return [*commands, *click.Command.shell_complete(self, ctx, incomplete)]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         for title, commands in _SECTIONS.items():
