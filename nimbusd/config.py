@@ -52,7 +52,7 @@ class MasterConfig(_Config):
     group: whose members may use the Unix socket, beside this user and root. allow_any_local_user: the loopback address
     takes everybody on this machine, without keys. advertise: the address that join tokens name; None: this host's
     name. A node that has been silent for dead_after_s is given up. publish_every_s: at least so long between two
-    publishings of a running job. trusted_import_folders: see `import_folders.check`. seen_within_s: so long may a piece
+    publishings of a running job. trusted_import_folders: see `check_import_folders`. seen_within_s: so long may a piece
     that a node has stored be out of the master's sight, as on file systems that remember absence.
     publish_memory_share: of the machine's memory, or of the control group's limit, that one publishing may take.
     """
@@ -80,7 +80,7 @@ class WorkerConfig(_Config):
     the service's cache folder, or else this process's own TMPDIR.
     state: folder of the node's key and of what it learned when it joined. master: its address; None: of the one that
     was joined, or of this machine's. allow_any_local_user: on the loopback address there are no keys, and whoever
-    listens there is trusted. trusted_import_folders: see `import_folders.check`.
+    listens there is trusted. trusted_import_folders: see `check_import_folders`.
     """
 
     master: str | None = None

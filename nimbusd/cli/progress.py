@@ -21,7 +21,7 @@ from nimbusd import events
 from nimbusd.cli.console import Console, make_console
 from nimbusd.core.environments import changes_in_words
 from nimbusd.core.words import counted
-from nimbusd.streams import Lasting
+from nimbusd.program.streams import Lasting
 
 _STAGES = ("load", "randomize", "plan", "render", "store")
 _RECENT = 32

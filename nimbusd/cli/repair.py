@@ -24,8 +24,8 @@ from nimbusd.master.intake.repair import chosen, damaged, set_aside
 from nimbusd.master.ledger.ledger import Ledger
 from nimbusd.master.ledger.reads import CommittedPiece
 from nimbusd.master.output.folder import claim_output, ledger_gone, ledger_path, ledger_place, recall_job
+from nimbusd.program.slot_options import slot_options
 from nimbusd.replay.recorded import UnknownEpisode, check_episode
-from nimbusd.slot_options import slot_options
 from nimbusd.stages.errors import StoreError
 from nimbusd.stages.store.piece import PIECES, piece_faults, read_piece
 from nimbusd.supervisor.orphans import adopt_orphans

@@ -20,8 +20,8 @@ from nimbusd.embedded import JobRun
 from nimbusd.events import JobEnded
 from nimbusd.job import Job, JobError, read_apart
 from nimbusd.node.slots import Slot, discover
+from nimbusd.program.slot_options import slot_options
 from nimbusd.show.told import scene_warnings
-from nimbusd.slot_options import slot_options
 from nimbusd.stages.errors import StoreError
 from nimbusd.stages.store.read import open_dataset
 from nimbusd.supervisor.orphans import adopt_orphans

@@ -13,8 +13,8 @@ import orjson
 from rich.table import Table
 
 from nimbusd.cli.console import make_console
+from nimbusd.program.terminal import write_raw
 from nimbusd.simulate.capacity import Answer, Question, answer
-from nimbusd.terminal import write_raw
 
 MANY_EPISODES = 500_000
 

@@ -13,13 +13,13 @@ from typing import Any
 
 from nimbusd import events
 from nimbusd.config import ConfigError, WorkerConfig
-from nimbusd.import_folders import check_import_folders
 from nimbusd.node.cores import node_cores
 from nimbusd.node.folders import FolderPlaces
 from nimbusd.node.memory import node_memory
 from nimbusd.node.node import Node
 from nimbusd.node.slots import discover
-from nimbusd.private_state import keep_private
+from nimbusd.program.import_folders import check_import_folders
+from nimbusd.program.private_state import keep_private
 from nimbusd.stages.errors import NimbusError
 from nimbusd.transport.messages import control as c
 from nimbusd.transport.security.keys import KeyPair, generate, read_pair, write_pair, write_private

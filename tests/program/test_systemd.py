@@ -19,7 +19,7 @@ from click.testing import CliRunner
 from nimbusd.config import MasterConfig, WorkerConfig, read_config
 from nimbusd.daemon import cli
 from nimbusd.job.model import Limits
-from nimbusd.service import why_hidden
+from nimbusd.program.systemd import why_hidden
 from tests.support.cluster import REPOSITORY
 
 SYSTEMD = REPOSITORY / "systemd"

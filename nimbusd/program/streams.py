@@ -59,7 +59,7 @@ class Lasting(io.TextIOBase):
     """A stream for what is worth less than what it tells of: when it takes nothing more, that is told once by `lost`,
     and the rest is dropped.
 
-    rich_proxied_file: the same for the stream that Rich writes its own escapes to, see `nimbusd.terminal`.
+    rich_proxied_file: the same for the stream that Rich writes its own escapes to, see `nimbusd.program.terminal`.
     """
 
     def __init__(self, stream: TextIO, lost: Callable[[str], None]) -> None:

@@ -15,8 +15,8 @@ from difflib import get_close_matches
 import click
 
 from nimbusd import __version__
-from nimbusd.streams import StreamLost, discard_output, open_standard_streams
-from nimbusd.terminal import guard_output
+from nimbusd.program.streams import StreamLost, discard_output, open_standard_streams
+from nimbusd.program.terminal import guard_output
 
 FAILED, SETTINGS = 1, 2
 INTERRUPTED = 130

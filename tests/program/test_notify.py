@@ -18,7 +18,7 @@ import pytest
 from nimbusd.client import Client, Event
 from nimbusd.config import MasterConfig
 from nimbusd.master.server import MasterServer
-from nimbusd.notify import Notifier
+from nimbusd.program.systemd import Notifier
 from tests.support.cluster import PATIENCE_S, Daemon, gate_of, toy_job
 
 WATCHDOG_USEC = 200_000
