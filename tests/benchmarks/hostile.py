@@ -38,7 +38,6 @@ import click
 import msgpack
 import psutil
 import uvloop
-import yaml
 import zmq
 import zmq.asyncio
 
@@ -52,6 +51,7 @@ from nimbusd.transport.messages import control as c
 from tests.support.cluster import REPOSITORY, Cluster
 from tests.support.fuzz_frames import any_message, damaged, odd_fields
 from tests.support.raw_peers import GREETING, READY, RawPeer, frame
+from tests.support.toy_jobs import scenes, write_toy_job
 
 _MOST_HEARD = 100
 MAX_GROWTH_BYTES = 256 << 20
@@ -333,22 +333,16 @@ class HostileClient:
 
 def honest_job(folder: Path, name: str, episodes: int) -> Job:
     """A job of toy frames, stored as LeRobot datasets."""
-    described = {
+    pipeline = {"store": {"component": "NavWriter", "args": {"format": "lerobot-v2.1", "codec": "h264"}}}
+    output = str(folder / "outputs" / name)
+    values = {
         "name": name,
         "seed": 1,
-        "output": str(folder / "outputs" / name),
-        "scenes": [{"name": scene} for scene in ("a", "b")],
+        "output": output,
+        "scenes": scenes("a", "b"),
         "episodes_per_scene": episodes // 2,
-        "pipeline": {
-            "load": {"component": "tests.support.toy:ToyLoader"},
-            "plan": {"component": "tests.support.toy:ToyPlanner"},
-            "render": {"component": "tests.support.toy:ToyRenderer"},
-            "store": {"component": "NavWriter", "args": {"format": "lerobot-v2.1", "codec": "h264"}},
-        },
     }
-    path = folder / f"{name}.yaml"
-    path.write_text(yaml.safe_dump(described))
-    return read_job(path)
+    return read_job(write_toy_job(folder / f"{name}.yaml", pipeline, **values))
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from click.testing import CliRunner, Result
 from rich.console import Console
 
@@ -27,6 +26,7 @@ from nimbusd.client import Client, Event, Gap, NodeSummary
 from nimbusd.transport.messages import control
 from nimbusd.transport.sockets.places import why_unreachable
 from tests.support.scripted_master import Answer, ScriptedMaster, polite, report, summary
+from tests.support.toy_jobs import scenes, write_toy_job
 
 REPOSITORY = Path(__file__).parents[2]
 ENVIRON = {**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONUNBUFFERED": "1", "NO_COLOR": "1"}
@@ -271,22 +271,7 @@ def test_top_says_for_how_long_the_master_does_not_answer() -> None:
 
 
 def write_job(folder: Path, **changes: Any) -> Path:
-    job: dict[str, Any] = {
-        "name": "toy",
-        "seed": 3,
-        "output": str(folder / "out"),
-        "scenes": [{"name": "a"}, {"name": "b"}],
-        "episodes_per_scene": 3,
-        "pipeline": {
-            "load": {"component": "tests.support.toy:ToyLoader"},
-            "plan": {"component": "tests.support.toy:ToyPlanner"},
-            "render": {"component": "tests.support.toy:ToyRenderer"},
-            "store": {"component": "tests.support.toy:ToyWriter"},
-        },
-    }
-    path = folder / "job.yaml"
-    path.write_text(yaml.safe_dump({**job, **changes}))
-    return path
+    return write_toy_job(folder / "job.yaml", **{"scenes": scenes("a", "b"), "episodes_per_scene": 3, **changes})
 
 
 class Cluster:
@@ -378,13 +363,8 @@ def test_a_job_is_submitted_watched_and_finished(cluster: Cluster, tmp_path: Pat
 def test_what_fails_is_told_with_its_evidence_and_made_when_it_is_tried_again(cluster: Cluster, tmp_path: Path) -> None:
     marks = tmp_path / "marks"
     faults = {"kind": "raise", "marks": str(marks), "states": list(range(1000))}
-    pipeline = {
-        "load": {"component": "tests.support.toy:ToyLoader"},
-        "plan": {"component": "tests.support.toy:ToyPlanner"},
-        "render": {"component": "tests.support.toy:FaultyRenderer", "args": faults},
-        "store": {"component": "tests.support.toy:ToyWriter"},
-    }
-    path = write_job(tmp_path, pipeline=pipeline, scenes=[{"name": "a"}], episodes_per_scene=2)
+    pipeline = {"render": {"component": "tests.support.toy:FaultyRenderer", "args": faults}}
+    path = write_job(tmp_path, pipeline=pipeline, scenes=scenes("a"), episodes_per_scene=2)
     cluster.start_master()
     cluster.start_node()
     done = cluster.ctl("submit", path, "--wait")

@@ -13,20 +13,17 @@ from nimbusd.config import ConfigError
 from nimbusd.node.folders import FolderPlaces
 from tests.processes.test_run_processes import run, start, write_job
 from tests.support.cluster import come_to_their_end
+from tests.support.toy_jobs import TOYS
 
 pytestmark = pytest.mark.processes
 
 
 def noting_job(folder: Path, *, kill: bool = False) -> Path:
     (folder / "notes").mkdir()
+    notes = {"notes": str(folder / "notes"), "kill": kill}
     pipeline = {
-        "load": {"component": "tests.support.toy:ToyLoader"},
-        "plan": {"component": "tests.support.toy:ToyPlanner"},
-        "render": {
-            "component": "tests.support.machine_components:TemporaryFilesRenderer",
-            "args": {"notes": str(folder / "notes"), "kill": kill},
-        },
-        "store": {"component": "tests.support.toy:ToyWriter"},
+        "plan": TOYS["plan"],
+        "render": {"component": "tests.support.machine_components:TemporaryFilesRenderer", "args": notes},
     }
     return write_job(folder, pipeline=pipeline, limits={"beat_timeout_s": 20.0})
 
