@@ -1,4 +1,4 @@
-"""Where commands print: to a terminal with what it can show, to files and programs whole and plain.
+"""The consoles that commands print to: a terminal with what it can show, files and programs whole and plain.
 
 Nothing unsafe is in what is shown: see `nimbusd.program.terminal`.
 """
@@ -25,7 +25,7 @@ class Console(console.Console):
     def render(
         self, renderable: console.RenderableType, options: console.ConsoleOptions | None = None
     ) -> Iterable[Segment]:
-        """As in Rich, with unsafe characters written out."""
+        """Render as Rich does, with unsafe characters written out."""
         for segment in super().render(renderable, options):
             yield segment if segment.control else Segment(visible(segment.text), segment.style)
 

@@ -1,4 +1,4 @@
-"""`nimbusctl simulate`: how long a job would take on so many nodes, by the real scheduler in virtual time."""
+"""`nimbusctl simulate`: the time that a job takes on a number of nodes, by the real scheduler in virtual time."""
 
 from __future__ import annotations
 

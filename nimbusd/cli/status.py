@@ -40,7 +40,7 @@ _FAILED = ("incomplete", "cancelled")
 @click.option("--open", "only_open", is_flag=True, help="Leave out jobs that have ended.")
 @json_option
 def status(job: str | None, only_open: bool, as_json: bool) -> None:
-    """How the jobs are, or all about one JOB: its progress, its scenes, its failures, and who cannot work on it.
+    """Show the state of all jobs, or all about one JOB: progress, scenes, failures, and nodes that cannot work on it.
 
     Instead of a master's job, the OUTPUT folder of a job that was run here can be named, such as out/my_job.
     """
@@ -74,7 +74,7 @@ def status(job: str | None, only_open: bool, as_json: bool) -> None:
 @click.command(cls=ClusterCommand, epilog=f"Example: nimbusctl logs my_job --episode kitchen/5. {EXIT_HELP}")
 @click.argument("job", metavar="JOB|OUTPUT", shell_complete=complete_job)
 @click.option("--episode", metavar="SCENE/INDEX", help="Only this episode.")
-@click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="At most so many episodes.")
+@click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="The most episodes to show.")
 @json_option
 def logs(job: str, episode: str | None, limit: int, as_json: bool) -> None:
     """Episodes of JOB that were not made: the reason, and the last output of the process that worked on them.
@@ -185,7 +185,7 @@ def retry(job: str, as_json: bool) -> None:
     "--keep-output/--delete-output",
     default=True,
     show_default=True,
-    help="Whether what nimbusd stored in its output stays.",
+    help="Keep or remove what nimbusd stored in its output.",
 )
 @json_option
 def forget(job: str, keep_output: bool, as_json: bool) -> None:

@@ -1,4 +1,4 @@
-"""What the programs `nimbusd` and `nimbusctl` share: commands, exit statuses, streams, systemd, and the state folder.
+"""The common part of `nimbusd` and `nimbusctl`: commands, exit statuses, streams, systemd, and the state folder.
 
 Only the command line is exported: the rest, of the daemons, loads pydantic and asyncio.
 """

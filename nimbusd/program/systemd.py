@@ -27,7 +27,7 @@ async def _turns() -> None:
 class Notifier:
     """The way to the service manager. It never waits and never raises: a manager that does not listen stops no work.
 
-    address: a path, or `@name` for an abstract socket; empty: nobody is told. watchdog_s: the manager takes this
+    address: a path, or `@name` for an abstract socket; empty: nobody is notified. watchdog_s: the manager takes this
     process for hung if it hears nothing for so long; None: it does not watch.
     """
 
@@ -35,14 +35,14 @@ class Notifier:
         self.watchdog_s = watchdog_s if address else None
         self._address = "\0" + address[1:] if address.startswith("@") else address
         self._owed: dict[str, str] = {}
-        """What was not taken yet. It goes with what is said next; of each variable only the last value counts."""
+        """Lines that were not taken yet. They go with the next message; of each variable only the last value counts."""
         self._said_status = ""
         self._stopping = False
         self._trouble = ""
 
     @classmethod
     def from_environment(cls, environ: MutableMapping[str, str]) -> Notifier:
-        """As the manager says in the environment. Its variables are taken out: they are not for our own children."""
+        """Read the manager's variables from the environment, and take them out: our own children must not have them."""
         address = environ.pop("NOTIFY_SOCKET", "")
         usec, pid = environ.pop("WATCHDOG_USEC", ""), environ.pop("WATCHDOG_PID", "")
         if address and address[0] not in "/@":
