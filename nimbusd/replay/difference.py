@@ -36,7 +36,7 @@ class Difference:
     frame: int | None = None
     """The first beyond the tolerance, or the first at all where all is tolerated; None where no frame is meant."""
     amount: float | None = None
-    """The greatest, in the unit of the place (levels of 255 for colours, metres for depth); None where there is no size."""
+    """The greatest, in the unit of the place (levels of 255 for colours, metres for depth), if it has a size."""
     tolerated: bool = False
     """All of it is within the tolerance."""
 
