@@ -17,9 +17,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from nimbusd.chaos.plan import FaultsUnknown, Kind, parse_kinds
-from nimbusd.chaos.storm import Progress, Storm, StormSettings
-from nimbusd.chaos.verdict import Verdict
+from nimbusd.chaos import FaultsUnknown, Kind, Progress, Storm, StormSettings, Verdict, parse_kinds
 from nimbusd.cli import tables
 from nimbusd.cli.console import Console, make_console
 from nimbusd.job import Job, JobError, read_apart
