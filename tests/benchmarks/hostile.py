@@ -71,7 +71,7 @@ _ODD = [0, -1, 1, 2**31, 2**53, 2**63 - 1, -(2**63), 1e308, -1e308, float("nan")
 
 @dataclass
 class Tally:
-    """What was done, by whom."""
+    """Deeds, and who did them."""
 
     done: Counter[str] = field(default_factory=Counter)
     heard: Counter[str] = field(default_factory=Counter)
@@ -101,7 +101,7 @@ class Peer:
             await self._socket.send(data)
 
     async def hear(self, within_s: float) -> list[c.Message]:
-        """What has come, not all at once where it is much."""
+        """The bytes that have come, not all at once where they are many."""
         found: list[c.Message] = []
         for _ in range(_MOST_HEARD):
             if not await self._socket.poll(0 if found else int(within_s * 1000)):
@@ -347,7 +347,7 @@ def honest_job(folder: Path, name: str, episodes: int) -> Job:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What came of it. faults: what should not have been, as sentences."""
+    """The outcome. faults: what should not have been, as sentences."""
 
     seconds: float
     done: dict[str, int]
@@ -490,7 +490,7 @@ class _Attack:
 
 
 def _judged(cluster: Cluster, client: Any, honest: list[Job]) -> list[str]:
-    """What is wrong with the master and the honest jobs."""
+    """Faults of the master and of the honest jobs."""
     if not cluster.master.alive:
         return [f"the master has ended: {cluster.master.tail()[-3000:]}"]
     try:

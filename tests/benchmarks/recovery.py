@@ -1,4 +1,4 @@
-"""How soon a hung worker is dead, its slot at work again, and a dead watchdog back.
+"""The time until a hung worker is dead, its slot is at work again, and a dead watchdog is back.
 
     python -m tests.benchmarks.recovery [--trials 100] [--limit 0.5] [--backend toy --backend bpy] [--json]
 
@@ -119,7 +119,7 @@ class WarmSpares(logging.Handler):
 
 
 class Deaths:
-    """When each worker died, seen from threads that wait for nothing else."""
+    """The moment of each death, seen from threads that wait for nothing else."""
 
     def __init__(self) -> None:
         self.at_ns: dict[int, int] = {}

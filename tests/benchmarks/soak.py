@@ -69,7 +69,7 @@ class Sample(NamedTuple):
 
 
 class System(ABC):
-    """What runs the job."""
+    """The processes that run the job."""
 
     @abstractmethod
     def committed(self) -> int:
@@ -77,7 +77,7 @@ class System(ABC):
 
     @abstractmethod
     def over(self) -> bool:
-        """Whether the job has ended, or never will."""
+        """True once the job has ended, or never will."""
 
     @abstractmethod
     def daemons(self) -> dict[str, int]:
@@ -190,7 +190,7 @@ class Samples:
 
 @dataclass(frozen=True)
 class Course:
-    """How a process went after the warm-up. first, last: of those samples."""
+    """The growth of a process after the warm-up. first, last: of those samples."""
 
     process: str
     samples: int

@@ -1,4 +1,4 @@
-"""How soon `nimbusctl` is there, beside a Python that only imports click.
+"""The start-up time of `nimbusctl`, beside a Python that only imports click.
 
     python -m tests.benchmarks.start_up [--rounds 15] [--json]
 

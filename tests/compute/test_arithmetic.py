@@ -92,7 +92,7 @@ def test_what_a_user_has_chosen_stays_and_is_said() -> None:
 
 
 def tried(env: dict[str, str]) -> dict[str, Any]:
-    """What `tests.support.placements` finds in a process with this environment. A warning about them is an error."""
+    """Run `tests.support.placements` in a process with this environment. A warning about them is an error."""
     command = [sys.executable, "-W", "error::ImportWarning", "-m", "tests.support.placements"]
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

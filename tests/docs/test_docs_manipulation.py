@@ -1,4 +1,4 @@
-"""What docs/manipulation.md names exists, and what exists is named there."""
+"""All names in docs/manipulation.md exist, and all that exists is named there."""
 
 from __future__ import annotations
 

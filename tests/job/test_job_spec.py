@@ -1,4 +1,4 @@
-"""What a master takes for a job: what `nimbusctl check` lets through, and nothing else."""
+"""A master takes the jobs that `nimbusctl check` lets through, and nothing else."""
 
 from __future__ import annotations
 

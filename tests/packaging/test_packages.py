@@ -1,4 +1,4 @@
-"""What is packed can be used: the wheel and the sdist, each installed somewhere, and the sdist's own tests.
+"""The packages work: the wheel and the sdist, each installed somewhere, and the sdist's own tests.
 
 Needs no network: the build uses the setuptools that is installed here.
 """

@@ -49,7 +49,7 @@ def write_job(folder: Path, name: str, episodes: int = 4, **render: Any) -> Path
 
 
 def notes(output: Path) -> dict[int, Any]:
-    """What each committed episode says of its environment."""
+    """The environment on record of each committed episode."""
     texts = (output / "dataset.txt").read_text().splitlines()
     return dict(map(json.loads, texts))
 

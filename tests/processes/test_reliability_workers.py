@@ -36,7 +36,7 @@ def run(folder: Path, *, workers: int = 2, limits: dict[str, Any] | None = None,
 
 
 class Run:
-    """How a run went: its exit status and events."""
+    """The result of a run: its exit status and events."""
 
     def __init__(self, folder: Path, status: int, events: list[dict[str, Any]]) -> None:
         self.folder = folder

@@ -1,4 +1,4 @@
-"""What compute workers leave in TMPDIR goes with them, however they end, and with the node."""
+"""Files that compute workers leave in TMPDIR go with them, however they end, and with the node."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def noted(folder: Path) -> set[Path]:
 
 @pytest.fixture
 def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where the node's plans and temporary files go."""
+    """The folder of the node's plans and temporary files."""
     folder = tmp_path_factory.mktemp("c")
     monkeypatch.setenv("CACHE_DIRECTORY", str(folder))
     return folder

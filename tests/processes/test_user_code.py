@@ -182,7 +182,7 @@ WITHOUT_GROUPS = 'mount -o remount,bind,ro {mount} && exec "$@"'
 
 
 def groups_folder() -> str | None:
-    """Where this process may make control groups."""
+    """A place in which this process may make control groups."""
     own = own_group()
     return own if own is not None and os.access(own, os.W_OK) else None
 

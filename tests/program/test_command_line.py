@@ -1,4 +1,4 @@
-"""How commands end: every error that can be told is one sentence with the right status, others have a traceback."""
+"""The end of commands: an expected error is one sentence with the right status, others have a traceback."""
 
 from __future__ import annotations
 

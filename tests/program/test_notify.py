@@ -58,7 +58,7 @@ class Manager:
         raise AssertionError(f"no {line!r} in {self.heard}")
 
     def rest(self) -> list[str]:
-        """What has arrived and was not read yet."""
+        """Messages that have arrived and were not read yet."""
         messages = []
         self.socket.setblocking(False)
         with contextlib.suppress(BlockingIOError):

@@ -61,7 +61,7 @@ class Cluster(cluster.Cluster):
 
 
 def pieces_of(output: Path) -> list[str]:
-    """What lies in the folder of pieces, drafts included."""
+    """The contents of the folder of pieces, drafts included."""
     return sorted(path.name for path in (output / ".pieces").iterdir())
 
 

@@ -32,7 +32,7 @@ KINDS = (
 
 @dataclass(frozen=True)
 class Solid:
-    """What a closed mesh encloses: a footprint from one height to another."""
+    """The inside of a closed mesh: a footprint from one height to another."""
 
     footprint: shapely.Polygon
     z: Span
@@ -108,7 +108,7 @@ def rectangle(x: Span, y: Span, turn_rad: float = 0.0) -> F64:
 
 
 def ground(kind: str, size_m: float) -> SolidBoxes:
-    """What solids stand on: an open floor, or a room with a ceiling, of closed boxes or of single faces."""
+    """The ground of solids: an open floor, or a room with a ceiling, of closed boxes or of single faces."""
     boxes, low, high = SolidBoxes(), 0.0, size_m
     if kind == "slab":
         boxes.box("floor", (low, high), (low, high), (-0.2, 0))
