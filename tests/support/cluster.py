@@ -47,11 +47,11 @@ class Cluster(cluster.Cluster):
     def nimbusctl(self, *args: str) -> subprocess.CompletedProcess[str]:
         """Run a command of `nimbusctl` against the master."""
         return subprocess.run(
-            [sys.executable, "-m", "nimbusd.cli", *args, "--master", self.address],
+            [sys.executable, "-m", "nimbusd.cli", *args, "--master", self.address, "--timeout", str(PATIENCE_S)],
             capture_output=True,
             text=True,
-            env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-            timeout=PATIENCE_S,
+            env={**os.environ, "PYTHONPATH": str(REPOSITORY), "NO_COLOR": "1"},
+            timeout=2 * PATIENCE_S,
         )
 
     def committed(self, job: str) -> list[EpisodeKey]:
