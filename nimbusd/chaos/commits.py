@@ -1,4 +1,4 @@
-"""What a master tells of its jobs, followed in a thread through its restarts."""
+"""The events of a master, followed in a thread through its restarts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nimbusd.client import Client, ClientClosed, Event, Gap
 
 
 class Commits(threading.Thread):
-    """Counts the commits that the master tells of, and notes when episodes were settled."""
+    """Counts the commits among the master's events, and notes when episodes were settled."""
 
     def __init__(self, client: Client) -> None:
         super().__init__(name="commits", daemon=True)
@@ -34,7 +34,7 @@ class Commits(threading.Thread):
             return
 
     def of(self, job: str) -> Mapping[tuple[str, int], int]:
-        """How often each episode of a job was said to be committed."""
+        """The number of commit events of each episode of a job."""
         with self._lock:
             return Counter(self._told.get(job, {}))
 

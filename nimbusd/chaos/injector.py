@@ -169,7 +169,7 @@ class Injector:
     # --- what comes of it ---
 
     def look(self) -> tuple[list[Hit], list[WorkDone], list[tuple[int, float]]]:
-        """What has happened since the last call: faults that hit, work done, and faults that are over by themselves.
+        """The news since the last call: faults that hit, work done, and faults that are over by themselves.
 
         Heals networks whose time has come, and starts daemons that have ended by themselves.
         """

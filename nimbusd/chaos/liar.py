@@ -39,7 +39,7 @@ class Liar(threading.Thread):
         self._refused: set[Told] = set()
         self._believed: set[Told] = set()
         self.first_lie_s: float | None = None
-        """When it began to lie (CLOCK_MONOTONIC)."""
+        """The moment of its first lie (CLOCK_MONOTONIC)."""
 
     @property
     def refused(self) -> frozenset[Told]:
@@ -54,12 +54,12 @@ class Liar(threading.Thread):
             return frozenset(self._believed)
 
     def leave(self) -> None:
-        """End, and tell nobody."""
+        """End without a farewell."""
         self._leaves.set()
         self.join()
 
     def run(self) -> None:
-        """Join, and lie, until told to leave."""
+        """Join, and lie, until asked to leave."""
         context = zmq.Context()
         socket = context.socket(zmq.DEALER)
         socket.linger = 0

@@ -1,4 +1,4 @@
-"""Pieces that are as they should be, and pieces that are not: what honest and hostile nodes store and tell."""
+"""Pieces that are as they should be, and pieces that are not: what honest and hostile nodes store and report."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from nimbusd.transport.messages import control as c
 
 
 def told_of(piece: Piece, index: int) -> c.Stored:
-    """What an honest node says of a piece."""
+    """Describe a piece as an honest node does."""
     size_bytes = sum(file.size_bytes for file in piece.files)
     return c.Stored(index, piece.folder, piece.length, size_bytes, manifest_digest(piece), 0.1)
 
 
 def store(output: Path, request: EpisodeRequest) -> c.Stored:
-    """Store a piece as toy writers do, and tell of it."""
+    """Store a piece as toy writers do, and report it."""
     with draft_piece(output, request) as draft:
         draft.add("state.txt", request.scene.encode())
         return told_of(draft.commit(3), request.index)
@@ -118,7 +118,7 @@ def pipe(output: Path, request: EpisodeRequest) -> c.Stored:
 
 
 def manifest_is_a_pipe(output: Path, request: EpisodeRequest) -> c.Stored:
-    """So is the manifest."""
+    """The manifest is a pipe."""
     told = nothing(output, request)
     (output / PIECES / told.folder).mkdir()
     os.mkfifo(output / PIECES / told.folder / MANIFEST)

@@ -1,4 +1,4 @@
-"""When each fault was over: pure bookkeeping of what was hit, and what worked again when."""
+"""The end of each fault: pure bookkeeping of what was hit, and what worked again when."""
 
 from __future__ import annotations
 
@@ -17,19 +17,20 @@ _NOT_BY_WORK = {Kind.WATCHDOG, Kind.MASTER, *OF_JOBS}
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A fault that has happened. at_s: CLOCK_MONOTONIC, of what lasts its end.
-
-    node, slot: whose; empty for the master's and the job's. pid: of the process that must be replaced; 0 where none
-    must. episodes: one of these must be settled.
-    """
+    """A fault that has happened."""
 
     number: int
     kind: Kind
     at_s: float
+    """CLOCK_MONOTONIC; of a fault that lasts, its end."""
     node: str = ""
+    """Empty for the master's and the job's."""
     slot: str = ""
+    """Empty where no compute worker was hit."""
     pid: int = 0
+    """The process that must be replaced; 0 where none must."""
     episodes: tuple[Told, ...] = ()
+    """One of these must be settled."""
 
     def __str__(self) -> str:
         whose = f" of {self.node} {self.slot}".rstrip() if self.node else ""
@@ -114,7 +115,7 @@ class Recoveries:
                 self._close(number, at_s)
 
     def back(self, number: int, at_s: float) -> None:
-        """What the fault took is there again, which is all that it takes."""
+        """Close the fault: what it took is there again, which is all that it takes."""
         if number in self._open:
             self._close(number, at_s)
 

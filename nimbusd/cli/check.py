@@ -1,4 +1,4 @@
-"""`nimbusctl check JOB`: everything that can be wrong with a job, told before anything runs."""
+"""`nimbusctl check JOB`: everything that can be wrong with a job, before anything runs."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ _SHOWN_SCENES = 4
 @click.option(
     "--deep",
     is_flag=True,
-    help="Load every scene too: tells what its file holds that cannot be used, and a likely wrong axis or unit.",
+    help="Load every scene too: names what in its file cannot be used, and a likely wrong axis or unit.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
 def check(job: Path, output: Path | None, overrides: tuple[str, ...], deep: bool, as_json: bool) -> None:
-    """Check a JOB file without running it. Exit status 0: it can run; 2: it cannot, and every reason is told."""
+    """Check a JOB file without running it. Exit status 0: it can run; 2: it cannot, and every reason is named."""
     checked: CheckedJob | None = None
     try:
         checked = read_apart(job, output=output, overrides=overrides, deep=deep)

@@ -77,7 +77,7 @@ def run_with_kills(
 
 
 def commits_told(output: Path) -> Counter[tuple[str, int]]:
-    """How often each episode was said to be committed, over all runs. A killed daemon may not have said it."""
+    """Commit events of each episode, over all runs. A killed daemon may not have said it."""
     told: Counter[tuple[str, int]] = Counter()
     for line in output.with_suffix(".events").read_bytes().splitlines():
         try:
@@ -144,7 +144,7 @@ def options(doc: str | None, kills: int) -> argparse.ArgumentParser:
 
 
 def overrides_of(args: argparse.Namespace) -> list[str]:
-    """What to change in the job: the demo is made small unless something else is said."""
+    """Changes to the job: the demo is made small unless something else is said."""
     small = list(SMALL) if args.job == DEMO else []
     return small if args.overrides is None else args.overrides
 

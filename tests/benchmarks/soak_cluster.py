@@ -47,7 +47,7 @@ from tests.support.cluster import REPOSITORY
 
 LOOK_S = 3.0
 BACK_S = 120.0
-"""So long may something that was killed be away."""
+"""The longest absence of something that was killed."""
 STUCK_S = 1200.0
 """A job that has committed nothing for so long never will."""
 VERIFY_S = 600.0
@@ -116,7 +116,7 @@ class Lives:
             self._lives.setdefault(role, {}).setdefault(pid, []).append(sample)
 
     def courses(self) -> tuple[list[Course], list[str]]:
-        """How each role went, and the roles none of whose lives was long enough to tell."""
+        """The growth of each role, and the roles none of whose lives was long enough to judge."""
         found = {
             role: course(role, list(lives.values()), *_expected(role)) for role, lives in sorted(self._lives.items())
         }
@@ -271,7 +271,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What came of it. faults: what should not have been, as sentences."""
+    """The outcome. faults: what should not have been, as sentences."""
 
     hours: float
     jobs: int
@@ -330,7 +330,7 @@ def _tell_of_the_dead(cluster: ApartCluster, faults: list[str]) -> None:
 
 
 def _wait_until_quiet(client: Client) -> None:
-    """What is in a node's hands at the end of the last job is put away first."""
+    """Wait until nodes have put away what they had in hand at the end of the last job."""
     ends = time.monotonic() + BACK_S
     while time.monotonic() < ends and any(node.episodes or node.running for node in client.nodes()):
         time.sleep(1.0)
@@ -376,7 +376,7 @@ def _judged(
 
 
 def _verified(job: Job) -> str | None:
-    """What `nimbusctl verify` says against an output; None: nothing. Episodes without a plan may be missing."""
+    """The complaint of `nimbusctl verify` about an output, if it has one. Episodes without a plan may be missing."""
     command = [sys.executable, "-m", "nimbusd.cli", "verify", str(job.output), "--json"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, timeout=VERIFY_S)
