@@ -157,7 +157,7 @@ class Stand:
             self._others[kind] = self._made(kind, self.request.beside[kind])
         if self.stage == WORKFLOW:
             for kind in ("randomize", "plan", "render"):
-                self._others.setdefault(kind, self._made(kind, {"component": _ENV[kind]}))  # type: ignore[index]
+                self._others.setdefault(kind, self._made(kind, {"component": _ENV[kind]}))
         for component in (self.component, *self._others.values()):
             if isinstance(component, BaseRenderer):
                 component.open(self.request.device)
@@ -313,7 +313,7 @@ def content_of(made: Any) -> Any:
 
 
 def _model_faults(kind: type[Component[Any]]) -> list[str]:
-    models: list[tuple[str, Any, type]] = [("args_model", kind.args_model, ComponentArgs)]
+    models: list[tuple[str, Any, type[ComponentArgs]]] = [("args_model", kind.args_model, ComponentArgs)]
     if issubclass(kind, BaseLoader):
         models.append(("scene_model", kind.scene_model, SceneConfig))
     faults = []
