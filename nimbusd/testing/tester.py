@@ -18,21 +18,23 @@ from nimbusd.testing.trial import Trial, TrialRequest, run_trial
 
 RUNS = 20
 KILLS = 3
-TWIN_EPISODES = 3
-"""Episodes that are made again in a second process and in the reverse order."""
+TWINS = 3
 
 
 @dataclass(frozen=True, slots=True)
 class TestPlan:
     """How much to try, and how long to wait.
 
-    runs: calls in one process. kills: processes to kill in a call. seed: of the moments. beat_timeout_s,
-    open_timeout_s: how long a component may be silent, and take to open; by default as in a job that says nothing.
+    runs: calls in one process. twins: the first of them that are made again in a second process, and in the reverse
+    order in a third; 0 leaves these lines untried, and `kill`. kills: processes to kill in a call. seed: of the
+    moments. beat_timeout_s, open_timeout_s: how long a component may be silent, and take to open; by default as in a
+    job that says nothing.
     """
 
     __test__ = False  # pytest takes it for a test otherwise
 
     runs: int = RUNS
+    twins: int = TWINS
     kills: int = KILLS
     seed: int = 0
     beat_timeout_s: float = Limits().beat_timeout_s
@@ -73,10 +75,10 @@ class _Tester:
 
     def run(self) -> Trials:
         runs = tuple(range(self.plan.runs))
-        twins = runs[:TWIN_EPISODES]
+        twins = runs[: self.plan.twins]
         long = self._trial("long", runs, look=True, publish=len(twins))
         trials = Trials(self.component, long, beat_timeout_s=self.plan.beat_timeout_s)
-        if not long.closed:
+        if not long.closed or not twins:
             return trials
         twin = self._trial("twin", twins, publish=len(twins))
         turned = self._trial("turned", tuple(reversed(twins)), publish=len(twins))
