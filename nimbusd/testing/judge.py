@@ -98,7 +98,7 @@ def _of_calls(trials: Trials) -> Iterator[Finding]:
     long = trials.long
     calls = long.calls
     method = "its stages" if long.stage == WORKFLOW else METHODS[long.stage][-1 if long.stage == "render" else 0]
-    broken = f"call {len(calls) + 1} of {method}: {long.error or long.unfit}" if not long.closed else ""
+    broken = f"call {len(calls) + 1} of {method}: {long.error or long.unfit}" if not long.closing else ""
     ended_itself = long.silent or long.error.startswith("its process ")
     faults = list(dict.fromkeys(fault for call in calls for fault in call.faults))
     if broken and not ended_itself:
@@ -191,11 +191,11 @@ def _of_twins(long: Trial, twin: Trial, turned: Trial) -> Iterator[Finding]:
             yield _fails("order", text + why, turned.evidence)
         else:
             yield _holds("order", f"{counted(len(theirs), 'episode')} forwards and backwards")
-    if long.published is not None:
-        faults = list(long.published)
-        if len({long.dataset, twin.dataset, turned.dataset}) > 1 and not differ:
-            faults.append("the same pieces gave another dataset in another process, or stored in another order")
-        yield _by_faults("publish", faults, "the same dataset in three processes, all pieces whole")
+    if long.published is not None and twin.closed:
+        faults = [*long.published, *(twin.published or ())]
+        if twin.dataset != long.dataset and not faults:
+            faults.append("another process makes another dataset of the same pieces")
+        yield _by_faults("publish", faults, "the same dataset twice, and in another process; all pieces whole")
 
 
 def _of_kills(trials: Trials) -> Finding:

@@ -15,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from nimbusd.replay.compare import record_of
 from nimbusd.stages.arguments import validate
 from nimbusd.stages.base import (
     BaseLoader,
@@ -31,6 +32,8 @@ from nimbusd.stages.modules import how_to_install, missing_modules
 from nimbusd.stages.packing import pack_sequence, unpack_sequence
 from nimbusd.stages.registry import KINDS, Kind, create, resolve
 from nimbusd.stages.seeds import stream
+from nimbusd.stages.store.piece import MANIFEST
+from nimbusd.stages.store.record import RECORD
 from nimbusd.stages.types import Episode, Observation, Piece, Scene, Sequence
 from nimbusd.stages.workflow.base import Workflow
 from nimbusd.stages.workflow.registry import workflow_class
@@ -305,11 +308,18 @@ class Stand:
         return made
 
 
-def content_of(made: Any) -> Any:
-    """What must be equal in two processes: all of it; of a piece its files alone, as they name all else."""
-    if isinstance(made, Piece):
-        return made.folder, made.length, made.files
-    return made
+def content_of(made: Any, output: Path) -> Any:
+    """What must be equal in two processes: all of it; of a piece its files.
+
+    Our own writers' record also says when and where the piece was made: that is left out.
+    """
+    if not isinstance(made, Piece):
+        return made
+    record = record_of(output, made.folder)
+    if record is None:
+        return made.folder, made.length, [file for file in made.files if file.path != MANIFEST]
+    record.pop("run")
+    return made.folder, record, [file for file in made.files if file.path not in (MANIFEST, RECORD)]
 
 
 def _model_faults(kind: type[Component[Any]]) -> list[str]:

@@ -80,8 +80,8 @@ class _Tester:
         trials = Trials(self.component, long, beat_timeout_s=self.plan.beat_timeout_s)
         if not long.closed or not twins:
             return trials
-        twin = self._trial("twin", twins, publish=len(twins))
-        turned = self._trial("turned", tuple(reversed(twins)), publish=len(twins))
+        twin = self._trial("twin", twins, publish=len(long.folders), folders=long.folders)
+        turned = self._trial("turned", tuple(reversed(twins)))
         return self._killed(replace(trials, twin=twin, turned=turned), twin)
 
     def _killed(self, trials: Trials, twin: Trial) -> Trials:
@@ -106,12 +106,23 @@ class _Tester:
         output: str = "",
         look: bool = False,
         publish: int = 0,
+        folders: tuple[str, ...] = (),
         kill_after_s: float | None = None,
     ) -> Trial:
         folder = self.folder / (output or f"{name}.output")
         folder.mkdir(exist_ok=True)
         request = TrialRequest(
-            self.component, self.args, self.scene, self.beside, self.device, folder, indexes, look, publish
+            component=self.component,
+            args=self.args,
+            scene=self.scene,
+            beside=self.beside,
+            device=self.device,
+            output=folder,
+            indexes=indexes,
+            look=look,
+            publish=publish,
+            folders=folders,
+            stored_in=self.folder / "long.output",
         )
         return run_trial(
             request,

@@ -8,7 +8,7 @@ import select
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,8 @@ class TrialRequest:
     """What a process is to do.
 
     indexes: the episodes to call the component for, in this order. look: check what it returns, and that it leaves
-    alone what it is given. publish: how many pieces to publish at the end; 0: none, and no second attempt either.
+    alone what it is given. publish: how many pieces to publish at the end. folders: publish those of the output
+    `stored_in` instead.
     """
 
     component: str
@@ -46,11 +47,13 @@ class TrialRequest:
     indexes: tuple[int, ...]
     look: bool = False
     publish: int = 0
+    folders: tuple[str, ...] = ()
+    stored_in: Path = Path()
 
     def to_json(self) -> bytes:
         """As the process reads it."""
-        names = ("component", "args", "scene", "beside", "device", "indexes", "look", "publish")
-        return orjson.dumps({**{name: getattr(self, name) for name in names}, "output": str(self.output)})
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return orjson.dumps(values, default=str)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +83,11 @@ class Trial:
     """What was seen of a process, from its first event to after its end.
 
     stage: of the component, once it was found. declared: faults of what it declares; None: it did not come so far, as
-    with attempts and published. dataset: digest of what was published. unfit: why this machine cannot run it. error:
-    why it ended before its work was done; evidence: its traceback, stacks or last words. silent: it gave no sign of
-    progress. calling: it ended in the middle of a call. killed: as was ordered. alive: processes that it left. files:
-    temporary files that it left after it had closed.
+    with attempts and published. dataset: digest of what was published; folders: of which pieces. unfit: why this
+    machine cannot run it. error: why it ended before its work was done; evidence: its traceback, stacks or last words.
+    silent: it gave no sign of progress. calling: it ended in the middle of a call. closing: its work was done, and it
+    was to close. killed: as was ordered. alive: processes that it left. files: temporary files that it left after it
+    had closed.
     """
 
     stage: str = ""
@@ -93,6 +97,8 @@ class Trial:
     attempts: tuple[str, ...] | None = None
     published: tuple[str, ...] | None = None
     dataset: str = ""
+    folders: tuple[str, ...] = ()
+    closing: bool = False
     closed: bool = False
     threads_left: tuple[str, ...] = ()
     unfit: str = ""
@@ -221,12 +227,15 @@ class _Watcher:
                     self._kill_at = time.monotonic() + self._kill_after_s
             case "called":
                 seen.calling = False
-                fields = {name: event[name] for name in Call.__dataclass_fields__}
-                seen.calls.append(Call(**{**fields, "faults": tuple(event["faults"])}))
+                said = {part.name: event[part.name] for part in fields(Call)}
+                seen.calls.append(Call(**{**said, "faults": tuple(event["faults"])}))
             case "attempts":
                 seen.attempts = tuple(event["faults"])
             case "published":
                 seen.published, seen.dataset = tuple(event["faults"]), event["digest"]
+                seen.folders = tuple(event["folders"])
+            case "closing":
+                seen.closing = True
             case "closed":
                 seen.closed, seen.threads_left = True, tuple(event["threads"])
                 self._silence_s = _CLOSE_S

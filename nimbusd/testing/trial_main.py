@@ -22,6 +22,7 @@ import orjson
 from nimbusd.compute.leaving import leave_soon
 from nimbusd.stages.errors import BackendUnavailable, ComponentError, PlanningFailed
 from nimbusd.stages.modules import what_is_missing
+from nimbusd.stages.store.piece import read_piece
 from nimbusd.stages.types import Piece
 from nimbusd.supervisor import proc
 from nimbusd.supervisor.prctl import die_with_parent
@@ -97,9 +98,11 @@ class Trial:
         try:
             for index in self._request["indexes"]:
                 self._call(index)
-            if stage == "store" and self._request["publish"]:
+            if stage == "store" and self._request["look"] and self._pieces:
                 self._attempt_again()
+            if stage == "store" and self._request["publish"]:
                 self._publish()
+            self._tell({"event": "closing"})
         finally:
             stand.close()
         self._tell({"event": "closed", "threads": _threads_left(), "files": _files_in(Path.cwd())})
@@ -116,7 +119,7 @@ class Trial:
             made, failed = None, error.reason or "without a reason"
             content: Any = ("PlanningFailed", error.reason, error.detail)
         else:
-            content = content_of(made)
+            content = content_of(made, self._stand.request.output)
         seconds = time.perf_counter() - began
         silence_s, beats = self._beats.stop()
         told = {"event": "called", "index": index, "seconds": seconds, "silence_s": silence_s, "beats": beats}
@@ -141,23 +144,25 @@ class Trial:
         self._tell({"event": "attempts", "faults": faults})
 
     def _publish(self) -> None:
+        """Publish the first pieces twice, or once those that another process stored and published."""
         output = self._stand.request.output
         pieces = [piece for _, piece in sorted(self._pieces.items())][: self._request["publish"]]
+        times = 2
+        if folders := self._request["folders"]:
+            output, times = Path(self._request["stored_in"]), 1
+            pieces = [read_piece(output, folder) for folder in folders]
+        told = {"event": "published", "folders": [piece.folder for piece in pieces], "digest": ""}
         digests = []
-        faults: list[str] = []
-        for _ in range(2):
+        for _ in range(times):
             path = publish_finally(self._stand.component, output, pieces)
             if not isinstance(path, Path) or not path.exists():
-                self._tell(
-                    {"event": "published", "faults": [f"it returned {path!r}, and nothing lies there"], "digest": ""}
-                )
+                self._tell({**told, "faults": [f"it returned {path!r}, and nothing lies there"]})
                 return
             digests.append(tree_digest(path.resolve()))
-        for piece in pieces:
-            faults += torn(output, piece.folder)
+        faults = [fault for piece in pieces for fault in torn(output, piece.folder)]
         if len({*digests}) > 1:
             faults.append("the same call gave another dataset the second time")
-        self._tell({"event": "published", "faults": faults, "digest": digests[0]})
+        self._tell({**told, "faults": faults, "digest": digests[0]})
 
 
 def _usage() -> dict[str, int]:
