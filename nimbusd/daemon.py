@@ -133,21 +133,22 @@ async def _master(config: MasterConfig) -> None:
 
 
 async def _worker(config: WorkerConfig, token: str | None) -> None:
-    from nimbusd.node.server import WorkerServer, join
+    from nimbusd.node.joining import join
+    from nimbusd.node.networked import NetworkedNode
 
     notifier = Notifier.from_environment(os.environ)
     if token is not None:
         os.environ.pop(_JOIN, None)  # components need not know it
         await join(config, token)
-    server = WorkerServer(config)
+    node = NetworkedNode(config)
 
     def leave() -> None:
-        server.leave("asked to stop")
-        notifier.stopping(server.status())
+        node.leave("asked to stop")
+        notifier.stopping(node.status())
 
-    _on_signals(leave, server.kill)
-    async with notifier.telling(server.ready, server.status):
-        await server.run()
+    _on_signals(leave, node.kill)
+    async with notifier.telling(node.ready, node.status):
+        await node.run()
 
 
 def _end() -> None:

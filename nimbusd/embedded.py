@@ -19,6 +19,7 @@ from nimbusd.core.ids import JobId, NodeId
 from nimbusd.core.master.facts import Cause, DrainAsked, EnvironmentAccepted, NodeLeft
 from nimbusd.core.master.nodes import EXPECTED
 from nimbusd.job import Job
+from nimbusd.machine.memory import node_memory
 from nimbusd.master.intake.rebuild import row_of
 from nimbusd.master.ledger.ledger import Ledger, LedgerError
 from nimbusd.master.ledger.thread import LedgerThread
@@ -27,7 +28,6 @@ from nimbusd.master.output.folder import claim_output, ledger_path, owner_of
 from nimbusd.master.output.owner import Whose, refusal
 from nimbusd.master.publish.apart import PublishFailed
 from nimbusd.node.environment import environment_hash, packages
-from nimbusd.node.memory import node_memory
 from nimbusd.node.node import Node
 from nimbusd.node.slots import Slot
 from nimbusd.stages.errors import NimbusError, out_of_groups

@@ -18,7 +18,7 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
 """Processes that make episodes import nothing from the current folder; the tests' components are in here."""
 _ARITHMETIC = """
 import json, os
-from nimbusd.compute.arithmetic import MAKER_ENVIRONMENT, maker_environment
+from nimbusd.makers.arithmetic import MAKER_ENVIRONMENT, maker_environment
 made = maker_environment(os.environ).items() - os.environ.items()
 print(json.dumps({name: value for name, value in made if name not in MAKER_ENVIRONMENT}))
 """

@@ -17,7 +17,8 @@ from nimbusd.chaos.job_faults import JobFaults
 from nimbusd.chaos.plan import IN_COMPONENTS, OF_JOBS, Fault, Kind
 from nimbusd.chaos.proxy import DroppingProxy
 from nimbusd.chaos.recovery import Hit, WorkDone
-from nimbusd.compute.faults import JOURNAL, Order, orders_waiting, place_order
+from nimbusd.core.ids import slot_of
+from nimbusd.makers.faults import JOURNAL, Order, orders_waiting, place_order
 
 T = TypeVar("T")
 
@@ -177,7 +178,7 @@ class Injector:
         hits += self.at_job.look(now)
         done: list[WorkDone] = []
         for line in self._journal():
-            name, slot = self._node_of.get(line["parent"], ""), line["worker"].rpartition("#")[0]
+            name, slot = self._node_of.get(line["parent"], ""), slot_of(line["worker"])
             if "begun" in line:
                 self._slot_of[line["pid"]] = slot
             elif "fault" in line:

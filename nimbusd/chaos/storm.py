@@ -19,9 +19,9 @@ from nimbusd.chaos.plan import IN_COMPONENTS, Fault, Kind, plan_faults
 from nimbusd.chaos.recovery import Hit, Recoveries
 from nimbusd.chaos.verdict import JobFigures, Verdict, rows_of
 from nimbusd.client import ENDED, ClientError
-from nimbusd.compute.faults import ENVIRON
 from nimbusd.job import Job
 from nimbusd.job.model import StageTimeouts
+from nimbusd.makers.faults import ENVIRON
 from nimbusd.stages.errors import NimbusError
 from nimbusd.stages.store.publish import DATASET
 

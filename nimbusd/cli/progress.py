@@ -20,6 +20,7 @@ from rich.text import Text
 from nimbusd import events
 from nimbusd.cli.console import Console, make_console
 from nimbusd.core.environments import changes_in_words
+from nimbusd.core.ids import slot_of
 from nimbusd.core.words import counted
 from nimbusd.streams import Lasting
 
@@ -162,7 +163,7 @@ class LiveProgress(Progress):
         if outcome := _outcome(tally):
             rows.append(Text(outcome, style="yellow"))
         for worker, at in sorted(tally.working.items()):
-            rows.append(Text(f"  {worker.partition('#')[0]}  {at.stage:<9} {at.scene}/{at.index}", style="dim"))
+            rows.append(Text(f"  {slot_of(worker)}  {at.stage:<9} {at.scene}/{at.index}", style="dim"))
         return Group(*rows)
 
 

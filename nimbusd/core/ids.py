@@ -15,6 +15,17 @@ NodeId = NewType("NodeId", str)
 
 WorkerId = NewType("WorkerId", str)
 """A compute worker of a node: its slot and how many came before it there, `cpu:0#3`."""
+_NUMBER = "#"
+
+
+def worker_of(slot: str, number: int) -> WorkerId:
+    """The name of a slot's compute worker. number: of those before it in this slot."""
+    return WorkerId(f"{slot}{_NUMBER}{number}")
+
+
+def slot_of(worker: str) -> str:
+    """The slot of a compute worker, by the worker's name; empty for what is no such name."""
+    return worker.rpartition(_NUMBER)[0]
 
 
 LeaseId = NewType("LeaseId", int)

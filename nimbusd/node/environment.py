@@ -12,8 +12,8 @@ from pathlib import Path
 
 import psutil
 
-from nimbusd.compute.arithmetic import arithmetic
-from nimbusd.node import gpus
+from nimbusd.machine import gpus
+from nimbusd.makers.arithmetic import arithmetic
 from nimbusd.stages.store.made_with import packages_hash
 from nimbusd.transport.messages.control import Load
 

@@ -20,7 +20,7 @@ import zmq.asyncio
 
 from nimbusd import __version__, events, wire
 from nimbusd.core.environments import differing
-from nimbusd.core.ids import JobId, LeaseId, NodeId, WorkerId
+from nimbusd.core.ids import JobId, LeaseId, NodeId, WorkerId, slot_of
 from nimbusd.core.master.facts import HeartbeatSeen, StoredPiece
 from nimbusd.core.node import facts as n
 from nimbusd.core.node import pool_facts as p
@@ -30,14 +30,14 @@ from nimbusd.core.node.pool import WorkerPool
 from nimbusd.core.node.recycle import MB
 from nimbusd.core.node.spares import KillSpare, StartSpare, is_spare
 from nimbusd.job import Job
-from nimbusd.master.output.trash import throw_away
+from nimbusd.machine.memory import node_memory
 from nimbusd.node.environment import LoadMeter, environment_hash, packages
 from nimbusd.node.folders import FolderPlaces
-from nimbusd.node.memory import node_memory
 from nimbusd.node.processes import START_TIMEOUT_S, ComputeProcesses, Ended
 from nimbusd.node.slots import Slot, environment_of_place
 from nimbusd.node.unfinished import UnfinishedPieces, remove_pieces
 from nimbusd.stages.errors import NimbusError, out_of_groups
+from nimbusd.stages.store.trash import throw_away
 from nimbusd.transport.messages import control as c
 from nimbusd.transport.messages import worker as m
 from nimbusd.transport.messages.bounds import MOST_BYTES, MOST_FRAMES
@@ -298,7 +298,7 @@ class Node:
         self._fact(n.JobUnfit(job))
 
     def _slot_of(self, worker: WorkerId) -> Slot:
-        return self._slots[worker.rpartition("#")[0]]
+        return self._slots[slot_of(worker)]
 
     def _episode_ended(self, worker: WorkerId, message: m.Planned | m.Commit | m.Fail) -> None:
         ref, timings_s = message.episode, message.timings_s

@@ -13,7 +13,7 @@ from nimbusd.transport.messages.worker import EpisodeRef
 
 
 class UnfinishedPieces:
-    """Where the piece goes of each episode that a worker has begun and has not told the end of."""
+    """The pieces of the episodes that workers have begun and not told the end of."""
 
     def __init__(self) -> None:
         self._works_on: dict[WorkerId, tuple[JobId, Path]] = {}

@@ -20,8 +20,8 @@ from typing import Any
 import orjson
 
 from nimbusd import __version__
-from nimbusd.compute.leaving import leave_soon
 from nimbusd.job import Job
+from nimbusd.makers.leaving import leave_soon
 from nimbusd.node.environment import environment_hash, packages
 from nimbusd.stages.errors import NimbusError
 from nimbusd.stages.runner import Pipeline, run_stages

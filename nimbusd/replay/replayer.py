@@ -16,8 +16,8 @@ from typing import IO, Any, TypeAlias
 
 import orjson
 
-from nimbusd.compute.arithmetic import maker_environment
 from nimbusd.job import Job
+from nimbusd.makers.arithmetic import maker_environment
 from nimbusd.stages.errors import BackendUnavailable
 from nimbusd.supervisor.process import python
 from nimbusd.supervisor.target import Target, read_stack

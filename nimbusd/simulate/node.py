@@ -7,7 +7,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from nimbusd.core.ids import JobId, NodeId, WorkerId
+from nimbusd.core.ids import JobId, NodeId, WorkerId, slot_of, worker_of
 from nimbusd.core.master.facts import (
     Acknowledge,
     AskHello,
@@ -251,7 +251,7 @@ class VirtualNode:
     # --- workers ---
 
     def _worker(self, worker: WorkerId) -> _Worker | None:
-        known = self._slots.get(worker.partition("#")[0])
+        known = self._slots.get(slot_of(worker))
         return known if known is not None and known.id == worker else None
 
     def _is_alive(self, worker: _Worker, session: int) -> bool:
@@ -260,7 +260,7 @@ class VirtualNode:
     def _spawn(self, slot: str, session: int) -> None:
         if self.machine is None or self.session != session:
             return
-        worker = _Worker(WorkerId(f"{slot}#{next(self._spawned)}"), slot.startswith("gpu"))
+        worker = _Worker(worker_of(slot, next(self._spawned)), slot.startswith("gpu"))
         self._slots[slot] = worker
         self._clock.after(self.model.start_s, self._started, worker, session)
 
@@ -296,7 +296,7 @@ class VirtualNode:
         """A worker's process ends, for whatever reason; another one takes its slot."""
         if not self._is_alive(worker, session):
             return
-        slot = worker.id.partition("#")[0]
+        slot = slot_of(worker.id)
         self._account(worker)
         del self._slots[slot]
         self._feed(WorkerGone(worker.id, reason, f"worker {worker.id} ended: {reason}"))

@@ -19,7 +19,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from nimbusd.compute.arithmetic import MAKER_ENVIRONMENT, maker_environment
+from nimbusd.makers.arithmetic import MAKER_ENVIRONMENT, maker_environment
 from tests.benchmarks import motion
 
 GOALS, APARTMENTS = 10, 3

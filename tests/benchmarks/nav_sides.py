@@ -16,8 +16,8 @@ from typing import Any
 
 import orjson
 
-from nimbusd.compute.arithmetic import maker_environment
 from nimbusd.job import Job, read_job
+from nimbusd.makers.arithmetic import maker_environment
 
 STAGES = ("load", "randomize", "plan", "render", "store", "publish")
 

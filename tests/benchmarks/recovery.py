@@ -44,7 +44,7 @@ from nimbusd.node.slots import cpu_slots
 from nimbusd.stages.base import ComponentArgs
 from nimbusd.stages.types import Observation, Sequence
 from nimbusd.supervisor.page import WATCHDOG
-from nimbusd.supervisor.watch import Watch
+from nimbusd.supervisor.watch import WorkerWatch
 from tests.support.toy import ToyRenderer
 
 MOST_LATE_S = 0.5
@@ -190,7 +190,7 @@ async def returns(trials: int, folder: Path) -> list[float]:
 
 async def _one_return(folder: Path) -> float:
     pids: asyncio.Queue[int] = asyncio.Queue()
-    watch = Watch(folder, 1, lambda *_: None, pids.put_nowait)
+    watch = WorkerWatch(folder, 1, lambda *_: None, pids.put_nowait)
     running = asyncio.create_task(watch.run())
     try:
         first = await pids.get()
@@ -205,7 +205,7 @@ async def _one_return(folder: Path) -> float:
         await asyncio.gather(running, return_exceptions=True)
 
 
-async def _looked(watch: Watch, since_ns: int) -> int:
+async def _looked(watch: WorkerWatch, since_ns: int) -> int:
     """The time when the watchdog is first seen to have looked at the page after `since_ns`."""
     line = watch.page.line(WATCHDOG)
     while line.working().deadline_ns - int(line.working().allowance_s * 1e9) < since_ns:  # noqa: ASYNC110 - page only

@@ -30,7 +30,7 @@ from typing import Any
 import yaml
 
 from nimbusd.chaos.inspection import equal_columns, published_columns
-from nimbusd.compute.arithmetic import LESS, MAKER_ENVIRONMENT, maker_environment, simd
+from nimbusd.makers.arithmetic import LESS, MAKER_ENVIRONMENT, maker_environment, simd
 from nimbusd.replay import compare_pieces
 from nimbusd.stages.store.piece import PIECES
 from tests.support.front3d_house import write_house

@@ -27,8 +27,8 @@ from nimbusd.chaos.plan import IN_COMPONENTS, FaultsUnknown, Kind, parse_kinds, 
 from nimbusd.chaos.recovery import Hit, Recoveries, WorkDone
 from nimbusd.chaos.troubles import Foreign
 from nimbusd.chaos.verdict import JobFigures
-from nimbusd.compute import faults
 from nimbusd.job import Job, read_job
+from nimbusd.makers import faults
 from nimbusd.master.intake.adoption import look_at_pieces
 from nimbusd.master.ledger.ledger import Ledger
 from nimbusd.master.output.folder import ledger_path
@@ -88,7 +88,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from nimbusd.stages.types import Episode, EpisodeRequest
 from nimbusd.stages.store.piece import draft_piece
-from nimbusd.compute import faults
+from nimbusd.makers import faults
 
 output = Path(sys.argv[1])
 output.mkdir()

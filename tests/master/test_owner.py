@@ -28,11 +28,11 @@ from nimbusd.master.master import Master
 from nimbusd.master.output.folder import claim_output, ledger_path, remember_job
 from nimbusd.master.output.outputs import first_attempt_at
 from nimbusd.master.output.owner import OutputTaken, read_owner
-from nimbusd.master.output.trash import trash_of
 from nimbusd.master.requests import Requests
 from nimbusd.stages import EpisodeRequest, Piece
 from nimbusd.stages.errors import NimbusError
 from nimbusd.stages.store.piece import PIECES, draft_of, draft_piece, manifest_digest, piece_folder
+from nimbusd.stages.store.trash import trash_of
 from nimbusd.transport.messages import control as c
 
 NAME = JobId("job")

@@ -1,4 +1,4 @@
-"""What a node tells of itself: package versions, load, GPUs."""
+"""A node tells of itself: package versions, load, GPUs."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from nimbusd.node import environment, gpus
+from nimbusd.machine import gpus
+from nimbusd.node import environment
 from nimbusd.node.environment import LoadMeter, environment_hash, packages
 from nimbusd.transport.messages.control import GpuLoad
 
 
 class NVMLError(Exception):
-    """As pynvml has it."""
+    """The error, named as in pynvml."""
 
 
 @pytest.fixture

@@ -238,7 +238,7 @@ def test_a_node_that_is_killed_takes_along_even_what_its_workers_have_hidden(tmp
 def test_a_process_ends_in_time_with_its_own_status_and_names_the_threads_that_were_left() -> None:
     code = """
 import sys, threading
-from nimbusd.compute.leaving import leave_soon
+from nimbusd.makers.leaving import leave_soon
 threading.Thread(target=threading.Event().wait, name="endless").start()
 leave_soon(7, 0.1)
 sys.exit(7)

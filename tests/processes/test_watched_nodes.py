@@ -110,9 +110,9 @@ def test_a_node_that_is_killed_leaves_neither_workers_nor_a_watchdog_nor_what_wo
 import asyncio, os, sys
 from pathlib import Path
 from tests.support.watched_workers import SPAWN, start
-from nimbusd.supervisor.watch import Watch
+from nimbusd.supervisor.watch import WorkerWatch
 async def main():
-    watch = Watch(Path({str(tmp_path)!r}), 1, lambda *_: None, lambda pid: print(pid, flush=True))
+    watch = WorkerWatch(Path({str(tmp_path)!r}), 1, lambda *_: None, lambda pid: print(pid, flush=True))
     running = asyncio.create_task(watch.run())
     _, process = await start(watch, SPAWN + "line.work.rest()\\nprint('spawned', flush=True)\\ntime.sleep(1000)")
     reading = asyncio.create_task(process.wait())

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from nimbusd.compute.arithmetic import simd
+from nimbusd.makers.arithmetic import simd
 from nimbusd.stages.plan.timing import Limits, body_velocity, time_path
 from nimbusd.stages.store.poses import euler_rows, inverse, pose_rows, transforms_of
 from nimbusd.stages.types import F64

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from nimbusd.core.estimate import Mean
-from nimbusd.core.ids import EpisodeKey, JobId, WorkerId
+from nimbusd.core.ids import EpisodeKey, JobId, WorkerId, slot_of
 from nimbusd.core.master.facts import PipelineSeen
 from nimbusd.core.node.backlog import Backlog, Held
 from nimbusd.core.node.facts import AssignJob, JobKnown, MakeEpisode, NodeOrder, RecallWorker
@@ -87,7 +87,7 @@ class Staff:
         """A worker can take more episodes."""
         if (known := self.workers.get(worker)) is not None:
             known.credit += credit
-            if (gone_at := self._gone_at.pop(_slot(worker), None)) is not None:
+            if (gone_at := self._gone_at.pop(slot_of(worker), None)) is not None:
                 self._change.add(now - gone_at)
 
     def measured(self, worker: WorkerId, memory_bytes: int, gpu_bytes: int = 0) -> list[NodeOrder]:
@@ -110,7 +110,7 @@ class Staff:
     def gone(self, worker: WorkerId, now: float) -> Worker | None:
         """A worker's process has ended: what it was."""
         if (known := self.workers.pop(worker, None)) is not None and known.recalled:
-            self._gone_at[_slot(worker)] = now
+            self._gone_at[slot_of(worker)] = now
         return known
 
     def forget(self, jobs: frozenset[JobId]) -> None:
@@ -392,7 +392,3 @@ class Staff:
             return fits[0] if fits else None
         taken = {other.loaded for other in self.workers.values()}
         return min(fits, key=lambda held: ((held.lease.job, held.lease.scene) in taken, -len(held.waiting)))
-
-
-def _slot(worker: WorkerId) -> str:
-    return worker.rpartition("#")[0]

@@ -9,9 +9,9 @@ from pathlib import Path
 from nimbusd.core.ids import EpisodeKey, JobId
 from nimbusd.core.records import State
 from nimbusd.master.ledger.reads import CommittedPiece, LedgerReads
-from nimbusd.master.output.trash import throw_away
 from nimbusd.stages.errors import NimbusError, StoreError
 from nimbusd.stages.store.piece import PIECES, manifest_digest, piece_faults, read_piece
+from nimbusd.stages.store.trash import throw_away
 
 _NOT_MADE = {
     State.PENDING: "it is made when the job goes on",

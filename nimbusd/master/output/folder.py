@@ -26,11 +26,12 @@ from nimbusd.job import Job
 from nimbusd.master.intake.adoption import DRAFT
 from nimbusd.master.ledger.ledger import CommittedPiece, Ledger, LedgerError, LedgerOutdated
 from nimbusd.master.ledger.reads import LedgerIdentity
-from nimbusd.master.output.owner import PRIVATE, OutputTaken, Owner, mark_path, read_owner, replace_json, write_owner
+from nimbusd.master.output.owner import OutputTaken, Owner, mark_path, read_owner, replace_json, write_owner
 from nimbusd.stages.base import no_beat
 from nimbusd.stages.errors import NimbusError, StoreError
 from nimbusd.stages.store.piece import PIECES, manifest_digest, piece_faults, read_piece
 from nimbusd.stages.store.publish import DATASET, PUBLISHED
+from nimbusd.stages.store.trash import PRIVATE
 from nimbusd.stages.types import Piece
 
 _JOB = "job.json"

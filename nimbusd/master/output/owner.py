@@ -20,8 +20,8 @@ from nimbusd.master.ledger.errors import LedgerError
 from nimbusd.master.ledger.reads import ATTEMPTS_APART, LedgerIdentity
 from nimbusd.stages.errors import NimbusError
 from nimbusd.stages.store.durable import sync_file
+from nimbusd.stages.store.trash import PRIVATE
 
-PRIVATE = ".nimbusd"
 _MARK = "owner.json"
 _FORMAT = 1
 

@@ -24,16 +24,17 @@ from typing import Any
 
 import orjson
 
-from nimbusd.compute import faults
-from nimbusd.compute.arithmetic import maker_environment
-from nimbusd.compute.leaving import LEAVE_S, leave_soon
 from nimbusd.config import PUBLISH_MEMORY_SHARE
+from nimbusd.core.ids import worker_of
 from nimbusd.core.master.publishing import PublishLimits, must_die
 from nimbusd.job import Job
+from nimbusd.machine.memory import die_first, node_memory
+from nimbusd.makers import faults
+from nimbusd.makers.arithmetic import maker_environment
+from nimbusd.makers.leaving import LEAVE_S, leave_soon
 from nimbusd.master.ledger.ledger import Ledger
 from nimbusd.master.output.folder import committed_pieces
 from nimbusd.master.publish.published import content_digest, note_published, published_already
-from nimbusd.node.memory import die_first, node_memory
 from nimbusd.stages.base import no_beat
 from nimbusd.stages.errors import NimbusError, StoreError
 from nimbusd.supervisor import proc
@@ -218,7 +219,7 @@ def publish_here(
             return dataset, len(pieces)
         writer = job.make("store")
         writer.beat = beat
-        faults.arm({"publish": writer}, "publisher#1")
+        faults.arm({"publish": writer}, worker_of("publisher", 1))
         try:
             dataset = writer.publish(output, pieces, facts, final)
         finally:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nimbusd.core.ids import JobId, LeaseId, NodeId, Span, WorkerId
+from nimbusd.core.ids import JobId, LeaseId, NodeId, Span, WorkerId, slot_of, worker_of
 from nimbusd.core.master.facts import (
     Acknowledge,
     AttemptFailed,
@@ -100,7 +100,7 @@ class Story:
 
     def start(self, slot: str) -> None:
         self.generation += 1
-        worker = WorkerId(f"{slot}#{self.generation}")
+        worker = worker_of(slot, self.generation)
         self.at[worker] = []
         self.tell(WorkerWaits(worker, slot.startswith("gpu")))
 
@@ -156,7 +156,7 @@ class Story:
             del self.at[worker]
             self.leaving.discard(worker)
             self.tell(WorkerGone(worker, "exit", ""))
-            self.coming.append((self.now + self.start_s, worker.partition("#")[0]))
+            self.coming.append((self.now + self.start_s, slot_of(worker)))
 
     def finish(self, worker: WorkerId) -> None:
         order = self.at[worker].pop(0).order
@@ -360,7 +360,7 @@ def test_a_planner_that_dies_costs_the_episode_that_it_had_begun_only() -> None:
     (planner,) = [worker for worker, role in story.role.items() if role is Role.PLAN]
     del story.at[planner]
     story.tell(WorkerGone(planner, "hang", "killed"))
-    story.coming.append((story.now + 0.5, planner.partition("#")[0]))
+    story.coming.append((story.now + 0.5, slot_of(planner)))
     story.run(60.0)
     assert sorted(story.stored) == [1, 2, 3]
 

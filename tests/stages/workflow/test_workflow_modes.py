@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nimbusd.compute.arithmetic import maker_environment
+from nimbusd.makers.arithmetic import maker_environment
 from nimbusd.stages.store.piece import PIECES, read_piece
 from nimbusd.stages.store.read import open_dataset
 from nimbusd.stages.types import Piece

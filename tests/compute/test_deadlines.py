@@ -5,8 +5,8 @@ from __future__ import annotations
 import hypothesis.strategies as st
 from hypothesis import given
 
-from nimbusd.compute.progress import Progress, SharedPulse
-from nimbusd.core.deadlines import Deadlines, Quantiles
+from nimbusd.compute.deadlines import Deadlines, Quantiles
+from nimbusd.compute.progress import SharedPulse, ThreadProgress
 from nimbusd.supervisor.page import FIRST_WORKER, HeartbeatPage
 
 durations = st.lists(st.floats(1e-6, 1e4), min_size=1, max_size=300)
@@ -80,7 +80,7 @@ class Clock:
 
 def test_a_familiar_stage_is_held_to_what_was_learned_and_an_unfamiliar_one_is_not() -> None:
     line, clock = HeartbeatPage.create(1).line(FIRST_WORKER), Clock()
-    progress, deadlines = Progress(line.work, clock), Deadlines(120.0, floor_s=2.0, enough=10)
+    progress, deadlines = ThreadProgress(line.work, clock), Deadlines(120.0, floor_s=2.0, enough=10)
     progress.begin("render", deadlines, familiar=True)
     for _ in range(20):
         clock.pass_s(0.01)
@@ -92,7 +92,7 @@ def test_a_familiar_stage_is_held_to_what_was_learned_and_an_unfamiliar_one_is_n
 
 def test_what_an_unfamiliar_stage_takes_teaches_nothing() -> None:
     line, clock = HeartbeatPage.create(1).line(FIRST_WORKER), Clock()
-    progress, deadlines = Progress(line.work, clock), Deadlines(120.0, floor_s=2.0, enough=1)
+    progress, deadlines = ThreadProgress(line.work, clock), Deadlines(120.0, floor_s=2.0, enough=1)
     for _ in range(20):
         progress.begin("load", deadlines, familiar=False)
         clock.pass_s(50.0)
@@ -104,7 +104,7 @@ def test_what_an_unfamiliar_stage_takes_teaches_nothing() -> None:
 
 def test_a_beat_does_not_put_off_a_promise_or_end_a_rest() -> None:
     line, clock = HeartbeatPage.create(1).line(FIRST_WORKER), Clock()
-    progress = Progress(line.work, clock)
+    progress = ThreadProgress(line.work, clock)
     progress.promise("open", 60.0)
     promised = line.working().deadline_ns
     clock.pass_s(1.0)
@@ -118,7 +118,7 @@ def test_a_beat_does_not_put_off_a_promise_or_end_a_rest() -> None:
 def test_of_several_writer_threads_the_one_that_must_beat_first_is_shown() -> None:
     line, clock = HeartbeatPage.create(1).line(FIRST_WORKER), Clock()
     shared, deadlines = SharedPulse(line.store), Deadlines(10.0)
-    first, second = Progress(shared.part(), clock), Progress(shared.part(), clock)
+    first, second = ThreadProgress(shared.part(), clock), ThreadProgress(shared.part(), clock)
     first.begin("store", deadlines, familiar=False)
     firsts = line.storing().deadline_ns
     clock.pass_s(4.0)

@@ -1,4 +1,4 @@
-"""Which cores this node may use: those of its affinity, no more than its control groups give time for."""
+"""The cores that this node may use: those of its affinity, as many as its control groups give time for."""
 
 from __future__ import annotations
 
@@ -9,16 +9,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nimbusd.node.limits import ROOT, CpuLimit, cpu_limit
+from nimbusd.machine.limits import ROOT, CpuLimit, cpu_limit
 
 
 @dataclass(frozen=True, slots=True)
 class NodeCores:
-    """cores: to be dealt out to slots. allowed: how many the affinity has. limit: of time, if there is one."""
+    """The cores of this node."""
 
     cores: tuple[int, ...]
+    """To be dealt out to slots."""
     allowed: int
+    """The number of cores in the affinity."""
     limit: CpuLimit | None
+    """Of processor time, if there is one."""
 
     def __str__(self) -> str:
         if self.limit is None or self.limit.cores >= self.allowed:
@@ -35,13 +38,15 @@ def node_cores(root: Path = ROOT) -> NodeCores:
 
 
 def number_of_cores(allowed: int, limit: CpuLimit | None) -> int:
-    """How many cores are worth using: part of one counts as one, and there is at least one."""
+    """The number of cores that are worth using: part of one counts as one, and there is at least one."""
     return allowed if limit is None else min(allowed, max(1, math.ceil(limit.cores)))
 
 
 def in_a_row(cores: Sequence[int], number: int, start: int) -> tuple[int, ...]:
-    """So many neighbours of `cores`, in order. Nodes in containers begin at different places, and get out of each
-    other's way: a limit of time does not say which cores it is for.
+    """Take `number` neighbours of `cores`, in order, beginning at `start`.
+
+    Nodes in containers begin at different places, and get out of each other's way: a limit of time does not say which
+    cores it is for.
     """
     if number == len(cores):
         return tuple(cores)

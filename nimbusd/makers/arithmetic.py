@@ -51,20 +51,19 @@ _MOST_SHOWN = 20
 
 @dataclass(frozen=True, slots=True)
 class Simd:
-    """Groups of instructions as the NumPy that is installed names them.
-
-    baseline: which it was built to require. found: others that this process uses. missing: those that it has code for,
-    and does not use: the processor lacks them, or a user's NPY_* variables rule them out.
-    """
+    """Groups of instructions as the NumPy that is installed names them."""
 
     machine: str
     baseline: tuple[str, ...]
+    """Those that NumPy was built to require."""
     found: tuple[str, ...]
+    """Others that this process uses."""
     missing: tuple[str, ...]
+    """Those that NumPy has code for and does not use: the processor lacks them, or NPY_* variables rule them out."""
 
     @property
     def shared(self) -> frozenset[str]:
-        """What makers may use beyond the baseline on this kind of machine."""
+        """The instructions that makers may use beyond the baseline on this kind of machine."""
         return _SHARED.get(self.machine, frozenset())
 
 
@@ -97,7 +96,10 @@ def maker_environment(environ: Mapping[str, str], here: Simd | None = None) -> d
 
 
 def arithmetic(environ: Mapping[str, str], here: Simd | None = None) -> str:
-    """What makers compute with, for people to compare: `x86-64-v3`; or what is lacking, more, or chosen by the user."""
+    """The instructions that makers compute with, in words to compare: `x86-64-v3`, and differences from that.
+
+    These are what is lacking, what the baseline has beyond it, and what the user has chosen.
+    """
     here = here or simd()
     level = _V3 if here.machine == "x86_64" else " ".join(here.baseline) or "the least"
     said = [level, *(f"no {name}" for name in here.missing if name in here.shared)]

@@ -13,15 +13,15 @@ from pathlib import Path
 
 import pytest
 
+from nimbusd.locked_folder import LockedFolder, sweep
 from nimbusd.node.folders import FolderPlaces
-from nimbusd.stages.held_folder import HeldFolder, sweep
 
 PREFIX = "held-"
 OWNER = """
 import sys
 from pathlib import Path
-from nimbusd.stages.held_folder import HeldFolder
-print(HeldFolder(Path(sys.argv[1]), "held-").path, flush=True)
+from nimbusd.locked_folder import LockedFolder
+print(LockedFolder(Path(sys.argv[1]), "held-").path, flush=True)
 sys.stdin.read()
 """
 RENDERER = """
@@ -63,7 +63,7 @@ def namespaces() -> None:
 
 
 def test_a_closed_folder_is_gone_with_all_that_is_in_it_and_may_be_closed_twice(tmp_path: Path) -> None:
-    folder = HeldFolder(tmp_path, PREFIX)
+    folder = LockedFolder(tmp_path, PREFIX)
     (folder.path / "deep").mkdir()
     folder.close()
     folder.close()
@@ -74,7 +74,7 @@ def test_a_sweep_takes_what_a_killed_owner_left_and_nothing_else(tmp_path: Path)
     (tmp_path / "held-unlike-ours").mkdir()
     (tmp_path / "held-file1234").touch()
     (tmp_path / "held-link1234").symlink_to(tmp_path / "held-unlike-ours")
-    ours = HeldFolder(tmp_path, PREFIX)
+    ours = LockedFolder(tmp_path, PREFIX)
     with owner(OWNER, str(tmp_path)) as killed:
         left = Path(line(killed))
         assert sweep(tmp_path, PREFIX) == []
@@ -110,7 +110,7 @@ def test_an_owner_whose_new_folder_is_swept_before_it_is_locked_makes_another(
         lock(descriptor, how)
 
     monkeypatch.setattr(fcntl, "flock", sweep_first)
-    folder = HeldFolder(tmp_path, PREFIX)
+    folder = LockedFolder(tmp_path, PREFIX)
     assert len(swept) == 1
     assert folder.path.is_dir()
     assert folder.path != swept[0]
@@ -129,7 +129,7 @@ def test_many_owners_and_sweepers_at_once_lose_no_folder(tmp_path: Path) -> None
         sweeper.start()
     try:
         for _ in range(200):
-            folder = HeldFolder(tmp_path, PREFIX)
+            folder = LockedFolder(tmp_path, PREFIX)
             (folder.path / "file").touch()
             folder.close()
     finally:

@@ -1,4 +1,4 @@
-"""What control groups allow a node, on machines made of files, and on this one where it lets us make a group."""
+"""The limits of control groups, on machines made of files, and on this one where it lets us make a group."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nimbusd.node.cores import NodeCores, in_a_row, node_cores, number_of_cores
-from nimbusd.node.limits import CpuLimit, cpu_limit, memory_limit
+from nimbusd.machine.cores import NodeCores, in_a_row, node_cores, number_of_cores
+from nimbusd.machine.limits import CpuLimit, cpu_limit, memory_limit
 from nimbusd.node.slots import discover
 from tests.support.fake_nvml import FakeNvml
 

@@ -1,4 +1,4 @@
-"""Memory: what this node may take, what is in use, and what a compute worker takes itself."""
+"""Memory: the limit of this node, the part in use, and the part of this process."""
 
 from __future__ import annotations
 
@@ -7,31 +7,32 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from nimbusd.node import gpus
-from nimbusd.node.limits import ROOT, memory_limit, read_numbers
+from nimbusd.machine import gpus
+from nimbusd.machine.limits import ROOT, memory_limit, read_numbers
 
 log = logging.getLogger(__name__)
 
 WORKER_OOM_SCORE = 300
-"""How much rather than the daemon the kernel takes a compute worker, of 1000, when memory runs out."""
+"""Added to a compute worker's badness, of 1000: when memory runs out, the kernel takes it rather than the daemon."""
 
 
 @dataclass(frozen=True, slots=True)
 class NodeMemory:
-    """limit_bytes: of the machine or of our control groups, whichever allows less. used_bytes: of it, as far as it
-    could not be had by dropping caches. source: what sets the limit.
-    """
+    """The memory of this node."""
 
     limit_bytes: int
+    """Of the machine or of our control groups, whichever allows less."""
     used_bytes: int
+    """The part in use that could not be had by dropping caches."""
     source: str = "the machine"
+    """What sets the limit."""
 
     def __str__(self) -> str:
         return f"{self.limit_bytes / 1e9:.1f} GB by {self.source}"
 
 
 def node_memory(root: Path = ROOT) -> NodeMemory:
-    """How much memory there is for us, now. root: of the file system, for a machine other than this."""
+    """The memory that there is for us now. root: of the file system, for a machine other than this."""
     machine = read_numbers(root / "proc/meminfo")
     total = 1024 * machine["MemTotal:"]
     limit = memory_limit(root)
@@ -47,7 +48,7 @@ def own_rss_bytes() -> int:
 
 
 def own_gpu_bytes() -> int:
-    """GPU memory of this process, on the GPU that its slot has; 0 where that cannot be known."""
+    """GPU memory of this process, on the GPU that its slot has; 0 where the machine does not say."""
     return gpus.memory_of_process(os.getpid(), os.environ.get("CUDA_VISIBLE_DEVICES", ""))
 
 

@@ -23,23 +23,24 @@ _WORD_BITS = 64
 
 
 _told: set[str] = set()
-"""What was said of a GPU already: NVML is asked every second."""
+"""Warnings that were given: NVML is asked every second."""
 
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """A GPU, or an instance of one that is divided by MIG: what CUDA takes for a device.
-
-    index: of the board, as nvidia-smi counts. uuid: by which CUDA_VISIBLE_DEVICES names it. board: uuid of the board.
-    memory_bytes: 0 where the machine does not say. cores: CPU cores near it; empty where the machine does not say.
-    """
+    """A GPU, or an instance of one that is divided by MIG: what CUDA takes for a device."""
 
     index: int
+    """Of the board, as nvidia-smi counts."""
     uuid: str
+    """The name that CUDA_VISIBLE_DEVICES has for it."""
     name: str
     memory_bytes: int
+    """0 where the machine does not say."""
     cores: tuple[int, ...]
+    """The CPU cores near it; empty where the machine does not say."""
     board: str
+    """The uuid of the board."""
 
 
 @cache
@@ -82,7 +83,7 @@ def present(library: Any = None) -> tuple[Gpu, ...]:
 
 
 def _instances(nvml: Any, board: Any) -> list[Any]:
-    """What CUDA sees of a board: itself, or its MIG instances."""
+    """The devices that CUDA sees of a board: itself, or its MIG instances."""
     try:
         divided, _ = nvml.nvmlDeviceGetMigMode(board)
     except _errors(nvml):
@@ -115,7 +116,7 @@ def _busy(nvml: Any, device: Any, name: str) -> float:
 
 
 def _errors(nvml: Any) -> tuple[type[Exception], ...]:
-    """What a call may raise. That the driver is older than the package is an error of another family."""
+    """The errors that a call may raise. A driver that is older than the package raises one of another family."""
     return (nvml.NVMLError, getattr(nvml, "NVMLLibraryMismatchError", nvml.NVMLError))
 
 
@@ -136,7 +137,7 @@ def _cores_near(nvml: Any, device: Any) -> tuple[int, ...]:
 
 
 def loads() -> tuple[GpuLoad, ...]:
-    """What each board does. One that cannot be asked just now (it was reset, or fell off the bus) is left out."""
+    """The load of each board. One that cannot be asked just now (it was reset, or fell off the bus) is left out."""
     nvml = _nvml()
     if nvml is None:
         return ()

@@ -1,4 +1,4 @@
-"""What the control groups around this process allow it: processor time and memory, of version 2 and of version 1.
+"""The limits that control groups set for this process: processor time and memory, of version 2 and of version 1.
 
 A group is limited by those around it as well: the tightest counts. Everything is read from files below `root`.
 """
@@ -15,19 +15,22 @@ _MOUNT = Path("sys/fs/cgroup")
 
 @dataclass(frozen=True, slots=True)
 class CpuLimit:
-    """So many cores' worth of time. source: the file that says so."""
+    """A limit of processor time, in cores' worth of it."""
 
     cores: float
     source: Path
+    """The file that says so."""
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryLimit:
-    """source: the file that says so. used_bytes: by the group, without the caches that it could drop."""
+    """A limit of memory."""
 
     limit_bytes: int
     source: Path
+    """The file that says so."""
     used_bytes: int
+    """By the group, without the caches that it could drop."""
 
 
 def cpu_limit(root: Path = ROOT) -> CpuLimit | None:

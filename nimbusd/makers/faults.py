@@ -43,7 +43,7 @@ _CHUNK_BYTES = 8 << 20
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """A fault to be acted out once. after: so many beats or writes into the stage, or at its end if there are fewer."""
+    """A fault to be acted out once. after: beats or writes of the stage before it; at the end if there are fewer."""
 
     number: int
     kind: str
@@ -202,7 +202,7 @@ def _oom() -> NoReturn:
 
 
 def _die() -> NoReturn:
-    """What a writer does that ends its own process: nothing of it runs any more."""
+    """End our own process, as a writer may do: nothing of it runs any more."""
     os.kill(os.getpid(), signal.SIGKILL)
     raise AssertionError("SIGKILL does not come back")
 

@@ -1,4 +1,4 @@
-"""How much memory a node may take and a process takes, on machines made of files."""
+"""The memory that a node may take and a process takes, on machines made of files."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 
 import psutil
 
-from nimbusd.node.memory import NodeMemory, own_gpu_bytes, own_rss_bytes
-from nimbusd.node.memory import node_memory as found_memory
+from nimbusd.machine.memory import NodeMemory, own_gpu_bytes, own_rss_bytes
+from nimbusd.machine.memory import node_memory as found_memory
 
 GB = 1 << 30
 
@@ -67,6 +67,6 @@ def test_this_machine_has_memory_and_this_process_uses_some() -> None:
 
 def test_the_kernel_takes_a_worker_before_its_daemon() -> None:
     own = int(Path("/proc/self/oom_score_adj").read_text())
-    code = "from nimbusd.node.memory import die_first; die_first(); print(open('/proc/self/oom_score_adj').read())"
+    code = "from nimbusd.machine.memory import die_first; die_first(); print(open('/proc/self/oom_score_adj').read())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert int(done.stdout) == min(1000, own + 300)

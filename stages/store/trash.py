@@ -1,4 +1,4 @@
-"""What an output folder can do without, kept for a while: `<output>/.nimbusd/trash/<Unix seconds>.<folder>/`.
+"""The trash of an output folder, kept for a while: `<output>/.nimbusd/trash/<Unix seconds>.<folder>/`.
 
 Nothing that was whole once is deleted at once: whoever finds that it was needed takes it back from there.
 """
@@ -10,17 +10,18 @@ import os
 import shutil
 from pathlib import Path
 
-from nimbusd.master.output.owner import PRIVATE
 from nimbusd.stages.store.piece import PIECES
 
 log = logging.getLogger(__name__)
 
+PRIVATE = ".nimbusd"
+"""The folder of an output that is nimbusd's own: no reader of datasets looks into it."""
 KEPT_S = 7 * 24 * 3600.0
 _TRASH = "trash"
 
 
 def trash_of(output: Path) -> Path:
-    """Where the trash of an output folder is."""
+    """The folder of an output's trash."""
     return output / PRIVATE / _TRASH
 
 

@@ -1,8 +1,8 @@
-"""How long a compute worker may be silent: as long as the job says, or less, once its stages are known.
+"""The time that a compute worker may be silent: what the job says, or less, once its stages have been measured.
 
 A limit that is safe for every stage of every scene is far too long for most: a planner that beats every millisecond
 hangs for two minutes before anybody minds. So each stage's silences (times between beats) are learned, and the
-limit comes down to some multiple of what is usual.
+limit comes down to a multiple of the usual silence.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 
 _GROWTH = 1.1
-"""Neighbouring buckets differ by this factor: a quantile is known to 10%, and never told too small."""
+"""Neighbouring buckets differ by this factor: a quantile is 10% too large at most, and never too small."""
 _SMALLEST_S = 1e-6
 _LOG_GROWTH = math.log(_GROWTH)
 
@@ -24,14 +24,14 @@ class Quantiles:
     """
 
     def __init__(self, most: int = 4096) -> None:
-        """most: after so many durations, all that were seen count half."""
+        """most: after this many durations, all that were seen count half."""
         self._most = most
         self._buckets: dict[int, int] = {}
         self.seen = 0
         self.longest_s = 0.0
 
     def add(self, duration_s: float) -> None:
-        """One more duration."""
+        """Count one more duration."""
         bucket = math.ceil(math.log(duration_s / _SMALLEST_S) / _LOG_GROWTH) if duration_s > _SMALLEST_S else 0
         self._buckets[bucket] = self._buckets.get(bucket, 0) + 1
         self.seen += 1
@@ -59,8 +59,8 @@ class Deadlines:
     """The allowances of a job's stages.
 
     limit_s: the job's beat timeout. stage_limits_s: of stages that have their own. Neither is ever exceeded. Below
-    `floor_s` nothing is ever cut: a loaded machine makes anybody silent for seconds. Once `enough` silences of a
-    stage are known its allowance is `factor` times their 99th percentile, and at least twice the longest of them:
+    `floor_s` nothing is ever cut: a loaded machine makes anybody silent for seconds. After `enough` silences of a
+    stage its allowance is `factor` times their 99th percentile, and at least twice the longest of them:
     what has happened once and was well may happen again.
     """
 
@@ -82,16 +82,16 @@ class Deadlines:
         self._learned_s: dict[str, float] = {}
 
     def limit_s(self, stage: str) -> float:
-        """What the job allows a stage."""
+        """The limit that the job sets for a stage."""
         return self._stage_limits_s.get(stage, self._limit_s)
 
     def allowance_s(self, stage: str) -> float:
-        """How long a thread in a stage may be silent from now on."""
+        """The longest silence that a thread in a stage may have from now on."""
         limit_s = self.limit_s(stage)
         return min(limit_s, self._learned_s.get(stage, limit_s))
 
     def learn(self, stage: str, silence_s: float) -> None:
-        """A stage was silent for so long, and then beat."""
+        """Learn from a stage that was silent for `silence_s`, and then beat."""
         if stage not in self._silences:
             self._silences[stage] = Quantiles()
         silences = self._silences[stage]

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from nimbusd.compute.arithmetic import LESS, MAKER_ENVIRONMENT, ONLY, Simd, arithmetic, maker_environment, simd
+from nimbusd.makers.arithmetic import LESS, MAKER_ENVIRONMENT, ONLY, Simd, arithmetic, maker_environment, simd
 from tests.processes.test_environment_changes import write_job
 from tests.support.slow import slow
 
@@ -92,7 +92,7 @@ def test_what_a_user_has_chosen_stays_and_is_said() -> None:
 
 
 def tried(env: dict[str, str]) -> dict[str, Any]:
-    """What `tests.support.placements` finds in a process with this environment. A warning about them is an error."""
+    """The findings of `tests.support.placements` in a process with this environment. Its warnings are errors."""
     command = [sys.executable, "-W", "error::ImportWarning", "-m", "tests.support.placements"]
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

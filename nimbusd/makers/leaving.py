@@ -1,4 +1,4 @@
-"""How a process that ran components ends, whatever threads they left behind."""
+"""The end of a process that ran components, whatever threads they left behind."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import time
 log = logging.getLogger(__name__)
 
 LEAVE_S = 5.0
-"""So long a process may take to end once its work is done: for threads that go on, and what libraries do at exit."""
+"""The time that a process may take to end once its work is done: for threads that go on, and libraries at exit."""
 
 
 def leave_soon(status: int, within_s: float = LEAVE_S) -> None:
