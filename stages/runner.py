@@ -63,7 +63,7 @@ def _no_matter() -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Pipeline:
+class Components:
     """The components of a job, made and ready.
 
     `randomizer` is None where the job names none; `planner` in a process that only renders, `renderer` and `writer` in
@@ -76,7 +76,7 @@ class Pipeline:
     renderer: BaseRenderer[Any] | None
     writer: BaseWriter[Any] | None
 
-    def components(self) -> dict[str, Any]:
+    def by_stage(self) -> dict[str, Any]:
         """Stage name → component, in the order of the stages."""
         named = {
             "load": self.loader,
@@ -89,7 +89,7 @@ class Pipeline:
 
     def close(self) -> None:
         """Close every component, last stage first."""
-        for component in reversed(self.components().values()):
+        for component in reversed(self.by_stage().values()):
             component.close()
 
 
@@ -357,7 +357,7 @@ class StoreIterator(_StageIterator):
 
 
 def plan_stages(
-    pipeline: Pipeline,
+    components: Components,
     requests: Iterable[EpisodeRequest],
     *,
     job_seed: int,
@@ -371,13 +371,13 @@ def plan_stages(
 
     plan_of: see PlanIterator.
     """
-    loaded = LoadIterator(requests, pipeline.loader, scene_config, output, context, seen)
-    randomized = RandomizeIterator(loaded, pipeline.randomizer, job_seed, seen)
-    return PlanIterator(randomized, pipeline.planner, job_seed, seen, plan_of)
+    loaded = LoadIterator(requests, components.loader, scene_config, output, context, seen)
+    randomized = RandomizeIterator(loaded, components.randomizer, job_seed, seen)
+    return PlanIterator(randomized, components.planner, job_seed, seen, plan_of)
 
 
 def store_stages(
-    pipeline: Pipeline,
+    components: Components,
     planned: Iterator[Episode],
     *,
     writers: int = 1,
@@ -386,14 +386,14 @@ def store_stages(
     waits: Callable[[], None] = _no_matter,
 ) -> StoreIterator:
     """Chain the iterators from planned episodes on. writers, stored, waits: see StoreIterator."""
-    assert pipeline.renderer is not None
-    assert pipeline.writer is not None
-    rendered = RenderIterator(planned, pipeline.renderer, seen)
-    return StoreIterator(rendered, pipeline.writer, writers, stored, seen, waits)
+    assert components.renderer is not None
+    assert components.writer is not None
+    rendered = RenderIterator(planned, components.renderer, seen)
+    return StoreIterator(rendered, components.writer, writers, stored, seen, waits)
 
 
 def run_stages(
-    pipeline: Pipeline,
+    components: Components,
     requests: Iterable[EpisodeRequest],
     *,
     job_seed: int,
@@ -406,6 +406,6 @@ def run_stages(
 ) -> StoreIterator:
     """Chain all iterators, planning here. Every request comes out once; see `plan_stages` and `store_stages`."""
     planned = plan_stages(
-        pipeline, requests, job_seed=job_seed, scene_config=scene_config, output=output, context=context, seen=seen
+        components, requests, job_seed=job_seed, scene_config=scene_config, output=output, context=context, seen=seen
     )
-    return store_stages(pipeline, planned, writers=writers, stored=stored, seen=seen)
+    return store_stages(components, planned, writers=writers, stored=stored, seen=seen)

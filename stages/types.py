@@ -33,6 +33,13 @@ Rgb: TypeAlias = tuple[float, float, float]
 EpisodeId = NewType("EpisodeId", str)
 """`<job>/<scene>/<index>`: the same whatever node, attempt or run makes the episode."""
 
+SIMULATION_PREFIX = "simulation."
+"""Start of the keys of states that only a replay needs: a simulator's own, in its own order and precision."""
+SIMULATION_QPOS = f"{SIMULATION_PREFIX}qpos"
+"""Positions of every joint of the simulator, (T, nq) float64."""
+SIMULATION_QVEL = f"{SIMULATION_PREFIX}qvel"
+"""Speeds of every joint of the simulator, (T, nv) float64."""
+
 BACKGROUND_ID = 0
 """Instance and semantic id of pixels that hit nothing."""
 
@@ -242,6 +249,11 @@ class Feature:
     names: tuple[str, ...] | None = None
 
 
+def is_for_replay(name: str) -> bool:
+    """True for states of a simulator: a replay needs them, a dataset has no column of them."""
+    return name.startswith(SIMULATION_PREFIX)
+
+
 @dataclass(frozen=True, slots=True)
 class Sequence:
     """A planned trajectory: all a renderer needs to make T observations, and all that is stored beside them.
@@ -254,7 +266,7 @@ class Sequence:
     notes: JSON values for the episode's metadata (start, goal, path length, attempts …). `notes["result"]` is
     {"success": bool, "reason": word or None} where a planner hands on failed attempts too.
     plan_info: what the planner's own renderer needs besides (see stages/workflow); opaque to all others, not stored.
-    Keys of `states` that start with `simulation.` are for replay as well: (T, …) rows of a simulator's state.
+    Keys of `states` that `is_for_replay` (they start with `simulation.`) are (T, …) rows of a simulator's state.
     """
 
     fps: float

@@ -12,6 +12,7 @@ from pathlib import Path
 import orjson
 
 from nimbusd.stages.store.durable import to_json
+from nimbusd.stages.store.formats.table import DEFAULT_FORMAT
 from nimbusd.stages.store.piece import MANIFEST, PIECES, draft_piece, manifest_digest, piece_folder
 from nimbusd.stages.store.record import RECORD
 from nimbusd.stages.types import EpisodeRequest, Piece, PieceFile
@@ -131,7 +132,7 @@ def no_file(output: Path, request: EpisodeRequest) -> c.Stored:
 
 def record_without_fps(output: Path, request: EpisodeRequest) -> c.Stored:
     """The record lacks what publishing needs."""
-    return forge(output, request, {RECORD: orjson.dumps({"format": "lerobot-v3.0", "length": 3, "features": {}})})
+    return forge(output, request, {RECORD: orjson.dumps({"format": DEFAULT_FORMAT, "length": 3, "features": {}})})
 
 
 LIES: dict[str, Callable[[Path, EpisodeRequest], c.Stored]] = {

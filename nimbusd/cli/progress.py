@@ -22,9 +22,9 @@ from nimbusd.cli.console import Console, make_console
 from nimbusd.core.environments import changes_in_words
 from nimbusd.core.ids import slot_of
 from nimbusd.core.words import counted
+from nimbusd.stages.stage_names import STAGES
 from nimbusd.streams import Lasting
 
-_STAGES = ("load", "randomize", "plan", "render", "store")
 _RECENT = 32
 
 
@@ -156,7 +156,7 @@ class LiveProgress(Progress):
         )
         rows: list[RenderableType] = [bar]
         if tally.frames:
-            speeds = (f"{stage} {_rate(tally, stage)}" for stage in _STAGES if tally.stage_s[stage])
+            speeds = (f"{stage} {_rate(tally, stage)}" for stage in STAGES if tally.stage_s[stage])
             rows.append(Text("frames/s per worker  " + "  ".join(speeds), style="cyan"))
         if tally.waiting:
             rows.append(Text(f"waiting: {tally.waiting}", style="yellow"))
@@ -231,7 +231,7 @@ def _summary(ended: events.JobEnded, tally: Tally) -> list[str]:
     if ended.quarantined:
         lines.append("set aside episodes can be tried again with --retry-quarantined")
     if tally.frames and (spent := sum(tally.stage_s.values())):
-        shares = (f"{stage} {100 * tally.stage_s[stage] / spent:.0f}%" for stage in _STAGES if tally.stage_s[stage])
+        shares = (f"{stage} {100 * tally.stage_s[stage] / spent:.0f}%" for stage in STAGES if tally.stage_s[stage])
         lines.append(
             f"{counted(tally.frames, 'frame')}, {tally.frames / max(ended.elapsed_s, 1e-9):.2f} per second; "
             + ", ".join(shares)

@@ -34,7 +34,7 @@ from nimbusd.replay import (
     renderer_changes,
     replay_episode,
 )
-from nimbusd.replay.attempt import STAGES
+from nimbusd.stages.stage_names import STAGES
 
 AGAIN, OTHERWISE, DIFFERENT = 1, 5, 6
 _DEATHS = frozenset({"crash", "exit"})

@@ -33,7 +33,7 @@ from nimbusd.stages.base import SceneConfig
 from nimbusd.stages.errors import NimbusError
 from nimbusd.stages.modules import what_is_missing
 from nimbusd.stages.planned import Planned, write_planned
-from nimbusd.stages.runner import Pipeline, failure_of, plan_stages, store_stages
+from nimbusd.stages.runner import Components, failure_of, plan_stages, store_stages
 from nimbusd.stages.store.piece import manifest_digest
 from nimbusd.stages.types import Episode, EpisodeRequest
 from nimbusd.supervisor.cgroups import join_group
@@ -95,11 +95,11 @@ class ComputeWorker:
             pipeline.close()
             self._working.promise("close", 3 * LEAVE_S)  # the last resort, should this process not even end itself
 
-    def _open(self, job: Job) -> Pipeline:
-        pipeline = job.make_pipeline(plans=self._role is not Role.RENDER, renders=self._role is not Role.PLAN)
-        for stage, component in pipeline.components().items():
+    def _open(self, job: Job) -> Components:
+        pipeline = job.make_components(plans=self._role is not Role.RENDER, renders=self._role is not Role.PLAN)
+        for stage, component in pipeline.by_stage().items():
             component.beat = self._beats.store_beat if stage == "store" else self._beats.beat
-        faults.arm(pipeline.components(), self._name)
+        faults.arm(pipeline.by_stage(), self._name)
         device = "none, it plans"
         if pipeline.renderer is not None:
             pipeline.renderer.open(self._device)
@@ -107,7 +107,7 @@ class ComputeWorker:
         self._link.send(m.Ready(self._name, device))
         return pipeline
 
-    def _work(self, job: Job, welcome: m.Welcome, pipeline: Pipeline) -> None:
+    def _work(self, job: Job, welcome: m.Welcome, pipeline: Components) -> None:
         context: dict[str, Any] = {
             "job": {"name": job.name, "seed": job.seed, "fingerprint": job.fingerprint()},
             "components": job.describe(),

@@ -24,8 +24,9 @@ from nimbusd.stages.base import (
     ComponentArgs,
     SceneConfig,
 )
-from nimbusd.stages.registry import KINDS, Kind, resolve
-from nimbusd.stages.runner import Pipeline
+from nimbusd.stages.registry import resolve
+from nimbusd.stages.runner import Components
+from nimbusd.stages.stage_names import STAGES, Stage
 
 M = TypeVar("M", bound=ComponentArgs)
 
@@ -65,7 +66,7 @@ class Job:
     max_tries_per_episode: int
     randomize_every: int
     workers: int | None
-    stages: Mapping[Kind, StageSpec]
+    stages: Mapping[Stage, StageSpec]
     mode: Mode = Mode.AUTO
     planners: int | None = None
     writers: int = 1
@@ -106,8 +107,8 @@ class Job:
     @overload
     def make(self, kind: Literal["store"]) -> BaseWriter[Any]: ...
     @overload
-    def make(self, kind: Kind) -> Component[Any]: ...
-    def make(self, kind: Kind) -> Component[Any]:
+    def make(self, kind: Stage) -> Component[Any]: ...
+    def make(self, kind: Stage) -> Component[Any]:
         """A new component of a stage. Raises KeyError for `randomize` in a job without it, or ComponentError."""
         component, args = self._resolved(kind)
         return component(args)
@@ -115,7 +116,7 @@ class Job:
     def describe(self) -> dict[str, dict[str, Any]]:
         """Stage → name, version and arguments of its component, in the order of the stages: for episodes' metadata."""
         described: dict[str, dict[str, Any]] = {}
-        for kind in (kind for kind in KINDS if kind in self.stages):
+        for kind in (kind for kind in STAGES if kind in self.stages):
             component, args = self._resolved(kind)
             described[kind] = {
                 "name": component.__name__,
@@ -124,19 +125,19 @@ class Job:
             }
         return described
 
-    def _resolved(self, kind: Kind) -> tuple[type[Component[Any]], ComponentArgs]:
+    def _resolved(self, kind: Stage) -> tuple[type[Component[Any]], ComponentArgs]:
         """The component of a stage and its arguments. Raises ComponentError where they are not what it takes here."""
         spec = self.stages[kind]
         component = resolve(spec.component, kind)
         args: ComponentArgs = validate(component.args_model, spec.args, f"{kind}: {spec.component}")
         return component, with_root(args, self.scenes_root)
 
-    def make_pipeline(self, *, plans: bool = True, renders: bool = True) -> Pipeline:
+    def make_components(self, *, plans: bool = True, renders: bool = True) -> Components:
         """New components of all stages, or of those that a process which only plans, or only renders, needs.
 
         Raises ComponentError.
         """
-        return Pipeline(
+        return Components(
             loader=self.make("load"),
             randomizer=self.make("randomize") if "randomize" in self.stages else None,
             planner=self.make("plan") if plans else None,
@@ -181,7 +182,7 @@ class Job:
         file can say.
         """
         spec = validate(JobSpec, values, "job")
-        stages = {kind: stage for kind in KINDS if (stage := getattr(spec.stages, kind)) is not None}
+        stages = {kind: stage for kind in STAGES if (stage := getattr(spec.stages, kind)) is not None}
         return cls(
             name=spec.name,
             seed=spec.seed,

@@ -38,6 +38,7 @@ from nimbusd.node.slots import Slot, environment_of_place
 from nimbusd.node.unfinished import UnfinishedPieces, remove_pieces
 from nimbusd.stages.errors import NimbusError, out_of_groups
 from nimbusd.stages.store.trash import throw_away
+from nimbusd.stages.stage_names import PLANNING_STAGES
 from nimbusd.transport.messages import control as c
 from nimbusd.transport.messages import worker as m
 from nimbusd.transport.messages.bounds import MOST_BYTES, MOST_FRAMES
@@ -51,7 +52,6 @@ BACKSTOP_S = 5.0
 """How much later than the watchdog the daemon itself kills the silent: the time to replace a watchdog, and a kill."""
 _FINAL = frozenset({"asset_error", "component_error", "pickling_error"})
 """Reasons that trying again cannot change."""
-_PLANNING = ("load", "randomize", "plan")
 _BLAMELESS = frozenset({"disk_full", "storage_error", "output_gone"})
 
 _Order: TypeAlias = n.NodeOrder | p.PoolOrder | events.WorkerUp | events.StageBegan
@@ -316,7 +316,7 @@ class Node:
                 log.debug("%s/%d is stored in %s", ref.scene, ref.index, message.folder)
                 made = message.folder, message.frames, message.size_bytes, message.digest
                 piece = StoredPiece(ref.index, *made, cost_s, timings_s)
-                plan_s = sum(timings_s.get(stage, 0.0) for stage in _PLANNING)
+                plan_s = sum(timings_s.get(stage, 0.0) for stage in PLANNING_STAGES)
                 self._fact(n.EpisodeStored(worker, lease, piece, plan_s, timings_s.get("store", 0.0)))
             case m.Fail():
                 failure = n.EpisodeFailed(

@@ -13,7 +13,9 @@ import numpy as np
 from nimbusd.show.made_with import made_with_lines
 from nimbusd.show.told import told_lines
 from nimbusd.show.view import EpisodeView, Room
-from nimbusd.stages.store.read import Dataset, StoredEpisode
+from nimbusd.stages.notes import Notes
+from nimbusd.stages.store.read import Dataset
+from nimbusd.stages.store.stored_tree import StoredEpisode
 
 _STOREY_M = 2.5
 
@@ -107,9 +109,9 @@ def episode_view(dataset: Dataset, index: int, camera: str) -> EpisodeView:
 
 
 def _failure(meta: Mapping[str, Any]) -> str:
-    """Why an episode's attempt failed; empty where it did not."""
-    result = meta.get("result") or {}
-    return "" if result.get("success", True) else str(result.get("reason"))
+    """The reason for which an episode's attempt failed; empty where it did not."""
+    result = Notes(meta).result
+    return "" if result.success else str(result.reason)
 
 
 def _rooms_below(camera_z_m: float, stored: StoredEpisode) -> tuple[Room, ...]:

@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 
 from nimbusd.stages.base import no_beat
 from nimbusd.stages.errors import StoreError
+from nimbusd.stages.store.arm_columns import stated_meanings
 from nimbusd.stages.store.beneath import check_path, link_beneath
 from nimbusd.stages.store.conventions import conventions
 from nimbusd.stages.store.durable import (
@@ -27,10 +28,9 @@ from nimbusd.stages.store.durable import (
     to_json_lines,
     write_file,
 )
-from nimbusd.stages.store.formats.a1.columns import stated_meanings
 from nimbusd.stages.store.made_with import ENVIRONMENT, environment_json, environments_of
 from nimbusd.stages.store.piece import piece_faults
-from nimbusd.stages.store.record import StoredPiece, load_piece
+from nimbusd.stages.store.record import SourcePiece, load_piece
 from nimbusd.stages.types import Piece, PieceFile
 
 DATASET = "dataset"
@@ -60,7 +60,7 @@ class Tree:
         written = write_file(self._target(path), content)
         self._note(path, written.size_bytes, written.sha256)
 
-    def link(self, path: str, stored: StoredPiece, name: str) -> None:
+    def link(self, path: str, stored: SourcePiece, name: str) -> None:
         """Add the piece's file `name` as `path`, without copying where the file system can."""
         file = stored.file(name)
         link_beneath(stored.root, name, self._target(path))
@@ -99,7 +99,7 @@ def checksums_text(rows: Mapping[str, Any]) -> bytes:
     return to_json({"files": rows, "sha256": hashlib.sha256(to_json(rows)).hexdigest()}, indent=True)
 
 
-Build: TypeAlias = Callable[[Path, list[StoredPiece]], None]
+Build: TypeAlias = Callable[[Path, list[SourcePiece]], None]
 """Writes a dataset of some format into an empty folder."""
 
 
@@ -139,7 +139,7 @@ def publish_pieces(
 
 def _checked(
     output: Path, pieces: list[Piece], format_name: str, beat: Callable[[], None], *, deep: bool
-) -> list[StoredPiece]:
+) -> list[SourcePiece]:
     if not pieces:
         raise StoreError(f"nothing to publish in {output}: no episode is committed yet")
     faults = []
@@ -159,7 +159,7 @@ def _checked(
     return stored
 
 
-def _build(build: Build, draft: Path, stored: list[StoredPiece], output: Path) -> None:
+def _build(build: Build, draft: Path, stored: list[SourcePiece], output: Path) -> None:
     """`build`, of which every error about what lies in the pieces is a StoreError."""
     import pyarrow as pa
 
@@ -195,7 +195,7 @@ def _swap(output: Path, number: int) -> int | None:
     return int(before) if before.isdigit() else None
 
 
-def shared_columns(stored: list[StoredPiece]) -> StoredPiece:
+def shared_columns(stored: list[SourcePiece]) -> SourcePiece:
     """The first piece, as example of all. Raises StoreError if any has other features or another fps."""
     first = stored[0]
     for other in stored[1:]:
@@ -210,7 +210,7 @@ def shared_columns(stored: list[StoredPiece]) -> StoredPiece:
     return first
 
 
-def tasks_of(stored: Iterable[StoredPiece]) -> dict[str, int]:
+def tasks_of(stored: Iterable[SourcePiece]) -> dict[str, int]:
     """Task text → task_index, numbered as they first occur."""
     tasks: dict[str, int] = {}
     for piece in stored:
@@ -218,13 +218,13 @@ def tasks_of(stored: Iterable[StoredPiece]) -> dict[str, int]:
     return tasks
 
 
-def robot_type(stored: Iterable[StoredPiece]) -> str:
+def robot_type(stored: Iterable[SourcePiece]) -> str:
     """The robot that made the episodes; of several all names, joined by `+`."""
     return "+".join(sorted({str(piece.facts["robot"]) for piece in stored}))
 
 
 def write_nimbusd_metadata(
-    tree: Tree, stored: list[StoredPiece], job: Mapping[str, Any], extra: Mapping[str, Any]
+    tree: Tree, stored: list[SourcePiece], job: Mapping[str, Any], extra: Mapping[str, Any]
 ) -> None:
     """The files beside LeRobot's own: conventions, one line of metadata per episode, the job, and the packages."""
     tables = {str(piece.facts["label_table"]): piece.record["labels"] for piece in stored}
@@ -236,7 +236,7 @@ def write_nimbusd_metadata(
     tree.write(ENVIRONMENT, to_json(environment_json(environments), indent=True))
 
 
-def _origins_of(stored: Iterable[StoredPiece]) -> dict[str, Any]:
+def _origins_of(stored: Iterable[SourcePiece]) -> dict[str, Any]:
     """Scene → `origin_m` of its provenance, where it has one."""
     scenes = (piece.facts["scene"] for piece in stored)
     return {
@@ -246,11 +246,11 @@ def _origins_of(stored: Iterable[StoredPiece]) -> dict[str, Any]:
     }
 
 
-Extras: TypeAlias = Callable[[Tree, list[StoredPiece]], Mapping[str, Any]]
+Extras: TypeAlias = Callable[[Tree, list[SourcePiece]], Mapping[str, Any]]
 """Adds what a format has beside LeRobot's own files to a tree. Returns what `meta/conventions.json` says about it."""
 
 
-def link_own_files(tree: Tree, stored: list[StoredPiece]) -> Mapping[str, Any]:
+def link_own_files(tree: Tree, stored: list[SourcePiece]) -> Mapping[str, Any]:
     """What workflows saved in formats of their own, as `files/episode_000000/…`."""
     found = False
     for episode, piece in enumerate(stored):

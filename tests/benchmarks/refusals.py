@@ -35,7 +35,7 @@ def task(skills: list[dict[str, Any]], slots: list[dict[str, Any]], **more: Any)
 
 def franka(**arm: Any) -> dict[str, Any]:
     """A robot of the task's own: the Franka, but for some keys of its arm."""
-    model = ROBOTS["franka"].dump()
+    model = ROBOTS["franka"].model_dump(mode="json")
     model["arms"]["arm"].update(arm)
     return {"robot": "mine", "robots": {"mine": model}}
 

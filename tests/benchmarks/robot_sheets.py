@@ -28,8 +28,7 @@ from nimbusd.stages.types import F64
 from nimbusd.stages.workflow.sim import Layout, camera_poses, parse_task, randomize_layout
 from nimbusd.stages.workflow.sim.models.robots import ROBOTS
 from nimbusd.stages.workflow.sim.motion.kinematics import ArmKinematics
-from nimbusd.stages.workflow.sim.rotation import about, matrix_of, transform
-from nimbusd.stages.workflow.sim.skills.skill import downward
+from nimbusd.stages.workflow.sim.rotation import about, downward, matrix_of, transform
 from nimbusd.stages.workflow.sim.world.simulation import Command, Simulation
 from nimbusd.stages.workflow.sim.world.world import ArmIndex, World, build_world
 

@@ -26,7 +26,7 @@ from nimbusd.master.output.folder import LedgerPlace, OutputBusy, claim_output, 
 from nimbusd.master.output.outputs import Outputs
 from nimbusd.stages import EpisodeRequest, Piece
 from nimbusd.stages.errors import NimbusError, OutputGone
-from nimbusd.stages.registry import Kind
+from nimbusd.stages.stage_names import Stage
 from nimbusd.stages.store.piece import PIECES, manifest_digest, piece_folder
 from tests.support.store_makers import make_writer, store_episode
 
@@ -336,10 +336,10 @@ def test_a_torn_backup_changes_nothing_where_it_is_restored(embedded: Job, tmp_p
 def test_pieces_of_other_settings_are_taken_over_where_seed_and_versions_are_the_same(job: Job) -> None:
     """The records of these pieces say seed 3 and component versions, and no fingerprint of this job."""
     piece = store(job, 0)
-    stages: dict[Kind, StageSpec] = {"plan": StageSpec("tests.support.toy:Toy", "1.0.0", {})}
+    stages: dict[Stage, StageSpec] = {"plan": StageSpec("tests.support.toy:Toy", "1.0.0", {})}
     same = dataclasses.replace(job, stages=stages)
     assert not is_of_job(same, job.output, piece, anyway=False)
     assert is_of_job(same, job.output, piece, anyway=True)
     assert not is_of_job(dataclasses.replace(same, seed=4), job.output, piece, anyway=True)
-    newer: dict[Kind, StageSpec] = {"plan": StageSpec("tests.support.toy:Toy", "2.0.0", {})}
+    newer: dict[Stage, StageSpec] = {"plan": StageSpec("tests.support.toy:Toy", "2.0.0", {})}
     assert not is_of_job(dataclasses.replace(same, stages=newer), job.output, piece, anyway=True)

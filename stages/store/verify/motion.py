@@ -17,7 +17,7 @@ import pyarrow as pa
 from nimbusd.stages.store.beneath import file_beneath
 from nimbusd.stages.store.encode import decode_image, decode_video
 from nimbusd.stages.store.formats.lerobot.content import DEPTH_PREFIX, INSTANCE_PREFIX, SEMANTIC_PREFIX
-from nimbusd.stages.store.read import StoredTree
+from nimbusd.stages.store.formats.lerobot.tree import LerobotTree
 from nimbusd.stages.types import F64, I32
 
 MOVED = 0.2
@@ -46,7 +46,7 @@ class _Motion:
     thing: str = ""
 
 
-def motion(tree: StoredTree) -> Iterator[str]:
+def motion(tree: LerobotTree) -> Iterator[str]:
     """Episodes in which joints or objects move by more than MOVED, though no mask, depth or image of a camera changes.
 
     Compared are the first frame and those in which a column is farthest from it, so that motion that comes back to
@@ -68,7 +68,7 @@ def motion(tree: StoredTree) -> Iterator[str]:
             )
 
 
-def _motions(tree: StoredTree, table: pa.Table) -> Iterator[_Motion]:
+def _motions(tree: LerobotTree, table: pa.Table) -> Iterator[_Motion]:
     for name in table.column_names:
         entry = tree.features.get(name, {})
         values = _positions(name, entry, table) if entry.get("dtype") in ("float32", "float64") else None
@@ -97,7 +97,7 @@ def _positions(name: str, entry: Mapping[str, Any], table: pa.Table) -> F64 | No
 class _Pictures:
     """An episode's pictures, read as they are asked for."""
 
-    def __init__(self, tree: StoredTree, episode: int, table: pa.Table) -> None:
+    def __init__(self, tree: LerobotTree, episode: int, table: pa.Table) -> None:
         self._tree, self._episode, self._table = tree, episode, table
         meta = tree.meta[episode]
         self._labels = tree.conventions["segmentation"]["label_tables"].get(meta["label_table"], [])
@@ -162,7 +162,7 @@ class _Pictures:
         return np.asarray(decode_video(path, first + row, 1, self._tree.fps)[0], np.int32)
 
 
-def _column_names(tree: StoredTree, path: str) -> list[str]:
+def _column_names(tree: LerobotTree, path: str) -> list[str]:
     import pyarrow.parquet as pq
 
     return list(pq.read_schema(file_beneath(tree.root, path)).names)
