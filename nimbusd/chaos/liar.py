@@ -11,7 +11,7 @@ import zmq
 
 from nimbusd.chaos.lies import BARE_LIES, LIES
 from nimbusd.chaos.recovery import Told
-from nimbusd.node.environment import environment_hash, packages
+from nimbusd.node.environment import environment
 from nimbusd.stages.errors import StoreError
 from nimbusd.stages.types import EpisodeRequest
 from nimbusd.transport.codec.codec import MessageError
@@ -94,7 +94,8 @@ class Liar(threading.Thread):
         context.term()
 
     def _hello(self) -> c.Hello:
-        return c.Hello(self.name, self.name, "1", environment_hash(), dict(packages()), _CREDIT, ("cpu",))
+        here = environment()
+        return c.Hello(self.name, self.name, "1", here.hash, dict(here.packages), _CREDIT, ("cpu",))
 
     def _lie(self, lease: c.Lease) -> c.Commit:
         start, count = lease.spans[0]

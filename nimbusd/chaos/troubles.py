@@ -19,12 +19,12 @@ from nimbusd.core.master.facts import Cause
 from nimbusd.job import Job
 from nimbusd.master.backup import make_backup
 from nimbusd.master.ledger.ledger import Ledger, LedgerError
-from nimbusd.node.environment import environment_hash
+from nimbusd.node.environment import environment_for
 from nimbusd.stages.store.piece import PIECES
 from nimbusd.supervisor.process import python
 
-PACKAGE = "gsplat"
-"""The package that changes: one of those whose versions decide over episodes."""
+PACKAGE = "pillow"
+"""The package that changes: one of those that count for every job."""
 _ADOPTED_WITHIN_S = 60.0
 _COMMAND_S = 120.0
 
@@ -164,7 +164,7 @@ class OtherPackages(Waits):
         """Start the nodes with it. A job that has no environment yet would take theirs."""
         with Ledger.read(self._ledger) as ledger:
             row = ledger.job(JobId(self.job.name))
-        if row is None or row.environment != environment_hash():
+        if row is None or row.environment != environment_for(self.job, row.began_with).hash:
             raise LookupError("the job has no environment yet")
         info = self._place / f"{PACKAGE}-{self._version}.dist-info"
         info.mkdir(parents=True, exist_ok=True)

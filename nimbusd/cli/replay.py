@@ -15,6 +15,7 @@ from rich.markup import escape
 
 from nimbusd.cli.connect import INTERRUPTED, USAGE, ClusterCommand, connect
 from nimbusd.cli.console import Console, make_console
+from nimbusd.core.environments import environment_of, names_that_count
 from nimbusd.job import JobError, read_apart
 from nimbusd.master.output.folder import ledger_path
 from nimbusd.node.environment import packages
@@ -124,7 +125,9 @@ def replay(
         click.echo("\n".join(f"error: {problem}" for problem in error.problems), err=True)
         sys.exit(USAGE)
     now = configuration_now(recorded.job, recorded.scene)
-    changes = configuration_changes(recorded.configuration, now, recorded.packages, packages())
+    then = environment_of(recorded.packages, None).packages
+    here = environment_of(packages(), names_that_count(None, then)).packages  # what is on record is compared
+    changes = configuration_changes(recorded.configuration, now, then, here)
     _tell_record(console, recorded, changes)
     with ExitStack() as stack:
         folder = _fresh(keep) or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nimbusd-replay-")))

@@ -103,7 +103,7 @@ class ComputeWorker:
         device = "none, it plans"
         if pipeline.renderer is not None:
             pipeline.renderer.open(self._device)
-            device = str(getattr(pipeline.renderer, "device_name", self._device))
+            device = pipeline.renderer.device_name or self._device
         self._link.send(m.Ready(self._name, device))
         return pipeline
 

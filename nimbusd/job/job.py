@@ -32,9 +32,9 @@ M = TypeVar("M", bound=ComponentArgs)
 
 _NOT_WHAT = (
     *("output", "scenes_root", "workers", "mode", "planners", "writers"),
-    *("limits", "max_tries_per_episode"),
+    *("limits", "max_tries_per_episode", "requires"),
 )
-"""What says where, how and how long episodes are made, not which."""
+"""What says where, how, how long and with what is installed episodes are made, not which."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +53,8 @@ class Job:
     output: absolute folder. scenes_root: absolute folder that relative paths in scenes and args start at.
     scene_entries: scene name → its entry as JSON values, `count` already expanded, in the file's order.
     stages: the pipeline by kind; without `randomize` that key is absent. The rest: see JobFile.
+    requires: installed packages that its components require, whose versions are part of the job's environment; None
+    where the job was read before that was recorded.
     whole: fingerprint of the job with its scenes, where this one travels without them; else empty.
     """
 
@@ -71,6 +73,7 @@ class Job:
     planners: int | None = None
     writers: int = 1
     limits: Limits = field(default_factory=Limits)
+    requires: tuple[str, ...] | None = None
     whole: str = ""
 
     @cached_property
@@ -172,6 +175,7 @@ class Job:
             "writers": self.writers,
             "stages": {kind: asdict(spec) for kind, spec in self.stages.items()},
             "limits": self.limits.model_dump(mode="json"),
+            "requires": None if self.requires is None else list(self.requires),
         }
 
     @classmethod
@@ -199,6 +203,7 @@ class Job:
             writers=spec.writers,
             stages={kind: StageSpec(stage.component, stage.version, stage.args) for kind, stage in stages.items()},
             limits=spec.limits,
+            requires=None if spec.requires is None else tuple(spec.requires),
             whole=spec.fingerprint,
         )
 

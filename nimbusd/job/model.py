@@ -213,13 +213,15 @@ class Stages(_Section):
 class JobSpec(_Wanted):
     """A job as it travels: `Job.to_dict()`.
 
-    scenes: name and entry of each, `count` expanded. fingerprint: of the job with its scenes, where it has none.
+    scenes: name and entry of each, `count` expanded. requires: see `Job`. fingerprint: of the job with its scenes,
+    where it has none.
     """
 
     output: AbsolutePath
     scenes_root: AbsolutePath
     scenes: list[tuple[SceneName, dict[str, Any]]] = Field(max_length=MOST_SCENES)
     stages: Stages
+    requires: list[Word] | None = Field(default=None, max_length=1000)
     fingerprint: str = Field(default="", pattern=r"^([0-9a-f]{64})?$")
 
     @model_validator(mode="after")

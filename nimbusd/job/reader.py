@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from nimbusd.job.job import Job, StageSpec
 from nimbusd.job.model import MOST_SCENES, JobFile, unfit_scene
 from nimbusd.job.problems import JobError, Problem
+from nimbusd.job.requires import required_packages
 from nimbusd.job.source import Source, as_mapping, read_source
 from nimbusd.stages.arguments import ArgumentsError, Mistake, parsed, shown
 from nimbusd.stages.base import SceneConfig
@@ -90,6 +91,7 @@ def load_job(path: Path, *, output: Path | None = None, overrides: Iterable[str]
         stages=stages,
         limits=file.limits,
     )
+    job = replace(job, requires=required_packages(job))
     loaded = LoadedJob(job, source, entry_of)
     try:
         Job.from_dict(job.to_dict())  # as a master takes it

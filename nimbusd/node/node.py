@@ -19,7 +19,7 @@ import zmq
 import zmq.asyncio
 
 from nimbusd import __version__, events, wire
-from nimbusd.core.environments import differing
+from nimbusd.core.environments import differing, environment_of
 from nimbusd.core.ids import JobId, LeaseId, NodeId, WorkerId, slot_of
 from nimbusd.core.master.facts import HeartbeatSeen, StoredPiece
 from nimbusd.core.node import facts as n
@@ -31,14 +31,14 @@ from nimbusd.core.node.recycle import MB
 from nimbusd.core.node.spares import KillSpare, StartSpare, is_spare
 from nimbusd.job import Job
 from nimbusd.machine.memory import node_memory
-from nimbusd.node.environment import LoadMeter, environment_hash, packages
+from nimbusd.node.environment import LoadMeter, environment, environment_for
 from nimbusd.node.folders import FolderPlaces
 from nimbusd.node.processes import START_TIMEOUT_S, ComputeProcesses, Ended
 from nimbusd.node.slots import Slot, environment_of_place
 from nimbusd.node.unfinished import UnfinishedPieces, remove_pieces
 from nimbusd.stages.errors import NimbusError, out_of_groups
-from nimbusd.stages.store.trash import throw_away
 from nimbusd.stages.stage_names import PLANNING_STAGES
+from nimbusd.stages.store.trash import throw_away
 from nimbusd.transport.messages import control as c
 from nimbusd.transport.messages import worker as m
 from nimbusd.transport.messages.bounds import MOST_BYTES, MOST_FRAMES
@@ -179,8 +179,9 @@ class Node:
     def say_hello(self) -> None:
         """Introduce ourselves; on every connection, and when the master asks."""
         devices = tuple(sorted(self._devices))
+        here = environment()
         hello = c.Hello(
-            self._name, self._session, __version__, environment_hash(), dict(packages()), len(self._slots), devices
+            self._name, self._session, __version__, here.hash, dict(here.packages), len(self._slots), devices
         )
         self._link.send(hello)
 
@@ -428,12 +429,14 @@ class Node:
 
     def _environment(self, job: JobId) -> dict[str, Any]:
         """What is recorded with episodes: the packages, and those that are others than the job began with."""
-        environment: dict[str, Any] = {"hash": environment_hash(), "packages": dict(packages())}
-        if began_with := self._began_with.get(job):
-            before, now = differing(began_with, packages())
+        began_with = self._began_with.get(job, {})
+        here = environment_for(self._jobs[job], began_with)
+        recorded: dict[str, Any] = {"hash": here.hash, "packages": dict(here.packages)}
+        if began_with:
+            before, now = differing(environment_of(began_with, None).packages, here.packages)
             if before or now:
-                environment |= {"before": before, "now": now}
-        return environment
+                recorded |= {"before": before, "now": now}
+        return recorded
 
     def _tell(self, told: n.Told) -> None:
         stages: dict[tuple[LeaseId, int], str] = {}

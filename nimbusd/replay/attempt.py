@@ -22,7 +22,7 @@ import orjson
 from nimbusd import __version__
 from nimbusd.job import Job
 from nimbusd.makers.leaving import leave_soon
-from nimbusd.node.environment import environment_hash, packages
+from nimbusd.node.environment import environment_for
 from nimbusd.stages.errors import NimbusError
 from nimbusd.stages.runner import Components, run_stages
 from nimbusd.stages.stage_names import STAGES
@@ -68,7 +68,7 @@ class Attempt:
 
     def run(self) -> None:
         """Make the components and the episode, and tell how it ended."""
-        began = time.perf_counter()
+        began, here = time.perf_counter(), environment_for(self._job)
         components = self._open()
         self._tell({"event": "opened", "seconds": time.perf_counter() - began})
         episodes = run_stages(
@@ -83,7 +83,7 @@ class Attempt:
                 "node": platform.node(),
                 "slot": "replay",
                 "nimbusd": __version__,
-                "environment": {"hash": environment_hash(), "packages": dict(packages())},
+                "environment": {"hash": here.hash, "packages": dict(here.packages)},
                 "started_unix_s": time.time(),
             },
             writers=0,

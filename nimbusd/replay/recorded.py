@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from nimbusd.client import Client, FailureReport
+from nimbusd.core.environments import environment_of
 from nimbusd.core.ids import EpisodeKey, JobId
 from nimbusd.core.records import JobRow, State
 from nimbusd.job import Job
@@ -149,7 +150,8 @@ def _packages(record: Mapping[str, Any] | None, row: JobRow | None) -> Mapping[s
         return {}
     if now := environment.get("now"):
         gone = environment.get("before") or {}
-        return {name: version for name, version in row.began_with.items() if name not in gone} | now
+        began_with = environment_of(row.began_with, None).packages
+        return {name: version for name, version in began_with.items() if name not in gone} | now
     return row.began_with if row.packages == row.began_with else {}
 
 

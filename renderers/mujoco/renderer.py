@@ -57,6 +57,7 @@ class MujocoRenderer(BaseRenderer[MujocoRendererArgs]):
     args_model: ClassVar[type[ComponentArgs]] = MujocoRendererArgs
     version = "1.1.0"
     requires = ("mujoco", "moderngl")
+    may_use = ("DracoPy", "fast_simplification", "mapbox_earcut", "meshopt", "scipy")
     motion = "states"
 
     def __init__(self, args: MujocoRendererArgs) -> None:

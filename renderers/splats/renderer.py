@@ -53,6 +53,7 @@ class SCGSRenderer(BaseRenderer[GsArgs]):
 
     args_model: ClassVar[type[ComponentArgs]] = GsArgs
     requires = ("numba",)
+    may_use = ("gsplat", "torch")
 
     def needs(self) -> tuple[str, ...]:
         return (*self.requires, "embreex") if self._casts_rays else self.requires

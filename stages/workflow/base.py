@@ -37,6 +37,7 @@ class Workflow(ABC):
 
     world: what `create_world` made; task_cfg_path: the task file; the rest are the job's `workflow_args`.
     version: change it when the same seed gives other episodes. requires: modules that the methods import.
+    may_use: those that they import in some cases only; see `Component`.
     fps: frames per second of a sequence, where `describe_seq` is not written.
     planned: the sequence that `generate_seq` returned last; a workflow with `generate_seq_with_obs` sets it.
     """
@@ -44,6 +45,7 @@ class Workflow(ABC):
     workflows: ClassVar[dict[str, type[Workflow]]] = {}
     version: ClassVar[str] = "1.0.0"
     requires: ClassVar[tuple[str, ...]] = ()
+    may_use: ClassVar[tuple[str, ...]] = ()
     fps: float = 30.0
     rng: np.random.Generator
     planned: list[Any]
@@ -136,6 +138,11 @@ class Workflow(ABC):
     def needs(cls, workflow_args: Mapping[str, Any]) -> tuple[str, ...]:
         """Modules that a workflow made of these arguments will import; `nimbusctl check` warns of those missing."""
         return cls.requires
+
+    @classmethod
+    def modules(cls, workflow_args: Mapping[str, Any]) -> tuple[str, ...]:
+        """Modules whose versions decide what a workflow made of these arguments makes: its own among them."""
+        return (cls.__module__, *cls.needs(workflow_args), *cls.may_use)
 
     @classmethod
     def task_files(cls, task_cfg_path: str, index: int) -> list[Path]:

@@ -6,7 +6,8 @@ rendering one loads and randomizes the scene again from the same seeds and runs 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from nimbusd.stages.base import (
     ComponentArgs,
     SceneConfig,
 )
-from nimbusd.stages.errors import AssetError, BackendUnavailable, ComponentError, PlanningFailed
+from nimbusd.stages.errors import AssetError, BackendUnavailable, ComponentError, NimbusError, PlanningFailed
 from nimbusd.stages.modules import how_to_install, missing_modules
 from nimbusd.stages.notes import Notes
 from nimbusd.stages.types import Observation, Scene, Sequence
@@ -124,6 +125,18 @@ class EnvLoader(BaseLoader[EnvLoaderArgs, EnvSceneConfig]):
 
     def needs(self) -> tuple[str, ...]:
         return workflow_class(self.args.workflow_type).needs(self.args.workflow_args)
+
+    def modules(self) -> tuple[str, ...]:
+        return (*super().modules(), *workflow_class(self.args.workflow_type).modules(self.args.workflow_args))
+
+    def scene_modules(self, configs: Iterable[EnvSceneConfig]) -> Iterable[str]:
+        workflow = workflow_class(self.args.workflow_type)
+        found: dict[str, None] = {}
+        for path, task in {(config.cfg_path, config.task): None for config in configs}:
+            if path.is_file():
+                with contextlib.suppress(NimbusError, IndexError):  # what is wrong with a task is told by the check
+                    found |= dict.fromkeys(workflow.task_modules(str(path), task))
+        return tuple(found)
 
     def load_asset(self, config: EnvSceneConfig) -> Scene:
         session = self._open(config.cfg_path)

@@ -109,6 +109,7 @@ class ManipWorkflow(Workflow):
 
     version = "1.3.0"
     requires = ("mujoco",)
+    may_use = ("DracoPy", "fast_simplification", "mapbox_earcut", "meshopt", "ompl", "scipy", "toppra")
 
     def __init__(
         self,
@@ -139,6 +140,10 @@ class ManipWorkflow(Workflow):
     @classmethod
     def needs(cls, workflow_args: Mapping[str, Any]) -> tuple[str, ...]:
         return tuple(dict.fromkeys((*cls.requires, *named_renderer(workflow_args).needs())))
+
+    @classmethod
+    def modules(cls, workflow_args: Mapping[str, Any]) -> tuple[str, ...]:
+        return (*super().modules(workflow_args), *named_renderer(workflow_args).modules())
 
     # --- the task ---
 

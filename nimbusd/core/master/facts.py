@@ -39,8 +39,9 @@ class JobPlan:
     attempts: worker losses or errors after which an episode is quarantined. environment: hash that nodes must
     have; empty: that of the first node it is leased to. max_nodes: at most so many at a time; 0: any number.
     dynload: False gives every node a fixed share of the scenes, as systems without load balancing do. packages: of
-    the environment, version by name; empty where that was never recorded. first_attempt: the number of the first
-    attempt at an episode.
+    the environment, version by name; empty where that was never recorded. counting: names of the packages that count
+    for it (see `core.environments`); None: all that a node tells. first_attempt: the number of the first attempt at an
+    episode.
     """
 
     job: JobId
@@ -53,6 +54,7 @@ class JobPlan:
     dynload: bool = True
     packages: Mapping[str, str] = field(default_factory=dict)
     first_attempt: int = 1
+    counting: frozenset[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)

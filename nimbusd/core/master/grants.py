@@ -51,7 +51,7 @@ class Grants:
         jobs = self._jobs_for(node) if credit > 0 else []
         while credit > 0 and jobs:
             job = min(jobs, key=lambda job: self._turn(job, node))
-            job.bind(node.environment, node.packages)
+            job.bind(node)
             scene, most = self._choose_scene(job, node, credit, now)
             if scene is None:
                 jobs.remove(job)
@@ -208,8 +208,9 @@ def why_unable(job: Job, node: Node) -> Waiting | None:
         return Waiting(Cause.DRAINED, "the node is being drained")
     if node.name in job.unfit:
         return Waiting(Cause.UNFIT, job.unfit[node.name])
-    if job.environment and node.environment != job.environment:
-        return Waiting(Cause.ENVIRONMENT, differences(job.packages, node.packages, f"on {node.name}"))
+    if job.environment and not job.fits(node):
+        there = node.environment_for(job.plan.counting)
+        return Waiting(Cause.ENVIRONMENT, differences(job.packages, there.packages, f"on {node.name}"))
     if not job.environment and job.nodes and node.name not in job.nodes:
         expected = f"the job's environment is that of {min(job.nodes)}, which is expected back"
         return Waiting(Cause.ENVIRONMENT, expected)

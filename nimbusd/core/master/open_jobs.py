@@ -10,6 +10,7 @@ from nimbusd.core.estimate import Estimates
 from nimbusd.core.ids import JobId, LeaseId, NodeId
 from nimbusd.core.master.alike import FirstFailures
 from nimbusd.core.master.facts import JobPlan
+from nimbusd.core.master.nodes import Node
 from nimbusd.core.master.scenes import Pending, SceneEpisodes
 from nimbusd.core.records import JobState
 from nimbusd.core.tally import Tally
@@ -96,11 +97,16 @@ class Job:
     packages: Mapping[str, str] = field(default_factory=dict)
     """Of its environment, version by name; empty while that is not known."""
 
-    def bind(self, environment: str, packages: Mapping[str, str]) -> None:
+    def bind(self, node: Node) -> None:
         """Take a node's environment for the job's, if it has none yet; learn what packages make it up."""
-        self.environment = self.environment or environment
-        if not self.packages and self.environment == environment:
-            self.packages = packages
+        there = node.environment_for(self.plan.counting)
+        self.environment = self.environment or there.hash
+        if not self.packages and self.fits(node):
+            self.packages = there.packages
+
+    def fits(self, node: Node) -> bool:
+        """True where a node has the job's environment. A hash that was asked for may be over all that the node has."""
+        return self.environment in (node.environment_for(self.plan.counting).hash, node.environment)
 
     def doubtful(self) -> set[str]:
         """Scenes that wait for others, which may go better: nothing has succeeded yet, and these have failed."""

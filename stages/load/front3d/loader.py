@@ -68,6 +68,7 @@ class BProc3DFrontLoader(BaseLoader[Front3DArgs, Front3DConfig]):
     scene_model: ClassVar[type[SceneConfig]] = Front3DConfig
     version = "1.2.0"
     requires = ("mapbox_earcut", "scipy", "shapely")
+    may_use = ("DracoPy", "meshopt")
 
     def asset_paths(self, config: Front3DConfig) -> list[Path]:
         """The house file, the models that its rooms use with their textures, and the surfaces' textures."""

@@ -77,6 +77,7 @@ class BProcObjLoader(BaseLoader[MeshArgs, MeshConfig]):
     scene_model: ClassVar[type[SceneConfig]] = MeshConfig
     version = "1.2.0"
     requires = ("mapbox_earcut", "scipy", "shapely")
+    may_use = ("DracoPy", "meshopt")
 
     def asset_paths(self, config: MeshConfig) -> list[Path]:
         """The mesh file and every file that it names."""

@@ -124,6 +124,7 @@ class GSMeshLoader(BaseLoader[GSMeshArgs, GSMeshConfig]):
     scene_model: ClassVar[type[SceneConfig]] = GSMeshConfig
     version = "1.2.0"
     requires = ("mapbox_earcut", "scipy", "shapely")
+    may_use = ("DracoPy", "meshopt")
 
     def asset_paths(self, config: GSMeshConfig) -> list[Path]:
         paths = [] if config.splats is None else splat_files(config.splats)

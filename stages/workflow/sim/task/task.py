@@ -40,8 +40,8 @@ from nimbusd.stages.workflow.sim.skills import SKILLS
 from nimbusd.stages.workflow.sim.task.camera_spec import DEFAULT_CAMERAS, CameraSpec
 
 M = TypeVar("M", bound=ComponentArgs)
-_MODULES = {"sapien": "sapien", "curobo": "curobo"}
-"""Simulator or planner → the Python module that it runs with."""
+_MODULES = {"sapien": ("sapien",), "curobo": ("curobo", "torch")}
+"""Simulator or planner → the Python modules that it runs with."""
 
 _Count = Annotated[int, Field(ge=0, le=50)]
 _CountRange = Annotated[tuple[_Count, _Count], AfterValidator(rising)]
@@ -251,7 +251,7 @@ class ManipTask(ComponentArgs):
 
     def modules(self) -> tuple[str, ...]:
         """Python modules that the task's simulator and planner run with, beside MuJoCo, which every task needs."""
-        return tuple(_MODULES[word] for word in (self.physics.simulator, self.planner) if word in _MODULES)
+        return tuple(name for word in (self.physics.simulator, self.planner) for name in _MODULES.get(word, ()))
 
     def file_references(self) -> list[str]:
         """Files of the robot and of all objects that may be drawn, as `file_of` takes them; none twice."""
