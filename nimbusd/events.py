@@ -188,8 +188,8 @@ def to_json(event: Event) -> dict[str, Any]:
     Seconds are rounded to microseconds.
     """
     name = "".join(f"_{c.lower()}" if c.isupper() and i else c.lower() for i, c in enumerate(type(event).__name__))
-    told = {"event": name, "time": time.time(), **dataclasses.asdict(event)}
-    return {key: _rounded(value) for key, value in told.items()}
+    told = {field.name: _rounded(getattr(event, field.name)) for field in dataclasses.fields(event)}
+    return {"event": name, "time": _rounded(time.time()), **told}
 
 
 def _rounded(value: Any) -> Any:

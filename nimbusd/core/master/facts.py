@@ -213,6 +213,7 @@ class ReviewBegan:
     """Pieces of a node are being looked at: those of attempts that were given up are leased to nobody meanwhile."""
 
     node: NodeId
+    lease: LeaseId
     job: JobId
     scene: str
     attempt: int

@@ -15,6 +15,8 @@ from nimbusd.core.words import counted, listed
 
 MOST_LEASED = 1024
 """Episodes in one lease."""
+LEAST_GRANTED = 16
+"""Episodes that a node may get at a time however little is left: more leases would cost more than they even out."""
 SHARE = 2
 """A range is at most this fraction (one part in so many) of a node's fair part of what is pending."""
 FEED_SHARE = 16
@@ -45,11 +47,17 @@ class Grants:
         self._used_s: dict[str, float] = {}
 
     def grant(self, node: Node, now: float) -> list[Order]:
-        """Lease to a node what it can take now."""
+        """Lease to a node what it should have now.
+
+        A node that can hold much gets no more than its range of all that it may have, though not in crumbs: it is asked
+        again when it has done some of it. Every slot gets an episode.
+        """
         orders: list[Order] = []
         credit = self.credit(node)
         jobs = self._jobs_for(node) if credit > 0 else []
-        while credit > 0 and jobs:
+        in_range = sum(self._range(job, node) for job in jobs)
+        left = max(in_range, idle_slots(node, self._tasks), LEAST_GRANTED)
+        while credit > 0 and left > 0 and jobs:
             job = min(jobs, key=lambda job: self._turn(job, node))
             job.bind(node)
             scene, most = self._choose_scene(job, node, credit, now)
@@ -61,6 +69,7 @@ class Grants:
             self._used_s[job.plan.user] = self._usage(job) + count * job.cost_s(scene)
             orders += self._tasks.grant(job, scene, node.name, spans, now)
             credit -= count
+            left -= count
             if not job.pending.episodes:
                 jobs.remove(job)
         return orders

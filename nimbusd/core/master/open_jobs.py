@@ -31,11 +31,14 @@ class Lease:
     open: set[int]
     granted_at: float
     revoking: dict[int, float] = field(default_factory=dict)
+    in_review: set[int] = field(default_factory=set)
+    """Episodes of which a piece is being looked at: there is nothing left to give back."""
 
     def drop(self, index: int) -> None:
         """Hold an episode no more."""
         self.open.discard(index)
         self.revoking.pop(index, None)
+        self.in_review.discard(index)
 
 
 @dataclass(slots=True)

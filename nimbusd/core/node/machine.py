@@ -24,6 +24,7 @@ from nimbusd.core.master.facts import (
 )
 from nimbusd.core.master.nodes import HEARTBEAT_S
 from nimbusd.core.node.backlog import Backlog, Held, Plan
+from nimbusd.core.node.commits import Commits
 from nimbusd.core.node.facts import (
     Connected,
     DrainSet,
@@ -77,7 +78,7 @@ class NodeMachine:
         self._backlog = Backlog()
         self._staff = Staff(self._leases, self._backlog, slots, plan_only, memory_bytes, spill_bytes)
         self._heartbeats = Heartbeats(slots, heartbeat_s, self._leases, self._staff)
-        self._stored: dict[LeaseId, list[StoredPiece]] = {}
+        self._commits: Commits[StoredPiece] = Commits()
         self._draining = False
         self._unfit: set[JobId] = set()
 
@@ -91,7 +92,7 @@ class NodeMachine:
         """How much is remembered of leases, by kind: all zero when the node is idle."""
         return {
             "leases": len(self._leases),
-            "stored": len(self._stored),
+            "stored": len(self._commits),
             "given": sum(len(worker.given) for worker in self._staff.workers.values()),
             "holding": self._leases.holding(),
             "planned": self._backlog.planned(),
@@ -220,12 +221,14 @@ class NodeMachine:
         orders = self._drop_planned(held, set(planned))
         for index in indexes:
             held.note(index, None, now)
+        self._heartbeats.gave_back()
         return [*orders, EpisodesReturned(self._node, held.lease.lease, indexes)]
 
     def _acknowledged(self, fact: Acknowledge) -> list[NodeOrder]:
         held = self._leases.get(fact.lease)
         if held is None:
             return []
+        self._commits.answered(fact.lease)
         orders: list[NodeOrder] = []
         for index in (*fact.indexes, *fact.refused):
             piece = held.told.pop(index, None)
@@ -236,7 +239,7 @@ class NodeMachine:
 
     def _forget_if_over(self, held: HeldLease) -> None:
         if self._leases.close_if_over(held):
-            self._stored.pop(held.lease.lease, None)
+            self._commits.forget(held.lease.lease)
 
     # --- workers ---
 
@@ -292,7 +295,7 @@ class NodeMachine:
         plan_s = fact.plan_s if plan is None else plan.cost_s
         pace.rendered(max(0.0, piece.cost_s - plan_s - fact.store_s), fact.store_s, now)
         lease.note(piece.index, piece, now)
-        self._stored.setdefault(fact.lease, []).append(piece)
+        self._commits.stored(fact.lease, piece)
         return self._end_plan(held)
 
     def _failed(self, fact: EpisodeFailed, now: float) -> list[NodeOrder]:
@@ -350,6 +353,7 @@ class NodeMachine:
                 orders += self._end_plan(held)
                 lease.told[index] = None
                 lease.again_at = now + TELL_AGAIN_S
+                self._heartbeats.gave_back()
                 orders.append(EpisodesReturned(self._node, held[0], (index,)))
             elif begun is None:
                 self._wait_again(held)
@@ -371,9 +375,7 @@ class NodeMachine:
                 if self._draining or held.lease.job in self._unfit:
                     orders += self._give_back(held, now)
         orders += self._staff.settle(now)
-        for lease, pieces in self._stored.items():
-            orders.append(self._tell_stored(self._leases[lease], tuple(pieces)))
-        self._stored.clear()
+        orders += [self._tell_stored(self._leases[lease], pieces) for lease, pieces in self._commits.due(now)]
         if self._heartbeats.due(now):
             orders += self._tell_again(now)
             orders += [DropPlan(plan.path) for plan in self._forgotten(now)]
@@ -401,6 +403,7 @@ class NodeMachine:
             returned = tuple(index for index, outcome in held.told.items() if outcome is None)
             orders += [outcome for outcome in held.told.values() if isinstance(outcome, AttemptFailed)]
             if pieces:
+                self._commits.repeated(held.lease.lease, now)
                 orders.append(self._tell_stored(held, pieces))
             if returned:
                 orders.append(EpisodesReturned(self._node, held.lease.lease, returned))
