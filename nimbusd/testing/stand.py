@@ -30,8 +30,9 @@ from nimbusd.stages.base import (
 from nimbusd.stages.errors import ComponentError
 from nimbusd.stages.modules import how_to_install, missing_modules
 from nimbusd.stages.packing import pack_sequence, unpack_sequence
-from nimbusd.stages.registry import KINDS, Kind, create, resolve
+from nimbusd.stages.registry import create, resolve
 from nimbusd.stages.seeds import stream
+from nimbusd.stages.stage_names import STAGES, Stage
 from nimbusd.stages.store.piece import MANIFEST
 from nimbusd.stages.store.record import RECORD
 from nimbusd.stages.types import Episode, Observation, Piece, Scene, Sequence
@@ -49,7 +50,7 @@ METHODS: Mapping[str, tuple[str, ...]] = {
     "store": ("save_data", "publish"),
 }
 """What the stage runner and the publisher call of each component."""
-_ENV: Mapping[Kind, str] = {
+_ENV: Mapping[Stage, str] = {
     "load": "EnvLoader",
     "randomize": "EnvRandomizer",
     "plan": "EnvPlanner",
@@ -80,7 +81,7 @@ def find(name: str) -> tuple[str, type[Component[Any]] | type[Workflow]]:
     that lacks methods.
     """
     wrong: list[str] = []
-    for kind in KINDS:
+    for kind in STAGES:
         try:
             return kind, resolve(name, kind)
         except ComponentError as error:
@@ -155,7 +156,7 @@ class Stand:
 
     def open(self) -> None:
         """Make the components that stand beside, and open the backends."""
-        kinds = [kind for kind in KINDS if kind in self.request.beside]
+        kinds = [kind for kind in STAGES if kind in self.request.beside]
         for kind in kinds:
             self._others[kind] = self._made(kind, self.request.beside[kind])
         if self.stage == WORKFLOW:
@@ -301,7 +302,7 @@ class Stand:
         entry = {"name": fixtures.SCENE, **self.request.scene}
         return validate(loader.scene_model, entry, f"the scene's entry for {type(loader).__name__}")
 
-    def _made(self, kind: Kind, spec: Mapping[str, Any]) -> Component[Any]:
+    def _made(self, kind: Stage, spec: Mapping[str, Any]) -> Component[Any]:
         made = create(spec["component"], kind, spec.get("args") or {})
         if self.stage == WORKFLOW:
             made.beat = self.beat

@@ -14,8 +14,8 @@ from typing import Any
 
 import orjson
 
-from nimbusd.compute.arithmetic import maker_environment
-from nimbusd.compute.leaving import LEAVE_S
+from nimbusd.makers.arithmetic import maker_environment
+from nimbusd.makers.leaving import LEAVE_S
 from nimbusd.node.folders import environment_of_temporary_files
 from nimbusd.supervisor import proc
 from nimbusd.supervisor.process import python
@@ -296,7 +296,7 @@ def _command(pid: int) -> str:
     return b" ".join(words[:4]).decode(errors="replace").strip() or "a process"
 
 
-def _kill(found: proc.Found) -> None:
+def _kill(found: proc.SeenProcess) -> None:
     try:
         target = Target(found.pid, os.pidfd_open(found.pid))
     except ProcessLookupError:  # it has ended meanwhile

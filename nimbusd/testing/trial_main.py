@@ -19,7 +19,7 @@ from typing import Any
 
 import orjson
 
-from nimbusd.compute.leaving import leave_soon
+from nimbusd.makers.leaving import leave_soon
 from nimbusd.stages.errors import BackendUnavailable, ComponentError, PlanningFailed
 from nimbusd.stages.modules import what_is_missing
 from nimbusd.stages.store.piece import read_piece
