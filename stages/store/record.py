@@ -25,7 +25,7 @@ from nimbusd.stages.store.beneath import check_path, file_beneath, read_beneath
 from nimbusd.stages.store.columns import Column, column_from_json
 from nimbusd.stages.store.conventions import SCHEMA_VERSION
 from nimbusd.stages.store.durable import to_json
-from nimbusd.stages.store.formats.table import FORMATS, format_named
+from nimbusd.stages.store.formats.table import FORMATS, format_named, format_names
 from nimbusd.stages.store.made_with import packages_hash
 from nimbusd.stages.store.piece import piece_root
 from nimbusd.stages.store.stats import NEEDED, Stats, stats_from_json
@@ -305,18 +305,18 @@ def parse_record(content: bytes, where: str) -> dict[str, Any]:
 
 
 def _model_of(record: Any) -> type[PieceRecord]:
-    """The shape of a record, which some of our formats add to. Plugged-in formats see to theirs when they build."""
+    """The shape of a record, which some formats add to. Those of other packages are not imported for it."""
     name = record.get("format") if isinstance(record, Mapping) else None
     return format_named(name).record_model if isinstance(name, str) and name in FORMATS else PieceRecord
 
 
 def is_ours(content: bytes) -> bool:
-    """True if `content` claims to be a record of one of our formats, and not a file of somebody's own writer."""
+    """True if `content` claims to be a record of a format in the table, and not a file of somebody's own writer."""
     try:
         found = orjson.loads(content)["format"]
     except (ValueError, KeyError, TypeError):
         return False
-    return isinstance(found, str) and found in FORMATS
+    return isinstance(found, str) and found in format_names()
 
 
 def load_piece(output: Path, piece: Piece, format_name: str) -> SourcePiece:
