@@ -341,7 +341,7 @@ def load_piece(output: Path, piece: Piece, format_name: str) -> SourcePiece:
     return SourcePiece(root, piece, record)
 
 
-def states_of(stored: SourcePiece, path: str) -> Any:
+def states_of(source: SourcePiece, path: str) -> Any:
     """The piece's table of states, an Arrow table with a row per frame and a column per feature that is stored.
 
     Raises StoreError, which names the piece, if it is not that.
@@ -349,15 +349,15 @@ def states_of(stored: SourcePiece, path: str) -> Any:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    stored.file(path)
+    source.file(path)
     try:
-        table = pq.read_table(file_beneath(stored.root, path), partitioning=None)
+        table = pq.read_table(file_beneath(source.root, path), partitioning=None)
     except (OSError, ValueError, pa.ArrowException) as error:
-        where = f"piece {stored.piece.folder}: {path}"
+        where = f"piece {source.piece.folder}: {path}"
         raise StoreError(f"{where} cannot be read ({error}). Make the episode again.") from error
     types = {field.name: field.type for field in table.schema}
-    wrong = [column.key for column in stored.columns if column.stored and types.get(column.key) != column.arrow_type()]
-    if table.num_rows != stored.length or wrong:
-        what = f"no column {wrong[0]!r} of the right type" if wrong else f"{table.num_rows} rows, not {stored.length}"
-        raise StoreError(f"piece {stored.piece.folder}: {path} has {what}. Make the episode again.")
+    wrong = [column.key for column in source.columns if column.stored and types.get(column.key) != column.arrow_type()]
+    if table.num_rows != source.length or wrong:
+        what = f"no column {wrong[0]!r} of the right type" if wrong else f"{table.num_rows} rows, not {source.length}"
+        raise StoreError(f"piece {source.piece.folder}: {path} has {what}. Make the episode again.")
     return table
