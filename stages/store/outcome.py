@@ -25,10 +25,10 @@ def refuse_failures(seq: Sequence) -> None:
         )
 
 
-def build_by_outcome(root: Path, stored: list[SourcePiece], build: Callable[[Path, list[SourcePiece]], None]) -> None:
+def build_by_outcome(root: Path, sources: list[SourcePiece], build: Callable[[Path, list[SourcePiece]], None]) -> None:
     """Build `success/` and `failed/` under `root`, each a whole dataset; one that would be empty is left out."""
     for name, success in ((SUCCESS_TREE, True), (FAILED_TREE, False)):
-        part = [piece for piece in stored if succeeded(piece.facts) == success]
+        part = [piece for piece in sources if succeeded(piece.facts) == success]
         if part:
             (root / name).mkdir()
             build(root / name, part)

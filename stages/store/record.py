@@ -25,7 +25,7 @@ from nimbusd.stages.store.beneath import check_path, file_beneath, read_beneath
 from nimbusd.stages.store.columns import Column, column_from_json
 from nimbusd.stages.store.conventions import SCHEMA_VERSION
 from nimbusd.stages.store.durable import to_json
-from nimbusd.stages.store.formats.table import FORMATS, format_named
+from nimbusd.stages.store.formats.table import FORMATS, format_named, format_names
 from nimbusd.stages.store.made_with import packages_hash
 from nimbusd.stages.store.piece import piece_root
 from nimbusd.stages.store.stats import NEEDED, Stats, stats_from_json
@@ -305,18 +305,18 @@ def parse_record(content: bytes, where: str) -> dict[str, Any]:
 
 
 def _model_of(record: Any) -> type[PieceRecord]:
-    """The shape of a record, which some of our formats add to. Plugged-in formats see to theirs when they build."""
+    """The shape of a record, which some formats add to. Those of other packages are not imported for it."""
     name = record.get("format") if isinstance(record, Mapping) else None
     return format_named(name).record_model if isinstance(name, str) and name in FORMATS else PieceRecord
 
 
 def is_ours(content: bytes) -> bool:
-    """True if `content` claims to be a record of one of our formats, and not a file of somebody's own writer."""
+    """True if `content` claims to be a record of a format in the table, and not a file of somebody's own writer."""
     try:
         found = orjson.loads(content)["format"]
     except (ValueError, KeyError, TypeError):
         return False
-    return isinstance(found, str) and found in FORMATS
+    return isinstance(found, str) and found in format_names()
 
 
 def load_piece(output: Path, piece: Piece, format_name: str) -> SourcePiece:
@@ -341,7 +341,7 @@ def load_piece(output: Path, piece: Piece, format_name: str) -> SourcePiece:
     return SourcePiece(root, piece, record)
 
 
-def states_of(stored: SourcePiece, path: str) -> Any:
+def states_of(source: SourcePiece, path: str) -> Any:
     """The piece's table of states, an Arrow table with a row per frame and a column per feature that is stored.
 
     Raises StoreError, which names the piece, if it is not that.
@@ -349,15 +349,15 @@ def states_of(stored: SourcePiece, path: str) -> Any:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    stored.file(path)
+    source.file(path)
     try:
-        table = pq.read_table(file_beneath(stored.root, path), partitioning=None)
+        table = pq.read_table(file_beneath(source.root, path), partitioning=None)
     except (OSError, ValueError, pa.ArrowException) as error:
-        where = f"piece {stored.piece.folder}: {path}"
+        where = f"piece {source.piece.folder}: {path}"
         raise StoreError(f"{where} cannot be read ({error}). Make the episode again.") from error
     types = {field.name: field.type for field in table.schema}
-    wrong = [column.key for column in stored.columns if column.stored and types.get(column.key) != column.arrow_type()]
-    if table.num_rows != stored.length or wrong:
-        what = f"no column {wrong[0]!r} of the right type" if wrong else f"{table.num_rows} rows, not {stored.length}"
-        raise StoreError(f"piece {stored.piece.folder}: {path} has {what}. Make the episode again.")
+    wrong = [column.key for column in source.columns if column.stored and types.get(column.key) != column.arrow_type()]
+    if table.num_rows != source.length or wrong:
+        what = f"no column {wrong[0]!r} of the right type" if wrong else f"{table.num_rows} rows, not {source.length}"
+        raise StoreError(f"piece {source.piece.folder}: {path} has {what}. Make the episode again.")
     return table

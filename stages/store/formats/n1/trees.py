@@ -164,15 +164,17 @@ def _grey(depth_m: F32) -> U8:
     return np.repeat(grey[..., None], 3, axis=-1)
 
 
-def build_n1(root: Path, stored: list[SourcePiece], job: Mapping[str, Any], beat: Callable[[], None] = no_beat) -> None:
-    """Write the trees `<job>_<camera>/<scene>` of `stored`, in this order, into the empty folder `root`.
+def build_n1(
+    root: Path, sources: list[SourcePiece], job: Mapping[str, Any], beat: Callable[[], None] = no_beat
+) -> None:
+    """Write the trees `<job>_<camera>/<scene>` of `sources`, in this order, into the empty folder `root`.
 
     beat: called for every file.
 
     Randomized variants of a scene look different and so are scenes of their own: `<scene>_v001` …
     """
     trees: dict[str, list[SourcePiece]] = {}
-    for piece in stored:
+    for piece in sources:
         trees.setdefault(tree_path(piece), []).append(piece)
     for path, pieces in trees.items():
         folder = root / path
@@ -192,20 +194,20 @@ def tree_path(piece: SourcePiece) -> str:
     return check_path(f"{quote(str(facts['job']), safe=' ')}_{camera}/{scene}", f"piece {piece.piece.folder}")
 
 
-def _build_tree(tree: Tree, stored: list[SourcePiece], job: Mapping[str, Any]) -> None:
+def _build_tree(tree: Tree, sources: list[SourcePiece], job: Mapping[str, Any]) -> None:
     ranges = []
     first = 0
-    for piece in stored:
+    for piece in sources:
         ranges.append({"image_index": {"min": first, "max": first + piece.length - 1}})
         first += piece.length
-    shapes = write_v21(tree, stored, chunk_episodes=_ONE_CHUNK, stats_extra=ranges, content=in_n1_axes, whole=WHOLE)
-    for episode, piece in enumerate(stored):
+    shapes = write_v21(tree, sources, chunk_episodes=_ONE_CHUNK, stats_extra=ranges, content=in_n1_axes, whole=WHOLE)
+    for episode, piece in enumerate(sources):
         for source, folder in (("rgb", RGB_FOLDER), ("depth", DEPTH_FOLDER)):
             for file in piece.files_under(source):
                 frame = Path(file.path).name
                 tree.link(f"videos/chunk-000/{folder}/{episode:06d}_{frame}", piece, file.path)
-    annotations = link_annotations(tree, stored, _ONE_CHUNK)
-    _write_point_cloud(tree, stored)
+    annotations = link_annotations(tree, sources, _ONE_CHUNK)
+    _write_point_cloud(tree, sources)
     extra = {
         **annotations,
         "shapes": shapes,
@@ -219,14 +221,14 @@ def _build_tree(tree: Tree, stored: list[SourcePiece], job: Mapping[str, Any]) -
         },
         "point_cloud": {"frame": "world", "obstacle_color": [0, 0, 0.5]},
     }
-    write_nimbusd_metadata(tree, stored, job, extra)
+    write_nimbusd_metadata(tree, sources, job, extra)
     tree.finish()
 
 
-def _write_point_cloud(tree: Tree, stored: list[SourcePiece]) -> None:
+def _write_point_cloud(tree: Tree, sources: list[SourcePiece]) -> None:
     """The cloud of the first episode, with obstacles above the floors that any of the episodes is on."""
-    first = stored[0]
-    floors = sorted({float(floor) for piece in stored for floor in piece.record["floors_m"]})
+    first = sources[0]
+    floors = sorted({float(floor) for piece in sources for floor in piece.record["floors_m"]})
     if floors == first.record["floors_m"]:
         tree.link(f"meta/{POINT_CLOUD}", first, POINT_CLOUD)
         return
