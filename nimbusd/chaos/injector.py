@@ -18,6 +18,7 @@ from nimbusd.chaos.plan import IN_COMPONENTS, OF_JOBS, Fault, Kind
 from nimbusd.chaos.proxy import DroppingProxy
 from nimbusd.chaos.recovery import Hit, WorkDone
 from nimbusd.compute.faults import JOURNAL, Order, orders_waiting, place_order
+from nimbusd.core.ids import EpisodeKey, JobId
 
 T = TypeVar("T")
 
@@ -183,7 +184,7 @@ class Injector:
             elif "fault" in line:
                 hits += self._met(line, name, slot)
             else:
-                episode = (line["job"], line["scene"], line["index"]) if "job" in line else None
+                episode = EpisodeKey(JobId(line["job"]), line["scene"], line["index"]) if "job" in line else None
                 done.append(WorkDone(name, slot, line["pid"], line["at_s"], episode))
         for name, node in list(self._cluster.nodes.items()):
             if not node.alive:
