@@ -11,7 +11,7 @@ from typing import TypeAlias
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from nimbusd.core.ids import JobId
+from nimbusd.core.ids import EpisodeKey, JobId
 from nimbusd.job import Job
 from nimbusd.master.ledger.ledger import Ledger
 from nimbusd.master.output.folder import committed_pieces
@@ -47,8 +47,8 @@ class Inspection:
     """1 if the published columns are not those of an undisturbed run."""
     faults: tuple[str, ...]
     """Other findings, as sentences."""
-    settled: frozenset[tuple[str, int]] = frozenset()
-    """Episodes (scene, index) that are committed or cannot be made."""
+    settled: frozenset[EpisodeKey] = frozenset()
+    """Episodes that are committed or cannot be made."""
 
     @property
     def duplicated(self) -> int:
@@ -63,13 +63,13 @@ class Inspection:
 
 
 def inspect_job(
-    job: Job, ledger: Path, announced: Mapping[tuple[str, int], int], expected: Columns | None = None
+    job: Job, ledger: Path, announced: Mapping[EpisodeKey, int], expected: Columns | None = None
 ) -> Inspection:
     """Look at a job that has ended. announced: commit events by episode. expected: see
     `published_columns`; None: nothing to compare with.
     """
     with Ledger.read(ledger) as reader:
-        episodes = Counter((piece.key.scene, piece.key.index) for piece in reader.committed(JobId(job.name)))
+        episodes = Counter(piece.key for piece in reader.committed(JobId(job.name)))
         history = reader.history(JobId(job.name))
         torn = _torn(job, job.output, reader)
         wrong = [] if torn else _wrong_with_dataset(job, reader)
@@ -96,7 +96,7 @@ def inspect_job(
         other_state_columns=int(not same),
         faults=tuple(faults),
         settled=frozenset(
-            (scene, index)
+            EpisodeKey(JobId(job.name), scene, index)
             for scene, past in history.items()
             for span in past.settled
             for index in range(span.start, span.stop)
@@ -163,5 +163,5 @@ def equal_columns(one: Columns, other: Columns) -> bool:
     return bool(one == other)
 
 
-def _beyond_first(counts: Mapping[object, int] | Mapping[str, int] | Mapping[tuple[str, int], int]) -> int:
+def _beyond_first(counts: Mapping[str, int] | Mapping[EpisodeKey, int]) -> int:
     return sum(number - 1 for number in counts.values())

@@ -180,7 +180,7 @@ class Storm:
         self._wait_until_quiet(job)
         self._take_in()
         found = inspect_job(job, self._ledger, self._commits.of(job.name), self._expected)
-        self._recoveries.settled(job.name, found.settled, time.monotonic())
+        self._recoveries.ended(found.settled, time.monotonic())
         self._figures.add(found, state == "complete")
         self._recoveries.forget(job.name)
         how = "all is well" if found.clean else "; ".join(found.faults) or str(found)
@@ -282,8 +282,8 @@ class Storm:
         """The news since the last look."""
         hits, done, back = self._injector.look()
         self._note(hits)
-        for told, at_s in self._commits.news():
-            self._recoveries.told(told, at_s)
+        for episode, at_s in self._commits.news():
+            self._recoveries.settled(episode, at_s)
         for work in done:
             self._recoveries.done(work)
         for number, at_s in back:

@@ -12,9 +12,8 @@ from pathlib import Path
 
 from nimbusd.chaos.cluster import Cluster
 from nimbusd.chaos.liar import Liar
-from nimbusd.chaos.recovery import Told
 from nimbusd.client import JobSummary
-from nimbusd.core.ids import JobId
+from nimbusd.core.ids import EpisodeKey, JobId
 from nimbusd.core.master.facts import Cause
 from nimbusd.job import Job
 from nimbusd.master.backup import make_backup
@@ -68,7 +67,7 @@ class Trouble(ABC):
         return None
 
     @property
-    def episodes(self) -> tuple[Told, ...]:
+    def episodes(self) -> tuple[EpisodeKey, ...]:
         """Episodes one of which is settled afterwards; none: any episode is."""
         return ()
 
@@ -194,7 +193,8 @@ class Lies(Trouble):
     def end(self) -> list[str]:
         """Let it leave."""
         self.liar.leave()
-        return [f"{self.liar.name} was believed: {scene}/{index}" for _, scene, index in sorted(self.liar.believed)]
+        believed = sorted((episode.scene, episode.index) for episode in self.liar.believed)
+        return [f"{self.liar.name} was believed: {scene}/{index}" for scene, index in believed]
 
     @property
     def since_s(self) -> float | None:
@@ -207,9 +207,9 @@ class Lies(Trouble):
         return bool(self.liar.refused)
 
     @property
-    def episodes(self) -> tuple[Told, ...]:
+    def episodes(self) -> tuple[EpisodeKey, ...]:
         """Those that it lied about."""
-        return tuple(sorted(self.liar.refused))
+        return tuple(self.liar.refused)
 
 
 class OlderLedger(Trouble):

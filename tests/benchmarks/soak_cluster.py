@@ -39,6 +39,7 @@ from nimbusd.chaos.commits import Commits
 from nimbusd.chaos.inspection import inspect_job
 from nimbusd.chaos.processes import Daemon
 from nimbusd.client import ENDED, Client, ClientError
+from nimbusd.core.ids import EpisodeKey
 from nimbusd.job import Job
 from tests.benchmarks.soak_jobs import KINDS, make_job, size_for
 from tests.benchmarks.soak_lives import Course, Sample, course
@@ -311,11 +312,11 @@ def soak(hours: float, kill_every_s: float, seed: int, kinds: tuple[str, ...], f
         measured_h = (time.monotonic() - began) / 3600
         _wait_until_quiet(client)
         cluster.stop_nodes()
-        told = {job.name: dict(commits.of(job.name)) for job in work.jobs}
+        counts = {job.name: dict(commits.of(job.name)) for job in work.jobs}
         courses, unmeasured = lives.courses()
         if measured_h >= LONG_H:
             killer.faults += [f"no {role} lived long enough to be measured" for role in unmeasured]
-        return _judged(cluster, work, killer, told, courses, measured_h)
+        return _judged(cluster, work, killer, counts, courses, measured_h)
 
 
 def _tell_of_the_dead(cluster: ApartCluster, faults: list[str]) -> None:
@@ -340,14 +341,14 @@ def _judged(
     cluster: ApartCluster,
     work: Work,
     killer: Killer,
-    told: Mapping[str, Mapping[tuple[str, int], int]],
+    counts: Mapping[str, Mapping[EpisodeKey, int]],
     courses: list[Course],
     hours: float,
 ) -> Verdict:
     faults = [*work.faults, *killer.faults]
     lost = twice = verified = 0
     for job in work.jobs:
-        found = inspect_job(job, cluster.state / "ledger.sqlite", told[job.name])
+        found = inspect_job(job, cluster.state / "ledger.sqlite", counts[job.name])
         lost += found.lost
         twice += found.duplicated
         if not found.clean:
