@@ -15,11 +15,11 @@ from rich.table import Table
 
 from nimbusd.cli.console import make_console
 from nimbusd.core.words import counted
-from nimbusd.stages.registry import KINDS
+from nimbusd.stages.stage_names import STAGES
 from nimbusd.stages.yaml_text import YamlError, read_yaml, read_yaml_file
-from nimbusd.testing import ContractReport, TestPlan, Verdict, check_component
+from nimbusd.testing import ContractReport, ContractVerdict, TestPlan, check_component
 
-_COLORS = {Verdict.HOLDS: "green", Verdict.FAILS: "red", Verdict.UNTRIED: "yellow"}
+_COLORS = {ContractVerdict.HOLDS: "green", ContractVerdict.FAILS: "red", ContractVerdict.UNTRIED: "yellow"}
 FAILED, UNTRIED = 2, 3
 """Exit statuses: a line fails; none does, but some could not be tried here."""
 
@@ -72,8 +72,8 @@ def _mapping(option: str, text: str | None) -> Mapping[str, Any]:
 def _beside(text: str | None) -> Mapping[str, Mapping[str, Any]]:
     value = _mapping("--beside", text)
     for stage, spec in value.items():
-        if stage not in KINDS or not isinstance(spec, dict) or "component" not in spec:
-            stages = ", ".join(KINDS)
+        if stage not in STAGES or not isinstance(spec, dict) or "component" not in spec:
+            stages = ", ".join(STAGES)
             text = f"{stage!r:.40} must be a stage ({stages}) with a `component`, and perhaps `args`, as in a job file"
             raise click.BadParameter(text, param_hint="--beside")
     return value

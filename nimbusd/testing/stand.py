@@ -30,8 +30,9 @@ from nimbusd.stages.base import (
 from nimbusd.stages.errors import ComponentError
 from nimbusd.stages.modules import how_to_install, missing_modules
 from nimbusd.stages.packing import pack_sequence, unpack_sequence
-from nimbusd.stages.registry import KINDS, Kind, create, resolve
+from nimbusd.stages.registry import create, resolve
 from nimbusd.stages.seeds import stream
+from nimbusd.stages.stage_names import STAGES, Stage
 from nimbusd.stages.store.piece import MANIFEST
 from nimbusd.stages.store.record import RECORD
 from nimbusd.stages.types import Episode, Observation, Piece, Scene, Sequence
@@ -49,7 +50,7 @@ METHODS: Mapping[str, tuple[str, ...]] = {
     "store": ("save_data", "publish"),
 }
 """What the stage runner and the publisher call of each component."""
-_ENV: Mapping[Kind, str] = {
+_ENV: Mapping[Stage, str] = {
     "load": "EnvLoader",
     "randomize": "EnvRandomizer",
     "plan": "EnvPlanner",
@@ -80,7 +81,7 @@ def find(name: str) -> tuple[str, type[Component[Any]] | type[Workflow]]:
     that lacks methods.
     """
     wrong: list[str] = []
-    for kind in KINDS:
+    for kind in STAGES:
         try:
             return kind, resolve(name, kind)
         except ComponentError as error:
@@ -96,7 +97,7 @@ def find(name: str) -> tuple[str, type[Component[Any]] | type[Workflow]]:
 
 
 @dataclass
-class Ready:
+class PreparedCall:
     """All that one call needs. inputs: what the component is given and may not change."""
 
     index: int
@@ -155,7 +156,7 @@ class Stand:
 
     def open(self) -> None:
         """Make the components that stand beside, and open the backends."""
-        kinds = [kind for kind in KINDS if kind in self.request.beside]
+        kinds = [kind for kind in STAGES if kind in self.request.beside]
         for kind in kinds:
             self._others[kind] = self._made(kind, self.request.beside[kind])
         if self.stage == WORKFLOW:
@@ -174,7 +175,7 @@ class Stand:
         for component in (*reversed(self._others.values()), self.component):
             component.close()
 
-    def ready(self, index: int) -> Ready:
+    def ready(self, index: int) -> PreparedCall:
         """Prepare the call of episode `index`."""
         match self.stage:
             case "load":
@@ -207,31 +208,31 @@ class Stand:
 
     # --- a call of each stage ---
 
-    def _loading(self, index: int) -> Ready:
+    def _loading(self, index: int) -> PreparedCall:
         loader: BaseLoader[Any, Any] = self.component
         config = self._scene_config(loader)
-        return Ready(
+        return PreparedCall(
             index,
             (),
             lambda: loader.load_asset(config),
             lambda made: [*scene_faults(made, config.name), *_loader_faults(loader, config)],
         )
 
-    def _randomizing(self, index: int) -> Ready:
+    def _randomizing(self, index: int) -> PreparedCall:
         randomizer: BaseRandomizer[Any] = self.component
         scene = self._scene(0)
         rng = stream(fixtures.SEED, scene.name, index, "randomize")
-        return Ready(
+        return PreparedCall(
             index, (scene,), lambda: randomizer.randomize(scene, rng), lambda made: scene_faults(made, scene.name)
         )
 
-    def _planning(self, index: int) -> Ready:
+    def _planning(self, index: int) -> PreparedCall:
         planner: BasePlanner[Any] = self.component
         scene = self._variant(index)
         rng = stream(fixtures.SEED, scene.name, index, "plan")
-        return Ready(index, (scene,), lambda: planner.gen_sequence(scene, rng), sequence_faults)
+        return PreparedCall(index, (scene,), lambda: planner.gen_sequence(scene, rng), sequence_faults)
 
-    def _rendering(self, index: int) -> Ready:
+    def _rendering(self, index: int) -> PreparedCall:
         renderer: BaseRenderer[Any] = self.component
         scene = self._variant(index)
         seq = self._sequence(scene, index)
@@ -240,14 +241,14 @@ class Stand:
             renderer.load(scene)
             return renderer.gen_obs(seq)
 
-        return Ready(index, (scene, seq), make, lambda made: observation_faults(made, seq))
+        return PreparedCall(index, (scene, seq), make, lambda made: observation_faults(made, seq))
 
-    def _storing(self, index: int) -> Ready:
+    def _storing(self, index: int) -> PreparedCall:
         episode, obs = self.episode(index)
         given = (episode.scene, episode.sequence, obs)
-        return Ready(index, given, lambda: self.save(episode, obs), lambda made: stored_faults(made, episode))
+        return PreparedCall(index, given, lambda: self.save(episode, obs), lambda made: stored_faults(made, episode))
 
-    def _whole(self, index: int) -> Ready:
+    def _whole(self, index: int) -> PreparedCall:
         """A workflow: randomize, plan, hand over, show."""
         loaded = self._scene(index)
         plan, show = self._others["plan"], self._others["render"]
@@ -264,7 +265,7 @@ class Stand:
             scene, seq, obs = made
             return [*scene_faults(scene, loaded.name), *sequence_faults(seq), *observation_faults(obs, seq)]
 
-        return Ready(index, (), make, faults)
+        return PreparedCall(index, (), make, faults)
 
     # --- what the other stages would give ---
 
@@ -301,7 +302,7 @@ class Stand:
         entry = {"name": fixtures.SCENE, **self.request.scene}
         return validate(loader.scene_model, entry, f"the scene's entry for {type(loader).__name__}")
 
-    def _made(self, kind: Kind, spec: Mapping[str, Any]) -> Component[Any]:
+    def _made(self, kind: Stage, spec: Mapping[str, Any]) -> Component[Any]:
         made = create(spec["component"], kind, spec.get("args") or {})
         if self.stage == WORKFLOW:
             made.beat = self.beat

@@ -14,8 +14,8 @@ from typing import Any
 
 import orjson
 
-from nimbusd.compute.arithmetic import maker_environment
-from nimbusd.compute.leaving import LEAVE_S
+from nimbusd.makers.arithmetic import maker_environment
+from nimbusd.makers.leaving import LEAVE_S
 from nimbusd.node.folders import environment_of_temporary_files
 from nimbusd.supervisor import proc
 from nimbusd.supervisor.process import python
@@ -57,7 +57,7 @@ class TrialRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class TrialCall:
     """One call of the component.
 
     silence_s: longest stretch without a beat. failed: reason of a PlanningFailed. changed: it changed what it was
@@ -93,7 +93,7 @@ class Trial:
     stage: str = ""
     declared: tuple[str, ...] | None = None
     opened_s: float | None = None
-    calls: list[Call] = field(default_factory=list)
+    calls: list[TrialCall] = field(default_factory=list)
     attempts: tuple[str, ...] | None = None
     published: tuple[str, ...] | None = None
     dataset: str = ""
@@ -143,12 +143,12 @@ def run_trial(
         finally:
             os.close(mouth)
     try:
-        return _Watcher(process, ear, folder, beat_timeout_s, open_timeout_s, kill_after_s, mark).run()
+        return _TrialWatcher(process, ear, folder, beat_timeout_s, open_timeout_s, kill_after_s, mark).run()
     finally:
         os.close(ear)
 
 
-class _Watcher:
+class _TrialWatcher:
     """Follows a trial's process to its end."""
 
     def __init__(
@@ -227,8 +227,8 @@ class _Watcher:
                     self._kill_at = time.monotonic() + self._kill_after_s
             case "called":
                 seen.calling = False
-                said = {part.name: event[part.name] for part in fields(Call)}
-                seen.calls.append(Call(**{**said, "faults": tuple(event["faults"])}))
+                said = {part.name: event[part.name] for part in fields(TrialCall)}
+                seen.calls.append(TrialCall(**{**said, "faults": tuple(event["faults"])}))
             case "attempts":
                 seen.attempts = tuple(event["faults"])
             case "published":
@@ -296,7 +296,7 @@ def _command(pid: int) -> str:
     return b" ".join(words[:4]).decode(errors="replace").strip() or "a process"
 
 
-def _kill(found: proc.Found) -> None:
+def _kill(found: proc.SeenProcess) -> None:
     try:
         target = Target(found.pid, os.pidfd_open(found.pid))
     except ProcessLookupError:  # it has ended meanwhile
