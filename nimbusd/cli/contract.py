@@ -17,9 +17,9 @@ from nimbusd.cli.console import make_console
 from nimbusd.core.words import counted
 from nimbusd.stages.stage_names import STAGES
 from nimbusd.stages.yaml_text import YamlError, read_yaml, read_yaml_file
-from nimbusd.testing import ContractReport, TestPlan, Verdict, check_component
+from nimbusd.testing import ContractReport, ContractVerdict, TestPlan, check_component
 
-_COLORS = {Verdict.HOLDS: "green", Verdict.FAILS: "red", Verdict.UNTRIED: "yellow"}
+_COLORS = {ContractVerdict.HOLDS: "green", ContractVerdict.FAILS: "red", ContractVerdict.UNTRIED: "yellow"}
 FAILED, UNTRIED = 2, 3
 """Exit statuses: a line fails; none does, but some could not be tried here."""
 

@@ -3,7 +3,7 @@
 `nimbusctl check --component NAME` prints what `check_component` returns; `docs/extend/testing.md` shows both.
 """
 
-from nimbusd.testing.report import LINES, ContractReport, Finding, Verdict
+from nimbusd.testing.report import LINES, ContractReport, ContractVerdict, Finding
 from nimbusd.testing.tester import TestPlan, check_component
 
-__all__ = ["LINES", "ContractReport", "Finding", "TestPlan", "Verdict", "check_component"]
+__all__ = ["LINES", "ContractReport", "ContractVerdict", "Finding", "TestPlan", "check_component"]

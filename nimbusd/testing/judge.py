@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from nimbusd.core.words import counted, listed
-from nimbusd.testing.report import LINES, WRITER_LINES, ContractReport, Finding, Verdict
+from nimbusd.testing.report import LINES, WRITER_LINES, ContractReport, ContractVerdict, Finding
 from nimbusd.testing.stand import METHODS, WORKFLOW
-from nimbusd.testing.trial import Call, Trial
+from nimbusd.testing.trial import Trial, TrialCall
 
 SILENCE_FRACTION = 1 / 4
 """Of the limit that a component may be silent for: the fixtures are small, and a user's scenes are not."""
@@ -24,7 +24,7 @@ _MIB = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Kill:
+class KilledCall:
     """A process that was killed in a call. after_s: how far into it. torn: what is not whole in its output."""
 
     trial: Trial
@@ -45,7 +45,7 @@ class Trials:
     long: Trial
     twin: Trial | None = None
     turned: Trial | None = None
-    kills: tuple[Kill, ...] = ()
+    kills: tuple[KilledCall, ...] = ()
     after_kills: Trial | None = None
     torn: tuple[str, ...] = ()
     beat_timeout_s: float = 120.0
@@ -56,12 +56,16 @@ def judge(trials: Trials) -> ContractReport:
     found = {finding.line: finding for finding in _findings(trials)}
     stage = trials.long.stage
     lines = [line for line in LINES if stage == "store" or line not in WRITER_LINES]
-    failed = next((finding.line for finding in found.values() if finding.verdict is not Verdict.HOLDS), "")
-    missing = (
-        f"not tried, since `{failed}` {'fails' if failed and found[failed].verdict is Verdict.FAILS else 'was not'}"
-    )
-    rows = [found.get(line) or Finding(line, Verdict.UNTRIED, missing) for line in lines]
+    failed = next((finding.line for finding in found.values() if finding.verdict is not ContractVerdict.HOLDS), "")
+    missing = "not asked for"
+    if failed:
+        missing = f"not tried, since `{failed}` {'fails' if _is_failed(found[failed]) else 'was not'}"
+    rows = [found.get(line) or Finding(line, ContractVerdict.UNTRIED, missing) for line in lines]
     return ContractReport(trials.component, stage, tuple(rows))
+
+
+def _is_failed(finding: Finding) -> bool:
+    return finding.verdict is ContractVerdict.FAILS
 
 
 def _findings(trials: Trials) -> Iterator[Finding]:
@@ -75,7 +79,7 @@ def _findings(trials: Trials) -> Iterator[Finding]:
         return
     yield _by_faults("arguments", long.declared, "declared and fitting")
     if long.unfit and not long.calls:
-        yield Finding("start", Verdict.UNTRIED, f"it cannot run here: {long.unfit}")
+        yield Finding("start", ContractVerdict.UNTRIED, f"it cannot run here: {long.unfit}")
         return
     if long.opened_s is None:
         yield _fails("start", long.error, long.evidence)
@@ -148,7 +152,7 @@ def _of_beats(trials: Trials, broken: str) -> Iterator[Finding]:
         yield _holds("beats", said)
 
 
-def _of_growth(calls: Sequence[Call]) -> Finding:
+def _of_growth(calls: Sequence[TrialCall]) -> Finding:
     warm = max(1, int(_WARM_FRACTION * len(calls)))
     first, last, middle = calls[warm - 1], calls[-1], calls[(warm - 1 + len(calls)) // 2]
     later = len(calls) - warm
@@ -224,12 +228,12 @@ def _by_faults(line: str, faults: Sequence[str], said: str) -> Finding:
 
 
 def _holds(line: str, said: str) -> Finding:
-    return Finding(line, Verdict.HOLDS, said)
+    return Finding(line, ContractVerdict.HOLDS, said)
 
 
 def _fails(line: str, said: str, evidence: str = "") -> Finding:
     text = said if not evidence else f"{said}\n{evidence[-_EVIDENCE_CHARACTERS:].rstrip()}"
-    return Finding(line, Verdict.FAILS, text)
+    return Finding(line, ContractVerdict.FAILS, text)
 
 
 def _s(seconds: float) -> str:

@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 
-class Verdict(StrEnum):
+class ContractVerdict(StrEnum):
     """How a line of the contract came out."""
 
     HOLDS = "holds"
@@ -22,7 +22,7 @@ class Finding:
     """One line of the contract, as it came out. line: its name, see LINES. evidence: what was seen, in a sentence."""
 
     line: str
-    verdict: Verdict
+    verdict: ContractVerdict
     evidence: str
 
 
@@ -57,12 +57,12 @@ class ContractReport:
     @property
     def failed(self) -> tuple[Finding, ...]:
         """The lines that do not hold."""
-        return tuple(finding for finding in self.findings if finding.verdict is Verdict.FAILS)
+        return tuple(finding for finding in self.findings if finding.verdict is ContractVerdict.FAILS)
 
     @property
     def untried(self) -> tuple[Finding, ...]:
         """The lines that could not be tried here."""
-        return tuple(finding for finding in self.findings if finding.verdict is Verdict.UNTRIED)
+        return tuple(finding for finding in self.findings if finding.verdict is ContractVerdict.UNTRIED)
 
     def __getitem__(self, line: str) -> Finding:
         """The finding on a line. Raises KeyError for one that is not asked of this component."""

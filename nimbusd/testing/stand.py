@@ -97,7 +97,7 @@ def find(name: str) -> tuple[str, type[Component[Any]] | type[Workflow]]:
 
 
 @dataclass
-class Ready:
+class PreparedCall:
     """All that one call needs. inputs: what the component is given and may not change."""
 
     index: int
@@ -175,7 +175,7 @@ class Stand:
         for component in (*reversed(self._others.values()), self.component):
             component.close()
 
-    def ready(self, index: int) -> Ready:
+    def ready(self, index: int) -> PreparedCall:
         """Prepare the call of episode `index`."""
         match self.stage:
             case "load":
@@ -208,31 +208,31 @@ class Stand:
 
     # --- a call of each stage ---
 
-    def _loading(self, index: int) -> Ready:
+    def _loading(self, index: int) -> PreparedCall:
         loader: BaseLoader[Any, Any] = self.component
         config = self._scene_config(loader)
-        return Ready(
+        return PreparedCall(
             index,
             (),
             lambda: loader.load_asset(config),
             lambda made: [*scene_faults(made, config.name), *_loader_faults(loader, config)],
         )
 
-    def _randomizing(self, index: int) -> Ready:
+    def _randomizing(self, index: int) -> PreparedCall:
         randomizer: BaseRandomizer[Any] = self.component
         scene = self._scene(0)
         rng = stream(fixtures.SEED, scene.name, index, "randomize")
-        return Ready(
+        return PreparedCall(
             index, (scene,), lambda: randomizer.randomize(scene, rng), lambda made: scene_faults(made, scene.name)
         )
 
-    def _planning(self, index: int) -> Ready:
+    def _planning(self, index: int) -> PreparedCall:
         planner: BasePlanner[Any] = self.component
         scene = self._variant(index)
         rng = stream(fixtures.SEED, scene.name, index, "plan")
-        return Ready(index, (scene,), lambda: planner.gen_sequence(scene, rng), sequence_faults)
+        return PreparedCall(index, (scene,), lambda: planner.gen_sequence(scene, rng), sequence_faults)
 
-    def _rendering(self, index: int) -> Ready:
+    def _rendering(self, index: int) -> PreparedCall:
         renderer: BaseRenderer[Any] = self.component
         scene = self._variant(index)
         seq = self._sequence(scene, index)
@@ -241,14 +241,14 @@ class Stand:
             renderer.load(scene)
             return renderer.gen_obs(seq)
 
-        return Ready(index, (scene, seq), make, lambda made: observation_faults(made, seq))
+        return PreparedCall(index, (scene, seq), make, lambda made: observation_faults(made, seq))
 
-    def _storing(self, index: int) -> Ready:
+    def _storing(self, index: int) -> PreparedCall:
         episode, obs = self.episode(index)
         given = (episode.scene, episode.sequence, obs)
-        return Ready(index, given, lambda: self.save(episode, obs), lambda made: stored_faults(made, episode))
+        return PreparedCall(index, given, lambda: self.save(episode, obs), lambda made: stored_faults(made, episode))
 
-    def _whole(self, index: int) -> Ready:
+    def _whole(self, index: int) -> PreparedCall:
         """A workflow: randomize, plan, hand over, show."""
         loaded = self._scene(index)
         plan, show = self._others["plan"], self._others["render"]
@@ -265,7 +265,7 @@ class Stand:
             scene, seq, obs = made
             return [*scene_faults(scene, loaded.name), *sequence_faults(seq), *observation_faults(obs, seq)]
 
-        return Ready(index, (), make, faults)
+        return PreparedCall(index, (), make, faults)
 
     # --- what the other stages would give ---
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from nimbusd.job.model import Limits
-from nimbusd.testing.judge import Kill, Trials, judge
+from nimbusd.testing.judge import KilledCall, Trials, judge
 from nimbusd.testing.report import ContractReport
 from nimbusd.testing.shapes import output_faults
 from nimbusd.testing.trial import Trial, TrialRequest, run_trial
@@ -85,7 +85,7 @@ class _Tester:
         return self._killed(replace(trials, twin=twin, turned=turned), twin)
 
     def _killed(self, trials: Trials, twin: Trial) -> Trials:
-        """Kill processes at moments spread over their first call, which takes as long as it took in `twin`."""
+        """KilledCall processes at moments spread over their first call, which takes as long as it took in `twin`."""
         if not twin.calls or not self.plan.kills:
             return trials
         rng = np.random.default_rng(self.plan.seed)
@@ -94,7 +94,7 @@ class _Tester:
             after_s = (number + rng.random()) / self.plan.kills * twin.calls[0].seconds
             trial = self._trial(f"kill{number}", (0,), output="killed", kill_after_s=after_s)
             whole = [fault for fault in output_faults(self.folder / "killed") if "draft" not in fault]
-            kills.append(Kill(trial, after_s, tuple(whole)))
+            kills.append(KilledCall(trial, after_s, tuple(whole)))
         again = self._trial("again", (0,), output="killed", look=True)
         return replace(trials, kills=tuple(kills), after_kills=again, torn=tuple(output_faults(self.folder / "killed")))
 

@@ -57,7 +57,7 @@ class TrialRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class TrialCall:
     """One call of the component.
 
     silence_s: longest stretch without a beat. failed: reason of a PlanningFailed. changed: it changed what it was
@@ -93,7 +93,7 @@ class Trial:
     stage: str = ""
     declared: tuple[str, ...] | None = None
     opened_s: float | None = None
-    calls: list[Call] = field(default_factory=list)
+    calls: list[TrialCall] = field(default_factory=list)
     attempts: tuple[str, ...] | None = None
     published: tuple[str, ...] | None = None
     dataset: str = ""
@@ -143,12 +143,12 @@ def run_trial(
         finally:
             os.close(mouth)
     try:
-        return _Watcher(process, ear, folder, beat_timeout_s, open_timeout_s, kill_after_s, mark).run()
+        return _TrialWatcher(process, ear, folder, beat_timeout_s, open_timeout_s, kill_after_s, mark).run()
     finally:
         os.close(ear)
 
 
-class _Watcher:
+class _TrialWatcher:
     """Follows a trial's process to its end."""
 
     def __init__(
@@ -227,8 +227,8 @@ class _Watcher:
                     self._kill_at = time.monotonic() + self._kill_after_s
             case "called":
                 seen.calling = False
-                said = {part.name: event[part.name] for part in fields(Call)}
-                seen.calls.append(Call(**{**said, "faults": tuple(event["faults"])}))
+                said = {part.name: event[part.name] for part in fields(TrialCall)}
+                seen.calls.append(TrialCall(**{**said, "faults": tuple(event["faults"])}))
             case "attempts":
                 seen.attempts = tuple(event["faults"])
             case "published":

@@ -35,7 +35,7 @@ Tell = Callable[[dict[str, Any]], None]
 _BEAT_EVERY_S = 0.05
 
 
-class Beats:
+class BeatRecord:
     """The beats of a component: the longest silence of each call, and a sign of life now and then."""
 
     def __init__(self, tell: Tell) -> None:
@@ -66,13 +66,13 @@ class Beats:
             return max(self._longest_s, time.monotonic() - self._last), self._count
 
 
-class Trial:
+class TrialRun:
     """What one process does: see `nimbusd.testing.trial.TrialRequest`."""
 
     def __init__(self, request: Mapping[str, Any], tell: Tell) -> None:
         self._request = request
         self._tell = tell
-        self._beats = Beats(tell)
+        self._beats = BeatRecord(tell)
         self._pieces: dict[int, Piece] = {}
         self._stand: Stand
 
@@ -201,7 +201,7 @@ def main() -> None:
         os.write(args.tell, orjson.dumps(event) + b"\n")
 
     try:
-        Trial(orjson.loads(args.request.read_bytes()), tell).run()
+        TrialRun(orjson.loads(args.request.read_bytes()), tell).run()
     except (BackendUnavailable, ModuleNotFoundError) as error:
         text = what_is_missing(error) if isinstance(error, ModuleNotFoundError) else str(error)
         tell({"event": "unfit", "error": text})

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from nimbusd.testing import LINES, TestPlan, Verdict, check_component
+from nimbusd.testing import LINES, ContractVerdict, TestPlan, check_component
 from tests.support.toy_workflow import task_file
 
 BROKEN = "tests.support.broken_contracts"
@@ -60,7 +60,7 @@ pytestmark = pytest.mark.processes
 )
 def test_a_fault_is_found_by_its_line(name: str, line: str, plan: TestPlan, words: str) -> None:
     report = check_component(f"{BROKEN}:{name}", plan=plan)
-    assert report[line].verdict is Verdict.FAILS, str(report)
+    assert report[line].verdict is ContractVerdict.FAILS, str(report)
     assert words in report[line].evidence, str(report)
     others = {finding.line for finding in report.failed} - {line}
     assert others <= ALSO.get(name, set()), str(report)
