@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -19,7 +20,7 @@ class JobStarted:
     committed: int
     failed: int
     quarantined: int
-    workers: int
+    slots: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ class EpisodeCommitted:
     scene: str
     index: int
     attempt: int
-    worker: str
+    node: str
     frames: int
     timings_s: Mapping[str, float]
 
@@ -182,14 +183,33 @@ Event: TypeAlias = (
 Watcher: TypeAlias = Callable[[Event], None]
 
 
+_KEYS: Mapping[type[Any], Mapping[str, str]] = {
+    JobStarted: {"slots": "workers"},
+    EpisodeCommitted: {"node": "worker"},
+}
+"""Fields whose JSON key is an older name, which programs read."""
+
+
 def to_json(event: Event) -> dict[str, Any]:
     """An event as JSON values: its fields, its type in snake_case as `event`, and the time in Unix seconds.
 
     Seconds are rounded to microseconds.
     """
-    name = "".join(f"_{c.lower()}" if c.isupper() and i else c.lower() for i, c in enumerate(type(event).__name__))
-    told = {"event": name, "time": time.time(), **dataclasses.asdict(event)}
-    return {key: _rounded(value) for key, value in told.items()}
+    name, keys = _NAMES[type(event)]
+    told: dict[str, Any] = {"event": name, "time": _rounded(time.time())}
+    for field_name, key in keys:
+        told[key] = _rounded(getattr(event, field_name))
+    return told
+
+
+def _named(kind: type[Any]) -> tuple[str, tuple[tuple[str, str], ...]]:
+    """A type of event in snake_case, and its fields with their JSON keys."""
+    name = "".join(f"_{c.lower()}" if c.isupper() and i else c.lower() for i, c in enumerate(kind.__name__))
+    keys = _KEYS.get(kind, {})
+    return name, tuple((f.name, keys.get(f.name, f.name)) for f in dataclasses.fields(kind))
+
+
+_NAMES = {kind: _named(kind) for kind in typing.get_args(Event)}
 
 
 def _rounded(value: Any) -> Any:

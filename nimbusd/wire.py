@@ -104,7 +104,7 @@ def message_to_master(told: Told, running_stages: Mapping[tuple[LeaseId, int], s
                 c.Running(r.lease, r.index, running_stages.get((r.lease, r.index), ""), r.elapsed_s)
                 for r in told.running
             )
-            pipelines = tuple(c.Pipeline(**dataclasses.asdict(seen)) for seen in told.pipelines)
+            pipelines = tuple(c.PipelineReport(**dataclasses.asdict(seen)) for seen in told.pipelines)
             return c.Heartbeat(told.node, told.session, told.seq, told.credit, told.held, running, load, pipelines)
         case f.PiecesStored():
             stored = tuple(

@@ -185,7 +185,7 @@ def _line(event: events.Event, tally: Tally) -> str:
         case events.JobStarted():
             done = f", {event.committed} already committed" if event.committed else ""
             return (
-                f"{event.job}: {counted(event.wanted, 'episode')}{done}, {counted(event.workers, 'worker')}, "
+                f"{event.job}: {counted(event.wanted, 'episode')}{done}, {counted(event.slots, 'worker')}, "
                 f"output {event.output}"
             )
         case events.WorkerUp():

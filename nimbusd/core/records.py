@@ -48,7 +48,7 @@ class Record:
     state: State
     attempt: int
     losses: int
-    worker: str = ""
+    node: str = ""
     stage: str = ""
     reason: str = ""
     detail: str = ""

@@ -84,7 +84,7 @@ class KnownNode:
     load: c.Load | None = None
     heard_at: float = 0.0
     running: tuple[c.Running, ...] = ()
-    pipelines: tuple[c.Pipeline, ...] = ()
+    pipelines: tuple[c.PipelineReport, ...] = ()
     done: int = 0
     lost: str = ""
     specs: set[str] = field(default_factory=set)
@@ -406,14 +406,14 @@ class Master:
         match record.state:
             case State.COMMITTED:
                 job.commits.append(self._clock())
-                if (known := self.nodes.get(NodeId(record.worker))) is not None:
+                if (known := self.nodes.get(NodeId(record.node))) is not None:
                     known.done += 1
                 self._publisher.committed(key.job)
                 timings_s = self._timings.pop(key, {})
                 self.tell(
                     key.job,
                     events.EpisodeCommitted(
-                        key.scene, key.index, record.attempt, record.worker, record.frames, timings_s
+                        key.scene, key.index, record.attempt, record.node, record.frames, timings_s
                     ),
                 )
             case State.FAILED:

@@ -165,7 +165,7 @@ class Requests:
         )
         reports = [
             c.FailureReport(
-                r.key.scene, r.key.index, r.attempt, r.state.value, r.stage, r.reason, r.detail, r.evidence, r.worker
+                r.key.scene, r.key.index, r.attempt, r.state.value, r.stage, r.reason, r.detail, r.evidence, r.node
             )
             for r in rows
         ]

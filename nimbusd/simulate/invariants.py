@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from nimbusd.core.ids import JobId, NodeId
 from nimbusd.core.master.grants import why_not
-from nimbusd.core.master.open_jobs import Job
+from nimbusd.core.master.open_jobs import JobTasks
 from nimbusd.core.master.scheduler import Scheduler
 from nimbusd.core.master.waiting import HOLDS_S
 from nimbusd.core.records import JobState, State
@@ -73,7 +73,7 @@ class Invariants:
         for job in tasks:
             self._job(job)
 
-    def _job(self, job: Job) -> None:
+    def _job(self, job: JobTasks) -> None:
         name = job.plan.job
         leased: Counter[tuple[str, int]] = Counter()
         for lease in job.leases.values():

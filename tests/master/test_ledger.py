@@ -176,7 +176,7 @@ def test_committed_pieces_come_by_scene_and_index_however_many(ledger: Ledger, m
 
 
 def test_a_committed_piece_is_found_by_its_episode(ledger: Ledger) -> None:
-    ledger.apply([record(0, State.COMMITTED, 2, folder="p", frames=3, size_bytes=4, digest="d", worker="n1")])
+    ledger.apply([record(0, State.COMMITTED, 2, folder="p", frames=3, size_bytes=4, digest="d", node="n1")])
     ledger.apply([record(1, State.FAILED)])
     key = EpisodeKey(HOUSES, "a", 0)
     assert ledger.committed_piece(key) == CommittedPiece(key, 2, "p", 3, 4, "d", "n1")
@@ -221,7 +221,7 @@ def test_a_new_ledger_has_no_epoch_of_a_lost_one_so_that_lease_numbers_and_curso
 
 def test_failures_are_counted_and_listed_with_their_evidence(ledger: Ledger) -> None:
     crash = record(2, State.QUARANTINED, 3, "b", stage="render", reason="crash", detail="died", evidence="stack")
-    ledger.apply([replace(crash, worker="n1"), record(0, State.PENDING, 2, reason="hang"), record(9, State.COMMITTED)])
+    ledger.apply([replace(crash, node="n1"), record(0, State.PENDING, 2, reason="hang"), record(9, State.COMMITTED)])
     ledger.apply(record(index, State.FAILED, reason="unreachable") for index in range(3, 6))
     assert ledger.failures(HOUSES) == [
         FailureCount(State.FAILED, "unreachable", 3),
@@ -231,7 +231,7 @@ def test_failures_are_counted_and_listed_with_their_evidence(ledger: Ledger) -> 
     assert [(row.key.scene, row.key.index) for row in rows] == [("a", 3), ("a", 4), ("a", 5), ("b", 2)]
     last = rows[-1]
     assert (last.attempt, last.state, last.stage, last.reason) == (3, State.QUARANTINED, "render", "crash")
-    assert (last.detail, last.evidence, last.worker) == ("died", "stack", "n1")
+    assert (last.detail, last.evidence, last.node) == ("died", "stack", "n1")
     assert ledger.failure_rows(HOUSES, offset=1, limit=2) == rows[1:3]
 
 

@@ -25,7 +25,7 @@ COMMIT = c.Commit("n", 1, "job", "s", 1, (STORED,))
 FAIL = c.Fail("n", 1, "job", "s", 1, 0, "plan", "error", "why", "stack", 1.0)
 HELLO = c.Hello("n", "s", "0.1", "env", {"numpy": "2"}, 1, ("cpu",))
 BEAT = c.Heartbeat("n", "s", 1, 1, (1,), (c.Running(1, 0, "plan", 1.0),), c.Load(0.5, 1, 2))
-PIPELINE = dataclasses.asdict(c.Pipeline("job", "fused", 1, 1, *[0] * 11))
+PIPELINE = dataclasses.asdict(c.PipelineReport("job", "fused", 1, 1, *[0] * 11))
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from nimbusd.transport.messages.bounds import Id, Length, NodeName, Place, Range, Seconds, Word
-from nimbusd.transport.messages.node import Load, Pipeline
+from nimbusd.transport.messages.node import Load, PipelineReport
 
 # --- client → master; every request has a number that its answer repeats ---
 
@@ -226,7 +226,7 @@ class JobReport:
     scene_count: int
     reasons: dict[str, int]
     waiting: dict[str, str]
-    pipelines: dict[str, Pipeline] = field(default_factory=dict)
+    pipelines: dict[str, PipelineReport] = field(default_factory=dict)
     not_made: dict[str, int] = field(default_factory=dict)
 
 

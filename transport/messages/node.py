@@ -82,7 +82,7 @@ class Running:
 
 
 @dataclass(frozen=True, slots=True)
-class Pipeline:
+class PipelineReport:
     """How a job goes on a node: the live model of section 6.1.2 of the Nimbus paper.
 
     mode: `fused` or `decoupled`. planners, renderers: compute workers. backlog: plans that wait. plan_s, render_s,
@@ -122,7 +122,7 @@ class Heartbeat:
     held: Annotated[tuple[Id, ...], Length(MOST_LEASES)]
     running: Annotated[tuple[Running, ...], Length(MOST_EPISODES)]
     load: Load | None = None
-    pipelines: Annotated[tuple[Pipeline, ...], Length(256)] = ()
+    pipelines: Annotated[tuple[PipelineReport, ...], Length(256)] = ()
 
 
 @dataclass(frozen=True, slots=True)

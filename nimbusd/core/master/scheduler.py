@@ -40,8 +40,8 @@ from nimbusd.core.master.facts import (
     RevokeLease,
 )
 from nimbusd.core.master.grants import Grants, idle_slots
-from nimbusd.core.master.nodes import DEAD_AFTER_S, Node, WorkerManager
-from nimbusd.core.master.open_jobs import Job
+from nimbusd.core.master.nodes import DEAD_AFTER_S, LiveNode, WorkerManager
+from nimbusd.core.master.open_jobs import JobTasks
 from nimbusd.core.master.tasks import TaskManager
 from nimbusd.core.master.waiting import Waits, why_waiting
 from nimbusd.core.records import JobRecorded, JobState
@@ -197,7 +197,7 @@ class Scheduler:
         self._feed_soon(node)
         return orders
 
-    def _feed_soon(self, node: Node | None) -> None:
+    def _feed_soon(self, node: LiveNode | None) -> None:
         """Lease to a node at the next `settle` if it can take something, by what it said and has done since."""
         if node is not None and self._grants.is_hungry(node):
             self._hungry[node.name] = None
@@ -227,7 +227,7 @@ class Scheduler:
         stops = [RevokeLease(node, lease.id, tuple(sorted(lease.open)), kill=True) for lease in held]
         return [*stops, *self._unfit(node, job, why)]
 
-    def _lose(self, node: Node, why: str) -> list[Order]:
+    def _lose(self, node: LiveNode, why: str) -> list[Order]:
         self._hungry.pop(node.name, None)
         self._starved.pop(node.name, None)
         running = [(running.lease, running.index) for running in node.running]
@@ -252,7 +252,7 @@ class Scheduler:
         recorded = JobRecorded(job.plan.job, job.state, job.why, environment, packages)
         return [recorded, EnvironmentChanged(job.plan.job, before, now)]
 
-    def _most_common_environment(self, job: Job) -> tuple[str, Mapping[str, str]]:
+    def _most_common_environment(self, job: JobTasks) -> tuple[str, Mapping[str, str]]:
         """The environment that most slots have of nodes which get work and can make the job's components.
 
         Of two that are as common, another one than the job's. ("", {}): there is no such node.

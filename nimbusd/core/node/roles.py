@@ -49,7 +49,7 @@ class Situation:
 
 
 @dataclass(slots=True)
-class Pipeline:
+class JobRoles:
     """How a job runs on this node. mode: FUSED or DECOUPLED, as chosen now. planners: flexible slots that plan.
 
     asked, fixed: what the job says of the two. memory_bytes: what a worker of a role was seen to need.

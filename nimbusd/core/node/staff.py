@@ -18,7 +18,7 @@ from nimbusd.core.node.facts import AssignJob, JobKnown, MakeEpisode, NodeOrder,
 from nimbusd.core.node.held import HeldLease, HeldLeases
 from nimbusd.core.node.pace import Pace
 from nimbusd.core.node.recycle import RecycleLimits, WorkerMemory
-from nimbusd.core.node.roles import Pipeline, Situation
+from nimbusd.core.node.roles import JobRoles, Situation
 from nimbusd.core.node.split import Mode, Places, Role
 
 CHANGE_S = 2.0
@@ -67,7 +67,7 @@ class Staff:
         self._plan_only = plan_only
         self._memory_bytes = memory_bytes
         self._spill_bytes = spill_bytes
-        self._pipelines: dict[JobId, Pipeline] = {}
+        self._pipelines: dict[JobId, JobRoles] = {}
         self._change = Mean()
         self._gone_at: dict[str, float] = {}
         self.workers: dict[WorkerId, Worker] = {}
@@ -119,9 +119,9 @@ class Staff:
         for job in [job for job in self._pipelines if job not in jobs and job not in at_work]:
             del self._pipelines[job]
 
-    def _pipeline(self, job: JobId) -> Pipeline:
+    def _pipeline(self, job: JobId) -> JobRoles:
         if job not in self._pipelines:
-            self._pipelines[job] = Pipeline()
+            self._pipelines[job] = JobRoles()
         return self._pipelines[job]
 
     # --- what can be asked ---
@@ -164,7 +164,7 @@ class Staff:
 
     # --- roles ---
 
-    def _adapt(self, job: JobId, pipeline: Pipeline, mine: dict[WorkerId, Worker], now: float) -> list[NodeOrder]:
+    def _adapt(self, job: JobId, pipeline: JobRoles, mine: dict[WorkerId, Worker], now: float) -> list[NodeOrder]:
         """Choose the mode and the number of planners anew, and recall who stands in the way."""
         situation = Situation(
             places=Places(self._flexible(job), self._plan_only),

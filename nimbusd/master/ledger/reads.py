@@ -76,7 +76,7 @@ class LedgerIdentity:
 
 @dataclass(frozen=True, slots=True)
 class CommittedPiece:
-    """A committed episode: where its piece is and what it must contain. worker: the node that made it."""
+    """A committed episode: where its piece is and what it must contain. node: who made it."""
 
     key: EpisodeKey
     attempt: int
@@ -84,7 +84,7 @@ class CommittedPiece:
     frames: int
     size_bytes: int
     digest: str
-    worker: str = ""
+    node: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,7 @@ class FailureRow:
     reason: str
     detail: str
     evidence: str
-    worker: str
+    node: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,9 +232,9 @@ class LedgerReads:
             last = -1
             while True:
                 rows = self._gathered(_COMMITTED, (scene, last, _PIECES_AT_ONCE))
-                for index, attempt, folder, frames, size_bytes, digest, worker in rows:
+                for index, attempt, folder, frames, size_bytes, digest, node in rows:
                     key = EpisodeKey(job, name, index)
-                    yield CommittedPiece(key, attempt, folder, frames, size_bytes, digest, worker)
+                    yield CommittedPiece(key, attempt, folder, frames, size_bytes, digest, node)
                 if len(rows) < _PIECES_AT_ONCE:
                     break
                 last = rows[-1][0]
@@ -283,8 +283,8 @@ class LedgerReads:
         )
         rows = self._db.execute(query, (job, limit, offset)).fetchall()
         return [
-            FailureRow(EpisodeKey(job, scene, index), attempt, STATES[state], stage, reason, detail, evidence, worker)
-            for scene, index, attempt, state, stage, reason, detail, evidence, worker in rows
+            FailureRow(EpisodeKey(job, scene, index), attempt, STATES[state], stage, reason, detail, evidence, node)
+            for scene, index, attempt, state, stage, reason, detail, evidence, node in rows
         ]
 
     # --- how ---

@@ -41,7 +41,7 @@ def episode_row(scene: int, record: Record) -> tuple[Value, ...]:
         CODES[record.state._value_],  # `.value` is a descriptor, and this is called for every episode
         record.attempt,
         record.losses,
-        record.worker,
+        record.node,
         record.folder,
         record.frames,
         record.size_bytes,

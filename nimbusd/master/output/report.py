@@ -43,7 +43,7 @@ def failures_in_output(output: Path) -> Iterator[c.FailureReport]:
                     reason=r.reason,
                     detail=r.detail,
                     evidence=r.evidence,
-                    worker=r.worker,
+                    worker=r.node,
                 )
             offset += len(rows)
 
