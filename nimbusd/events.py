@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+from nimbusd.transport.messages.failures import Failure
+
 
 @dataclass(frozen=True, slots=True)
 class JobStarted:
@@ -34,12 +36,10 @@ class WorkerUp:
 
 @dataclass(frozen=True, slots=True)
 class WorkerDown:
-    """A compute worker is gone, and should not be. evidence: its last output."""
+    """A compute worker is gone, and should not be. The failure's evidence: its last output."""
 
     worker: str
-    reason: str
-    detail: str
-    evidence: str
+    failure: Failure
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +71,7 @@ class EpisodeFailed:
 
     scene: str
     index: int
-    reason: str
-    detail: str
+    failure: Failure
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +81,7 @@ class AttemptLost:
     scene: str
     index: int
     attempt: int
-    reason: str
-    detail: str
+    failure: Failure
     quarantined: bool
 
 
@@ -183,11 +181,20 @@ Event: TypeAlias = (
 Watcher: TypeAlias = Callable[[Event], None]
 
 
-_KEYS: Mapping[type[Any], Mapping[str, str]] = {
+_Paths: TypeAlias = tuple[tuple[str, tuple[str, ...]], ...]
+"""JSON keys and where their values are in an event."""
+
+_OLDER_KEYS: Mapping[type[Any], Mapping[str, str]] = {
     JobStarted: {"slots": "workers"},
     EpisodeCommitted: {"node": "worker"},
 }
 """Fields whose JSON key is an older name, which programs read."""
+_OF_FAILURE: Mapping[type[Any], tuple[str, ...]] = {
+    EpisodeFailed: ("reason", "detail"),
+    AttemptLost: ("reason", "detail"),
+    WorkerDown: ("reason", "detail", "evidence"),
+}
+"""What an event says of a failure: evidence is long, and of episodes it can be asked for."""
 
 
 def to_json(event: Event) -> dict[str, Any]:
@@ -195,21 +202,29 @@ def to_json(event: Event) -> dict[str, Any]:
 
     Seconds are rounded to microseconds.
     """
-    name, keys = _NAMES[type(event)]
+    name, paths = _SHAPES[type(event)]
     told: dict[str, Any] = {"event": name, "time": _rounded(time.time())}
-    for field_name, key in keys:
-        told[key] = _rounded(getattr(event, field_name))
+    for key, path in paths:
+        value: Any = event
+        for field_name in path:
+            value = getattr(value, field_name)
+        told[key] = _rounded(value)
     return told
 
 
-def _named(kind: type[Any]) -> tuple[str, tuple[tuple[str, str], ...]]:
-    """A type of event in snake_case, and its fields with their JSON keys."""
+def _shape(kind: type[Any]) -> tuple[str, _Paths]:
+    """The name of a type of event in snake_case, and its JSON keys."""
     name = "".join(f"_{c.lower()}" if c.isupper() and i else c.lower() for i, c in enumerate(kind.__name__))
-    keys = _KEYS.get(kind, {})
-    return name, tuple((f.name, keys.get(f.name, f.name)) for f in dataclasses.fields(kind))
+    paths: list[tuple[str, tuple[str, ...]]] = []
+    for f in dataclasses.fields(kind):
+        if f.name == "failure":
+            paths += [(key, (f.name, key)) for key in _OF_FAILURE[kind]]
+        else:
+            paths.append((_OLDER_KEYS.get(kind, {}).get(f.name, f.name), (f.name,)))
+    return name, tuple(paths)
 
 
-_NAMES = {kind: _named(kind) for kind in typing.get_args(Event)}
+_SHAPES = {kind: _shape(kind) for kind in typing.get_args(Event)}
 
 
 def _rounded(value: Any) -> Any:

@@ -191,7 +191,7 @@ class Reports:
         state = "lost" if node is None else "draining" if node.draining else "ready"
         leases = tasks.held_by(name)
         running = tuple(
-            f"{leases[lease].job}/{leases[lease].scene}/{r.index} {r.stage}"  # type: ignore[index]
+            f"{leases[lease].job}/{leases[lease].scene}/{r.index} {r.stage}"
             for r in known.running
             if (lease := r.lease) in leases
         )

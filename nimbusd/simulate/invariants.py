@@ -176,8 +176,8 @@ class Invariants:
             if pages.state is not JobState.CANCELLED:
                 self._accounted_for(pages)
             for row in pages.rows.values():
-                if row.state is State.COMMITTED and (row.key.job, row.folder) not in cluster.pieces:
-                    raise Violation("I3", f"the committed piece {row.folder} is not there")
+                if row.piece is not None and (row.key.job, row.piece.folder) not in cluster.pieces:
+                    raise Violation("I3", f"the committed piece {row.piece.folder} is not there")
         scheduler = cluster.master.scheduler
         assert isinstance(scheduler, Scheduler)
         if sizes := {name: size for name, size in scheduler.sizes().items() if size}:

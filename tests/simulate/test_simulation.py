@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from nimbusd.cli.simulate import simulate
 from nimbusd.core.ids import JobId
-from nimbusd.core.master.facts import Acknowledge, Cause, JobPlan, JobWaits, Order
+from nimbusd.core.master.facts import Cause, JobPlan, JobWaits, Order
 from nimbusd.core.master.grants import Grants
 from nimbusd.core.master.nodes import LiveNode, WorkerManager
 from nimbusd.core.master.scenes import SceneEpisodes
@@ -48,6 +48,7 @@ from nimbusd.simulate.scenario import (
     play,
 )
 from nimbusd.simulate.storm import first_failure
+from nimbusd.transport.messages.node import Ack
 from tests.support.slow import quick_first
 
 JOB = JobId("job")
@@ -327,9 +328,9 @@ def no_refill(self: SceneEpisodes) -> None:
         SceneEpisodes.open_up_to(self, goal - 1)
 
 
-def drop_on_any_answer(self: NodeMachine, fact: Acknowledge) -> list[NodeOrder]:
+def drop_on_any_answer(self: NodeMachine, fact: Ack) -> list[NodeOrder]:
     held = self._leases.get(fact.lease)
-    return [DropPiece(JOB, f"{held.lease.scene}_{i}.{held.lease.attempt}") for i in fact.indexes] if held else []
+    return [DropPiece(JOB, f"{held.order.scene}_{i}.{held.order.attempt}") for i in fact.indexes] if held else []
 
 
 def forget_nothing(self: TaskManager, job: object) -> list[Order]:

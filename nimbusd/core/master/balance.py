@@ -12,11 +12,12 @@ from collections import defaultdict
 from dataclasses import dataclass
 
 from nimbusd.core.ids import LeaseId, NodeId
-from nimbusd.core.master.facts import Order, RevokeLease
+from nimbusd.core.master.facts import Order
 from nimbusd.core.master.grants import idle_slots, why_not
 from nimbusd.core.master.nodes import EXPECTED, LiveNode, WorkerManager
 from nimbusd.core.master.open_jobs import JobTasks, OpenLease
 from nimbusd.core.master.tasks import TaskManager
+from nimbusd.transport.messages.node import Revoke
 
 REVOKE_AGAIN_S = 3.0
 """A revoke that was not answered for so long is sent again."""
@@ -111,7 +112,7 @@ class Balance:
         for id, indexes in asked.items():
             lease = job.leases[id]
             lease.revoking.update(dict.fromkeys(indexes, now))
-            orders.append(RevokeLease(lease.node, id, tuple(sorted(indexes))))
+            orders.append(Revoke(lease.node, id, tuple(sorted(indexes))))
         return orders
 
     # --- stragglers ---

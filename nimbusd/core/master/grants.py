@@ -57,7 +57,7 @@ class Grants:
                 jobs.remove(job)
                 continue
             spans = job.scenes[scene].take(min(credit, most, self._range(job, node), MOST_LEASED))
-            count = sum(len(span) for span in spans)
+            count = sum(span.size for span in spans)
             self._used_s[job.plan.user] = self._usage(job) + count * job.cost_s(scene)
             orders += self._tasks.grant(job, scene, node.name, spans, now)
             credit -= count

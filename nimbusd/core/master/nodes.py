@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from nimbusd.core.estimate import Mean
 from nimbusd.core.ids import LeaseId, NodeId
-from nimbusd.core.master.facts import HeartbeatSeen, NodeSeen, RunningEpisode
+from nimbusd.transport.messages.node import Heartbeat, Hello, Running
 
 HEARTBEAT_S = 1.0
 DEAD_AFTER_S = 5.0
@@ -36,7 +36,7 @@ class LiveNode:
     seq: int = -1
     capacity: int = 0
     held: frozenset[LeaseId] = frozenset()
-    running: tuple[RunningEpisode, ...] = ()
+    running: tuple[Running, ...] = ()
     draining: bool = False
     pace: Mean = field(default_factory=Mean)
     packages: Mapping[str, str] = field(default_factory=dict)
@@ -84,7 +84,7 @@ class WorkerManager:
             self._slots = sum(node.slots for node in self._nodes.values() if not node.draining)
         return self._slots
 
-    def hello(self, fact: NodeSeen, now: float) -> LiveNode | None:
+    def hello(self, fact: Hello, now: float) -> LiveNode | None:
         """A node connects. Returns what was known of it if it has restarted, so that what it held is gone."""
         node = self._nodes.get(fact.node)
         self._slots = None
@@ -110,7 +110,7 @@ class WorkerManager:
             self._in_due.add(node.name)
             heapq.heappush(self._due, (node.deadline, node.name))
 
-    def heartbeat(self, fact: HeartbeatSeen, now: float) -> LiveNode | None:
+    def heartbeat(self, fact: Heartbeat, now: float) -> LiveNode | None:
         """The node, brought up to date; None for old news. It is known, by this session."""
         node = self._nodes[fact.node]
         assert node.session == fact.session

@@ -14,27 +14,15 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 
-from nimbusd.core.ids import EpisodeKey, JobId, LeaseId, NodeId, Span, indexes_of
+from nimbusd.core.ids import Attempt, EpisodeKey, JobId, LeaseId, NodeId, Span, indexes_of
 from nimbusd.core.master.alike import FirstFailures
-from nimbusd.core.master.facts import (
-    Acknowledge,
-    AttemptFailed,
-    CheckSettled,
-    EpisodesReturned,
-    GrantLease,
-    JobAdded,
-    Order,
-    OutputUnseen,
-    PieceRefused,
-    PiecesStored,
-    ReviewBegan,
-    RevokeLease,
-    StoredPiece,
-)
+from nimbusd.core.master.facts import CheckSettled, JobAdded, Order, OutputUnseen, PieceRefused, ReviewBegan
 from nimbusd.core.master.open_jobs import FIRST_PAUSE_S, Doubt, JobTasks, OpenLease
 from nimbusd.core.master.scenes import Pending, SceneEpisodes
 from nimbusd.core.records import JobRecorded, JobState, LeaseClosed, LeaseOpened, LostPiece, Record, State, Tried
 from nimbusd.core.words import counted
+from nimbusd.transport.messages.failures import Failure, FailureKind
+from nimbusd.transport.messages.node import Ack, Commit, Fail, GiveBack, Lease, Revoke, Stored
 
 NODE_LOSSES_PER_ATTEMPT = 3
 """A lost node may be the network's doing: an episode may be at so many of them for each worker that it may cost."""
@@ -134,7 +122,7 @@ class TaskManager:
             return []
         orders: list[Order] = []
         for lease in list(job.leases.values()):
-            orders.append(RevokeLease(lease.node, lease.id, tuple(sorted(lease.open)), kill=True))
+            orders.append(Revoke(lease.node, lease.id, tuple(sorted(lease.open)), kill=True))
             orders += [self._reopen(job, lease, index) for index in sorted(lease.open)]
             orders += self._close_if_empty(job, lease)
         del self.jobs[name]
@@ -199,10 +187,11 @@ class TaskManager:
 
     def _lease(self, job: JobTasks, lease: OpenLease, spans: tuple[Span, ...]) -> list[Order]:
         self._open(job, lease)
-        careful = job.scenes[lease.scene].any_lost(spans)
+        scene = job.scenes[lease.scene]
+        careful = scene.any_lost(spans)
         return [
             LeaseOpened(lease.id, lease.job, lease.scene, lease.attempt, lease.node, spans),
-            GrantLease(lease.node, lease.id, lease.job, lease.scene, lease.attempt, spans, careful),
+            Lease(lease.node, lease.id, lease.job, lease.scene, lease.attempt, spans, scene.plan.entry, careful),
         ]
 
     def _open(self, job: JobTasks, lease: OpenLease) -> None:
@@ -222,7 +211,7 @@ class TaskManager:
 
     # --- what becomes of episodes ---
 
-    def stored(self, fact: PiecesStored) -> list[Order]:
+    def stored(self, fact: Commit) -> list[Order]:
         """Commit pieces: those of a live attempt, and late ones that nobody else has been leased since."""
         lease = self._live(fact.lease, fact.node, fact.job, fact.scene, fact.attempt)
         job = self.jobs.get(fact.job)
@@ -242,7 +231,7 @@ class TaskManager:
             orders += self._commit(job, fact, piece, lease)
             settled.append(piece.index)
         if settled:
-            orders.append(Acknowledge(fact.node, fact.lease, tuple(settled)))
+            orders.append(Ack(fact.node, fact.lease, tuple(settled)))
         if job is not None and settled and not job.is_bound:
             job.is_bound = True
             orders.append(JobRecorded(job.plan.job, job.state, job.why, job.environment, job.packages))
@@ -253,14 +242,18 @@ class TaskManager:
         return orders
 
     @staticmethod
-    def late(fact: PiecesStored) -> list[Order]:
+    def late(fact: Commit) -> list[Order]:
         """Have it looked up what became of the episodes of pieces that nothing waits for."""
         return [
-            CheckSettled(fact.node, fact.lease, EpisodeKey(fact.job, fact.scene, piece.index), piece.folder)
+            CheckSettled(
+                fact.node,
+                Attempt(EpisodeKey(fact.job, fact.scene, piece.index), fact.attempt, fact.lease),
+                piece.folder,
+            )
             for piece in fact.stored
         ]
 
-    def committable(self, fact: PiecesStored) -> frozenset[int]:
+    def committable(self, fact: Commit) -> frozenset[int]:
         """Indexes of the pieces that `stored` would commit now."""
         job = self.jobs.get(fact.job)
         if job is None or fact.scene not in job.scenes:
@@ -294,19 +287,20 @@ class TaskManager:
 
     def refuse(self, fact: PieceRefused) -> list[Order]:
         """A piece is not as its node said. It is made again, and not charged: who lied is to blame, not the episode."""
-        job, index = self.jobs.get(fact.key.job), fact.key.index
-        orders: list[Order] = [Acknowledge(fact.node, fact.lease, (), (index,))]
-        lease = self._live(fact.lease, fact.node, fact.key.job, fact.key.scene, fact.attempt)
-        if job is None or fact.key.scene not in job.scenes:
+        key = fact.attempt.key
+        job, index = self.jobs.get(key.job), key.index
+        orders: list[Order] = [Ack(fact.node, fact.attempt.lease, (), (index,))]
+        lease = self._live_attempt(fact.attempt, fact.node)
+        if job is None or key.scene not in job.scenes:
             return orders
         job.doubts.setdefault(fact.node, Doubt()).lies += 1
         if lease is not None and index in lease.open:
-            pending = self._reopen(job, lease, index)
-            record = dataclasses.replace(pending, node=fact.node, stage="store", reason="bad_piece", detail=fact.why)
+            failure = Failure("store", "bad_piece", fact.why)
+            record = dataclasses.replace(self._reopen(job, lease, index), node=fact.node, failure=failure)
             orders = [record, *orders, *self._close_if_empty(job, lease)]
             self._leave_scene(job, lease.scene)
-        job.scenes[fact.key.scene].let_go(index)
-        job.scenes[fact.key.scene].given_up.pop(index, None)
+        job.scenes[key.scene].let_go(index)
+        job.scenes[key.scene].given_up.pop(index, None)
         return orders
 
     def unseen(self, fact: OutputUnseen, now: float) -> list[Order]:
@@ -319,7 +313,11 @@ class TaskManager:
         told = node, job, scene, attempt
         return lease if lease and (lease.node, lease.job, lease.scene, lease.attempt) == told else None
 
-    def _commit(self, job: JobTasks, fact: PiecesStored, piece: StoredPiece, lease: OpenLease | None) -> list[Order]:
+    def _live_attempt(self, attempt: Attempt, node: NodeId) -> OpenLease | None:
+        key = attempt.key
+        return self._live(attempt.lease, node, key.job, key.scene, attempt.number)
+
+    def _commit(self, job: JobTasks, fact: Commit, piece: Stored, lease: OpenLease | None) -> list[Order]:
         scene = job.scenes[fact.scene]
         losses = scene.tried[piece.index].losses if piece.index in scene.tried else 0
         scene.settle(piece.index, State.COMMITTED, piece.frames, piece.size_bytes)
@@ -330,17 +328,7 @@ class TaskManager:
                 doubt.stored_elsewhere += 1
         job.first_failures.succeeded()
         key = EpisodeKey(fact.job, fact.scene, piece.index)
-        record = Record(
-            key,
-            State.COMMITTED,
-            fact.attempt,
-            losses,
-            node=fact.node,
-            folder=piece.folder,
-            frames=piece.frames,
-            size_bytes=piece.size_bytes,
-            digest=piece.digest,
-        )
+        record = Record(key, State.COMMITTED, fact.attempt, losses, fact.node, piece)
         return [record, *self._drop_copies(job, fact.scene, piece.index, lease)]
 
     def _drop_copies(self, job: JobTasks, scene: str, index: int, winner: OpenLease | None) -> list[Order]:
@@ -349,28 +337,29 @@ class TaskManager:
         for lease in job.copies.pop((scene, index), ()):
             if lease is not winner and index in lease.open:
                 lease.drop(index)
-                orders.append(RevokeLease(lease.node, lease.id, (index,), kill=True))
+                orders.append(Revoke(lease.node, lease.id, (index,), kill=True))
                 orders += self._close_if_empty(job, lease)
         job.node_losses.pop((scene, index), None)
         return orders
 
-    def failed(self, fact: AttemptFailed, now: float) -> list[Order]:
+    def failed(self, fact: Fail, now: float) -> list[Order]:
         """An attempt came to nothing; stale ones are acknowledged and forgotten."""
-        index, acknowledge = fact.key.index, Acknowledge(fact.node, fact.lease, (fact.key.index,))
-        lease = self._live(fact.lease, fact.node, fact.key.job, fact.key.scene, fact.attempt)
+        index, failure = fact.attempt.key.index, fact.failure
+        acknowledge = Ack(fact.node, fact.attempt.lease, (index,))
+        lease = self._live_attempt(fact.attempt, fact.node)
         if lease is None or index not in lease.open:
             return [acknowledge]
         job = self.jobs[lease.job]
         orders: list[Order] = []
         why: str | None = None
-        if not fact.blameless:
-            why = job.first_failures.failed(fact, job.pending.scenes, job.holders)
-        if fact.blameless:
+        if failure.kind is not FailureKind.BLAMELESS:
+            why = job.first_failures.failed(fact.attempt.key, failure, job.pending.scenes, job.holders)
+        if failure.kind is FailureKind.BLAMELESS:
             orders.append(self._reopen(job, lease, index))
             job.doubts.setdefault(fact.node, Doubt()).blamed += 1
             if not self.blames_alone(job, fact.node):
-                orders += self._pause(job, fact.detail, now)
-        elif fact.planned:
+                orders += self._pause(job, failure.detail, now)
+        elif failure.kind is FailureKind.PLANNING:
             lease.drop(index)
             losses = self._losses(job, lease.scene, index)
             attempt = self._highest_attempt(job, lease, index)
@@ -391,12 +380,12 @@ class TaskManager:
         doubt = job.doubts.get(node)
         return doubt is not None and min(doubt.blamed, doubt.stored_elsewhere) >= MOST_BLAMES
 
-    def _count_loss(self, job: JobTasks, lease: OpenLease, fact: AttemptFailed, last: bool) -> list[Order]:
+    def _count_loss(self, job: JobTasks, lease: OpenLease, fact: Fail, last: bool) -> list[Order]:
         """An episode has cost a worker or an attempt. last: it is not tried again, for its evidence to be seen."""
-        scene, index = job.scenes[lease.scene], fact.key.index
+        scene, index = job.scenes[lease.scene], fact.attempt.key.index
         losses = self._losses(job, lease.scene, index) + 1
         attempt = self._highest_attempt(job, lease, index)
-        if fact.final or last or losses >= job.plan.attempts:
+        if fact.failure.kind is FailureKind.FINAL or last or losses >= job.plan.attempts:
             lease.drop(index)
             scene.settle(index, State.QUARANTINED)
             record = _record(fact, State.QUARANTINED, attempt, losses)
@@ -429,10 +418,10 @@ class TaskManager:
             scene.put_back(index, given_up=(lease.attempt, lease.node))
         return Record(EpisodeKey(lease.job, lease.scene, index), State.PENDING, tried.attempt, tried.losses)
 
-    def returned(self, fact: EpisodesReturned) -> list[Order]:
+    def returned(self, fact: GiveBack) -> list[Order]:
         """Episodes that a node has not begun, and gives back."""
         lease = self.leases.get(fact.lease)
-        orders: list[Order] = [Acknowledge(fact.node, fact.lease, fact.indexes)]
+        orders: list[Order] = [Ack(fact.node, fact.lease, fact.indexes)]
         if lease is None or lease.node != fact.node:
             return orders
         job = self.jobs[lease.job]
@@ -474,7 +463,8 @@ class TaskManager:
                 job.scenes[lease.scene].settle(index, State.QUARANTINED)
                 key = EpisodeKey(lease.job, *place)
                 detail = f"{counted(job.node_losses[place], 'node')} lost while at it; the last one {why}"
-                orders.append(Record(key, State.QUARANTINED, attempt, losses, lease.node, "node", "node_lost", detail))
+                failure = Failure("node", "node_lost", detail)
+                orders.append(Record(key, State.QUARANTINED, attempt, losses, lease.node, failure=failure))
                 orders += self._drop_copies(job, lease.scene, index, lease)
             else:
                 orders.append(self._reopen(job, lease, index))
@@ -525,15 +515,5 @@ class TaskManager:
         return {"jobs": len(self.jobs), "leases": len(self.leases), "holders": len(self._by_node)}
 
 
-def _record(fact: AttemptFailed, state: State, attempt: int, losses: int) -> Record:
-    return Record(
-        fact.key,
-        state,
-        attempt,
-        losses,
-        node=fact.node,
-        stage=fact.stage,
-        reason=fact.reason,
-        detail=fact.detail,
-        evidence=fact.evidence,
-    )
+def _record(fact: Fail, state: State, attempt: int, losses: int) -> Record:
+    return Record(fact.attempt.key, state, attempt, losses, fact.node, failure=fact.failure)

@@ -19,6 +19,8 @@ from nimbusd.core.ids import EpisodeKey, JobId, LeaseId, NodeId, Span
 from nimbusd.core.records import JobRow, JobState, LeaseOpened, SceneCount, SceneHistory, State, Tried
 from nimbusd.master.ledger import schema as schema
 from nimbusd.master.ledger.rows import JOB_COLUMNS, STATES, to_job, to_spans
+from nimbusd.transport.messages.client import FailureReport
+from nimbusd.transport.messages.failures import Failure, kind_of
 
 ATTEMPTS_APART = 1_000
 """More than any ledger makes at one episode."""
@@ -94,20 +96,6 @@ class Standing:
     state: State
     attempt: int
     losses: int
-
-
-@dataclass(frozen=True, slots=True)
-class FailureRow:
-    """A failed or quarantined episode, and what is known about why."""
-
-    key: EpisodeKey
-    attempt: int
-    state: State
-    stage: str
-    reason: str
-    detail: str
-    evidence: str
-    node: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,17 +263,13 @@ class LedgerReads:
         rows = self._db.execute(query, (job,)).fetchall()
         return [FailureCount(STATES[state], str(reason), int(number)) for state, reason, number in rows]
 
-    def failure_rows(self, job: JobId, offset: int = 0, limit: int = 100) -> list[FailureRow]:
+    def failure_reports(self, job: JobId, offset: int = 0, limit: int = 100) -> list[FailureReport]:
         """Failed and quarantined episodes by scene name and index, at most `limit`, without the first `offset`."""
         query = (
             f"SELECT scene.name, episode.number, attempt, state, stage, reason, detail, evidence, worker {_FAILURES} "
             "ORDER BY scene.name, failure.number LIMIT ? OFFSET ?"
         )
-        rows = self._db.execute(query, (job, limit, offset)).fetchall()
-        return [
-            FailureRow(EpisodeKey(job, scene, index), attempt, STATES[state], stage, reason, detail, evidence, node)
-            for scene, index, attempt, state, stage, reason, detail, evidence, node in rows
-        ]
+        return [_failure_report(row) for row in self._db.execute(query, (job, limit, offset)).fetchall()]
 
     # --- how ---
 
@@ -319,3 +303,10 @@ def _count(row: Sequence[int]) -> SceneCount:
     """What _COUNTS counts."""
     committed, failed, quarantined, frames_high, frames, bytes_high, size_bytes = row
     return SceneCount(committed, failed, quarantined, (frames_high << 32) + frames, (bytes_high << 32) + size_bytes)
+
+
+def _failure_report(row: Sequence[Any]) -> FailureReport:
+    scene, index, attempt, code, stage, reason, detail, evidence, node = row
+    state = STATES[code]
+    failure = Failure(stage, reason, detail, evidence, kind_of(reason, planning=state is State.FAILED))
+    return FailureReport(scene, index, attempt, state.value, failure, node)
