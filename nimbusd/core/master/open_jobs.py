@@ -10,7 +10,7 @@ from nimbusd.core.estimate import Estimates
 from nimbusd.core.ids import JobId, LeaseId, NodeId
 from nimbusd.core.master.alike import FirstFailures
 from nimbusd.core.master.facts import JobPlan
-from nimbusd.core.master.nodes import Node
+from nimbusd.core.master.nodes import LiveNode
 from nimbusd.core.master.scenes import Pending, SceneEpisodes
 from nimbusd.core.records import JobState
 from nimbusd.core.tally import Tally
@@ -20,7 +20,7 @@ FIRST_PAUSE_S = 2.0
 
 
 @dataclass(slots=True)
-class Lease:
+class OpenLease:
     """Episodes of a scene that a node holds. open: not settled yet; revoking: asked back, and when."""
 
     id: LeaseId
@@ -55,7 +55,7 @@ class Doubt:
 
 
 @dataclass(slots=True)
-class Job:
+class JobTasks:
     """A job that is not over."""
 
     plan: JobPlan
@@ -69,12 +69,12 @@ class Job:
     order: int
     first_failures: FirstFailures
     estimates: Estimates = field(default_factory=Estimates)
-    leases: dict[LeaseId, Lease] = field(default_factory=dict)
+    leases: dict[LeaseId, OpenLease] = field(default_factory=dict)
     nodes: Tally[NodeId] = field(default_factory=Tally)
     """Leases by node."""
     holders: Tally[str] = field(default_factory=Tally)
     """Leases by scene."""
-    copies: dict[tuple[str, int], list[Lease]] = field(default_factory=dict)
+    copies: dict[tuple[str, int], list[OpenLease]] = field(default_factory=dict)
     """Episodes that are in two leases."""
     node_losses: Counter[tuple[str, int]] = field(default_factory=Counter)
     owners: dict[str, NodeId] = field(default_factory=dict)
@@ -100,14 +100,14 @@ class Job:
     packages: Mapping[str, str] = field(default_factory=dict)
     """Of its environment, version by name; empty while that is not known."""
 
-    def bind(self, node: Node) -> None:
+    def bind(self, node: LiveNode) -> None:
         """Take a node's environment for the job's, if it has none yet; learn what packages make it up."""
         there = node.environment_for(self.plan.counting)
         self.environment = self.environment or there.hash
         if not self.packages and self.fits(node):
             self.packages = there.packages
 
-    def fits(self, node: Node) -> bool:
+    def fits(self, node: LiveNode) -> bool:
         """True where a node has the job's environment. A hash that was asked for may be over all that the node has."""
         return self.environment in (node.environment_for(self.plan.counting).hash, node.environment)
 

@@ -19,7 +19,8 @@ def plan_of(row: JobRow, job: Job) -> JobPlan:
     recorded = environment_of(row.packages, counting)
     most = job.episodes_per_scene * job.max_tries_per_episode
     scenes = tuple(
-        ScenePlan(name, job.episodes_per_scene, job.exact, most, cost_hint(job, name)) for name in job.scenes
+        ScenePlan(name, job.episodes_per_scene, job.exact, most, cost_hint(job, name), dict(entry))
+        for name, entry in job.scene_entries.items()
     )
     return JobPlan(
         JobId(job.name),
