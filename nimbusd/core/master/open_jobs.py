@@ -73,17 +73,8 @@ class JobTasks:
     copies: dict[tuple[str, int], list[OpenLease]] = field(default_factory=dict)
     """Episodes that are in two leases."""
     node_losses: Counter[tuple[str, int]] = field(default_factory=Counter)
-    owners: dict[str, NodeId] = field(default_factory=dict)
-    """Who may work on a scene, where that is fixed."""
-    last_own: dict[NodeId, str] = field(default_factory=dict)
-    """The latest scene of a node's fixed share that it was leased."""
-    fresh: list[str] = field(default_factory=list)
-    """Scenes that nobody has worked on, or that were left by those who had, the longest last."""
-    loaded: dict[NodeId, Counter[str]] = field(default_factory=dict)
-    """How many slots of a node should have which scene loaded."""
-    late: list[str] = field(default_factory=list)
-    """Scenes that need more slots, the most urgent last; worked out again at `look_at`."""
-    look_at: float = 0.0
+    left: set[str] = field(default_factory=set)
+    """Scenes of which something was given back or given up since the lease policy last looked."""
     unfit: dict[NodeId, str] = field(default_factory=dict)
     """Nodes that cannot run it, and why."""
     doubts: dict[NodeId, Doubt] = field(default_factory=dict)

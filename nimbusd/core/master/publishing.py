@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from nimbusd.core.ids import JobId
 
-PUBLISH_SHARE = 20
-"""Publishing takes at most one part in so many of the time: a slow publish is followed by a longer pause."""
+PUBLISH_FRACTION = 1 / 20
+"""The part of the time that publishing takes at most: a slow publish is followed by a longer pause."""
 FIRST_PAUSE_S = 5.0
 MOST_PAUSE_S = 600.0
 
@@ -84,7 +84,7 @@ class PublishTimes:
         """The publish is done."""
         times = self._jobs.get(job, _Times())
         times.running, times.failures = False, 0
-        times.not_before = now + max(self._every_s, PUBLISH_SHARE * took_s)
+        times.not_before = now + max(self._every_s, took_s / PUBLISH_FRACTION)
 
     def failed(self, job: JobId, now: float) -> float:
         """The publish came to nothing, and is due again. Returns in how many seconds."""

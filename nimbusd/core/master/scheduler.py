@@ -129,7 +129,9 @@ class Scheduler:
             case JobAdded():
                 for lease in fact.open_leases:
                     self.nodes.expect(lease.node, now)
-                return self.tasks.add(fact, now)
+                orders = self.tasks.add(fact, now)
+                self._grants.job_added(fact.plan.job)
+                return orders
             case JobCancelled(job):
                 return self.tasks.cancel(job)
             case JobSetDown(job):
@@ -163,6 +165,7 @@ class Scheduler:
             self.nodes.remove(node.name)
             orders += self._lose(node, f"has been silent for {self.nodes.dead_after_s:g} s")
         orders += self.tasks.resume_paused(now)
+        self._grants.forget_ended()
         if not self._draining and (self._hungry or self._starved):
             orders += self._feed(now)
             for order in orders:
@@ -234,6 +237,7 @@ class Scheduler:
     def _lose(self, node: LiveNode, why: str) -> list[Order]:
         self._hungry.pop(node.name, None)
         self._starved.pop(node.name, None)
+        self._grants.node_lost(node.name)
         running = [(running.lease, running.index) for running in node.running]
         orders, returned = self.tasks.lost(node.name, running, why)
         return [*orders, NodeLost(node.name, why, returned)]
@@ -250,7 +254,7 @@ class Scheduler:
             return []
         before, now = differing(job.packages, packages)
         job.environment, job.packages, job.is_bound = environment, packages, True
-        job.owners.clear()  # the nodes that could work on it may be others
+        self._grants.deal_anew(job)  # the nodes that could work on it may be others
         self._hungry |= self._starved
         self._starved.clear()
         recorded = JobRecorded(job.plan.job, job.state, job.why, environment, packages)
