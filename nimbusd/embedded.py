@@ -25,7 +25,7 @@ from nimbusd.master.ledger.thread import LedgerThread
 from nimbusd.master.master import Master
 from nimbusd.master.output.folder import claim_output, ledger_path, owner_of
 from nimbusd.master.output.owner import Whose, refusal
-from nimbusd.master.publish.apart import PublishFailed
+from nimbusd.master.publish.apart import NotPublished
 from nimbusd.node.environment import environment_hash, packages
 from nimbusd.node.memory import node_memory
 from nimbusd.node.node import Node
@@ -194,7 +194,7 @@ class JobRun:
             self._publishing = asyncio.create_task(self._master.publish_now(self._name))
             try:
                 dataset = await self._publishing
-            except PublishFailed:
+            except NotPublished:
                 pass  # which was told
             except asyncio.CancelledError:
                 own_task = asyncio.current_task()

@@ -357,7 +357,7 @@ class Master:
                 self._job_recorded(order)
             case f.JobWaits(name, waiting):
                 self._waits(name, waiting)
-            case f.EnvironmentChanged(name, before, now):
+            case f.PackagesChanged(name, before, now):
                 log.warning("job %s goes on with other packages: %s, before %s", name, dict(now), dict(before))
                 self.tell(name, events.EnvironmentChanged(before, now))
             case LeaseOpened() | LeaseClosed():

@@ -10,7 +10,6 @@ from nimbusd.core.ids import JobId, NodeId
 from nimbusd.core.master.facts import (
     CheckSettled,
     EnvironmentAccepted,
-    EnvironmentChanged,
     EpisodesReleased,
     Fact,
     JobAdded,
@@ -20,6 +19,7 @@ from nimbusd.core.master.facts import (
     NodeDrainAsked,
     NodeLost,
     Order,
+    PackagesChanged,
 )
 from nimbusd.core.master.scheduler import Scheduler
 from nimbusd.core.records import JobRecorded, JobState, LeaseClosed, LeaseOpened, LedgerEntry, Record
@@ -58,7 +58,7 @@ class Decider(Protocol):
         """What follows from the facts so far and from the time."""
 
 
-class World(Protocol):
+class MasterWorld(Protocol):
     """What a master needs of what is around it."""
 
     clock: Clock
@@ -81,7 +81,7 @@ class VirtualMaster:
     """A master that can crash at any moment. What it knows dies with it; the ledger stays."""
 
     def __init__(
-        self, world: World, ledger: VirtualLedger, decider: Callable[[int, float], Decider] = Scheduler
+        self, world: MasterWorld, ledger: VirtualLedger, decider: Callable[[int, float], Decider] = Scheduler
     ) -> None:
         self.scheduler: Decider | None = None
         self.up_since = 0.0
@@ -294,7 +294,7 @@ class VirtualMaster:
                         tell(node, Ack(node, attempt.lease, (), index))
                 case NodeLost():
                     self.losses += 1
-                case JobWaits() | EnvironmentChanged():
+                case JobWaits() | PackagesChanged():
                     pass  # for those who watch
                 case (str() as node, message):
                     tell(node, message)

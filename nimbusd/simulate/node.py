@@ -23,7 +23,7 @@ from nimbusd.core.node.facts import (
 )
 from nimbusd.core.node.machine import NodeMachine
 from nimbusd.core.node.split import Role
-from nimbusd.simulate.node_model import NodeModel, World
+from nimbusd.simulate.node_model import NodeModel, NodeWorld
 from nimbusd.simulate.workload import Fate
 from nimbusd.transport.messages.failures import Failure, kind_of
 from nimbusd.transport.messages.node import (
@@ -87,7 +87,7 @@ class Spent:
 class VirtualNode:
     """A node that can crash, be cut off and come back. Everything it holds dies with it, except stored pieces."""
 
-    def __init__(self, world: World, name: str, model: NodeModel) -> None:
+    def __init__(self, world: NodeWorld, name: str, model: NodeModel) -> None:
         self.name = name
         self.model = model
         self.machine: NodeMachine | None = None

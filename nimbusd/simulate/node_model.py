@@ -52,7 +52,7 @@ class NodeModel:
         return replace(self, mode=Mode.FUSED, plan_only=0)
 
 
-class World(Protocol):
+class NodeWorld(Protocol):
     """What a node needs of what is around it."""
 
     clock: Clock

@@ -288,7 +288,7 @@ class JobWaits:
 
 
 @dataclass(frozen=True, slots=True)
-class EnvironmentChanged:
+class PackagesChanged:
     """Say that a job goes on with other packages. before, now: of those that differ, version by name."""
 
     job: JobId
@@ -308,5 +308,5 @@ Order: TypeAlias = (
     | NodeLost
     | SayHello
     | JobWaits
-    | EnvironmentChanged
+    | PackagesChanged
 )

@@ -11,7 +11,6 @@ from nimbusd.core.master.balance import Balance
 from nimbusd.core.master.facts import (
     DrainAsked,
     EnvironmentAccepted,
-    EnvironmentChanged,
     EpisodesReleased,
     Fact,
     JobAdded,
@@ -23,6 +22,7 @@ from nimbusd.core.master.facts import (
     OutputBack,
     OutputLost,
     OutputUnseen,
+    PackagesChanged,
     PieceRefused,
     PiecesLate,
     PiecesLost,
@@ -258,7 +258,7 @@ class Scheduler:
         self._hungry |= self._starved
         self._starved.clear()
         recorded = JobRecorded(job.plan.job, job.state, job.why, environment, packages)
-        return [recorded, EnvironmentChanged(job.plan.job, before, now)]
+        return [recorded, PackagesChanged(job.plan.job, before, now)]
 
     def _most_common_environment(self, job: JobTasks) -> tuple[str, Mapping[str, str]]:
         """The environment that most slots have of nodes which get work and can make the job's components.

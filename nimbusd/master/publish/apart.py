@@ -53,7 +53,7 @@ _MOST_EVIDENCE = 20_000
 _MOST_LINE_BYTES = 1 << 20
 
 
-class PublishFailed(StoreError):
+class NotPublished(StoreError):
     """A dataset could not be published. evidence: what its process wrote at last, with the stacks of its threads."""
 
     def __init__(self, error: str, evidence: str) -> None:
@@ -69,7 +69,7 @@ def publish_limits(job: Job, memory_share: float = PUBLISH_MEMORY_SHARE) -> Publ
 async def publish_apart(job: Job, ledger: Path, limits: PublishLimits, *, final: bool) -> tuple[Path | None, int]:
     """Publish what is committed. Returns the dataset's path (None while nothing is) and its episodes.
 
-    The same content is not published twice, if it is there as it was left. Raises PublishFailed.
+    The same content is not published twice, if it is there as it was left. Raises NotPublished.
     """
     request = {"job": job.to_dict(), "ledger": str(ledger), "final": final}
     with contextlib.ExitStack() as held:
@@ -84,9 +84,7 @@ async def publish_apart(job: Job, ledger: Path, limits: PublishLimits, *, final:
             argv += ["--request", str(asked), "--tell", str(mouth)]
             process = await WorkerProcess.spawn(argv, maker_environment(os.environ), [asked, mouth])
         except OSError as error:
-            raise PublishFailed(
-                f"cannot publish the dataset in {job.output}: no process starts: {error}", ""
-            ) from error
+            raise NotPublished(f"cannot publish the dataset in {job.output}: no process starts: {error}", "") from error
     return await _Watcher(job, process, listening, limits).run()
 
 
@@ -171,7 +169,7 @@ class _Watcher:
             dataset = end["dataset"]
             return None if dataset is None else Path(dataset), int(end["episodes"])
         if end is not None:
-            raise PublishFailed(str(end["error"]), str(end["evidence"]))
+            raise NotPublished(str(end["error"]), str(end["evidence"]))
         if killed:
             how = f"was killed: {killed}"
         elif status < 0:
@@ -179,7 +177,7 @@ class _Watcher:
         else:
             how = f"ended its process with status {status} before it had published"
         evidence = self._process.output()[-_MOST_EVIDENCE:]
-        raise PublishFailed(
+        raise NotPublished(
             f"cannot publish the dataset in {self._job.output}: the writer {self._job.stages['store'].component} {how}"
             + _where(evidence),
             evidence,
