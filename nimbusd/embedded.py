@@ -143,7 +143,7 @@ class JobRun:
         await working
 
     def _is_of_another_environment(self) -> bool:
-        """Whether the job began with other packages, which stops this run: nothing here would ever change that."""
+        """True where the job began with other packages, which stops this run: nothing here would ever change that."""
         job = self._master.scheduler.tasks.jobs[self._name]
         if job.environment in ("", environment_hash()):
             return False
@@ -188,7 +188,7 @@ class JobRun:
                 )
 
     async def _cut_short(self) -> events.JobEnded:
-        """How a run ended that was asked to stop: published as far as it is, unless that failed or was under way."""
+        """End a run that was asked to stop: publish what there is, unless that failed or was under way."""
         job, dataset = self._master.open[self._name], None
         if job.publishing is None and not job.unpublished:
             self._publishing = asyncio.create_task(self._master.publish_now(self._name))

@@ -33,7 +33,7 @@ CARRY_OUT_S = 0.0005
 
 
 class Moment(Enum):
-    """When a crash is the most interesting."""
+    """A moment at which a crash is the most interesting."""
 
     BEFORE_DURABLE = "before_durable"
     BEFORE_ORDERS = "before_orders"
@@ -55,11 +55,11 @@ class Decider(Protocol):
         """Take in a fact."""
 
     def settle(self, now: float) -> list[Order]:
-        """What follows from the facts so far and from the time."""
+        """Draw the consequences of the facts so far and of the time."""
 
 
 class MasterWorld(Protocol):
-    """What a master needs of what is around it."""
+    """The surroundings of a master."""
 
     clock: Clock
     dead_after_s: float
@@ -131,7 +131,7 @@ class VirtualMaster:
         self._trap = None
 
     def is_settled(self) -> bool:
-        """Whether all that was decided is durable and carried out."""
+        """True where all that was decided is durable and carried out."""
         return not self._queue and not self._writing
 
     def _tick(self, epoch: int) -> None:

@@ -1,4 +1,4 @@
-"""Who gets what: which job, which scene, and how many episodes of it, for a node that can take some."""
+"""The lease policy: a job, a scene, and a number of its episodes for a node that can take some."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ STAY_S = 20.0
 """Seconds of slots that a user may get ahead of another before a node's workers are changed for the other's job."""
 LOOK_AGAIN_S = 1.0
 LOOKS = 200
-"""Which scenes are late is worked out this many times in what is left of the job, or every second."""
+"""Looks for late scenes in what is left of a job; never more often than once a second."""
 IN_TIME = 0.8
 """A scene is late if it is not done in this part of what is left of the job: estimates are no more than that."""
 
 
 @dataclass(slots=True)
 class _Scenes:
-    """What the policy remembers of the scenes of one job."""
+    """Notes of the policy on the scenes of one job."""
 
     fresh: list[str]
     """Nobody is at them, the longest last."""
     late: list[str] = field(default_factory=list)
     """They need more slots, the most urgent last."""
     look_at: float = 0.0
-    """When it is worked out again which are late."""
+    """The time of the next look for late ones."""
     loaded: dict[NodeId, Counter[str]] = field(default_factory=dict)
     """Slots of each node that should have a scene loaded."""
     owners: dict[str, NodeId] = field(default_factory=dict)
-    """Who may work on a scene, where that is fixed."""
+    """The node that may work on a scene, where that is fixed."""
     last_own: dict[NodeId, str] = field(default_factory=dict)
     """The latest scene of a node's fixed share that it was leased."""
 
@@ -111,11 +111,11 @@ class Grants:
         return orders
 
     def credit(self, node: LiveNode) -> int:
-        """What a node can take beyond what it holds and beyond the leases that are on their way to it."""
+        """Episodes that a node can take beyond those that it holds and those on their way to it."""
         return credit(node, self._tasks)
 
     def is_hungry(self, node: LiveNode) -> bool:
-        """Whether it is worth a lease: a node of fast episodes is not fed with single ones."""
+        """True where a lease is worth sending: a node of fast episodes is not fed with single ones."""
         return self.credit(node) >= max(1, int(node.capacity * FEED_FRACTION))
 
     # --- jobs ---
@@ -167,7 +167,7 @@ class Grants:
         return scene, per_slot
 
     def _next_scene(self, job: JobTasks, now: float) -> str:
-        """Where one more slot helps most."""
+        """The scene that one more slot helps most."""
         policy = self._scenes[job.plan.job]
         if now >= policy.look_at:
             self._look(job, now)
@@ -242,12 +242,12 @@ class Grants:
 
 
 def credit(node: LiveNode, tasks: TaskManager) -> int:
-    """What a node can take beyond what it holds and beyond the leases that are on their way to it."""
+    """Episodes that a node can take beyond those that it holds and those on their way to it."""
     return 0 if node.draining else node.capacity - tasks.open_episodes(node.name)
 
 
 def why_not(job: JobTasks, node: LiveNode) -> Waiting | None:
-    """Why a node gets nothing of a job; None if it may."""
+    """The reason why a node gets nothing of a job; None if it may get some."""
     if job.state is not JobState.RUNNING:
         return Waiting(Cause.ENDED, f"the job is {job.state.value}")
     if (why := why_unable(job, node)) is not None:
@@ -261,7 +261,7 @@ def why_not(job: JobTasks, node: LiveNode) -> Waiting | None:
 
 
 def why_unable(job: JobTasks, node: LiveNode) -> Waiting | None:
-    """Why a node cannot work on a job, whoever else does; None if it can."""
+    """The reason why a node cannot work on a job, whoever else does; None if it can."""
     if not node.is_here:
         return Waiting(Cause.NO_NODE, "it has not come back since the master's restart")
     if node.draining:

@@ -39,7 +39,7 @@ class OpenLease:
 
 @dataclass(slots=True)
 class Doubt:
-    """What speaks against a node in a job.
+    """Evidence against a node in a job.
 
     lies: pieces that were not as it said. blamed: times that it blamed the storage since it last stored something;
     stored_elsewhere: pieces of other nodes meanwhile.
@@ -61,7 +61,7 @@ class JobTasks:
     environment: str
     """That its nodes must have: the first node's, recorded with the first commit, if none was asked for."""
     is_bound: bool
-    """Whether the environment is recorded."""
+    """True once the environment is recorded."""
     order: int
     first_failures: FirstFailures
     estimates: Estimates = field(default_factory=Estimates)
@@ -81,9 +81,9 @@ class JobTasks:
     """Nodes that may not be telling the truth."""
     resume_at: float = 0.0
     pause_s: float = FIRST_PAUSE_S
-    """How long the next pause is."""
+    """Seconds of the next pause."""
     why: str = ""
-    """Why it is paused."""
+    """The reason of a pause, in words."""
     packages: Mapping[str, str] = field(default_factory=dict)
     """Of its environment, version by name; empty while that is not known."""
 

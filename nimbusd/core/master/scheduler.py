@@ -52,9 +52,9 @@ BALANCE_EVERY_S = 0.25
 LEAST_COST_S = 1e-6
 """Of an episode, as far as estimates go, whatever its node says."""
 MOST_PACE = 1_000.0
-"""So much faster or slower than others can a node be, whatever it says."""
+"""A node counts as this much faster or slower than others at most, whatever it says."""
 LOOK_EVERY_S = 0.5
-"""How often it is asked whether jobs wait."""
+"""Seconds between two looks for jobs that wait."""
 
 
 class Scheduler:
@@ -159,7 +159,7 @@ class Scheduler:
         return []
 
     def settle(self, now: float) -> list[Order]:
-        """What follows from the facts so far and from the time: lost nodes, leases, splits, copies."""
+        """Draw the consequences of the facts so far and of the time: lost nodes, leases, splits, copies."""
         orders: list[Order] = []
         for node in self.nodes.overdue(now):
             self.nodes.remove(node.name)
@@ -179,7 +179,7 @@ class Scheduler:
         return orders
 
     def sizes(self) -> dict[str, int]:
-        """How much is remembered of open jobs, by kind: all zero when there is none."""
+        """Numbers of things that are remembered of open jobs, by kind: all zero when there is none."""
         return self.tasks.sizes()
 
     # --- nodes ---

@@ -281,7 +281,7 @@ class TaskManager:
 
     @staticmethod
     def distrusts(job: JobTasks, node: NodeId) -> bool:
-        """Whether a node has said so much that is not so that nothing is taken from it any more."""
+        """True where a node has told of so many false pieces that nothing is taken from it any more."""
         return node in job.doubts and job.doubts[node].lies >= MOST_LIES
 
     def refuse(self, fact: PieceRefused) -> list[Order]:
@@ -375,7 +375,7 @@ class TaskManager:
 
     @staticmethod
     def blames_alone(job: JobTasks, node: NodeId) -> bool:
-        """Whether a node blames the storage again and again, and others store there."""
+        """True where a node blames the storage again and again while others store there."""
         doubt = job.doubts.get(node)
         return doubt is not None and min(doubt.blamed, doubt.stored_elsewhere) >= MOST_BLAMES
 
@@ -501,7 +501,7 @@ class TaskManager:
         return iter(self.jobs.values())
 
     def sizes(self) -> dict[str, int]:
-        """How much is remembered, by kind."""
+        """Numbers of things that are remembered, by kind."""
         return {"jobs": len(self.jobs), "leases": len(self.leases), "holders": len(self._by_node)}
 
 

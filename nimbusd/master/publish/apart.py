@@ -44,9 +44,9 @@ from nimbusd.supervisor.target import Target, dump_stacks_to
 log = logging.getLogger(__name__)
 
 START_S = 300.0
-"""So long a process may take until it asks for the job's writer."""
+"""Seconds that a process may take until it asks for the job's writer."""
 LOOK_S = 0.5
-"""How often a publishing process is looked at."""
+"""Seconds between two looks at a publishing process."""
 STACK_S = 2.0
 BEAT_EVERY_S = 0.1
 _MOST_EVIDENCE = 20_000
@@ -62,7 +62,7 @@ class NotPublished(StoreError):
 
 
 def publish_limits(job: Job, memory_share: float = PUBLISH_MEMORY_SHARE) -> PublishLimits:
-    """What publishing this job may take here. memory_share: of the machine's memory, or of the control group's."""
+    """The limits of publishing this job here. memory_share: of the machine's memory, or of the control group's."""
     return PublishLimits(job.limits.publish_timeout_s, int(memory_share * node_memory().limit_bytes))
 
 
@@ -244,7 +244,7 @@ class _Teller:
 
 
 def _publish(request: Mapping[str, Any], beat: Callable[[], None]) -> dict[str, Any]:
-    """How it ended, as it is told."""
+    """The end of a publish, as it is told."""
     job = Job.from_dict(request["job"])
     try:
         with Ledger.read(Path(request["ledger"])) as ledger:

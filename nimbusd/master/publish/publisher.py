@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 PUBLISH_EVERY_S = 30.0
 LANES = 3
 LOOK_S = 0.5
-"""How often it is looked whether a job is due."""
+"""Seconds between two looks whether a job is due."""
 
 
 class _HasJob(Protocol):
