@@ -23,8 +23,8 @@ REVOKE_AGAIN_S = 3.0
 """A revoke that was not answered for so long is sent again."""
 FREE_ATTEMPTS = 4
 LONGEST_REST_S = 600.0
-"""A lease that has changed hands often stays with its node for a while, ever longer up to this. Otherwise two nodes that
-must both start a worker for it first could take it from each other for ever."""
+"""A lease that has changed hands often stays with its node for a while, ever longer up to this. Otherwise two nodes
+that must both start a worker for it first could take it from each other for ever."""
 LATE = 1.5
 """An episode is a straggler when it has taken so many times what was expected on its node."""
 
