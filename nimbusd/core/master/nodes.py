@@ -47,7 +47,7 @@ class LiveNode:
 
     @property
     def is_here(self) -> bool:
-        """Whether it has said hello to this master, and is not only known from the ledger."""
+        """True once it has said hello to this master; until then it is a name in the ledger."""
         return self.session != EXPECTED
 
     def environment_for(self, counting: frozenset[str] | None) -> Environment:
@@ -139,7 +139,7 @@ class WorkerManager:
         return self._nodes.pop(name, None)
 
     def is_drained(self, name: NodeId) -> bool:
-        """Whether a node gets no more work, be it here or away."""
+        """True where a node gets no more work, be it here or away."""
         return name in self._drained
 
     def drain(self, name: NodeId, on: bool) -> None:

@@ -10,7 +10,6 @@ from nimbusd.core.master.balance import Balance
 from nimbusd.core.master.facts import (
     DrainAsked,
     EnvironmentAccepted,
-    EnvironmentChanged,
     EpisodesReleased,
     Fact,
     JobAdded,
@@ -22,6 +21,7 @@ from nimbusd.core.master.facts import (
     OutputBack,
     OutputLost,
     OutputUnseen,
+    PackagesChanged,
     PieceRefused,
     PiecesLate,
     PiecesLost,
@@ -51,9 +51,9 @@ BALANCE_EVERY_S = 0.25
 LEAST_COST_S = 1e-6
 """Of an episode, as far as estimates go, whatever its node says."""
 MOST_PACE = 1_000.0
-"""So much faster or slower than others can a node be, whatever it says."""
+"""A node counts as this much faster or slower than others at most, whatever it says."""
 LOOK_EVERY_S = 0.5
-"""How often it is asked whether jobs wait."""
+"""Seconds between two looks for jobs that wait."""
 
 
 class Scheduler:
@@ -128,7 +128,9 @@ class Scheduler:
             case JobAdded():
                 for lease in fact.open_leases:
                     self.nodes.expect(lease.node, now)
-                return self.tasks.add(fact, now)
+                orders = self.tasks.add(fact, now)
+                self._grants.job_added(fact.plan.job)
+                return orders
             case JobCancelled(job):
                 return self.tasks.cancel(job)
             case JobSetDown(job):
@@ -156,12 +158,13 @@ class Scheduler:
         return []
 
     def settle(self, now: float) -> list[Order]:
-        """What follows from the facts so far and from the time: lost nodes, leases, splits, copies."""
+        """Draw the consequences of the facts so far and of the time: lost nodes, leases, splits, copies."""
         orders: list[Order] = []
         for node in self.nodes.overdue(now):
             self.nodes.remove(node.name)
             orders += self._lose(node, f"has been silent for {self.nodes.dead_after_s:g} s")
         orders += self.tasks.resume_paused(now)
+        self._grants.forget_ended()
         if not self._draining and (self._hungry or self._starved):
             orders += self._feed(now)
             for order in orders:
@@ -175,7 +178,7 @@ class Scheduler:
         return orders
 
     def sizes(self) -> dict[str, int]:
-        """How much is remembered of open jobs, by kind: all zero when there is none."""
+        """Numbers of things that are remembered of open jobs, by kind: all zero when there is none."""
         return self.tasks.sizes()
 
     # --- nodes ---
@@ -233,6 +236,7 @@ class Scheduler:
     def _lose(self, node: LiveNode, why: str) -> list[Order]:
         self._hungry.pop(node.name, None)
         self._starved.pop(node.name, None)
+        self._grants.node_lost(node.name)
         running = [(running.lease, running.index) for running in node.running]
         orders, returned = self.tasks.lost(node.name, running, why)
         return [*orders, NodeLost(node.name, why, returned)]
@@ -247,11 +251,11 @@ class Scheduler:
             return []
         before, now = differing(job.packages, chosen.packages)
         job.environment, job.packages, job.is_bound = chosen.hash, chosen.packages, True
-        job.owners.clear()  # the nodes that could work on it may be others
+        self._grants.deal_anew(job)  # the nodes that could work on it may be others
         self._hungry |= self._starved
         self._starved.clear()
         recorded = JobRecorded(job.plan.job, job.state, job.why, chosen.hash, chosen.packages)
-        return [recorded, EnvironmentChanged(job.plan.job, before, now)]
+        return [recorded, PackagesChanged(job.plan.job, before, now)]
 
     @staticmethod
     def _environment_told(fact: EnvironmentAccepted, job: JobTasks) -> Environment:
