@@ -16,7 +16,7 @@ from nimbusd import events
 from nimbusd.config import MEMORY_SHARE
 from nimbusd.core.environments import differences
 from nimbusd.core.ids import JobId, NodeId
-from nimbusd.core.master.facts import Cause, DrainAsked, EnvironmentAccepted, NodeLeft
+from nimbusd.core.master.facts import Cause, DrainAsked, EnvironmentAccepted
 from nimbusd.core.master.nodes import EXPECTED
 from nimbusd.job import Job
 from nimbusd.machine.memory import node_memory
@@ -93,7 +93,7 @@ class JobRun:
                         row_of(self._job), self._job, retry=self._retry_quarantined, adopt=self._adopt
                     )
                     # The node of an earlier run died with it: nobody comes back for its leases.
-                    self._master.fact(NodeLeft(NodeId(NODE), EXPECTED, "ended"))
+                    self._master.fact(c.Bye(NodeId(NODE), EXPECTED, "ended"))
                     await self._work(group)
                     ended = self._ended or await self._cut_short()
                     serving.cancel()
@@ -172,7 +172,7 @@ class JobRun:
                 self._stopped_because = f"{why}. Put that right and run the same command again."
                 self.drain(self._stopped_because)
             case events.JobStarted():
-                self._tell(dataclasses.replace(event, workers=len(self._slots)))
+                self._tell(dataclasses.replace(event, slots=len(self._slots)))
             case _:
                 self._tell(event)
 

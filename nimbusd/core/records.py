@@ -13,6 +13,8 @@ from enum import Enum
 from typing import Any, TypeAlias
 
 from nimbusd.core.ids import EpisodeKey, JobId, LeaseId, NodeId, Span
+from nimbusd.transport.messages.failures import Failure
+from nimbusd.transport.messages.node import Stored
 
 
 class State(Enum):
@@ -39,24 +41,20 @@ class JobState(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """The ledger's row of an episode from now on. A committed row never changes again.
-
-    attempt: the highest fencing number that was ever leased. losses: workers it has cost.
-    """
+    """The ledger's row of an episode from now on. A committed row never changes again."""
 
     key: EpisodeKey
     state: State
     attempt: int
+    """The highest fencing number that was ever leased."""
     losses: int
-    worker: str = ""
-    stage: str = ""
-    reason: str = ""
-    detail: str = ""
-    evidence: str = ""
-    folder: str = ""
-    frames: int = 0
-    size_bytes: int = 0
-    digest: str = ""
+    """Compute workers that it has cost."""
+    node: str = ""
+    """Who made the attempt."""
+    piece: Stored | None = None
+    """Of a committed episode."""
+    failure: Failure | None = None
+    """Of the attempt that led to this row, if it came to nothing."""
 
 
 @dataclass(frozen=True, slots=True)

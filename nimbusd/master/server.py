@@ -187,7 +187,7 @@ class MasterServer:
         if holder == peer:
             return True
         if not isinstance(message, c.Hello):
-            self._socket.send(peer, c.SayHello())
+            self._socket.send(peer, c.SayHello(node))
             return False
         if self._master.is_alive(node, message.session) and self._socket.send(holder, self._master.welcome()):
             error = f"there is a node {message.node!r} already, and it is at work: give each node a --name of its own"

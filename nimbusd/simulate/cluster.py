@@ -10,17 +10,18 @@ from nimbusd.core.ids import EpisodeKey, JobId
 from nimbusd.core.master.facts import Fact
 from nimbusd.core.master.nodes import DEAD_AFTER_S, HEARTBEAT_S
 from nimbusd.core.master.scheduler import Scheduler
-from nimbusd.core.node.facts import DrainSet, MakeEpisode
-from nimbusd.core.records import JobState, State
+from nimbusd.core.records import JobState
 from nimbusd.simulate.clock import Clock
 from nimbusd.simulate.invariants import Invariants
 from nimbusd.simulate.ledger import VirtualLedger
 from nimbusd.simulate.master import Decider, VirtualMaster
 from nimbusd.simulate.network import FAIR, Network, Weather
-from nimbusd.simulate.node import ToNode, VirtualNode, Welcome
+from nimbusd.simulate.node import ToNode, VirtualNode
 from nimbusd.simulate.node_model import NodeModel
 from nimbusd.simulate.violation import Violation
 from nimbusd.simulate.workload import Workload
+from nimbusd.transport.messages.node import Drain, Welcome
+from nimbusd.transport.messages.worker import MakeEpisode
 
 MASTER = "master"
 
@@ -148,7 +149,7 @@ class Cluster:
     def tell_node(self, node: str, message: ToNode) -> None:
         target = self.nodes[node]
         session = target.session
-        in_order = isinstance(message, Welcome | DrainSet)
+        in_order = isinstance(message, Welcome | Drain)
         self.network.send(MASTER, node, self._to_node, (target, session, message), in_order=in_order)
 
     def _to_node(self, letter: tuple[VirtualNode, int, ToNode]) -> None:
@@ -164,7 +165,7 @@ class Cluster:
     def began(self, node: str, order: MakeEpisode) -> None:
         if not self._judge:
             return
-        attempt = EpisodeKey(order.job, order.scene, order.index), order.attempt
+        attempt = order.attempt.key, order.attempt.number
         if attempt in self._begun:
             raise Violation("I1", f"{node} begins {attempt}, which was begun before")
         self._begun.add(attempt)
@@ -187,8 +188,8 @@ class Cluster:
     def committed_work_s(self) -> float:
         """Seconds of slots that are in committed pieces."""
         return sum(
-            self.pieces[job, row.folder]
+            self.pieces[job, row.piece.folder]
             for job, pages in self.ledger.jobs.items()
             for row in pages.rows.values()
-            if row.state is State.COMMITTED
+            if row.piece is not None
         )

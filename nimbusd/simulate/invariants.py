@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from nimbusd.core.ids import JobId, NodeId
 from nimbusd.core.master.grants import why_not
-from nimbusd.core.master.open_jobs import Job
+from nimbusd.core.master.open_jobs import JobTasks
 from nimbusd.core.master.scheduler import Scheduler
 from nimbusd.core.master.waiting import HOLDS_S
 from nimbusd.core.records import JobState, State
@@ -73,7 +73,7 @@ class Invariants:
         for job in tasks:
             self._job(job)
 
-    def _job(self, job: Job) -> None:
+    def _job(self, job: JobTasks) -> None:
         name = job.plan.job
         leased: Counter[tuple[str, int]] = Counter()
         for lease in job.leases.values():
@@ -176,8 +176,8 @@ class Invariants:
             if pages.state is not JobState.CANCELLED:
                 self._accounted_for(pages)
             for row in pages.rows.values():
-                if row.state is State.COMMITTED and (row.key.job, row.folder) not in cluster.pieces:
-                    raise Violation("I3", f"the committed piece {row.folder} is not there")
+                if row.piece is not None and (row.key.job, row.piece.folder) not in cluster.pieces:
+                    raise Violation("I3", f"the committed piece {row.piece.folder} is not there")
         scheduler = cluster.master.scheduler
         assert isinstance(scheduler, Scheduler)
         if sizes := {name: size for name, size in scheduler.sizes().items() if size}:

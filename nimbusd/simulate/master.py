@@ -8,30 +8,25 @@ from typing import Protocol, TypeAlias
 
 from nimbusd.core.ids import JobId, NodeId
 from nimbusd.core.master.facts import (
-    Acknowledge,
-    AskHello,
     CheckSettled,
     EnvironmentAccepted,
     EnvironmentChanged,
     EpisodesReleased,
     Fact,
-    GrantLease,
     JobAdded,
     JobCancelled,
     JobPlan,
     JobWaits,
     NodeDrainAsked,
     NodeLost,
-    NodeSeen,
     Order,
-    RevokeLease,
 )
 from nimbusd.core.master.scheduler import Scheduler
-from nimbusd.core.node.facts import DrainSet
 from nimbusd.core.records import JobRecorded, JobState, LeaseClosed, LeaseOpened, LedgerEntry, Record
 from nimbusd.simulate.clock import Clock
 from nimbusd.simulate.ledger import VirtualLedger
-from nimbusd.simulate.node import ToNode, Welcome
+from nimbusd.simulate.node import ToNode
+from nimbusd.transport.messages.node import Ack, Drain, Hello, Lease, Revoke, SayHello, Welcome
 
 CARRY_OUT_S = 0.0005
 """From the end of a transaction until its orders leave: a crash may come in between."""
@@ -68,6 +63,7 @@ class World(Protocol):
 
     clock: Clock
     dead_after_s: float
+    heartbeat_s: float
     master_tick_s: float
     commit_s: float
 
@@ -150,8 +146,9 @@ class VirtualMaster:
         if self.scheduler is None:
             return
         self._enqueue(self.scheduler.handle(fact, self._clock.now))
-        if isinstance(fact, NodeSeen):
-            self._enqueue([(fact.node, Welcome(fact.node in self._drained))])
+        if isinstance(fact, Hello):
+            welcome = Welcome(self._ledger.epoch, self._world.heartbeat_s, self._world.dead_after_s)
+            self._enqueue([(fact.node, welcome), (fact.node, Drain(fact.node in self._drained))])
         self._settle()
 
     def submit(self, plan: JobPlan) -> None:
@@ -201,7 +198,7 @@ class VirtualMaster:
         """Give a node no more work, or work again."""
         (self._drained.add if on else self._drained.discard)(node)
         self._enqueue(self._handle(NodeDrainAsked(NodeId(node), on)))
-        self._enqueue([(NodeId(node), DrainSet(on))])
+        self._enqueue([(NodeId(node), Drain(on))])
         self._settle()
 
     def _knows(self, job: JobId) -> bool:
@@ -287,14 +284,14 @@ class VirtualMaster:
         tell = self._world.tell_node
         for order in orders:
             match order:
-                case GrantLease(node=node) | RevokeLease(node=node) | Acknowledge(node=node) | AskHello(node=node):
+                case Lease(node=node) | Revoke(node=node) | Ack(node=node) | SayHello(node=node):
                     tell(node, order)
-                case CheckSettled(node, lease, key, folder):
-                    index = (key.index,)
+                case CheckSettled(node, attempt, folder):
+                    key, index = attempt.key, (attempt.key.index,)
                     if self._ledger.is_committed(key.job, key.scene, key.index, folder):
-                        tell(node, Acknowledge(node, lease, index))
+                        tell(node, Ack(node, attempt.lease, index))
                     else:
-                        tell(node, Acknowledge(node, lease, (), index))
+                        tell(node, Ack(node, attempt.lease, (), index))
                 case NodeLost():
                     self.losses += 1
                 case JobWaits() | EnvironmentChanged():

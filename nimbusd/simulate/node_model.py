@@ -7,10 +7,10 @@ from typing import Protocol
 
 from nimbusd.core.ids import JobId
 from nimbusd.core.master.facts import Fact
-from nimbusd.core.node.facts import MakeEpisode
 from nimbusd.core.node.split import Mode
 from nimbusd.simulate.clock import Clock
 from nimbusd.simulate.workload import Workload
+from nimbusd.transport.messages.worker import MakeEpisode
 
 
 @dataclass(frozen=True, slots=True)

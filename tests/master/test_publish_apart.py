@@ -26,6 +26,7 @@ from nimbusd.stages import Piece
 from nimbusd.stages.errors import StoreError
 from nimbusd.stages.store.piece import PIECES, draft_piece, manifest_digest
 from nimbusd.stages.types import EpisodeRequest
+from tests.support.records import record_of
 from tests.support.slow import quick_first
 from tests.support.store_makers import make_writer, store_episode
 from tests.support.toy import ToyWriter
@@ -90,7 +91,7 @@ async def apart(job: Job, *, final: bool = True, **limits: Any) -> tuple[Path | 
 def _committed(piece: Piece, index: int) -> Record:
     key = EpisodeKey(NAME, "room", index)
     digest = manifest_digest(piece)
-    return Record(key, State.COMMITTED, 1, 0, folder=piece.folder, frames=piece.length, digest=digest)
+    return record_of(key, State.COMMITTED, folder=piece.folder, frames=piece.length, digest=digest)
 
 
 def content(dataset: Path) -> dict[str, bytes]:

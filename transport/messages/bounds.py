@@ -93,6 +93,8 @@ MOST_INT = (1 << 63) - 1
 MOST_BYTES = 1 << 40
 """Of one piece; eight million pieces of that size still add up to less than MOST_INT."""
 MOST_FRAMES = 1 << 30
+MOST_FOLDER = 255
+"""Characters of a folder's name."""
 MOST_SECONDS = 1e8
 """Three years: more than any episode takes, and products of two such times are finite."""
 MOST_REASON = 200
@@ -129,17 +131,25 @@ Packages: TypeAlias = Annotated[dict[str, Word], Length(2_000), Keys(Length(200)
 """What is installed → its version."""
 
 
-def plain_text(text: str, most: int) -> str:
+def cut(text: str, most: int) -> str:
     """`text` in at most `most` + SLACK characters: its beginning and its end, which say the most, and what is missing.
 
-    Control characters other than line breaks and tabs, by which a text could steer a terminal, and surrogates, which
-    bytes that are no UTF-8 may have been decoded to, become question marks.
+    What was cut once stays as it is.
     """
-    if len(text) > most:
-        left = most // 4
-        missing = len(text) - most
-        text = f"{text[:left]}\n… {missing} characters were left out …\n{text[len(text) - (most - left) :]}"
-    return text.translate(_PLAIN)
+    if len(text) <= most + SLACK:
+        return text
+    left = most // 4
+    missing = len(text) - most
+    return f"{text[:left]}\n… {missing} characters were left out …\n{text[len(text) - (most - left) :]}"
+
+
+def plain_text(text: str, most: int) -> str:
+    """`text`, cut, without what could steer a terminal.
+
+    Control characters other than line breaks and tabs, and surrogates, which bytes that are no UTF-8 may have been
+    decoded to, become question marks.
+    """
+    return cut(text, most).translate(_PLAIN)
 
 
 def plain_line(text: str, most: int) -> str:

@@ -7,8 +7,8 @@ from collections import Counter
 
 from nimbusd.core.environments import differences
 from nimbusd.core.master.facts import Cause, Order, Waiting
-from nimbusd.core.master.nodes import LONG_S, Node, WorkerManager
-from nimbusd.core.master.open_jobs import Job
+from nimbusd.core.master.nodes import LONG_S, LiveNode, WorkerManager
+from nimbusd.core.master.open_jobs import JobTasks
 from nimbusd.core.master.tasks import TaskManager
 from nimbusd.core.records import JobState
 from nimbusd.core.words import counted, listed
@@ -44,7 +44,7 @@ class Grants:
         self._nodes = nodes
         self._used_s: dict[str, float] = {}
 
-    def grant(self, node: Node, now: float) -> list[Order]:
+    def grant(self, node: LiveNode, now: float) -> list[Order]:
         """Lease to a node what it can take now."""
         orders: list[Order] = []
         credit = self.credit(node)
@@ -57,7 +57,7 @@ class Grants:
                 jobs.remove(job)
                 continue
             spans = job.scenes[scene].take(min(credit, most, self._range(job, node), MOST_LEASED))
-            count = sum(len(span) for span in spans)
+            count = sum(span.size for span in spans)
             self._used_s[job.plan.user] = self._usage(job) + count * job.cost_s(scene)
             orders += self._tasks.grant(job, scene, node.name, spans, now)
             credit -= count
@@ -65,25 +65,25 @@ class Grants:
                 jobs.remove(job)
         return orders
 
-    def credit(self, node: Node) -> int:
+    def credit(self, node: LiveNode) -> int:
         """What a node can take beyond what it holds and beyond the leases that are on their way to it."""
         return credit(node, self._tasks)
 
-    def is_hungry(self, node: Node) -> bool:
+    def is_hungry(self, node: LiveNode) -> bool:
         """Whether it is worth a lease: a node of fast episodes is not fed with single ones."""
         return self.credit(node) >= max(1, node.capacity // FEED_SHARE)
 
     # --- jobs ---
 
-    def _jobs_for(self, node: Node) -> list[Job]:
+    def _jobs_for(self, node: LiveNode) -> list[JobTasks]:
         return [job for job in self._tasks if job.pending.episodes and why_not(job, node) is None]
 
-    def _turn(self, job: Job, node: Node) -> tuple[float, float, float]:
+    def _turn(self, job: JobTasks, node: LiveNode) -> tuple[float, float, float]:
         """The lowest is next. A node changes to another user's job when that is well behind, not at every lease."""
         stay_s = STAY_S if node.name in job.nodes else 0.0
         return -job.plan.priority, self._usage(job) - stay_s, job.order
 
-    def _usage(self, job: Job) -> float:
+    def _usage(self, job: JobTasks) -> float:
         """Seconds of slots that a job's user was given. Who was away starts level with who was given least."""
         user = job.plan.user
         if user not in self._used_s:
@@ -94,7 +94,7 @@ class Grants:
 
     # --- scenes ---
 
-    def _choose_scene(self, job: Job, node: Node, credit: int, now: float) -> tuple[str | None, int]:
+    def _choose_scene(self, job: JobTasks, node: LiveNode, credit: int, now: float) -> tuple[str | None, int]:
         """A scene of which the node gets some episodes now, and how many at most."""
         if not job.plan.dynload:
             return self._own_scene(job, node), credit
@@ -121,7 +121,7 @@ class Grants:
             loaded += Counter()  # drops the zeros
         return scene, per_slot
 
-    def _next_scene(self, job: Job, now: float) -> str:
+    def _next_scene(self, job: JobTasks, now: float) -> str:
         """Where one more slot helps most."""
         if now >= job.look_at:
             self._look(job, now)
@@ -137,7 +137,7 @@ class Grants:
         likely = (name for name in scenes if name not in doubtful)
         return max(likely, key=lambda n: scenes[n].pending_count * job.cost_s(n) / (1 + job.holders[n]))
 
-    def _look(self, job: Job, now: float) -> None:
+    def _look(self, job: JobTasks, now: float) -> None:
         """Find the scenes that will not be done in time by those who are at them.
 
         In time is when all slots could have done everything that is left, if it could be parted at will.
@@ -158,7 +158,7 @@ class Grants:
         job.late = [name for _, name in sorted(late)]
         job.look_at = now + max(LOOK_AGAIN_S, in_time_s / LOOKS)
 
-    def _own_scene(self, job: Job, node: Node) -> str | None:
+    def _own_scene(self, job: JobTasks, node: LiveNode) -> str | None:
         """A scene of the node's fixed share. The shares are dealt at the first lease, round by round."""
         if not job.owners:
             names = sorted(other.name for other in self._nodes if why_unable(job, other) is None)
@@ -175,18 +175,18 @@ class Grants:
                 return scene
         return None
 
-    def _range(self, job: Job, node: Node) -> int:
+    def _range(self, job: JobTasks, node: LiveNode) -> int:
         if not job.plan.dynload:
             return MOST_LEASED
         return math.ceil(job.pending.episodes * node.slots / (SHARE * max(self._nodes.slots(), node.slots)))
 
 
-def credit(node: Node, tasks: TaskManager) -> int:
+def credit(node: LiveNode, tasks: TaskManager) -> int:
     """What a node can take beyond what it holds and beyond the leases that are on their way to it."""
     return 0 if node.draining else node.capacity - tasks.open_episodes(node.name)
 
 
-def why_not(job: Job, node: Node) -> Waiting | None:
+def why_not(job: JobTasks, node: LiveNode) -> Waiting | None:
     """Why a node gets nothing of a job; None if it may."""
     if job.state is not JobState.RUNNING:
         return Waiting(Cause.ENDED, f"the job is {job.state.value}")
@@ -200,7 +200,7 @@ def why_not(job: Job, node: Node) -> Waiting | None:
     return None
 
 
-def why_unable(job: Job, node: Node) -> Waiting | None:
+def why_unable(job: JobTasks, node: LiveNode) -> Waiting | None:
     """Why a node cannot work on a job, whoever else does; None if it can."""
     if not node.is_here:
         return Waiting(Cause.NO_NODE, "it has not come back since the master's restart")
@@ -216,6 +216,6 @@ def why_unable(job: Job, node: Node) -> Waiting | None:
     return None
 
 
-def idle_slots(node: Node, tasks: TaskManager) -> int:
+def idle_slots(node: LiveNode, tasks: TaskManager) -> int:
     """Slots for which a node has no episode."""
     return max(0, node.slots - tasks.open_episodes(node.name))

@@ -19,7 +19,7 @@ FIRST_PAUSE_S = 2.0
 
 
 @dataclass(slots=True)
-class Lease:
+class OpenLease:
     """Episodes of a scene that a node holds. open: not settled yet; revoking: asked back, and when."""
 
     id: LeaseId
@@ -51,7 +51,7 @@ class Doubt:
 
 
 @dataclass(slots=True)
-class Job:
+class JobTasks:
     """A job that is not over."""
 
     plan: JobPlan
@@ -65,12 +65,12 @@ class Job:
     order: int
     first_failures: FirstFailures
     estimates: Estimates = field(default_factory=Estimates)
-    leases: dict[LeaseId, Lease] = field(default_factory=dict)
+    leases: dict[LeaseId, OpenLease] = field(default_factory=dict)
     nodes: Tally[NodeId] = field(default_factory=Tally)
     """Leases by node."""
     holders: Tally[str] = field(default_factory=Tally)
     """Leases by scene."""
-    copies: dict[tuple[str, int], list[Lease]] = field(default_factory=dict)
+    copies: dict[tuple[str, int], list[OpenLease]] = field(default_factory=dict)
     """Episodes that are in two leases."""
     node_losses: Counter[tuple[str, int]] = field(default_factory=Counter)
     owners: dict[str, NodeId] = field(default_factory=dict)

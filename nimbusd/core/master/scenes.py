@@ -76,8 +76,8 @@ class SceneEpisodes:
             else:
                 self._pending[0] = Span(span.stop, first.stop)
             taken.append(span)
-            most -= len(span)
-            self._count(-len(span))
+            most -= span.size
+            self._count(-span.size)
         return tuple(taken)
 
     def take_one(self, index: int) -> bool:
@@ -85,7 +85,7 @@ class SceneEpisodes:
         if not self.is_pending(index):
             return False
         span = self._pending.pop(bisect_left(self._pending, index + 1, key=_start) - 1)
-        self._count(-len(span))
+        self._count(-span.size)
         self._add(Span(span.start, index))
         self._add(Span(index + 1, span.stop))
         return True
@@ -175,7 +175,7 @@ class SceneEpisodes:
         """Insert a span of taken episodes, merging it with its neighbours."""
         if span.stop <= span.start:
             return
-        self._count(len(span))
+        self._count(span.size)
         at = bisect_left(self._pending, span.start, key=_start)
         start, stop = span.start, span.stop
         if at < len(self._pending) and self._pending[at].start <= stop:

@@ -15,8 +15,8 @@ from nimbusd.core.environments import differences
 from nimbusd.core.ids import JobId, NodeId
 from nimbusd.core.master.facts import Cause, JobWaits, Waiting
 from nimbusd.core.master.grants import credit, why_not, why_unable
-from nimbusd.core.master.nodes import Node, WorkerManager
-from nimbusd.core.master.open_jobs import Job
+from nimbusd.core.master.nodes import LiveNode, WorkerManager
+from nimbusd.core.master.open_jobs import JobTasks
 from nimbusd.core.master.tasks import TaskManager
 from nimbusd.core.records import JobState
 from nimbusd.core.words import counted, listed
@@ -72,7 +72,7 @@ class _Seen:
     still_since: float
 
 
-def why_waiting(job: Job, tasks: TaskManager, nodes: WorkerManager) -> Waiting | None:
+def why_waiting(job: JobTasks, tasks: TaskManager, nodes: WorkerManager) -> Waiting | None:
     """Why nothing of a running job moves; None if something does, or if it is not running."""
     if job.state is not JobState.RUNNING:
         return None
@@ -87,7 +87,7 @@ def why_waiting(job: Job, tasks: TaskManager, nodes: WorkerManager) -> Waiting |
     return _why_nothing_is_taken(job, fit, tasks)
 
 
-def why_idle(job: Job, node: Node, tasks: TaskManager) -> Waiting | None:
+def why_idle(job: JobTasks, node: LiveNode, tasks: TaskManager) -> Waiting | None:
     """Why a node that is here has nothing of a job; None if it has, or is about to."""
     if (why := why_not(job, node)) is not None:
         return why
@@ -96,7 +96,7 @@ def why_idle(job: Job, node: Node, tasks: TaskManager) -> Waiting | None:
     return _busy([node], job, tasks)
 
 
-def _why_held(job: Job, nodes: WorkerManager) -> Waiting | None:
+def _why_held(job: JobTasks, nodes: WorkerManager) -> Waiting | None:
     """Of a job of which something is leased: whether all who hold it are away."""
     away = sorted(name for name in job.nodes if (node := nodes.get(name)) is None or not node.is_here)
     if len(away) < len(job.nodes):
@@ -107,10 +107,10 @@ def _why_held(job: Job, nodes: WorkerManager) -> Waiting | None:
     )
 
 
-def _why_none_is_fit(job: Job, nodes: Sequence[Node]) -> Waiting:
+def _why_none_is_fit(job: JobTasks, nodes: Sequence[LiveNode]) -> Waiting:
     """Nodes that are alike are named together."""
     drained: list[NodeId] = []
-    differing: defaultdict[str, list[Node]] = defaultdict(list)
+    differing: defaultdict[str, list[LiveNode]] = defaultdict(list)
     unfit: defaultdict[str, list[NodeId]] = defaultdict(list)
     for node in nodes:
         why = why_unable(job, node)
@@ -139,7 +139,7 @@ def _why_none_is_fit(job: Job, nodes: Sequence[Node]) -> Waiting:
     return Waiting(Cause.UNFIT, "; ".join(said))
 
 
-def _why_nothing_is_taken(job: Job, fit: Sequence[Node], tasks: TaskManager) -> Waiting:
+def _why_nothing_is_taken(job: JobTasks, fit: Sequence[LiveNode], tasks: TaskManager) -> Waiting:
     """Of a job that some nodes could work on."""
     full = [node for node in fit if credit(node, tasks) <= 0]
     if len(full) == len(fit) and (busy := _busy(full, job, tasks)) is not None:
@@ -149,7 +149,7 @@ def _why_nothing_is_taken(job: Job, fit: Sequence[Node], tasks: TaskManager) -> 
     return Waiting(Cause.SILENT, f"{names} {have} not said yet what can be taken")
 
 
-def _busy(nodes: Sequence[Node], job: Job, tasks: TaskManager) -> Waiting | None:
+def _busy(nodes: Sequence[LiveNode], job: JobTasks, tasks: TaskManager) -> Waiting | None:
     """Which jobs have the slots of these nodes, those of the highest priority first; None if no other has any."""
     names = {lease.job for node in nodes for lease in tasks.held_by(node.name).values()} - {job.plan.job}
     if not names:

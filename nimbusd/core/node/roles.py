@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass, field
 
 from nimbusd.core.ids import JobId
-from nimbusd.core.master.facts import PipelineSeen
 from nimbusd.core.node.pace import Pace
 from nimbusd.core.node.split import (
     Mode,
@@ -20,6 +19,7 @@ from nimbusd.core.node.split import (
     mu_render,
     planners_to_have,
 )
+from nimbusd.transport.messages.node import PipelineReport
 
 BACKLOG_S = 30.0
 """So much rendering may wait in the backlog, so that a planner's bad luck leaves no renderer idle …"""
@@ -49,7 +49,7 @@ class Situation:
 
 
 @dataclass(slots=True)
-class Pipeline:
+class JobRoles:
     """How a job runs on this node. mode: FUSED or DECOUPLED, as chosen now. planners: flexible slots that plan.
 
     asked, fixed: what the job says of the two. memory_bytes: what a worker of a role was seen to need.
@@ -78,7 +78,7 @@ class Pipeline:
         steady = math.ceil(BACKLOG_S * renderers / render_s) if render_s > 0 else 0
         return min(MOST_BACKLOG, max(LEAST_BACKLOG * renderers, steady))
 
-    def seen(self, job: JobId, places: Places, planners: int, backlog: int, now: float) -> PipelineSeen:
+    def report(self, job: JobId, places: Places, planners: int, backlog: int, now: float) -> PipelineReport:
         """How it goes. places: of the workers that are at it, of which `planners` plan. backlog: plans that wait."""
         latency, others = self.pace.latency(), places.plan_only
         renderers = places.flexible + others - planners
@@ -90,7 +90,7 @@ class Pipeline:
         elif latency is not None:
             plan_rate, render_rate = mu_plan(planners, latency), mu_render(renderers, latency)
             theory = decoupled_rate(places, planners - others, latency)
-        return PipelineSeen(
+        return PipelineReport(
             job=job,
             mode=self.mode.value,
             planners=planners,

@@ -26,6 +26,7 @@ from nimbusd.stages.errors import StoreError
 from nimbusd.stages.store.piece import PIECES, manifest_digest, piece_faults, piece_folder, read_piece
 from nimbusd.stages.store.record import RECORD
 from nimbusd.stages.types import EpisodeRequest, Piece
+from nimbusd.transport.messages.node import Stored
 
 DRAFT = ".tmp"
 _ENDING = re.compile(r"__(\d{6,})\.(\d+)$")
@@ -283,16 +284,9 @@ class Folders:
 
 
 def _record(key: EpisodeKey, attempt: int, losses: int, piece: Piece) -> Record:
-    return Record(
-        key,
-        State.COMMITTED,
-        attempt,
-        losses,
-        folder=piece.folder,
-        frames=piece.length,
-        size_bytes=sum(file.size_bytes for file in piece.files),
-        digest=manifest_digest(piece),
-    )
+    size_bytes = sum(file.size_bytes for file in piece.files)
+    stored = Stored(key.index, piece.folder, piece.length, size_bytes, manifest_digest(piece), cost_s=0.0)
+    return Record(key, State.COMMITTED, attempt, losses, piece=stored)
 
 
 def _order(key: EpisodeKey) -> tuple[str, int]:

@@ -12,7 +12,8 @@ def plan_of(row: JobRow, job: Job) -> JobPlan:
     """The plan of a job as it was submitted. Looks at the scenes' files, as far as that is allowed."""
     most = job.episodes_per_scene * job.max_tries_per_episode
     scenes = tuple(
-        ScenePlan(name, job.episodes_per_scene, job.exact, most, cost_hint(job, name)) for name in job.scenes
+        ScenePlan(name, job.episodes_per_scene, job.exact, most, cost_hint(job, name), dict(entry))
+        for name, entry in job.scene_entries.items()
     )
     return JobPlan(
         JobId(job.name),

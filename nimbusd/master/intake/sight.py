@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nimbusd.core.ids import EpisodeKey
-from nimbusd.core.master.facts import StoredPiece
 from nimbusd.stages.errors import StoreError
 from nimbusd.stages.store.beneath import read_beneath
 from nimbusd.stages.store.piece import PIECES, manifest_digest, piece_faults, piece_folder, piece_root, read_piece
 from nimbusd.stages.store.record import MOST_RECORD_BYTES, RECORD, is_ours, parse_record
 from nimbusd.stages.types import EpisodeRequest, Piece
+from nimbusd.transport.messages.node import Stored
 
 MOST_SIZES = 32
 """Files of a piece whose sizes are looked at here; publishing looks at all of them. Some pieces hold every frame."""
@@ -49,7 +49,7 @@ def misnamed(key: EpisodeKey, attempt: int, folder: str) -> str | None:
     return f"its piece would be in {wanted}, and not in {folder[:200]!r}"
 
 
-def look(output: Path, key: EpisodeKey, told: StoredPiece) -> Seen:
+def look(output: Path, key: EpisodeKey, told: Stored) -> Seen:
     """Compare a piece with what was told of it. Reads its manifest, its record and some sizes; may wait for a disk."""
     pieces = output / PIECES
     try:
@@ -70,7 +70,7 @@ def look(output: Path, key: EpisodeKey, told: StoredPiece) -> Seen:
         return Seen(Sight.BLIND, f"piece {told.folder} in {pieces} cannot be read here: {cause.strerror}")
 
 
-def _compared(output: Path, key: EpisodeKey, told: StoredPiece, piece: Piece) -> Seen:
+def _compared(output: Path, key: EpisodeKey, told: Stored, piece: Piece) -> Seen:
     if manifest_digest(piece) != told.digest:
         return Seen(Sight.WRONG, f"the manifest of {told.folder} is not the one that was told")
     if (size_bytes := sum(file.size_bytes for file in piece.files)) != told.size_bytes:

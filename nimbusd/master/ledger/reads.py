@@ -19,6 +19,8 @@ from nimbusd.core.ids import EpisodeKey, JobId, LeaseId, NodeId, Span
 from nimbusd.core.records import JobRow, JobState, LeaseOpened, SceneCount, SceneHistory, State, Tried
 from nimbusd.master.ledger import schema as schema
 from nimbusd.master.ledger.rows import JOB_COLUMNS, STATES, to_job, to_spans
+from nimbusd.transport.messages.client import FailureReport
+from nimbusd.transport.messages.failures import Failure, kind_of
 
 ATTEMPTS_APART = 1_000
 """More than any ledger makes at one episode."""
@@ -76,7 +78,7 @@ class LedgerIdentity:
 
 @dataclass(frozen=True, slots=True)
 class CommittedPiece:
-    """A committed episode: where its piece is and what it must contain. worker: the node that made it."""
+    """A committed episode: where its piece is and what it must contain. node: who made it."""
 
     key: EpisodeKey
     attempt: int
@@ -84,7 +86,7 @@ class CommittedPiece:
     frames: int
     size_bytes: int
     digest: str
-    worker: str = ""
+    node: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,20 +96,6 @@ class Standing:
     state: State
     attempt: int
     losses: int
-
-
-@dataclass(frozen=True, slots=True)
-class FailureRow:
-    """A failed or quarantined episode, and what is known about why."""
-
-    key: EpisodeKey
-    attempt: int
-    state: State
-    stage: str
-    reason: str
-    detail: str
-    evidence: str
-    worker: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,9 +220,9 @@ class LedgerReads:
             last = -1
             while True:
                 rows = self._gathered(_COMMITTED, (scene, last, _PIECES_AT_ONCE))
-                for index, attempt, folder, frames, size_bytes, digest, worker in rows:
+                for index, attempt, folder, frames, size_bytes, digest, node in rows:
                     key = EpisodeKey(job, name, index)
-                    yield CommittedPiece(key, attempt, folder, frames, size_bytes, digest, worker)
+                    yield CommittedPiece(key, attempt, folder, frames, size_bytes, digest, node)
                 if len(rows) < _PIECES_AT_ONCE:
                     break
                 last = rows[-1][0]
@@ -275,17 +263,13 @@ class LedgerReads:
         rows = self._db.execute(query, (job,)).fetchall()
         return [FailureCount(STATES[state], str(reason), int(number)) for state, reason, number in rows]
 
-    def failure_rows(self, job: JobId, offset: int = 0, limit: int = 100) -> list[FailureRow]:
+    def failure_reports(self, job: JobId, offset: int = 0, limit: int = 100) -> list[FailureReport]:
         """Failed and quarantined episodes by scene name and index, at most `limit`, without the first `offset`."""
         query = (
             f"SELECT scene.name, episode.number, attempt, state, stage, reason, detail, evidence, worker {_FAILURES} "
             "ORDER BY scene.name, failure.number LIMIT ? OFFSET ?"
         )
-        rows = self._db.execute(query, (job, limit, offset)).fetchall()
-        return [
-            FailureRow(EpisodeKey(job, scene, index), attempt, STATES[state], stage, reason, detail, evidence, worker)
-            for scene, index, attempt, state, stage, reason, detail, evidence, worker in rows
-        ]
+        return [_failure_report(row) for row in self._db.execute(query, (job, limit, offset)).fetchall()]
 
     # --- how ---
 
@@ -319,3 +303,10 @@ def _count(row: Sequence[int]) -> SceneCount:
     """What _COUNTS counts."""
     committed, failed, quarantined, frames_high, frames, bytes_high, size_bytes = row
     return SceneCount(committed, failed, quarantined, (frames_high << 32) + frames, (bytes_high << 32) + size_bytes)
+
+
+def _failure_report(row: Sequence[Any]) -> FailureReport:
+    scene, index, attempt, code, stage, reason, detail, evidence, node = row
+    state = STATES[code]
+    failure = Failure(stage, reason, detail, evidence, kind_of(reason, planning=state is State.FAILED))
+    return FailureReport(scene, index, attempt, state.value, failure, node)
