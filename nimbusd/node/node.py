@@ -218,14 +218,14 @@ class Node:
         match message:
             case m.WorkerHello(worker, pid) if is_spare(worker):
                 log.info("%s said hello from pid %d", worker, pid)
-                self._workers.tell(p.SpareIntroduced(worker))
+                self._workers.tell(message)
             case m.Warm(spare):
                 log.info("%s is warm, pid %d", spare, self._workers.pid(spare))
-                self._workers.tell(p.SpareWarm(spare))
+                self._workers.tell(message)
             case m.WorkerHello(worker, pid, version):
                 log.info("worker %s said hello from pid %d, nimbusd %s", worker, pid, version)
                 self.ready.set()
-                self._workers.tell(p.WorkerIntroduced(worker))
+                self._workers.tell(message)
                 if self._leaving:
                     self._order([n.RecallWorker(worker)])
                 else:
@@ -233,7 +233,7 @@ class Node:
             case m.Ready(worker, device):
                 self._order([events.WorkerUp(worker, self._workers.pid(worker), device)])
                 self._devices.add(device)
-                self._workers.tell(p.WorkerReady(worker))
+                self._workers.tell(message)
             case m.Beat(worker, attempt, stage):
                 self._unfinished.began(worker, attempt)
                 self._workers.tell(p.BeatSeen(worker, busy=True))
@@ -251,8 +251,8 @@ class Node:
                 self._workers.tell(p.BeatSeen(message.worker, self._machine.busy(message.worker)))
             case m.WorkerPulls() | m.WorkerReturns():
                 self._fact(message)
-            case m.Fatal(worker, job, error):
-                self._workers.tell(p.LeaveAsked(worker))
+            case m.Fatal(job=job, error=error):
+                self._workers.tell(message)
                 self._cannot_run(job, error)
             case m.WorkerBye(worker):
                 self._workers.said_bye(worker)
@@ -294,10 +294,10 @@ class Node:
             case n.RecallWorker(worker, why):
                 if why:
                     log.info("worker %s makes room for a new one: %s", worker, why)
-                self._workers.tell(p.LeaveAsked(worker))
+                self._workers.tell(order)
                 await self._workers.send(worker, m.Leave())
-            case n.StopWorker(worker, why):
-                self._workers.tell(p.StopWanted(worker, why))
+            case n.StopWorker():
+                self._workers.tell(order)
             case n.DropPiece(job, folder):
                 why = "it belongs to an attempt that was given up"
                 dropping = asyncio.to_thread(throw_away, self._jobs[job].output, folder, why, time.time())
