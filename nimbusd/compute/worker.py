@@ -23,6 +23,7 @@ from nimbusd.compute.beats import Beats
 from nimbusd.compute.episode_orders import EpisodeOrders
 from nimbusd.compute.link import DaemonLink
 from nimbusd.compute.progress import ThreadProgress, wait_for_message
+from nimbusd.compute.results import result_of
 from nimbusd.compute.spare import Spare
 from nimbusd.core.ids import JobId, WorkerId
 from nimbusd.core.node.split import Role
@@ -35,16 +36,13 @@ from nimbusd.stages.errors import NimbusError
 from nimbusd.stages.modules import what_is_missing
 from nimbusd.stages.planned import Planned, write_planned
 from nimbusd.stages.runner import Pipeline, failure_of, plan_stages, store_stages
-from nimbusd.stages.store.piece import manifest_digest
 from nimbusd.stages.types import Episode, EpisodeRequest
 from nimbusd.supervisor.cgroups import join_group
 from nimbusd.supervisor.page import FIRST_WORKER, Line, own_line
 from nimbusd.supervisor.prctl import become_subreaper, die_with_parent, reap_zombies
 from nimbusd.supervisor.target import dump_stacks_when_asked
 from nimbusd.transport.messages import local as m
-from nimbusd.transport.messages.bounds import MOST_BYTES, MOST_FOLDER, MOST_FRAMES
-from nimbusd.transport.messages.failures import Failure, kind_of
-from nimbusd.transport.messages.node import Stored
+from nimbusd.transport.messages.failures import Failure
 
 log = logging.getLogger(__name__)
 
@@ -205,35 +203,11 @@ class ComputeWorker:
     def _tell_end(self, episode: Episode) -> None:
         attempt = self._orders.end(episode.request)
         cost_s = sum(episode.timings_s.values())
-        made = _failure(episode) or _stored(episode, cost_s)
+        made = result_of(episode, cost_s)
         if isinstance(made, Failure):
             self._link.send(m.AttemptFailed(self._worker, attempt, made.plain(), cost_s, _memory()))
         else:
             self._link.send(m.EpisodeStored(self._worker, attempt, made, _memory()))
-
-
-def _failure(episode: Episode) -> Failure | None:
-    """Why there is no piece of an episode, or none that any master would hear of."""
-    if (failed := episode.failure) is not None:
-        kind = kind_of(failed.reason, planning=failed.planned)
-        return Failure(failed.stage, failed.reason, failed.detail, failed.evidence, kind)
-    piece = episode.piece
-    assert piece is not None
-    size_bytes = sum(file.size_bytes for file in piece.files)
-    if not 0 <= piece.length <= MOST_FRAMES or not 0 <= size_bytes <= MOST_BYTES:
-        why = f"the writer stored {piece.length} frames in {size_bytes} bytes, which cannot be"
-        return Failure("store", "bad_piece", why)
-    if len(piece.folder) > MOST_FOLDER:
-        return Failure("store", "bad_piece", "the writer's piece has a name that no folder can have")
-    return None
-
-
-def _stored(episode: Episode, cost_s: float) -> Stored:
-    piece = episode.piece
-    assert piece is not None
-    size_bytes = sum(file.size_bytes for file in piece.files)
-    index, digest = episode.request.index, manifest_digest(piece)
-    return Stored(index, piece.folder, piece.length, size_bytes, digest, cost_s, dict(episode.timings_s))
 
 
 def _join(group: str) -> None:

@@ -127,7 +127,7 @@ class Node:
                 helper.cancel()
 
     def status(self) -> str:
-        """What it does, in a line."""
+        """The work of this node, in a line."""
         under_way = sum(1 for _ in self._machine.running(self._clock()))
         line = f"{under_way} episodes under way in {self._slots} slots"
         return f"{line}; leaving: {self._leaving}" if self._leaving else line

@@ -71,7 +71,7 @@ class ComputeWorkers:
         self._order(self._pool.start(self._clock()))
 
     def tasks(self) -> tuple[Coroutine[None, None, None], ...]:
-        """What must run as long as there are workers: a watchdog over them, and a look at their deadlines."""
+        """The tasks to run as long as there are workers: a watchdog over them, and a look at their deadlines."""
         return self._processes.watch(), self._tick()
 
     def kill_all(self) -> None:
