@@ -18,11 +18,10 @@ from pathlib import Path
 from typing import Protocol, TypeAlias
 
 from nimbusd import __version__, events
-from nimbusd.core.ids import JobId, NodeId, WorkerId
+from nimbusd.core.ids import NodeId, WorkerId
 from nimbusd.core.node import facts as n
 from nimbusd.core.node import pool_facts as p
 from nimbusd.core.node.machine import NodeMachine
-from nimbusd.core.node.recycle import MB
 from nimbusd.core.node.spares import is_spare
 from nimbusd.node.environment import LoadMeter, environment_hash, packages
 from nimbusd.node.folders import FolderPlaces
@@ -89,7 +88,7 @@ class Node:
         self._workers = ComputeWorkers(
             {slot.name: slot for slot in slots}, self._order, memory_bytes=memory_bytes, spares=spares, clock=clock
         )
-        self._jobs = NodeJobs()
+        self._jobs = NodeJobs(self._name, link.send, self._fact)
         self._devices: set[str] = set()
         self._unfinished = UnfinishedPieces()
         self._stages: dict[WorkerId, events.StageBegan] = {}
@@ -164,49 +163,15 @@ class Node:
             case c.SayHello():
                 self.say_hello()
             case c.JobSpec():
-                self._take_job(message)
+                self._jobs.take(message)
             case c.Lease():
-                self._take_lease(message)
+                self._jobs.take_lease(message)
             case c.Drain(on):
                 self._fact(c.Drain(on or bool(self._leaving)))
             case c.Stop():
                 self.leave("the master asked")
             case c.Refused():
                 raise NimbusError(f"the master refuses this node: {message.error}")
-
-    def _take_job(self, message: c.JobSpec) -> None:
-        try:
-            changed = self._jobs.learn(message)
-        except NimbusError as refusal:  # of a master that knows other jobs than this node
-            self._jobs.unfit[message.job] = str(refusal)
-            self._tell_unfit(message.job)
-            return
-        if changed:
-            self._fact(n.JobChanged(message.job))
-        for lease in self._jobs.leases_before(message.job):
-            self._take_lease(lease)
-
-    def _take_lease(self, lease: c.Lease) -> None:
-        if lease.job in self._jobs.unfit:  # the master forgot it, or never heard
-            self._tell_unfit(lease.job)
-        if lease.job not in self._jobs:
-            self._jobs.put_off(lease)
-            self._link.send(c.NeedJob(self._name, lease.job))
-            return
-        job = self._jobs[lease.job]
-        growth_mb = job.limits.recycle_growth_mb
-        growth_bytes = None if growth_mb is None else int(growth_mb * MB)
-        self._fact(n.JobKnown(lease.job, job.mode, job.planners, job.writers, growth_bytes))
-        self._fact(lease)
-
-    def _cannot_run(self, job: JobId, error: str) -> None:
-        log.error("job %s cannot run here: %s", job, error)
-        self._jobs.unfit[job] = error
-        self._tell_unfit(job)
-        self._fact(n.JobUnfit(job))
-
-    def _tell_unfit(self, job: JobId) -> None:
-        self._link.send(c.CannotRun(self._name, job, plain_text(self._jobs.unfit[job], MOST_DETAIL)))
 
     # --- compute workers ---
 
@@ -253,7 +218,7 @@ class Node:
                 self._fact(message)
             case m.Fatal(job=job, error=error):
                 self._workers.tell(message)
-                self._cannot_run(job, error)
+                self._jobs.cannot_run(job, error)
             case m.WorkerBye(worker):
                 self._workers.said_bye(worker)
             case m.Assign() | m.MakeEpisode() | m.Leave() | m.Prepare() | m.TakePlace():
@@ -307,7 +272,7 @@ class Node:
             case p.ReportLost():
                 self._lost(order)
             case p.CannotOpen(job, detail):
-                self._cannot_run(job, detail)
+                self._jobs.cannot_run(job, detail)
             case p.GiveUp(detail):
                 raise NimbusError(f"no compute worker can run here: {detail}")
             case events.WorkerUp() | events.StageBegan():
