@@ -14,7 +14,7 @@ from nimbusd.stages.store.formats.table import DEFAULT_FORMAT, format_named
 from nimbusd.stages.store.media import MediaArgs
 from nimbusd.stages.store.piece import draft_piece
 from nimbusd.stages.store.publish import publish_pieces
-from nimbusd.stages.store.record import SourcePiece
+from nimbusd.stages.store.source_piece import SourcePiece
 from nimbusd.stages.types import Episode, Observation, Piece, Sequence
 
 A = TypeVar("A", bound=MediaArgs)

@@ -25,7 +25,7 @@ from nimbusd.stages.store.formats.lerobot.flat import MOST_NAMED, FlatFeatures, 
 from nimbusd.stages.store.formats.lerobot_v21.build import write_v21
 from nimbusd.stages.store.publish import Tree, publish_pieces, write_nimbusd_metadata
 from nimbusd.stages.store.read import open_dataset
-from nimbusd.stages.store.record import SourcePiece
+from nimbusd.stages.store.source_piece import SourcePiece
 from nimbusd.stages.store.stats import vector_stats
 from nimbusd.stages.store.verify.verify import verify_dataset
 from tests.support.store_makers import JOB, lerobot_tree, make_episode, make_observation, make_sequence, make_writer
