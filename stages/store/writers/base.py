@@ -53,7 +53,8 @@ class ChosenFormatArgs(MediaArgs):
     """Arguments of a writer whose format is chosen by name."""
 
     format: str = Field(
-        default=DEFAULT_FORMAT, description="Dataset format: `lerobot-v3.0`, `lerobot-v2.1`, or another that fits."
+        default=DEFAULT_FORMAT,
+        description="Dataset format, such as `lerobot-v3.0` or `lerobot-v2.1`; NavWriter has `interndata-n1`, too.",
     )
 
     @field_validator("format")
