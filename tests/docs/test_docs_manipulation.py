@@ -1,4 +1,4 @@
-"""What docs/manipulation.md and its reference name exists, and what exists is named in the reference."""
+"""All names in docs/manipulation.md and its reference exist, and all that exists is named in the reference."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ MODELS: dict[str, tuple[type[ComponentArgs], ...]] = {
 
 
 def blocks_of(text: str) -> list[Any]:
-    """What the YAML of a page says, block by block."""
+    """The values in the YAML of a page, block by block."""
     return [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)]
 
 

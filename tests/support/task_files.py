@@ -45,7 +45,7 @@ JOB = {
 
 
 def errors_of(folder: Path, *tasks: Any) -> list[str]:
-    """What `nimbusctl check` says about a job of these tasks."""
+    """The errors that `nimbusctl check` finds in a job of these tasks."""
     (folder / "job.yaml").write_text(yaml.safe_dump(JOB))
     (folder / "tasks.yaml").write_text(yaml.safe_dump({"tasks": list(tasks)}))
     result = CliRunner().invoke(check, [str(folder / "job.yaml"), "--json"], catch_exceptions=False)

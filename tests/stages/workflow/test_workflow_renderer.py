@@ -1,4 +1,4 @@
-"""What a job says of a workflow's renderer is looked at before anything runs."""
+"""A job's choice of a workflow's renderer is checked before anything runs."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ pytest.importorskip("mujoco", reason="needs the mujoco extra")
 
 
 def findings(folder: Path, workflow_args: dict[str, Any], kind: str = "errors") -> list[dict[str, Any]]:
-    """What `nimbusctl check` says of a job with these workflow_args."""
+    """The findings of `nimbusctl check` in a job with these workflow_args."""
     job = json.loads(json.dumps(JOB))
     job["pipeline"]["load"]["args"]["workflow_args"] = workflow_args
     (folder / "job.yaml").write_text(yaml.safe_dump(job, sort_keys=False))

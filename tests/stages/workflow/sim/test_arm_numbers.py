@@ -1,4 +1,4 @@
-"""What the columns of an arm say, checked from outside for every robot: against its own file and against time."""
+"""The columns of an arm, checked from outside for every robot: against its own file and against time."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_actions_are_the_states_one_frame_later_and_commands_come_before_what_th
     assert np.abs(np.diff(state, axis=0)).max() > 0.01
 
     def off(command: F64, lag: int) -> float:
-        """How far the state `lag` frames after a command is from it."""
+        """Distance of the state `lag` frames after a command from that command."""
         span = slice(8, len(state) - 8)
         return float(np.sqrt(np.mean((command[span] - np.roll(state, -lag, axis=0)[span]) ** 2)))
 

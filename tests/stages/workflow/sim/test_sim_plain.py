@@ -1,4 +1,4 @@
-"""What of the manipulation simulation needs no simulator: layouts, rotations, timing, grasps, stacking, task files."""
+"""Parts of the manipulation that need no simulator: layouts, rotations, timing, grasps, stacking, task files."""
 
 from __future__ import annotations
 

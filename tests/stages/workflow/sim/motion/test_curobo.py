@@ -68,7 +68,7 @@ def test_what_either_version_returns_is_retimed_and_rechecked(
 def test_every_plan_is_made_in_the_world_as_it_is_then(
     version: int, cell: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was picked leaves no ghost where it was, what is held or may be touched is no obstacle, the rest is."""
+    """A thing that was picked leaves no ghost; what is held or may be touched is no obstacle, the rest is."""
     arm, start = cell.world.arm(""), cell.commanded(cell.world.arm(""))
     home = solved(cell, 0.5, 0.1, 1.0)
     curobo = CuroboStandIn(version, to(home))

@@ -1,4 +1,4 @@
-"""How instructions call things: by noun and colour, and by what a person sees where these are equal."""
+"""Names of things in instructions: by noun and colour, and by what a person sees where these are equal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What cameras see of a layout's things: rays against pictures, the examples' least, refusals, labels and notes."""
+"""Sight of a layout's things: rays against pictures, the examples' least, refusals, labels and notes."""
 
 from __future__ import annotations
 

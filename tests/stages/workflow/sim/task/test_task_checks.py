@@ -1,4 +1,4 @@
-"""What task files must not say: every number has a least and a most, every name one meaning, every file a use."""
+"""Task files are checked: every number has a least and a most, every name one meaning, every file a use."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ WHOLE: dict[str, Any] = {
 
 
 def leaves(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Where numbers stand."""
+    """Each place at which a number stands."""
     if isinstance(value, dict):
         for key, item in value.items():
             yield from leaves(item, (*path, key))

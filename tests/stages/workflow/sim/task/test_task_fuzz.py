@@ -156,7 +156,7 @@ def faulty(draw: st.DrawFn) -> dict[str, Any]:
 
 
 def refused_or_built(task: dict[str, Any], folder: Path) -> str:
-    """What became of a task: `refused`, `full` (nothing more fits on the table) or `built`. Raises anything else."""
+    """The fate of a task: `refused`, `full` (nothing more fits on the table) or `built`. Raises anything else."""
     from nimbusd.stages.workflow.manip import ManipWorkflow
     from nimbusd.stages.workflow.sim.world.world import build_world
 

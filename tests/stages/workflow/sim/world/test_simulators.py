@@ -1,4 +1,4 @@
-"""What skills rely on, whichever simulator computes the physics: `Simulator`, on MuJoCo and on SAPIEN."""
+"""The contract that skills rely on, whichever simulator computes the physics: `Simulator`, on MuJoCo and on SAPIEN."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def lifted(simulation: Simulation, name: str, by_m: float) -> F64:
 
 
 def owners(simulation: Simulation) -> list[tuple[str, str, bool, float]]:
-    """What touches: owners in alphabetical order, whether firmly, and the force."""
+    """Touches: owners in alphabetical order, True for a firm one, and the force."""
     found, owner = simulation.simulator.contacts(), simulation.world.owner
     return [
         (*sorted((owner[a], owner[b])), bool(firm), simulation.simulator.force_n(number))
@@ -142,7 +142,7 @@ def test_velocities_are_those_with_which_positions_change(name: str) -> None:
 
 
 def pose_of(simulation: Simulation, body: int) -> F64:
-    """Where `qpos` puts a body."""
+    """The pose at which `qpos` puts a body."""
     mujoco = import_mujoco()
     data = mujoco.MjData(simulation.world.model)
     data.qpos[:] = simulation.qpos
