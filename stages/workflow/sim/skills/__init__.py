@@ -1,4 +1,4 @@
-"""Skills of arms: one class in one file each; importing it here makes task files know it."""
+"""Skills of arms, one class in one file each. An import here is what lets task files name it."""
 
 from nimbusd.stages.workflow.sim.skills.close import Close
 from nimbusd.stages.workflow.sim.skills.goto_pose import GotoPose

@@ -1,9 +1,7 @@
-"""Atomic skills: pick, place, push, goto_pose, gripper, open, close, press, rotate, home.
+"""`Skill`: what task files compose by name. It checks a precondition, acts, and verifies its own success.
 
-A skill is a model of its arguments with three parts: `check` (the precondition, else PlanningFailed('precondition')),
-`act` (plans and runs its phases; PlanningFailed with what went wrong), and `verify` (its own success condition, else
-PlanningFailed). `perform` does the three, and tries again from the same state with other random numbers where a try
-failed in a way that another grasp or place may avoid. Tasks compose skills from configuration, by name.
+`perform` does the three, and tries again from the same state with other random numbers where a try failed in a way that
+another grasp or place may avoid.
 """
 
 from __future__ import annotations
@@ -32,11 +30,15 @@ FINGER_SPARE_M = 0.024
 
 
 class Skill(ComponentArgs, ABC):
-    """Base of the skills. arm: which one acts; empty picks the nearest. tries: from the same state.
+    """Base of the skills: a model of the arguments that a task file gives, with three steps.
 
-    name: what task files call it. sentence: instruction of a call that states none; `{object}` stands for the argument
-    in words. files: arguments that are paths; relative ones start at the task file's folder.
-    done_to: shapes that its `object` may have; empty for any. moves: True where its `object` must stand free.
+    name: the skill in task files.
+    sentence: instruction of a call that states none; `{object}` is that argument in words.
+    files: arguments that are paths; relative ones start at the task file's folder.
+    done_to: shapes that its `object` may have; empty for any.
+    moves: True where its `object` must stand free.
+    arm: the one that acts; empty picks the nearest.
+    tries: from the same state, with other random numbers.
     """
 
     name: ClassVar[str]
