@@ -205,7 +205,7 @@ def test_a_dataset_of_several_robots_names_them_all(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["interndata_a1:InternDataA1Writer", "interndata_m1:InternDataM1Writer", "env:EnvWriter"]
+    "name", ["formats.a1.writer:InternDataA1Writer", "formats.m1.writer:InternDataM1Writer", "writers.env:EnvWriter"]
 )
 def test_every_writer_takes_it(tmp_path: Path, name: str) -> None:
     seq = single()
