@@ -18,7 +18,7 @@ import tempfile
 from pathlib import Path
 
 _RANDOM = "?" * 8
-"""What tempfile adds to a prefix."""
+"""The letters that tempfile adds to a prefix."""
 
 
 class HeldFolder:

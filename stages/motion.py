@@ -1,4 +1,4 @@
-"""Whether a renderer can show what a sequence moves. Where it cannot, equal frames would be stored as a success."""
+"""The check that a renderer can show what a sequence moves: else equal frames would be stored as a success."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nimbusd.stages.errors import RenderError
 from nimbusd.stages.types import Feature, Scene, Sequence
 
 STATES = "simulation."
-"""What keys of simulators' states start with."""
+"""The start of the keys of simulators' states."""
 
 _STILL = 1e-3
 """States that change by less (metres, radians) are of a simulation at rest."""

@@ -117,5 +117,5 @@ def _by_path(path: str) -> object:
 
 
 def _why(error: Exception) -> str:
-    """What a module raised when it was imported, which may be anything."""
+    """The error of a module that was imported, in words; it may be anything."""
     return what_is_missing(error) if isinstance(error, ModuleNotFoundError) else f"{type(error).__name__}: {error}"

@@ -39,14 +39,14 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 StageSeen = Callable[[str, Episode], None]
 PlanOf = Callable[[Episode], Path | None]
-"""Where an episode's planned sequence lies; None: it is to be planned here."""
+"""The file of an episode's planned sequence; None: it is to be planned here."""
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _BROKEN = frozenset(
     {errno.EROFS, errno.EIO, errno.ESTALE, errno.ENODEV, errno.ENXIO, errno.ENOTCONN, errno.ETIMEDOUT}
     | {errno.EACCES, errno.EPERM}
 )
-"""What the storage says where it takes nothing from anybody: no episode's own doing."""
+"""Errors of a storage that takes nothing from anybody: no episode's own doing."""
 
 
 def _nothing(stage: str, episode: Episode) -> None:
@@ -127,7 +127,7 @@ class _StageIterator(Iterator[Episode]):
 
 
 def failure_of(stage: str, error: Exception) -> Failure:
-    """What an exception from a component means for the episode."""
+    """The failure of the episode that an exception from a component means."""
     if isinstance(error, PlanningFailed):
         return Failure(stage, error.reason, error.detail, planned=True)
     evidence = "".join(traceback.format_exception(error))

@@ -125,7 +125,7 @@ class _Fixtures:
 
 
 class _Floors:
-    """Where objects may stand: rooms, or else the scene's floor surfaces."""
+    """The ground that objects may stand on: rooms, or else the scene's floor surfaces."""
 
     def __init__(self, scene: Scene) -> None:
         import shapely

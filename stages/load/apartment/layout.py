@@ -1,4 +1,4 @@
-"""Where furniture may stand in one room: against walls, beside and before other pieces, never in the way.
+"""Places for furniture in one room: against walls, beside and before other pieces, never in the way.
 
 Pieces stand at quarter turns, so all footprints are rectangles and every test here is exact.
 """

@@ -253,7 +253,7 @@ def _furniture_category(entry: FurnitureEntry, categories: dict[str, str]) -> st
 
 
 def _texture_path(folder: Path, entry: MaterialEntry) -> Path | None:
-    """Where a material's picture lies: under its id, else under the last folder of its address."""
+    """The file of a material's picture: under its id, else under the last folder of its address."""
     if not entry.texture:
         return None
     steps = entry.texture.rstrip("/").split("/")

@@ -1,4 +1,4 @@
-"""What is doubtful about how a scene was loaded: an axis or a unit that is probably another one, as sentences."""
+"""Doubts about how a scene was loaded: an axis or a unit that is probably another one, as sentences."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ def referenced_files(path: Path, *, plain: bool = False) -> list[Path]:
 
 
 def mesh_file_warnings(path: Path, *, plain: bool = False) -> list[str]:
-    """What the file has and `read_mesh_file` leaves out, a sentence each; empty for a file that is not there.
+    """Parts of the file that `read_mesh_file` leaves out, a sentence each; empty for a file that is not there.
 
     Looks at headers and text only: nothing is decoded, and no module imported that does. Raises AssetError where
     those alone tell that reading would fail: a required extension, no faces, a missing library, positions that are
