@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from nimbusd.stages.errors import AssetError
-from nimbusd.stages.load.mend.mend import warnings_of
+from nimbusd.stages.load.mend import warnings_of
 from nimbusd.stages.types import F64, BoolArray, Observation, Scene, Sequence
 
 _LEAST_SEEN = 0.02

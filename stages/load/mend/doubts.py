@@ -9,7 +9,7 @@ import numpy as np
 
 from nimbusd.stages.load.mend.size import misfit
 from nimbusd.stages.load.mend.upright import Lean, lean
-from nimbusd.stages.load.mesh.files import Z_UP_FROM_Y_UP
+from nimbusd.stages.load.mesh.part import Z_UP_FROM_Y_UP
 from nimbusd.stages.types import F64, Scene
 
 

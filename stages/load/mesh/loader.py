@@ -13,7 +13,7 @@ from pydantic import Field, field_validator
 from nimbusd.stages.base import BaseLoader, ComponentArgs, SceneConfig
 from nimbusd.stages.errors import AssetError
 from nimbusd.stages.load.lamps import ceiling_panels
-from nimbusd.stages.load.mend.mend import mended, warned
+from nimbusd.stages.load.mend import mended, warned
 from nimbusd.stages.load.mend.recentre import check_part_resolution, origin_m, recentred
 from nimbusd.stages.load.mesh.files import (
     MESH_SUFFIXES,
