@@ -1,4 +1,4 @@
-"""MuJoCo's pictures of recorded states: exact depth, masks that sit on the objects, stacking, styles, errors."""
+"""What MuJoCo draws of recorded states: exact depth, masks that sit on the objects, stacking, styles, errors."""
 
 from __future__ import annotations
 

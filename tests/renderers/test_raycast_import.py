@@ -1,4 +1,4 @@
-"""The words that a user reads where embreex is missing: of rays, whatever renderer casts them."""
+"""What a user reads where embreex is missing: of rays, whatever renderer casts them."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ class Given(BaseLoader[ComponentArgs, SceneConfig]):
 
 
 def loaded(scene: Scene, output: Path) -> Episode:
-    """The scene that the load stage makes of a loader's scene."""
+    """What the load stage makes of a loader's scene."""
     loader = Given(ComponentArgs())
     loader.scene = scene
     made = Pipeline(loader, None, toy.ToyPlanner(toy.ToyPlannerArgs()), None, None)

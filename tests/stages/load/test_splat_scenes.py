@@ -53,7 +53,7 @@ def apart(scene: Scene) -> F64:
 
 
 def apart_by_side(scene: Scene) -> float:
-    """The distance that the renderer checks; the worst of all poses."""
+    """What the renderer checks; the worst of all poses."""
     assert scene.splats is not None
     rasterizer, caster = CpuRasterizer(), RayCaster(scene)
     rasterizer.load(scene.splats)

@@ -1,4 +1,4 @@
-"""A loader's doubts and omissions reach the person who made the dataset."""
+"""What a loader doubted or left out reaches the person who made the dataset."""
 
 from __future__ import annotations
 
