@@ -16,9 +16,9 @@ import uvloop
 
 from nimbusd import __version__
 from nimbusd.config import MasterConfig, WorkerConfig, read_config
-from nimbusd.notify import Notifier
 from nimbusd.program import Commands, run_program
-from nimbusd.slot_options import slot_options
+from nimbusd.program.slot_options import slot_options
+from nimbusd.program.systemd import Notifier
 from nimbusd.supervisor.orphans import adopt_orphans
 
 log = logging.getLogger(__name__)
@@ -133,21 +133,22 @@ async def _master(config: MasterConfig) -> None:
 
 
 async def _worker(config: WorkerConfig, token: str | None) -> None:
-    from nimbusd.node.server import WorkerServer, join
+    from nimbusd.node.joining import join
+    from nimbusd.node.networked import NetworkedNode
 
     notifier = Notifier.from_environment(os.environ)
     if token is not None:
         os.environ.pop(_JOIN, None)  # components need not know it
         await join(config, token)
-    server = WorkerServer(config)
+    node = NetworkedNode(config)
 
     def leave() -> None:
-        server.leave("asked to stop")
-        notifier.stopping(server.status())
+        node.leave("asked to stop")
+        notifier.stopping(node.status())
 
-    _on_signals(leave, server.kill)
-    async with notifier.telling(server.ready, server.status):
-        await server.run()
+    _on_signals(leave, node.kill)
+    async with notifier.telling(node.ready, node.status):
+        await node.run()
 
 
 def _end() -> None:

@@ -7,7 +7,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from nimbusd.stages.held_folder import HeldFolder, sweep
+from nimbusd.locked_folder import LockedFolder, sweep
 
 _PREFIX = "nimbusd-render-"
 
@@ -25,7 +25,7 @@ class Scratch:
         parent = parent or default_parent()
         parent.mkdir(parents=True, exist_ok=True)
         sweep(parent, _PREFIX)
-        self._folder = HeldFolder(parent, _PREFIX)
+        self._folder = LockedFolder(parent, _PREFIX)
         self.path = self._folder.path
         atexit.register(self.close)
 

@@ -32,7 +32,7 @@ from nimbusd.stages.motion import check_motion
 from nimbusd.stages.planned import read_planned
 from nimbusd.stages.seeds import stream
 from nimbusd.stages.sight import check_cameras_inside, check_sight
-from nimbusd.stages.types import Episode, EpisodeRequest, Failure, Observation, Piece, Scene, Sequence
+from nimbusd.stages.types import Episode, EpisodeRequest, Observation, Piece, Scene, Sequence, StageFailure
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ def _no_matter() -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Pipeline:
+class Components:
     """The components of a job, made and ready.
 
     `randomizer` is None where the job names none; `planner` in a process that only renders, `renderer` and `writer` in
@@ -76,7 +76,7 @@ class Pipeline:
     renderer: BaseRenderer[Any] | None
     writer: BaseWriter[Any] | None
 
-    def components(self) -> dict[str, Any]:
+    def by_stage(self) -> dict[str, Any]:
         """Stage name → component, in the order of the stages."""
         named = {
             "load": self.loader,
@@ -89,7 +89,7 @@ class Pipeline:
 
     def close(self) -> None:
         """Close every component, last stage first."""
-        for component in reversed(self.components().values()):
+        for component in reversed(self.by_stage().values()):
             component.close()
 
 
@@ -126,20 +126,20 @@ class _StageIterator(Iterator[Episode]):
         raise NotImplementedError
 
 
-def failure_of(stage: str, error: Exception) -> Failure:
+def failure_of(stage: str, error: Exception) -> StageFailure:
     """The failure of the episode that an exception from a component means."""
     if isinstance(error, PlanningFailed):
-        return Failure(stage, error.reason, error.detail, planned=True)
+        return StageFailure(stage, error.reason, error.detail, planned=True)
     evidence = "".join(traceback.format_exception(error))
     if isinstance(error, AssetError):
-        return Failure(stage, "asset_error", str(error), evidence=evidence)
+        return StageFailure(stage, "asset_error", str(error), evidence=evidence)
     if isinstance(error, ComponentError):
-        return Failure(stage, "component_error", str(error), evidence=evidence)
+        return StageFailure(stage, "component_error", str(error), evidence=evidence)
     if isinstance(error, OSError) and error.errno in _FULL:
-        return Failure(stage, "disk_full", str(error), evidence=evidence)
+        return StageFailure(stage, "disk_full", str(error), evidence=evidence)
     if isinstance(error, OSError) and stage == "store" and error.errno in _BROKEN:
-        return Failure(stage, "storage_error", str(error), evidence=evidence)
-    return Failure(stage, _snake(type(error).__name__), str(error), evidence=evidence)
+        return StageFailure(stage, "storage_error", str(error), evidence=evidence)
+    return StageFailure(stage, _snake(type(error).__name__), str(error), evidence=evidence)
 
 
 def _snake(name: str) -> str:
@@ -357,7 +357,7 @@ class StoreIterator(_StageIterator):
 
 
 def plan_stages(
-    pipeline: Pipeline,
+    components: Components,
     requests: Iterable[EpisodeRequest],
     *,
     job_seed: int,
@@ -371,13 +371,13 @@ def plan_stages(
 
     plan_of: see PlanIterator.
     """
-    loaded = LoadIterator(requests, pipeline.loader, scene_config, output, context, seen)
-    randomized = RandomizeIterator(loaded, pipeline.randomizer, job_seed, seen)
-    return PlanIterator(randomized, pipeline.planner, job_seed, seen, plan_of)
+    loaded = LoadIterator(requests, components.loader, scene_config, output, context, seen)
+    randomized = RandomizeIterator(loaded, components.randomizer, job_seed, seen)
+    return PlanIterator(randomized, components.planner, job_seed, seen, plan_of)
 
 
 def store_stages(
-    pipeline: Pipeline,
+    components: Components,
     planned: Iterator[Episode],
     *,
     writers: int = 1,
@@ -386,14 +386,14 @@ def store_stages(
     waits: Callable[[], None] = _no_matter,
 ) -> StoreIterator:
     """Chain the iterators from planned episodes on. writers, stored, waits: see StoreIterator."""
-    assert pipeline.renderer is not None
-    assert pipeline.writer is not None
-    rendered = RenderIterator(planned, pipeline.renderer, seen)
-    return StoreIterator(rendered, pipeline.writer, writers, stored, seen, waits)
+    assert components.renderer is not None
+    assert components.writer is not None
+    rendered = RenderIterator(planned, components.renderer, seen)
+    return StoreIterator(rendered, components.writer, writers, stored, seen, waits)
 
 
 def run_stages(
-    pipeline: Pipeline,
+    components: Components,
     requests: Iterable[EpisodeRequest],
     *,
     job_seed: int,
@@ -406,6 +406,6 @@ def run_stages(
 ) -> StoreIterator:
     """Chain all iterators, planning here. Every request comes out once; see `plan_stages` and `store_stages`."""
     planned = plan_stages(
-        pipeline, requests, job_seed=job_seed, scene_config=scene_config, output=output, context=context, seen=seen
+        components, requests, job_seed=job_seed, scene_config=scene_config, output=output, context=context, seen=seen
     )
-    return store_stages(pipeline, planned, writers=writers, stored=stored, seen=seen)
+    return store_stages(components, planned, writers=writers, stored=stored, seen=seen)

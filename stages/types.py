@@ -1,4 +1,4 @@
-"""What flows through the pipeline: `Scene` → `Sequence` → `Observation` → `Piece`.
+"""The values that flow through the pipeline: `Scene` → `Sequence` → `Observation` → `Piece`.
 
 Conventions, everywhere in nimbusd:
 
@@ -33,13 +33,20 @@ Rgb: TypeAlias = tuple[float, float, float]
 EpisodeId = NewType("EpisodeId", str)
 """`<job>/<scene>/<index>`: the same whatever node, attempt or run makes the episode."""
 
+SIMULATION_PREFIX = "simulation."
+"""Start of the keys of states that only a replay needs: a simulator's own, in its own order and precision."""
+SIMULATION_QPOS = f"{SIMULATION_PREFIX}qpos"
+"""Positions of every joint of the simulator, (T, nq) float64."""
+SIMULATION_QVEL = f"{SIMULATION_PREFIX}qvel"
+"""Speeds of every joint of the simulator, (T, nv) float64."""
+
 BACKGROUND_ID = 0
 """Instance and semantic id of pixels that hit nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """How a surface looks: the part of the glTF metallic-roughness model that every backend can show.
+    """The looks of a surface: the part of the glTF metallic-roughness model that every backend can show.
 
     base_color: linear RGB in 0…1; multiplied with `texture` where there is one.
     texture: (H, W, 3) uint8 sRGB, row 0 at the top (v = 1), or None.
@@ -242,6 +249,11 @@ class Feature:
     names: tuple[str, ...] | None = None
 
 
+def is_for_replay(name: str) -> bool:
+    """True for states of a simulator: a replay needs them, a dataset has no column of them."""
+    return name.startswith(SIMULATION_PREFIX)
+
+
 @dataclass(frozen=True, slots=True)
 class Sequence:
     """A planned trajectory: all a renderer needs to make T observations, and all that is stored beside them.
@@ -254,7 +266,7 @@ class Sequence:
     notes: JSON values for the episode's metadata (start, goal, path length, attempts …). `notes["result"]` is
     {"success": bool, "reason": word or None} where a planner hands on failed attempts too.
     plan_info: what the planner's own renderer needs besides (see stages/workflow); opaque to all others, not stored.
-    Keys of `states` that start with `simulation.` are for replay as well: (T, …) rows of a simulator's state.
+    Keys of `states` that `is_for_replay` (they start with `simulation.`) are (T, …) rows of a simulator's state.
     """
 
     fps: float
@@ -287,7 +299,7 @@ class Label:
 
 @dataclass(frozen=True, slots=True)
 class CameraFrames:
-    """What one camera saw. T frames of H x W pixels, sampled at pixel centres except RGB (antialiased).
+    """The frames of one camera. T frames of H x W pixels, sampled at pixel centres except RGB (antialiased).
 
     rgb: (T, H, W, 3) uint8 sRGB. depth_m: (T, H, W) float32 metres along the optical axis, 0 = no hit.
     instance, semantic: (T, H, W) uint16 ids, 0 = background. None where the renderer was not asked.
@@ -304,7 +316,7 @@ class CameraFrames:
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What the cameras saw along a sequence. labels: every object that ids in the frames can name.
+    """The frames of all cameras along a sequence. labels: every object that ids in the frames can name.
 
     files: what a workflow saved in a format of its own, by relative POSIX path; stored beside the rest as it is.
     """
@@ -358,7 +370,7 @@ class EpisodeRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class StageFailure:
     """Why an episode came to nothing. stage: load, randomize, plan, render or store.
 
     reason: snake_case word that statistics group by. planned: True for PlanningFailed (a result, not
@@ -385,6 +397,6 @@ class Episode:
     sequence: Sequence | None = None
     observation: Observation | None = None
     piece: Piece | None = None
-    failure: Failure | None = None
+    failure: StageFailure | None = None
     timings_s: dict[str, float] = field(default_factory=dict)
     context: Mapping[str, Any] = field(default_factory=dict)

@@ -8,36 +8,37 @@ once. Where there are no groups, what workers leave behind is found as orphans (
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 _PREFIX = "nimbusd-node-"
 
 
 class WorkerGroups:
-    """The groups of a node's workers, by number, in one folder. They hold nothing until a worker joins its own.
+    """The groups of a node's workers, by number, in one folder. They are empty until a worker joins its own.
 
-    lock: a descriptor of the folder, by which its owner holds it; -1 for others who know of it.
+    let_go: gives up the lock on the folder, which is its owner's alone; the watchdog has none.
     """
 
-    def __init__(self, folder: str, lock: int = -1) -> None:
+    def __init__(self, folder: str, let_go: Callable[[], object] = lambda: None) -> None:
         self.folder = folder
-        self._lock = lock
+        self._let_go = let_go
 
     @classmethod
     def make(cls) -> WorkerGroups | None:
         """New ones; None where they cannot be had. Empty folders of nodes that are gone are removed."""
-        own = own_group()
-        if own is None:
+        from pathlib import Path  # neither is for the watchdog, which imports little
+
+        from nimbusd.locked_folder import LockedFolder, sweep
+
+        if (own := own_group()) is None:
             return None
         try:
-            for name in os.listdir(own):
-                if name.startswith(_PREFIX):
-                    _remove_unless_held(os.path.join(own, name))
-            groups = cls(*_made_and_held(own))
+            sweep(Path(own), _PREFIX, _remove)
+            folder = LockedFolder(Path(own), _PREFIX, _remove)
         except OSError:
             return None
+        groups = cls(str(folder.path), folder.close)
         if not os.path.exists(os.path.join(groups.folder, "cgroup.kill")):  # before Linux 5.14
             groups.close()
             return None
@@ -56,9 +57,7 @@ class WorkerGroups:
         """Kill whoever is in any of them, and remove them; those whose processes do not die at once stay, empty."""
         kill_group_at(self.folder)
         _remove(self.folder)
-        if self._lock >= 0:
-            os.close(self._lock)
-            self._lock = -1
+        self._let_go()
 
 
 def own_group() -> str | None:
@@ -85,33 +84,7 @@ def kill_group_at(path: str) -> None:
         file.write("1")
 
 
-def _made_and_held(own: str) -> tuple[str, int]:
-    """A new folder and a lock on it, which tells other nodes that its owner lives. Raises OSError.
-
-    A node that starts removes folders that are empty and not held, as a new one is for a moment.
-    """
-    while True:
-        folder = os.path.join(own, f"{_PREFIX}{os.getpid()}-{os.urandom(4).hex()}")
-        os.mkdir(folder)
-        with contextlib.suppress(FileNotFoundError):
-            lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            fcntl.flock(lock, fcntl.LOCK_SH)
-            if os.path.exists(folder):
-                return folder, lock
-            os.close(lock)
-
-
-def _remove_unless_held(folder: str) -> None:
-    with contextlib.suppress(OSError):
-        lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            _remove(folder)
-        finally:
-            os.close(lock)
-
-
-def _remove(folder: str) -> None:
+def _remove(folder: str | os.PathLike[str]) -> None:
     """Remove a group with those below it, as far as nobody is in them."""
     with contextlib.suppress(OSError):
         for entry in os.scandir(folder):

@@ -1,4 +1,4 @@
-"""What processes that we started leave behind when they die: found, killed and waited for.
+"""Orphans: the processes that our own leave behind when they die. They are found, killed and waited for.
 
 A compute worker or a publishing process is a subreaper, and so are the daemon and the master. Whatever descends from
 one stays below it, to whichever session, group and environment it goes and whoever between them dies; when the process
@@ -42,7 +42,7 @@ def adopt_orphans() -> None:
 async def start_child(
     argv: Sequence[str], *, env: Mapping[str, str] | None = None, fds: Sequence[int] = (), **streams: Any
 ) -> asyncio.subprocess.Process:
-    """Start a process in a session of its own, known as ours until `child_ended`. fds: of ours, that it inherits.
+    """Start a process in a session of its own; it counts as ours until `child_ended`. fds: of ours, that it inherits.
 
     Raises OSError if it cannot be started.
     """
@@ -78,14 +78,14 @@ async def end_orphans() -> int:
     while _adopting and time.monotonic() < ends:
         while _starting:  # a child without a pid yet cannot be told from an orphan
             await asyncio.wait(set(_starting))
-        held = _orphans()
-        if not held:
+        orphans = _orphans()
+        if not orphans:
             break
-        ended |= held.keys()
-        for pidfd in held.values():
+        ended |= orphans.keys()
+        for pidfd in orphans.values():
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-        await asyncio.to_thread(_reap, list(held.values()), ends)
+        await asyncio.to_thread(_reap, list(orphans.values()), ends)
     return len(ended)
 
 
@@ -95,11 +95,11 @@ def _orphans() -> dict[int, int]:
     strangers = [
         found for found, its_session in proc.children(os.getpid()) if its_session != session and found.pid not in _ours
     ]
-    held = {}
+    pidfds = {}
     for found in strangers:  # they are our children, so their pids stay theirs until we wait for them
         with contextlib.suppress(ProcessLookupError):
-            held[found.pid] = os.pidfd_open(found.pid)
-    return held
+            pidfds[found.pid] = os.pidfd_open(found.pid)
+    return pidfds
 
 
 def _reap(pidfds: list[int], ends: float) -> None:

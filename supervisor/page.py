@@ -43,7 +43,7 @@ STAGES = (
     *("", "start", "wait", "open", "load", "randomize", "plan", "render", "store", "close"),
     *("loop", "watch"),  # of the daemon and the watchdog
 )
-"""What a line can be in; their codes are their places, 0 for anything else."""
+"""The stages that a line can be in. Their places are their codes on the page; 0 stands for any other."""
 
 _HEADER = struct.Struct("=8sIIIIQ")
 _WORDS = LINE_BYTES // 8
@@ -60,7 +60,7 @@ class PageError(Exception):
 
 
 class Occupant(NamedTuple):
-    """Who a line belongs to. start_ticks: with the pid it names one process for ever, whatever pids come again."""
+    """The process that a line belongs to. start_ticks: with the pid it names one process for ever; pids come again."""
 
     pid: int
     start_ticks: int
@@ -68,7 +68,7 @@ class Occupant(NamedTuple):
 
 
 class Owed(NamedTuple):
-    """What one thread last said. deadline_ns: 0 if it owes nothing. counter: of its beats; wraps at 2^28."""
+    """A thread's last promise. deadline_ns: 0 if it owes nothing. counter: of its beats; wraps at 2^28."""
 
     deadline_ns: int
     stage: str
@@ -130,13 +130,13 @@ class Line:
     # --- written by the working thread ---
 
     def limit_episode(self, deadline_ns: int) -> None:
-        """The episode must be over by then; 0: whenever."""
+        """Set the time by which the episode must be over; 0 for none."""
         self._words[_EPISODE] = deadline_ns
 
     # --- read by anybody ---
 
     def occupant(self) -> Occupant | None:
-        """Whose line this is, or None."""
+        """The process that this line belongs to, or None."""
         pid = self._words[_PID]
         return Occupant(pid, self._words[_START], self._words[_GENERATION]) if pid else None
 
@@ -145,15 +145,15 @@ class Line:
         return self._words[_GENERATION]
 
     def working(self) -> Owed:
-        """What the working thread owes."""
+        """The last promise of the working thread."""
         return self._owed(_WORK)
 
     def storing(self) -> Owed:
-        """What the writer thread owes."""
+        """The last promise of the writer threads."""
         return self._owed(_STORE)
 
     def episode_deadline_ns(self) -> int:
-        """When the episode must be over; 0: whenever."""
+        """The time by which the episode must be over; 0 if there is none."""
         return self._words[_EPISODE]
 
     def _owed(self, place: int) -> Owed:
@@ -183,7 +183,7 @@ class HeartbeatPage:
 
     @classmethod
     def create(cls, workers: int) -> HeartbeatPage:
-        """A new page with a line for each of so many compute workers. It goes when its last user has gone."""
+        """Make a page with a line for each of `workers` compute workers. It goes when its last user has gone."""
         lines = FIRST_WORKER + workers
         fd = os.memfd_create("nimbusd-heartbeats", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         os.ftruncate(fd, LINE_BYTES * (lines + 1))

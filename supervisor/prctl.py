@@ -39,7 +39,7 @@ def reap_zombies(most: int = _MOST_ZOMBIES) -> None:
     """Wait for the oldest dead children of this process, so that no more than `most` are kept.
 
     For a subreaper that runs others' code: nobody else waits for orphans that have died. Who starts children itself
-    waits for them long before there are so many.
+    waits for them long before.
     """
     dead = [found for found, _ in proc.children(os.getpid()) if proc.state(found.pid) == "Z"]
     for found in sorted(dead, key=lambda found: found.start_ticks)[: max(0, len(dead) - most)]:

@@ -1,4 +1,4 @@
-"""What /proc knows of processes: start times, states, signal handlers, descendants, environments."""
+"""Processes as /proc shows them: start times, states, signal handlers, descendants, environments."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ MARK = "NIMBUSD_WORKER"
 """Environment variable that names the page, line and generation of a compute worker, and so of its descendants."""
 
 
-class Found(NamedTuple):
+class SeenProcess(NamedTuple):
     """A process when we looked. start_ticks: tells it from a later one with the same pid."""
 
     pid: int
@@ -23,7 +23,7 @@ def mark(page_id: int, line: int, generation: int) -> str:
 
 
 def start_ticks(pid: int) -> int | None:
-    """When a process started, in clock ticks since boot; None if there is none. The same as long as it lives."""
+    """The start time of a process, in clock ticks since boot: the same as long as it lives. None if it is gone."""
     fields = _stat(pid)
     return int(fields[19]) if fields else None
 
@@ -41,7 +41,7 @@ def state(pid: int) -> str:
 
 
 def catches(pid: int, signum: int) -> bool:
-    """Whether a process has a handler for a signal."""
+    """True if a process has a handler for a signal."""
     for line in _read(f"/proc/{pid}/status").splitlines():
         if line.startswith("SigCgt:"):
             return bool(int(line.split()[1], 16) >> (signum - 1) & 1)
@@ -55,13 +55,13 @@ def where(pid: int) -> str:
     return f"pid {pid}: state {state(pid) or 'gone'}, waits in {waits_in}, system call {call}"
 
 
-def descendants(pid: int) -> list[Found]:
+def descendants(pid: int) -> list[SeenProcess]:
     """Children, their children, and so on, of a process, as they are now."""
-    children: dict[int, list[Found]] = {}
+    children: dict[int, list[SeenProcess]] = {}
     for other in pids():
         if fields := _stat(other):
-            children.setdefault(int(fields[1]), []).append(Found(other, int(fields[19])))
-    found: list[Found] = []
+            children.setdefault(int(fields[1]), []).append(SeenProcess(other, int(fields[19])))
+    found: list[SeenProcess] = []
     ahead = [pid]
     while ahead:
         below = children.pop(ahead.pop(), [])
@@ -70,10 +70,10 @@ def descendants(pid: int) -> list[Found]:
     return found
 
 
-def children(pid: int) -> list[tuple[Found, int]]:
+def children(pid: int) -> list[tuple[SeenProcess, int]]:
     """The children of a process, dead ones that nobody has waited for included, each with its session."""
     stats = ((other, fields) for other in pids() if (fields := _stat(other)))
-    return [(Found(other, int(f[19])), int(f[3])) for other, f in stats if int(f[1]) == pid]
+    return [(SeenProcess(other, int(f[19])), int(f[3])) for other, f in stats if int(f[1]) == pid]
 
 
 def anonymous_bytes(pid: int) -> int:
@@ -85,7 +85,7 @@ def anonymous_bytes(pid: int) -> int:
     return total
 
 
-def marked(page_id: int, over: Mapping[int, int] | None = None) -> list[Found]:
+def marked(page_id: int, over: Mapping[int, int] | None = None) -> list[SeenProcess]:
     """Processes other than our own that are marked as descendants of a page's compute workers.
 
     over: line → its last generation that counts; None: all of them. Only processes are found whose environment we
@@ -100,7 +100,7 @@ def marked(page_id: int, over: Mapping[int, int] | None = None) -> list[Found]:
         except OSError:  # it is gone, or another user's
             continue
         if ticks is not None and pid != os.getpid() and any(_is_mark(v, page_id, over) for v in variables):
-            found.append(Found(pid, ticks))
+            found.append(SeenProcess(pid, ticks))
     return found
 
 

@@ -1,4 +1,4 @@
-"""A process that may have to die: held by pidfd, asked for its stack, killed with all that it started."""
+"""A process that may have to die: named by its pidfd, asked for its stack, killed with all that it started."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ STACK_SIGNAL = signal.SIGRTMIN + 7
 """Asks a compute worker for the stacks of its threads. Not one of those that libraries take for themselves."""
 _TO_GROUP = 1 << 2  # PIDFD_SIGNAL_PROCESS_GROUP, Linux 6.9
 _MOST_STACK_BYTES = 11_000
-"""So much of its end, where the main thread is: less than what the ledger keeps of the end of an evidence."""
-_SWEEP_S = 5.0
+"""The end of the stacks is kept, where the main thread is: less than the ledger keeps of the end of an evidence."""
+_KILL_S = 5.0
 
 
 def dump_stacks_when_asked(path: str) -> None:
@@ -61,7 +61,7 @@ class Target:
         return cls(occupant.pid, pidfd)
 
     def alive(self) -> bool:
-        """Whether it still runs."""
+        """True while it runs."""
         return not _readable(self.pidfd, 0)
 
     def ask_stack(self) -> bool:
@@ -92,7 +92,7 @@ class Target:
     def _remember_descendants(self) -> None:
         found = proc.descendants(self.pid)
         if self.alive():  # so the pid has been its own all the while
-            self._below += _hold(found)
+            self._below += _pidfds_of(found)
 
     def close(self) -> None:
         """Let go of it."""
@@ -117,7 +117,7 @@ def kill_group(pid: int, pidfd: int) -> None:
                 os.killpg(pid, signal.SIGKILL)
 
 
-def sweep(page_id: int, over: Mapping[int, int] | None = None) -> int:
+def kill_marked(page_id: int, over: Mapping[int, int] | None = None) -> int:
     """SIGKILL every process that is marked as a descendant of a page's compute workers, until there is none.
 
     over: line → its last generation that counts; None: all of them. Done in a child process, whose pidfd is
@@ -129,7 +129,7 @@ def sweep(page_id: int, over: Mapping[int, int] | None = None) -> int:
         return os.pidfd_open(child)
     status = 1
     try:
-        _sweep(page_id, over, time.monotonic() + _SWEEP_S)
+        _kill_marked(page_id, over, time.monotonic() + _KILL_S)
         status = 0
     finally:
         if status:
@@ -137,18 +137,18 @@ def sweep(page_id: int, over: Mapping[int, int] | None = None) -> int:
         os._exit(status)
 
 
-def _sweep(page_id: int, over: Mapping[int, int] | None, ends: float) -> None:
-    while time.monotonic() < ends and (held := _hold(proc.marked(page_id, over))):
-        for pidfd in held:
+def _kill_marked(page_id: int, over: Mapping[int, int] | None, ends: float) -> None:
+    while time.monotonic() < ends and (pidfds := _pidfds_of(proc.marked(page_id, over))):
+        for pidfd in pidfds:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-        for pidfd in held:
+        for pidfd in pidfds:
             _readable(pidfd, 100)
             os.close(pidfd)
 
 
 def read_stack(path: str) -> str:
-    """What a worker wrote when it was asked; empty if it could not."""
+    """The stacks that a worker wrote when it was asked; empty if it could not."""
     try:
         with open(path, "rb") as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - _MOST_STACK_BYTES))
@@ -157,17 +157,17 @@ def read_stack(path: str) -> str:
         return ""
 
 
-def _hold(found: Iterable[proc.Found]) -> list[int]:
+def _pidfds_of(found: Iterable[proc.SeenProcess]) -> list[int]:
     """The pidfds of processes that were found, without those that are gone and whose pid is another's by now."""
-    held = []
+    pidfds = []
     for pid, ticks in found:
         with contextlib.suppress(OSError):
             pidfd = os.pidfd_open(pid)
             if proc.start_ticks(pid) == ticks:
-                held.append(pidfd)
+                pidfds.append(pidfd)
             else:
                 os.close(pidfd)
-    return held
+    return pidfds
 
 
 def _readable(pidfd: int, timeout_ms: int) -> bool:

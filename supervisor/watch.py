@@ -39,32 +39,35 @@ _MOST_REPORT_BYTES = 1 << 18
 
 @dataclass(frozen=True, slots=True)
 class Seat:
-    """A worker's place on the page, from before it starts until it is gone. options, env and fd are for it.
-
-    group: the control group that it joins; empty if there are none.
-    """
+    """A worker's place on the page, from before it starts until it is gone."""
 
     line: int
+    """Its number on the page."""
     generation: int
+    """The number of those who had the line before."""
     options: tuple[str, ...]
+    """For the worker's command line."""
     env: tuple[str, str]
+    """For the worker's environment: the mark of all that descends from it."""
     fd: int
+    """The page, which the worker inherits."""
     group: str
+    """The control group that the worker joins; empty if there are none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Killing:
-    """What the watchdog said of a worker that it killed. stack: of all threads, as far as they gave it.
-
-    stage: of the thread that was overdue. alone: see Verdict.
-    """
+    """The watchdog's report on a worker that it killed."""
 
     pid: int
     stage: str
+    """Of the thread that was overdue."""
     reason: str
     overdue_s: float
     stack: str
+    """Of all threads, as far as they gave it."""
     alone: bool
+    """See Judgement."""
 
     @property
     def guilty_stage(self) -> str:
@@ -77,7 +80,7 @@ class _Running(NamedTuple):
     pidfd: int
 
 
-class Watch:
+class WorkerWatch:
     """A node's watch over its compute workers. `run` keeps a watchdog alive; the rest may be called before.
 
     folder: where workers leave their stacks. workers: how many there can be at a time. condemned: is told a worker's

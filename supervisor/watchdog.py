@@ -33,7 +33,7 @@ from nimbusd.supervisor import proc
 from nimbusd.supervisor.cgroups import WorkerGroups
 from nimbusd.supervisor.page import DAEMON, FIRST_WORKER, WATCHDOG, HeartbeatPage, Line, Occupant, Owed
 from nimbusd.supervisor.prctl import wake_when_parent_dies
-from nimbusd.supervisor.target import Target, read_stack, sweep
+from nimbusd.supervisor.target import Target, kill_marked, read_stack
 
 POLL_S = 0.1
 STACK_S = 0.3
@@ -45,32 +45,31 @@ STUBBORN_S = 5.0
 """A killed process that is still there after so long is reported: it waits in the kernel and cannot die."""
 
 
-class Verdict(NamedTuple):
-    """Why a worker must die. stage: of the thread that is overdue. overdue_s: for how long already.
-
-    alone: it alone is to blame: the worker's other thread owed nothing, or was seen to go on meanwhile. Where it was
-    not, nobody can tell: one thread that holds the GIL silences both.
-    """
+class Judgement(NamedTuple):
+    """The reason why a worker must die."""
 
     stage: str
+    """Of the thread that is overdue."""
     reason: str
     overdue_s: float
     alone: bool
+    """True if that thread alone is to blame: the worker's other thread owed nothing, or went on meanwhile. Where it did
+    not, nobody can tell: one thread that holds the GIL silences both."""
 
 
-def judge(line: Line, now_ns: int) -> Verdict | None:
-    """What the process of a line owes and has not given, or None."""
+def judge(line: Line, now_ns: int) -> Judgement | None:
+    """The judgement on the process of a line: the sign of life that it owes and has not given, or None."""
     working, storing = line.working(), line.storing()
     for owed, other in ((working, storing), (storing, working)):
         if 0 < owed.deadline_ns < now_ns:
             reason = f"no progress in stage {owed.stage or '?'} for {owed.allowance_s:g} s"
             silent_ns = now_ns - _last_beat_ns(owed)
             alone = _goes_on(other, now_ns - silent_ns // 2)
-            return Verdict(owed.stage, reason, (now_ns - owed.deadline_ns) / 1e9, alone)
+            return Judgement(owed.stage, reason, (now_ns - owed.deadline_ns) / 1e9, alone)
     if 0 < line.episode_deadline_ns() < now_ns:
         late_s = (now_ns - line.episode_deadline_ns()) / 1e9
         alone = any(_goes_on(owed, now_ns - RECENT_NS) for owed in (working, storing))
-        return Verdict(working.stage, "an episode took longer than the job allows", late_s, alone)
+        return Judgement(working.stage, "an episode took longer than the job allows", late_s, alone)
     return None
 
 
@@ -79,7 +78,7 @@ def _last_beat_ns(owed: Owed) -> int:
 
 
 def _goes_on(owed: Owed, since_ns: int) -> bool:
-    """Whether a thread owes nothing, or has beaten since then."""
+    """True if a thread owes nothing, or has beaten since then."""
     return owed.deadline_ns == 0 or _last_beat_ns(owed) > since_ns
 
 
@@ -105,7 +104,7 @@ class _Watched:
         self.number = number
         self.occupant = occupant
         self.target = target
-        self.verdict: Verdict | None = None
+        self.judgement: Judgement | None = None
         self.asked = False
         self.where = ""
         self.kill_at_ns = 0
@@ -137,8 +136,9 @@ class Watchdog:
         self._lines = {number: page.line(number) for number in range(FIRST_WORKER, page.lines)}
         self._watched: dict[int, _Watched] = {}
         self._over: dict[int, Occupant] = {}
-        """The last process of each line that is known to be gone."""
-        self._sweeps: set[int] = set()
+        """The last process of each line that was seen to be gone."""
+        self._killers: set[int] = set()
+        """Processes of ours that kill what dead workers have left, by pidfd."""
         self._stuck_ns = 0
         self._poller = select.poll()
         self._poller.register(reports, select.POLLIN)
@@ -148,7 +148,7 @@ class Watchdog:
         """Watch until the daemon is gone, and then until its workers are."""
         mercy = Mercy(time.monotonic_ns())
         # What was left by workers that died while nobody watched.
-        self._sweep({number: line.generation() - 1 for number, line in self._lines.items()})
+        self._kill_marked({number: line.generation() - 1 for number, line in self._lines.items()})
         while True:
             now_ns = time.monotonic_ns()
             self._own.owe("watch", STALL_S, now_ns)
@@ -170,13 +170,13 @@ class Watchdog:
         watched = self._watched.get(number) or self._begin(number, line)
         if watched is None:
             return
-        if watched.verdict is not None:
+        if watched.judgement is not None:
             self._go_on(watched, now_ns)
         elif line.occupant() == watched.occupant and not merciful:
-            verdict = judge(line, now_ns)
+            judgement = judge(line, now_ns)
             # Asked twice, so that a line that changed hands in between condemns nobody.
-            if verdict is not None and line.occupant() == watched.occupant:
-                self._condemn(watched, verdict, now_ns)
+            if judgement is not None and line.occupant() == watched.occupant:
+                self._condemn(watched, judgement, now_ns)
 
     def _begin(self, number: int, line: Line) -> _Watched | None:
         occupant = line.occupant()
@@ -186,14 +186,14 @@ class Watchdog:
         if target is None:
             if line.occupant() == occupant:  # not caught half way through a change: it died before we saw it
                 self._over[number] = occupant
-                self._sweep({number: occupant.generation})
+                self._kill_marked({number: occupant.generation})
             return None
         watched = self._watched[number] = _Watched(number, occupant, target)
         self._poller.register(target.pidfd, select.POLLIN)
         return watched
 
-    def _condemn(self, watched: _Watched, verdict: Verdict, now_ns: int) -> None:
-        watched.verdict = verdict
+    def _condemn(self, watched: _Watched, judgement: Judgement, now_ns: int) -> None:
+        watched.judgement = judgement
         watched.where = proc.where(watched.occupant.pid)
         self._tell(watched, "condemned")
         watched.asked = watched.target.ask_stack()
@@ -217,37 +217,37 @@ class Watchdog:
     def _bury(self, ready: set[int]) -> None:
         """Whoever has died, by us or by itself, takes along what it has started."""
         for watched in [one for one in self._watched.values() if one.target.pidfd in ready]:
-            if watched.verdict is not None and watched.killed_at_ns is None:
+            if watched.judgement is not None and watched.killed_at_ns is None:
                 self._kill(watched, time.monotonic_ns())
             watched.target.kill()  # what is left of its group
-            self._sweep({watched.number: watched.occupant.generation})
+            self._kill_marked({watched.number: watched.occupant.generation})
             self._poller.unregister(watched.target.pidfd)
             watched.target.close()
             self._over[watched.number] = watched.occupant
             del self._watched[watched.number]
-        for pidfd in self._sweeps & ready:
+        for pidfd in self._killers & ready:
             os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
             self._poller.unregister(pidfd)
             os.close(pidfd)
-            self._sweeps.remove(pidfd)
+            self._killers.remove(pidfd)
 
-    def _sweep(self, over: dict[int, int]) -> None:
-        pidfd = sweep(self._page.page_id, over)
-        self._sweeps.add(pidfd)
+    def _kill_marked(self, over: dict[int, int]) -> None:
+        pidfd = kill_marked(self._page.page_id, over)
+        self._killers.add(pidfd)
         self._poller.register(pidfd, select.POLLIN)
 
     def _tell(self, watched: _Watched, kind: str, stack: str = "") -> None:
         """Report to the daemon. One that does not read is not waited for: the kill matters more."""
-        verdict = watched.verdict
-        assert verdict is not None
+        judgement = watched.judgement
+        assert judgement is not None
         report = {
             "kind": kind,
             "line": watched.number,
             "pid": watched.occupant.pid,
-            "stage": verdict.stage,
-            "reason": verdict.reason,
-            "overdue_s": round(verdict.overdue_s, 3),
-            "alone": verdict.alone,
+            "stage": judgement.stage,
+            "reason": judgement.reason,
+            "overdue_s": round(judgement.overdue_s, 3),
+            "alone": judgement.alone,
             "stack": f"{watched.where}\n{stack or 'It gave no stack.'}" if kind == "killed" else "",
         }
         try:
@@ -283,14 +283,14 @@ class Watchdog:
             watched.target.kill()
         if self._groups is not None:
             self._groups.close()
-        pidfd = sweep(self._page.page_id)
+        pidfd = kill_marked(self._page.page_id)
         os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
         if self._groups is not None:
             self._groups.close()  # whose processes have died by now
 
 
 def stack_path(folder: str, number: int) -> str:
-    """Where the worker of a line writes its stacks."""
+    """The file that the worker of a line writes its stacks to."""
     return f"{folder}/{number}.stack"
 
 
@@ -318,7 +318,7 @@ def main() -> int:
     if daemon_pidfd < 0:  # it died while we started
         if groups is not None:
             groups.close()
-        sweep(page.page_id)
+        kill_marked(page.page_id)
         return 0
     Watchdog(page, reports, daemon_pidfd, folder, groups).run()
     return 0

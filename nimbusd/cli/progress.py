@@ -1,4 +1,4 @@
-"""How a run shows itself: a live display in a terminal, plain lines elsewhere, JSON for programs."""
+"""The progress of a run: a live display in a terminal, plain lines elsewhere, JSON for programs."""
 
 from __future__ import annotations
 
@@ -20,16 +20,17 @@ from rich.text import Text
 from nimbusd import events
 from nimbusd.cli.console import Console, make_console
 from nimbusd.core.environments import changes_in_words
+from nimbusd.core.ids import slot_of
 from nimbusd.core.words import counted
-from nimbusd.streams import Lasting
+from nimbusd.program.streams import Lasting
+from nimbusd.stages.stage_names import STAGES
 
-_STAGES = ("load", "randomize", "plan", "render", "store")
 _RECENT = 32
 
 
 @dataclass
 class Tally:
-    """What the events so far add up to. stage_s, stage_frames: seconds and frames by stage in this run."""
+    """The sum of the events so far. stage_s, stage_frames: seconds and frames by stage in this run."""
 
     wanted: int = 0
     committed: int = 0
@@ -40,7 +41,7 @@ class Tally:
     frames: int = 0
     working: dict[str, events.StageBegan] = field(default_factory=dict)
     waiting: str = ""
-    """Why nothing moves; empty if something does."""
+    """The reason why nothing moves; empty if something does."""
     began: float = field(default_factory=time.monotonic)
     first_commits: deque[float] = field(default_factory=lambda: deque(maxlen=_RECENT))
 
@@ -61,10 +62,10 @@ class Tally:
                 self.stage_s.update(event.timings_s)  # Counter.update adds
                 self.first_commits.append(time.monotonic())
             case events.EpisodeFailed():
-                self.failed[event.reason] += 1
+                self.failed[event.failure.reason] += 1
             case events.AttemptLost():
                 self.quarantined += event.quarantined
-                self.retried[event.reason] += not event.quarantined
+                self.retried[event.failure.reason] += not event.quarantined
             case events.JobWaiting() | events.JobPaused():
                 self.waiting = event.why
             case events.JobResumed():
@@ -155,14 +156,14 @@ class LiveProgress(Progress):
         )
         rows: list[RenderableType] = [bar]
         if tally.frames:
-            speeds = (f"{stage} {_rate(tally, stage)}" for stage in _STAGES if tally.stage_s[stage])
+            speeds = (f"{stage} {_rate(tally, stage)}" for stage in STAGES if tally.stage_s[stage])
             rows.append(Text("frames/s per worker  " + "  ".join(speeds), style="cyan"))
         if tally.waiting:
             rows.append(Text(f"waiting: {tally.waiting}", style="yellow"))
         if outcome := _outcome(tally):
             rows.append(Text(outcome, style="yellow"))
         for worker, at in sorted(tally.working.items()):
-            rows.append(Text(f"  {worker.partition('#')[0]}  {at.stage:<9} {at.scene}/{at.index}", style="dim"))
+            rows.append(Text(f"  {slot_of(worker)}  {at.stage:<9} {at.scene}/{at.index}", style="dim"))
         return Group(*rows)
 
 
@@ -180,28 +181,28 @@ def _tell_lost(why: str) -> None:
 
 
 def _line(event: events.Event, tally: Tally) -> str:
-    """What an event says to people; empty for what only displays and programs follow."""
+    """An event as a line for people; empty for events that only displays and programs follow."""
     match event:
         case events.JobStarted():
             done = f", {event.committed} already committed" if event.committed else ""
             return (
-                f"{event.job}: {counted(event.wanted, 'episode')}{done}, {counted(event.workers, 'worker')}, "
+                f"{event.job}: {counted(event.wanted, 'episode')}{done}, {counted(event.slots, 'worker')}, "
                 f"output {event.output}"
             )
         case events.WorkerUp():
             return f"worker {event.worker} is ready, rendering on {event.device}"
         case events.WorkerDown():
-            last = event.evidence.strip().splitlines()[-1:] or [""]
-            return f"worker {event.worker} is gone: {event.detail.rstrip('.')}. {last[0]}".rstrip()
+            last = event.failure.evidence.strip().splitlines()[-1:] or [""]
+            return f"worker {event.worker} is gone: {event.failure.detail.rstrip('.')}. {last[0]}".rstrip()
         case events.EpisodeCommitted():
             parts = [counted(event.frames, "frame")]
             parts += [f"{stage} {s:.1f} s" for stage, s in event.timings_s.items() if s >= 0.05]
             return f"[{tally.committed}/{tally.wanted}] {event.scene}/{event.index}: {', '.join(parts)}"
         case events.EpisodeFailed():
-            return f"{event.scene}/{event.index}: no plan ({event.reason}: {event.detail})"
+            return f"{event.scene}/{event.index}: no plan ({event.failure.reason}: {event.failure.detail})"
         case events.AttemptLost():
             fate = "set aside" if event.quarantined else "will be made again"
-            return f"{event.scene}/{event.index}: {event.reason}, {event.detail}; {fate}"
+            return f"{event.scene}/{event.index}: {event.failure.reason}, {event.failure.detail}; {fate}"
         case events.Published() if event.final:
             return f"published {counted(event.episodes, 'episode')}: {event.dataset}"
         case events.PublishFailed():
@@ -230,7 +231,7 @@ def _summary(ended: events.JobEnded, tally: Tally) -> list[str]:
     if ended.quarantined:
         lines.append("set aside episodes can be tried again with --retry-quarantined")
     if tally.frames and (spent := sum(tally.stage_s.values())):
-        shares = (f"{stage} {100 * tally.stage_s[stage] / spent:.0f}%" for stage in _STAGES if tally.stage_s[stage])
+        shares = (f"{stage} {100 * tally.stage_s[stage] / spent:.0f}%" for stage in STAGES if tally.stage_s[stage])
         lines.append(
             f"{counted(tally.frames, 'frame')}, {tally.frames / max(ended.elapsed_s, 1e-9):.2f} per second; "
             + ", ".join(shares)

@@ -1,4 +1,4 @@
-"""How a compute worker shows its progress on the heartbeat page: the working thread, and the writer threads."""
+"""The progress of a compute worker's threads, as the heartbeat page shows it."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from nimbusd.core.deadlines import Deadlines
+from nimbusd.compute.deadlines import Deadlines
+from nimbusd.compute.link import DaemonLink
+from nimbusd.transport.messages.local import Message
 
 
 class Owes(Protocol):
-    """Where promises are made known: a `Pulse`, or a part of one."""
+    """A place to make promises known: a `Pulse`, or a part of one."""
 
     def owe(self, stage: str, allowance_s: float, now_ns: int) -> None:
         """I am in `stage`, and beat again within `allowance_s` from `now_ns`."""
@@ -35,7 +37,7 @@ class SharedPulse:
         return _Part(self, next(self._parts))
 
     def set(self, part: int, owed: tuple[str, float, int] | None) -> None:
-        """What a part owes from now on: (stage, allowance_s, now_ns); None: nothing."""
+        """Set what a part owes from now on: (stage, allowance_s, now_ns), or None for nothing."""
         with self._lock:
             if owed is None:
                 self._owed.pop(part, None)
@@ -60,7 +62,7 @@ class _Part:
         self._whole.set(self._number, None)
 
 
-class Progress:
+class ThreadProgress:
     """One thread's promises. Only that thread may call it.
 
     What a thread waits for is no silence of its own: `rest` when another thread must act first.
@@ -82,8 +84,8 @@ class Progress:
     def begin(self, stage: str, deadlines: Deadlines, familiar: bool) -> None:
         """A stage of an episode begins, and beats from now on.
 
-        familiar: it does what it has done before in this process (the same scene, a first attempt), so that its
-        silences can be learned from and held against it. Anything else has all the time that the job gives.
+        familiar: the same has been done in this process before (the same scene, a first attempt), so that silences can
+        be learned from and measured by what was learned. Anything else has all the time that the job gives.
         """
         now_ns = self._clock_ns()
         self._learn(now_ns)
@@ -113,3 +115,11 @@ class Progress:
     def _learn(self, now_ns: int) -> None:
         if self._deadlines is not None and self._familiar:
             self._deadlines.learn(self._stage, (now_ns - self._beat_ns) / 1e9)
+
+
+def wait_for_message(link: DaemonLink, progress: ThreadProgress, within_s: float) -> Message:
+    """Wait for the next message from the daemon. A thread that waits in vain shows that it could take one."""
+    while True:
+        progress.promise("wait", within_s)
+        if (message := link.receive(timeout_s=within_s / 4)) is not None:
+            return message

@@ -17,17 +17,18 @@ from pathlib import Path
 
 from nimbusd import __version__
 from nimbusd.compute.link import DaemonLink
-from nimbusd.compute.progress import Progress
+from nimbusd.compute.progress import ThreadProgress, wait_for_message
+from nimbusd.core.ids import WorkerId
 from nimbusd.job import Job
 from nimbusd.stages.errors import NimbusError
 from nimbusd.stages.registry import resolve
 from nimbusd.supervisor.page import Line
-from nimbusd.transport.messages import worker as m
+from nimbusd.transport.messages import local as m
 
 log = logging.getLogger(__name__)
 
 NICER = 10
-"""How much a spare gives way to workers while it imports: about a tenth of their share of a core."""
+"""Niceness that a spare adds while it imports: it then gets about a tenth of a worker's share of a core."""
 WAIT_S = 5.0
 """A spare that waits says within this time that it could take a place."""
 _OPENMP = "omp_set_num_threads"
@@ -45,17 +46,17 @@ _LIBRARIES = ("openblas", "libgomp", "libomp", "libiomp", "mkl_rt")
 class Spare:
     """The spare in this process. `name` is what the daemon knows it by; `line` is its own on the heartbeat page."""
 
-    def __init__(self, link: DaemonLink, name: str, line: Line, start_timeout_s: float) -> None:
+    def __init__(self, link: DaemonLink, name: WorkerId, line: Line, start_timeout_s: float) -> None:
         self._link = link
         self._name = name
-        self._progress = Progress(line.work)
+        self._progress = ThreadProgress(line.work)
         self._start_timeout_s = start_timeout_s
 
     def wait(self) -> m.TakePlace | None:
         """Get ready for a job, and wait for a place; returns it, with this process moved there. None: not needed."""
         priority = Priority()
         priority.lower()
-        self._link.send(m.Hello(self._name, os.getpid(), __version__))
+        self._link.send(m.WorkerHello(self._name, os.getpid(), __version__))
         message = self._next()
         if isinstance(message, m.Prepare):
             self._progress.promise("open", self._start_timeout_s)
@@ -63,7 +64,7 @@ class Spare:
             self._progress.promise("wait", WAIT_S)  # before it can be relied on
             self._link.send(m.Warm(self._name))
             message = self._next()
-        if isinstance(message, m.Drain):
+        if isinstance(message, m.Leave):
             return None
         if not isinstance(message, m.TakePlace):
             raise NimbusError(f"the daemon said {type(message).__name__} to a spare")
@@ -73,10 +74,7 @@ class Spare:
         return message
 
     def _next(self) -> m.Message:
-        while True:
-            self._progress.promise("wait", WAIT_S)
-            if (message := self._link.receive(timeout_s=WAIT_S / 4)) is not None:
-                return message
+        return wait_for_message(self._link, self._progress, WAIT_S)
 
 
 def import_components(job: Job) -> None:
@@ -92,14 +90,14 @@ def import_components(job: Job) -> None:
 
 
 def move_to(place: m.TakePlace) -> None:
-    """Give this process what its slot has: environment, cores, and so many threads of numeric libraries."""
+    """Give this process what its slot has: environment, cores, and as many threads of numeric libraries as cores."""
     os.environ.update(place.environment)
     _for_each_thread(lambda thread: os.sched_setaffinity(thread, place.cpus))
     limit_threads(len(place.cpus))
 
 
 def limit_threads(number: int) -> None:
-    """Have libraries that are loaded compute with so many threads, linear algebra with one (see MAKER_ENVIRONMENT).
+    """Have loaded libraries compute with `number` threads, linear algebra with one (see MAKER_ENVIRONMENT).
 
     They read the environment when they were loaded.
     """
@@ -117,7 +115,7 @@ def _loaded(names: Iterable[str]) -> set[str]:
 
 
 class Priority:
-    """What share of the processors this process has: lowered only where it can be raised again.
+    """The share of the processors that this process has, lowered only where it can be raised again.
 
     That takes CAP_SYS_NICE or a limit as `LimitNICE=+0` of systemd sets it. Elsewhere a spare imports as fast as it
     can, on the cores of one slot.
@@ -132,7 +130,7 @@ class Priority:
             _for_each_thread(lambda thread: os.setpriority(os.PRIO_PROCESS, thread, min(19, self._own + NICER)))
 
     def restore(self) -> None:
-        """As before `lower`."""
+        """Return to the priority before `lower`."""
         _for_each_thread(lambda thread: os.setpriority(os.PRIO_PROCESS, thread, self._own))
 
     def _can_return(self) -> bool:

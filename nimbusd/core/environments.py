@@ -82,7 +82,7 @@ def differences(began: Mapping[str, str], now: Mapping[str, str], where: str) ->
 
 
 def changes_in_words(before: Mapping[str, str], now: Mapping[str, str]) -> str:
-    """The result of `differing` in words: `numpy 1.26.4 → 2.0.0, torch none → 2.4`."""
+    """Say what `differing` returned: `numpy 1.26.4 → 2.0.0, torch none → 2.4`."""
     return (
         ", ".join(f"{name} {before.get(name, 'none')} → {now.get(name, 'none')}" for name in changed(before, now))
         or "those that are not listed"

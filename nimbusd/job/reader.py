@@ -18,7 +18,8 @@ from nimbusd.stages.arguments import ArgumentsError, Mistake, parsed, shown
 from nimbusd.stages.base import SceneConfig
 from nimbusd.stages.errors import ComponentError
 from nimbusd.stages.plain import Key, unplain
-from nimbusd.stages.registry import KINDS, Kind, resolve
+from nimbusd.stages.registry import resolve
+from nimbusd.stages.stage_names import STAGES, Stage
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -60,7 +61,7 @@ def read_job(path: Path, *, output: Path | None = None, overrides: Iterable[str]
 
 
 def load_job(path: Path, *, output: Path | None = None, overrides: Iterable[str] = ()) -> LoadedJob:
-    """As `read_job`, and keeps where each value was written."""
+    """Read a job like `read_job`, and keep the place of each value."""
     source = read_source(path, overrides)
     problems = [Problem(source.where(place), _named(place, text)) for place, text in unplain(source.value)]
     if problems:
@@ -124,11 +125,11 @@ def _named(path: tuple[Key, ...], text: str) -> str:
     return text if not words or f"'{words[-1]}'" in text else f"{'.'.join(words)}: {text}"
 
 
-def _read_stages(source: Source, problems: list[Problem]) -> dict[Kind, StageSpec]:
+def _read_stages(source: Source, problems: list[Problem]) -> dict[Stage, StageSpec]:
     """The stages whose component exists and accepts its arguments; what is wrong is added to `problems`."""
     pipeline = as_mapping(source.value.get("pipeline"))
-    stages: dict[Kind, StageSpec] = {}
-    for kind in KINDS:
+    stages: dict[Stage, StageSpec] = {}
+    for kind in STAGES:
         stage = as_mapping(pipeline.get(kind))
         name, args = stage.get("component"), stage.get("args") or {}
         if not isinstance(name, str) or not name or not isinstance(args, Mapping):

@@ -1,1 +1,7 @@
-"""The node: a daemon that runs compute workers in its slots, and its link to a master."""
+"""The node: a daemon that runs compute workers in its slots, and its link to a master.
+
+`node` is the shell around the state machines of `nimbusd.core.node`; `networked` is a node with its link to the master
+that it has joined (`joining`). `slots` are the places for workers, `processes` the workers in them, `folders` the
+places for files, and `environment` is what the node is made of. Names are imported from these modules: this file
+imports none, so that who asks for slots alone loads no sockets.
+"""

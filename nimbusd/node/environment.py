@@ -14,10 +14,10 @@ from types import MappingProxyType
 
 import psutil
 
-from nimbusd.compute.arithmetic import arithmetic
 from nimbusd.core.environments import Environment, canonical, environment_of, names_that_count
 from nimbusd.job import Job
-from nimbusd.node import gpus
+from nimbusd.machine import gpus
+from nimbusd.makers.arithmetic import arithmetic
 from nimbusd.stages.errors import NimbusError
 from nimbusd.transport.messages.control import Load
 

@@ -1,8 +1,8 @@
 """A node's own folders: for sockets and stacks, for planned sequences in memory and on disk, and for the temporary
 files of its compute workers.
 
-None of them outlives its process: what a killed one left, the next one removes. Who lives is told by locks, not by
-process ids, since nodes in containers may share /tmp and /dev/shm with others whose processes they do not see.
+None of them outlives its process: the next node removes what a killed one left. Locks tell who lives, not process
+ids: nodes in containers may share /tmp and /dev/shm with others whose processes they do not see.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nimbusd.config import ConfigError
-from nimbusd.stages.held_folder import HeldFolder, sweep
+from nimbusd.locked_folder import LockedFolder, sweep
 
 log = logging.getLogger(__name__)
 
@@ -27,29 +27,34 @@ _SHORT_PATHS = (Path("/tmp"), _SHARED_MEMORY)
 _LONGEST_SOCKET_PATH = 107
 _RANDOM = "12345678"
 _LONGEST_BELOW = len(f"/{_PREFIX}{_RANDOM}/12345/pymp-12345678/listener-12345678")
-"""What a compute worker's socket adds to the path that its temporary files lie in, if multiprocessing makes it."""
+"""The path of a socket of multiprocessing in a compute worker, below the folder for temporary files."""
 MOST_IN_MEMORY_BYTES = 256 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class NodeFolders:
-    """sockets: short enough a path for them. memory, disk: for plans. temporary: for a folder per compute worker."""
+    """The folders of a running node."""
 
     sockets: Path
+    """With a path that is short enough for them."""
     memory: Path
+    """For plans."""
     disk: Path
+    """For plans that have no place in memory."""
     temporary: Path
+    """With a folder for each compute worker."""
 
 
 @dataclass(frozen=True, slots=True)
 class FolderPlaces:
-    """Where a node's folders are made: the parent of each. memory_bytes: how much the one in `memory` may hold."""
+    """The parents of a node's folders."""
 
     sockets: Path
     memory: Path
     disk: Path
     temporary: Path
     memory_bytes: int
+    """The most that the folder in `memory` may hold."""
 
     @classmethod
     def choose(cls, temporary_files: Path | None = None) -> FolderPlaces:
@@ -80,7 +85,7 @@ class FolderPlaces:
         with contextlib.ExitStack() as stack:
 
             def made(parent: Path) -> Path:
-                folder = HeldFolder(parent, _PREFIX)
+                folder = LockedFolder(parent, _PREFIX)
                 stack.callback(folder.close)
                 return folder.path
 

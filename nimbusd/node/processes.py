@@ -24,7 +24,7 @@ from nimbusd.core.node.spares import is_spare
 from nimbusd.node.folders import environment_of_temporary_files
 from nimbusd.node.slots import Slot, environment, typical
 from nimbusd.supervisor.process import WorkerProcess, python
-from nimbusd.supervisor.watch import Seat, Watch
+from nimbusd.supervisor.watch import Seat, WorkerWatch
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ class ComputeProcesses:
         self._temporary = temporary
         self._endpoint = endpoint
         self._typical = typical(slots)
-        self._watch = Watch(folder, len(slots) + spares, self._condemned, self._watchdog_runs)
+        self._watch = WorkerWatch(folder, len(slots) + spares, self._condemned, self._watchdog_runs)
 
     async def watch(self) -> None:
         """Keep a watchdog over the workers, until cancelled; then it kills those that are left."""
@@ -81,7 +81,7 @@ class ComputeProcesses:
 
     async def look_after_spare(self, spare: WorkerId) -> None:
         """Start a spare, wait for its end, and tell of it; if it took a place meanwhile, as of that worker."""
-        # Which GPU it will have is not known yet. Cores and threads are those of the likeliest place.
+        # Its GPU is chosen with its place. Cores and threads are those of the likeliest one.
         slot = replace(self._typical, device="auto", gpu_uuid="")
         await self._run(slot, spare, environment(slot), "--spare")
 
@@ -153,7 +153,7 @@ class ComputeProcesses:
         self._tell(p.WorkerExited(name, returncode))
 
     def _argv(self, slot: Slot, worker: WorkerId, seat: Seat) -> list[str]:
-        argv = python("nimbusd.compute.worker", "--endpoint", self._endpoint, "--slot", worker)
+        argv = python("nimbusd.compute.worker", "--endpoint", self._endpoint, "--worker", worker)
         argv += ["--parent", str(os.getpid()), "--device", slot.device, "--cpus", ",".join(map(str, slot.cpus))]
         return [*argv, *seat.options, "--start-timeout", str(START_TIMEOUT_S)]
 

@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from nimbusd.compute.arithmetic import maker_environment
 from nimbusd.config import SLOTS_PER_GPU, ConfigError
-from nimbusd.node import gpus
-from nimbusd.node.cores import node_cores
-from nimbusd.node.gpus import Gpu
+from nimbusd.machine import gpus
+from nimbusd.machine.cores import node_cores
+from nimbusd.machine.gpus import Gpu
+from nimbusd.makers.arithmetic import maker_environment
 
 MOST_CPU_SLOTS = 8
 """Unless more are asked for: every compute worker takes memory for its scene."""
@@ -20,17 +20,18 @@ MOST_CPU_SLOTS = 8
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """A place for one compute worker.
-
-    cpus: cores it runs on. device: what its renderer is told to use; `cuda:0` is its GPU, the only one that it sees.
-    renders: whether there is a device for that; where it is not, workers only plan. gpu: as nvidia-smi counts boards.
-    """
+    """A place for one compute worker."""
 
     name: str
+    """`cpu:<number>`, or `gpu:<board>.<number>`."""
     cpus: tuple[int, ...]
+    """The cores that the worker runs on."""
     device: str = "auto"
+    """For the worker's renderer: `auto`, `cpu`, or `cuda:0`, which is the only GPU that the worker sees."""
     renders: bool = True
+    """False where there is no device for that, and workers only plan."""
     gpu: int | None = None
+    """The board, as nvidia-smi counts."""
     gpu_uuid: str = ""
 
 
@@ -42,7 +43,7 @@ def discover(
     library: Any = None,
     cores: Sequence[int] | None = None,
 ) -> tuple[Slot, ...]:
-    """The slots of this machine: so many for each NVIDIA GPU, named `gpu:<index>.<number>`, then CPU slots.
+    """Find the slots of this machine: some for each NVIDIA GPU, named `gpu:<index>.<number>`, then CPU slots.
 
     The MIG instances of a GPU that is divided count as GPUs: its slots are numbered through.
 
@@ -94,7 +95,7 @@ def environment(slot: Slot) -> Mapping[str, str]:
 
 
 def environment_of_place(slot: Slot) -> Mapping[str, str]:
-    """What depends on the slot: its GPU, and as many threads of OpenMP as it has cores."""
+    """The variables that depend on the slot: its GPU, and as many threads of OpenMP as it has cores."""
     own = {"OMP_NUM_THREADS": str(len(slot.cpus))}
     if slot.gpu_uuid:
         own["CUDA_VISIBLE_DEVICES"] = slot.gpu_uuid
@@ -122,10 +123,10 @@ def _choose(found: Sequence[Gpu], chosen: Sequence[int] | None) -> list[Gpu]:
     """The GPUs to use, in the order of their indexes."""
     if chosen is None:
         return _visible(found)
-    known = sorted({gpu.index for gpu in found})
+    present = sorted({gpu.index for gpu in found})
     for index in chosen:
-        if index not in known:
-            there = ", ".join(map(str, known)) or "none"
+        if index not in present:
+            there = ", ".join(map(str, present)) or "none"
             raise ConfigError(f"`gpus` names GPU {index}, but of this node NVML knows {there} (see `nvidia-smi -L`)")
     return [gpu for gpu in found if gpu.index in chosen]
 

@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 
 from nimbusd.show.made_with import made_with_lines
-from nimbusd.show.told import told_lines
+from nimbusd.show.scene_warnings import warning_lines
 from nimbusd.show.view import EpisodeView, Room
-from nimbusd.stages.store.read import Dataset, StoredEpisode
+from nimbusd.stages.notes import Notes
+from nimbusd.stages.store.read import Dataset
+from nimbusd.stages.store.stored_tree import StoredEpisode
 
 _STOREY_M = 2.5
 
@@ -63,7 +65,7 @@ def summarize(dataset: Dataset) -> Summary:
         tasks=dict(Counter(str(meta["task"]) for meta in metas)),
         failures=dict(Counter(reason for meta in metas if (reason := _failure(meta)))),
         made_with=made_with_lines(dataset.environments),
-        warnings=told_lines(meta["scene"] for meta in metas),
+        warnings=warning_lines(meta["scene"] for meta in metas),
         shortest_frames=min(lengths, default=0),
         longest_frames=max(lengths, default=0),
         size_bytes=_size(dataset.root.rglob("*")),
@@ -77,7 +79,7 @@ def sample(episodes: int, count: int) -> list[int]:
 
 
 def episode_view(dataset: Dataset, index: int, camera: str) -> EpisodeView:
-    """What `camera` saw in episode `index`. Raises StoreError for files that cannot be read."""
+    """The view of `camera` in episode `index`. Raises StoreError for files that cannot be read."""
     stored: StoredEpisode = dataset.episode(index)
     fx, fy, cx, cy = (float(value) for value in stored.intrinsics[camera])
     path = stored.T_world_camera[camera][:, :3, 3]
@@ -107,9 +109,9 @@ def episode_view(dataset: Dataset, index: int, camera: str) -> EpisodeView:
 
 
 def _failure(meta: Mapping[str, Any]) -> str:
-    """Why an episode's attempt failed; empty where it did not."""
-    result = meta.get("result") or {}
-    return "" if result.get("success", True) else str(result.get("reason"))
+    """The reason for which an episode's attempt failed; empty where it did not."""
+    result = Notes(meta).result
+    return "" if result.success else str(result.reason)
 
 
 def _rooms_below(camera_z_m: float, stored: StoredEpisode) -> tuple[Room, ...]:

@@ -22,9 +22,10 @@ from nimbusd.renderers.stacked import Shot, Tile
 from nimbusd.stages.errors import RenderError
 from nimbusd.stages.types import F32, F64, I32, U8, U16, Camera
 from nimbusd.stages.workflow.sim.layout.layout import Layout
+from nimbusd.stages.workflow.sim.mujoco_module import import_mujoco
 from nimbusd.stages.workflow.sim.rotation import inverse
 from nimbusd.stages.workflow.sim.world.bodies import VISIBLE_GROUP
-from nimbusd.stages.workflow.sim.world.world import NEAR_M, World, build_world, import_mujoco
+from nimbusd.stages.workflow.sim.world.world import NEAR_M, World, build_world
 
 
 @dataclass(frozen=True)

@@ -19,11 +19,13 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from nimbusd.stages.errors import StoreError
+from nimbusd.stages.notes import RESULT, SUCCESS, Notes
 from nimbusd.stages.seeds import scene_key
 from nimbusd.stages.store.beneath import check_path, file_beneath, read_beneath
 from nimbusd.stages.store.columns import Column, column_from_json
 from nimbusd.stages.store.conventions import SCHEMA_VERSION
 from nimbusd.stages.store.durable import to_json
+from nimbusd.stages.store.formats.table import FORMATS, format_named, format_names
 from nimbusd.stages.store.made_with import packages_hash
 from nimbusd.stages.store.piece import piece_root
 from nimbusd.stages.store.stats import NEEDED, Stats, stats_from_json
@@ -65,7 +67,7 @@ def episode_record(
         "index_in_scene": request.index,
         "task": seq.task,
         "robot": robot,
-        "result": notes.pop("result", {"success": True, "reason": None}),
+        "result": notes.pop(RESULT, SUCCESS.described()),
         "quality": quality,
         "components": context.pop("components", {}),
         "seeds": context.pop("seeds", None) or _seeds(episode),
@@ -100,7 +102,7 @@ def episode_record(
 
 
 def _seeds(episode: Episode) -> dict[str, Any]:
-    """What `nimbusd.stages.seeds.stream` needs to make the episode's generators again."""
+    """The arguments with which `nimbusd.stages.seeds.stream` makes the episode's generators again."""
     request, job = episode.request, episode.context.get("job", {})
     return {
         "job": job.get("seed") if isinstance(job, Mapping) else None,
@@ -111,7 +113,7 @@ def _seeds(episode: Episode) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class StoredPiece:
+class SourcePiece:
     """A piece that is about to be published, with its record parsed."""
 
     root: Path
@@ -135,6 +137,11 @@ class StoredPiece:
         return self.record["facts"]  # type: ignore[no-any-return]
 
     @cached_property
+    def notes(self) -> Notes:
+        """The notes that the planner made; the record's model has checked the parts of the episode among them."""
+        return Notes(self.facts["notes"])
+
+    @cached_property
     def columns(self) -> list[Column]:
         """Features of the episode without LeRobot's default ones, in their order."""
         return [column_from_json(key, entry) for key, entry in self.record["features"].items()]
@@ -142,6 +149,10 @@ class StoredPiece:
     @cached_property
     def stats(self) -> dict[str, Stats]:
         return {key: stats_from_json(stats) for key, stats in self.record["stats"].items()}
+
+    def has(self, path: str) -> bool:
+        """True if the piece has a file of that path."""
+        return any(file.path == path for file in self.piece.files)
 
     def file(self, path: str) -> PieceFile:
         """The manifest's entry for `path`. Raises StoreError if the piece has no such file."""
@@ -163,14 +174,12 @@ class StoredPiece:
         return row | {"run": run, "piece": self.piece.folder}
 
 
-_OURS = ("lerobot-", "interndata-")
-
 # --- what a record must say, whoever wrote it ---
 
 _Text = Annotated[str, Field(max_length=100_000)]
 _Name = Annotated[str, Field(min_length=1, max_length=500)]
 _Whole = Annotated[int, Field(ge=0, le=2**53)]
-_Real = Annotated[float, Field(allow_inf_nan=False)]
+Real = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class _Model(BaseModel):
@@ -243,7 +252,7 @@ class _Run(_Model):
     environment: _Environment | None = None
 
 
-class _Record(_Model):
+class PieceRecord(_Model):
     """The shape of `episode.json`."""
 
     format: _Name
@@ -255,13 +264,9 @@ class _Record(_Model):
     labels: list[dict[str, Any]]
     facts: _Facts
     run: _Run
-    floors_m: Annotated[list[_Real], Field(min_length=1)] | None = None
-    obstacles_m: Annotated[list[_Real], Field(min_length=2, max_length=2)] | None = None
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        if self.format == "interndata-n1" and (self.floors_m is None or self.obstacles_m is None):
-            raise ValueError("it has no floors_m and obstacles_m, which interndata-n1 needs")
         for name in (*self.facts.cameras, *self.videos):
             if "/" in check_path(name, RECORD):
                 raise ValueError(f"{name!r} cannot be a part of a path")
@@ -289,7 +294,7 @@ def parse_record(content: bytes, where: str) -> dict[str, Any]:
     """The record in `content`. Raises StoreError, which names the key, if it is torn or lacks what publishing needs."""
     try:
         record: dict[str, Any] = orjson.loads(content)
-        _Record.model_validate(record)
+        _model_of(record).model_validate(record)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])[:200]
@@ -299,16 +304,22 @@ def parse_record(content: bytes, where: str) -> dict[str, Any]:
     return record
 
 
+def _model_of(record: Any) -> type[PieceRecord]:
+    """The shape of a record, which some formats add to. Those of other packages are not imported for it."""
+    name = record.get("format") if isinstance(record, Mapping) else None
+    return format_named(name).record_model if isinstance(name, str) and name in FORMATS else PieceRecord
+
+
 def is_ours(content: bytes) -> bool:
-    """Whether `content` claims to be a record of one of our formats, and not a file of somebody's own writer."""
+    """True if `content` claims to be a record of a format in the table, and not a file of somebody's own writer."""
     try:
         found = orjson.loads(content)["format"]
     except (ValueError, KeyError, TypeError):
         return False
-    return isinstance(found, str) and found.startswith(_OURS)
+    return isinstance(found, str) and found in format_names()
 
 
-def load_piece(output: Path, piece: Piece, format_name: str) -> StoredPiece:
+def load_piece(output: Path, piece: Piece, format_name: str) -> SourcePiece:
     """Read a piece's record. Raises StoreError, which names the piece, if it is missing, torn or of another format."""
     root = piece_root(output, piece.folder)
     where = f"piece {piece.folder}: {RECORD}"
@@ -327,10 +338,10 @@ def load_piece(output: Path, piece: Piece, format_name: str) -> StoredPiece:
         raise StoreError(
             f"{where} says {record['length']} frames, the manifest {piece.length}. Make the episode again."
         )
-    return StoredPiece(root, piece, record)
+    return SourcePiece(root, piece, record)
 
 
-def states_of(stored: StoredPiece, path: str) -> Any:
+def states_of(source: SourcePiece, path: str) -> Any:
     """The piece's table of states, an Arrow table with a row per frame and a column per feature that is stored.
 
     Raises StoreError, which names the piece, if it is not that.
@@ -338,15 +349,15 @@ def states_of(stored: StoredPiece, path: str) -> Any:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    stored.file(path)
+    source.file(path)
     try:
-        table = pq.read_table(file_beneath(stored.root, path), partitioning=None)
+        table = pq.read_table(file_beneath(source.root, path), partitioning=None)
     except (OSError, ValueError, pa.ArrowException) as error:
-        where = f"piece {stored.piece.folder}: {path}"
+        where = f"piece {source.piece.folder}: {path}"
         raise StoreError(f"{where} cannot be read ({error}). Make the episode again.") from error
     types = {field.name: field.type for field in table.schema}
-    wrong = [column.key for column in stored.columns if column.stored and types.get(column.key) != column.arrow_type()]
-    if table.num_rows != stored.length or wrong:
-        what = f"no column {wrong[0]!r} of the right type" if wrong else f"{table.num_rows} rows, not {stored.length}"
-        raise StoreError(f"piece {stored.piece.folder}: {path} has {what}. Make the episode again.")
+    wrong = [column.key for column in source.columns if column.stored and types.get(column.key) != column.arrow_type()]
+    if table.num_rows != source.length or wrong:
+        what = f"no column {wrong[0]!r} of the right type" if wrong else f"{table.num_rows} rows, not {source.length}"
+        raise StoreError(f"piece {source.piece.folder}: {path} has {what}. Make the episode again.")
     return table

@@ -1,4 +1,4 @@
-"""What it costs that makers do without a processor's newest instructions: the same work, with them and without.
+"""The price of doing without a processor's newest instructions: the same work, with them and without.
 
     python -m tests.benchmarks.arithmetic [--rounds 3] [--json]
 
@@ -19,7 +19,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from nimbusd.compute.arithmetic import MAKER_ENVIRONMENT, maker_environment
+from nimbusd.makers.arithmetic import MAKER_ENVIRONMENT, maker_environment
 from tests.benchmarks import motion
 
 GOALS, APARTMENTS = 10, 3

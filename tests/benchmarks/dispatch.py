@@ -124,10 +124,10 @@ def toy_job(name: str, output: Path, tasks: int, scenes: int = 8) -> dict[str, A
         "randomize_every": 0,
         "workers": None,
         "stages": {
-            "load": {"component": "tests.support.toy:ToyLoader", **stage},
-            "plan": {"component": "tests.support.toy:ToyPlanner", **stage},
-            "render": {"component": "tests.support.toy:ToyRenderer", **stage},
-            "store": {"component": "tests.support.toy:ToyWriter", **stage},
+            "load": {"component": "tests.benchmarks.dispatch_components:EmptyLoader", **stage},
+            "plan": {"component": "tests.benchmarks.dispatch_components:StillPlanner", **stage},
+            "render": {"component": "tests.benchmarks.dispatch_components:BlindRenderer", **stage},
+            "store": {"component": "tests.benchmarks.dispatch_components:BareWriter", **stage},
         },
         "limits": {},
     }

@@ -16,15 +16,15 @@ from pathlib import Path
 
 import uvloop
 
-from nimbusd import wire
 from nimbusd.core.ids import NodeId, WorkerId
-from nimbusd.core.master.facts import StoredPiece
 from nimbusd.core.node import facts as n
 from nimbusd.core.node.machine import NodeMachine
 from nimbusd.stages.store.durable import to_json
 from nimbusd.stages.store.piece import MANIFEST, PIECES, manifest_digest, piece_folder
 from nimbusd.stages.types import EpisodeRequest, Piece, PieceFile
 from nimbusd.transport.messages import control as c
+from nimbusd.transport.messages.failures import Failure
+from nimbusd.transport.messages.worker import EpisodeStored, MakeEpisode, WorkerPulls
 from nimbusd.transport.sockets.node_link import NodeLink
 
 WORKER = WorkerId("inline")
@@ -43,21 +43,19 @@ class InlineNode:
         self._task_s = task_s
         self._machine = NodeMachine(NodeId(name), name, slots=1)
         self._name = name
-        self._waiting: list[n.MakeEpisode] = []
+        self._waiting: list[MakeEpisode] = []
         self._idle_since: float | None = None
         self.gaps_s: list[float] = []
         self._link = NodeLink(address, self._heard, on_connected=self._hello)
-        self._facts(n.WorkerWaits(WORKER), n.WorkerPulls(WORKER, CREDIT))
+        self._facts(n.WorkerWaits(WORKER), WorkerPulls(WORKER, CREDIT))
 
     def _hello(self) -> None:
-        self._link.send(c.Hello(self._name, self._name, "bench", "bench", {}, 1, ()))
+        self._link.send(c.Hello(NodeId(self._name), self._name, "bench", "bench", {}, 1, ()))
 
     def _heard(self, message: c.Message) -> None:
         match message:
-            case c.Welcome():
-                self._facts(n.Connected())
-            case c.Lease() | c.Revoke() | c.Ack():
-                self._facts(wire.fact_from_master(message, NodeId(self._name)))
+            case c.Welcome() | c.Lease() | c.Revoke() | c.Ack():
+                self._facts(message)
             case c.SayHello():
                 self._hello()
             case c.JobSpec(_, spec):
@@ -72,12 +70,14 @@ class InlineNode:
 
     def _carry_out(self, orders: list[n.NodeOrder]) -> None:
         for order in orders:
-            if isinstance(order, n.MakeEpisode):
+            if isinstance(order, MakeEpisode):
                 self._waiting.append(order)
             elif isinstance(order, n.RecallWorker):  # for another job: this worker needs no new process for it
-                self._facts(n.WorkerGone(WORKER, "exit", ""), n.WorkerWaits(WORKER), n.WorkerPulls(WORKER, CREDIT))
+                self._facts(
+                    n.WorkerGone(WORKER, Failure("", "exit", "")), n.WorkerWaits(WORKER), WorkerPulls(WORKER, CREDIT)
+                )
             elif not isinstance(order, n.AssignJob | n.StopWorker | n.DropPiece | n.DropPlan):
-                self._link.send(wire.message_to_master(order, {}, None))
+                self._link.send(order)
 
     async def run(self) -> None:
         """Work for ever."""
@@ -104,17 +104,18 @@ class InlineNode:
                 pass
             self._idle_since = end = time.monotonic()
             piece = self._store(order, end - start)
-            facts += (n.EpisodeStored(WORKER, order.lease, piece), n.WorkerPulls(WORKER, 1))
+            facts += (EpisodeStored(WORKER, order.attempt, piece), WorkerPulls(WORKER, 1))
             done += 1
         del self._waiting[:done]
         self._facts(*facts)
 
-    def _store(self, order: n.MakeEpisode, cost_s: float) -> StoredPiece:
+    def _store(self, order: MakeEpisode, cost_s: float) -> c.Stored:
         """The smallest piece there is, in its place; not synced, since that is no work of the master."""
-        folder = piece_folder(EpisodeRequest(order.job, order.scene, order.index, attempt=order.attempt))
+        key = order.attempt.key
+        folder = piece_folder(EpisodeRequest(key.job, key.scene, key.index, attempt=order.attempt.number))
         (self._pieces / folder).mkdir()
         (self._pieces / folder / MANIFEST).write_bytes(NOTHING)
-        return StoredPiece(order.index, folder, 1, len(NOTHING), DIGEST, cost_s)
+        return c.Stored(key.index, folder, 1, len(NOTHING), DIGEST, cost_s)
 
 
 async def main(address: str, name: str, task_s: float) -> list[float]:

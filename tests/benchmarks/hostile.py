@@ -38,12 +38,12 @@ import click
 import msgpack
 import psutil
 import uvloop
-import yaml
 import zmq
 import zmq.asyncio
 
 from nimbusd.chaos.lies import LIES, forge
 from nimbusd.client import ENDED, ClientError
+from nimbusd.core.ids import Attempt, EpisodeKey, JobId, LeaseId, NodeId
 from nimbusd.job import Job, read_job
 from nimbusd.stages.errors import StoreError
 from nimbusd.stages.types import EpisodeRequest
@@ -52,6 +52,7 @@ from nimbusd.transport.messages import control as c
 from tests.support.cluster import REPOSITORY, Cluster
 from tests.support.fuzz_frames import any_message, damaged, odd_fields
 from tests.support.raw_peers import GREETING, READY, RawPeer, frame
+from tests.support.toy_jobs import scenes, write_toy_job
 
 _MOST_HEARD = 100
 MAX_GROWTH_BYTES = 256 << 20
@@ -71,13 +72,15 @@ _ODD = [0, -1, 1, 2**31, 2**53, 2**63 - 1, -(2**63), 1e308, -1e308, float("nan")
 
 @dataclass
 class Tally:
-    """What was done, by whom."""
+    """Deeds, and who did them."""
 
     done: Counter[str] = field(default_factory=Counter)
     heard: Counter[str] = field(default_factory=Counter)
 
 
 # --- hostile peers ---
+
+NOTHING_HELD = (LeaseId(7), JobId("job"), "s", 1)
 
 
 class Peer:
@@ -101,7 +104,7 @@ class Peer:
             await self._socket.send(data)
 
     async def hear(self, within_s: float) -> list[c.Message]:
-        """What has come, not all at once where it is much."""
+        """The bytes that have come, not all at once where they are many."""
         found: list[c.Message] = []
         for _ in range(_MOST_HEARD):
             if not await self._socket.poll(0 if found else int(within_s * 1000)):
@@ -146,7 +149,7 @@ class HostileNode:
         self._outputs = outputs
         self._session = 0
         self._seq = 0
-        self._leases: dict[int, c.Lease] = {}
+        self._leases: dict[LeaseId, c.Lease] = {}
 
     async def run(self, over: asyncio.Event) -> None:
         await self._hello()
@@ -173,49 +176,53 @@ class HostileNode:
 
     async def _hello(self) -> None:
         self._seq = 0
-        await self._say("hello", c.Hello(self._name, f"s{self._session}", "1", self.environment, {}, 2, ("cpu",)))
+        await self._say(
+            "hello", c.Hello(NodeId(self._name), f"s{self._session}", "1", self.environment, {}, 2, ("cpu",))
+        )
 
     environment = ""
 
     async def _beat(self) -> None:
         self._seq += 1
         held = tuple(list(self._leases)[-50:])
-        await self._say("heartbeat", c.Heartbeat(self._name, f"s{self._session}", self._seq, 2, held, ()))
+        await self._say("heartbeat", c.Heartbeat(NodeId(self._name), f"s{self._session}", self._seq, 2, held, ()))
 
     def _something(self) -> c.Message:
         """A message that a node could send about something it holds."""
         lease = self._rng.choice(list(self._leases.values())) if self._leases else None
         stored = (c.Stored(0, "f", 1, 1, "0" * 64, 1.0, {"plan": 1.0}),)
-        about = (lease.lease, lease.job, lease.scene, lease.attempt) if lease else (7, "job", "s", 1)
+        id, job, scene, number = (lease.lease, lease.job, lease.scene, lease.attempt) if lease else NOTHING_HELD
+        node, attempt = NodeId(self._name), Attempt(EpisodeKey(job, scene, 0), number, id)
         choices: list[c.Message] = [
-            c.Commit(self._name, *about, stored),
-            c.Fail(self._name, *about, 0, "plan", "error", "why", "stack", 1.0),
-            c.GiveBack(self._name, about[0], (0,)),
-            c.CannotRun(self._name, "no such job", "no reason"),
-            c.NeedJob(self._name, about[1]),
-            c.Heartbeat(self._name, "s", self._seq, 2, (about[0],), (c.Running(about[0], 0, "x", 1.0),)),
+            c.Commit(node, id, job, scene, number, stored),
+            c.Fail(node, attempt, c.Failure("plan", "error", "why", "stack"), 1.0),
+            c.GiveBack(node, id, (0,)),
+            c.CannotRun(node, JobId("no such job"), "no reason"),
+            c.NeedJob(node, job),
+            c.Heartbeat(node, "s", self._seq, 2, (id,), (c.Running(id, 0, "x", 1.0),)),
         ]
         return self._rng.choice(choices)
 
     async def _lie(self, lease: c.Lease) -> None:
-        start, count = self._rng.choice(lease.spans)
-        request = EpisodeRequest(lease.job, lease.scene, start + self._rng.randrange(count), attempt=lease.attempt)
-        about = (self._name, lease.lease, lease.job, lease.scene, lease.attempt)
+        span = self._rng.choice(lease.spans)
+        request = EpisodeRequest(lease.job, lease.scene, self._rng.randrange(*span), attempt=lease.attempt)
+        about = (NodeId(self._name), lease.lease, lease.job, lease.scene, lease.attempt)
         output = self._outputs.get(lease.job)
         bait = lease.job.startswith("bait")
-        kind = self._rng.random()
-        if output is None or kind < 0.1:
-            await self._say("given back", c.GiveBack(self._name, lease.lease, (request.index,)))
-        elif kind < 0.2:
-            await self._say("asked for the job", c.NeedJob(self._name, lease.job))
-        elif kind < 0.3 and bait:
-            planned, final, blameless = (self._rng.random() < 0.3 for _ in range(3))
+        chance = self._rng.random()
+        if output is None or chance < 0.1:
+            await self._say("given back", c.GiveBack(NodeId(self._name), lease.lease, (request.index,)))
+        elif chance < 0.2:
+            await self._say("asked for the job", c.NeedJob(NodeId(self._name), lease.job))
+        elif chance < 0.3 and bait:
+            kind = self._rng.choice(list(c.FailureKind))
             text = "\x1b[2J" * self._rng.randrange(400)
-            fail = c.Fail(*about, request.index, text[:200], text[:200], text, text, 1e7, planned, final, blameless)
+            attempt = Attempt(EpisodeKey(lease.job, lease.scene, request.index), lease.attempt, lease.lease)
+            fail = c.Fail(NodeId(self._name), attempt, c.Failure(text[:200], text[:200], text, text, kind), 1e7)
             await self._say("failed", fail)
-        elif kind < 0.35:
-            foreign = dataclasses.replace(lease, lease=lease.lease + self._rng.choice([-1, 1]))
-            about = (self._name, foreign.lease, lease.job, lease.scene, lease.attempt)
+        elif chance < 0.35:
+            foreign = dataclasses.replace(lease, lease=LeaseId(lease.lease + self._rng.choice([-1, 1])))
+            about = (NodeId(self._name), foreign.lease, lease.job, lease.scene, lease.attempt)
             await self._say("claimed for another", c.Commit(*about, (_made(LIES["nothing"], output, request),)))
         else:
             lies = LIES | {"wrong content": _junk} if bait else LIES
@@ -313,7 +320,9 @@ class HostileClient:
         packages = {f"package{i}": "x" * 150 for i in range(500)}
         for _ in range(20):
             self._names += 1
-            await self._peer.say(c.Hello(f"ghost{id(self)}-{self._names}", "s", "1", "env", packages, 64, ("cpu",)))
+            await self._peer.say(
+                c.Hello(NodeId(f"ghost{id(self)}-{self._names}"), "s", "1", "env", packages, 64, ("cpu",))
+            )
 
     async def _raw(self) -> None:
         peer = await RawPeer.connect(self._address)
@@ -333,27 +342,21 @@ class HostileClient:
 
 def honest_job(folder: Path, name: str, episodes: int) -> Job:
     """A job of toy frames, stored as LeRobot datasets."""
-    described = {
+    pipeline = {"store": {"component": "NavWriter", "args": {"format": "lerobot-v2.1", "codec": "h264"}}}
+    output = str(folder / "outputs" / name)
+    values = {
         "name": name,
         "seed": 1,
-        "output": str(folder / "outputs" / name),
-        "scenes": [{"name": scene} for scene in ("a", "b")],
+        "output": output,
+        "scenes": scenes("a", "b"),
         "episodes_per_scene": episodes // 2,
-        "pipeline": {
-            "load": {"component": "tests.support.toy:ToyLoader"},
-            "plan": {"component": "tests.support.toy:ToyPlanner"},
-            "render": {"component": "tests.support.toy:ToyRenderer"},
-            "store": {"component": "NavWriter", "args": {"format": "lerobot-v2.1", "codec": "h264"}},
-        },
     }
-    path = folder / f"{name}.yaml"
-    path.write_text(yaml.safe_dump(described))
-    return read_job(path)
+    return read_job(write_toy_job(folder / f"{name}.yaml", pipeline, **values))
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What came of it. faults: what should not have been, as sentences."""
+    """The outcome. faults: what should not have been, as sentences."""
 
     seconds: float
     done: dict[str, int]
@@ -496,7 +499,7 @@ class _Attack:
 
 
 def _judged(cluster: Cluster, client: Any, honest: list[Job]) -> list[str]:
-    """What is wrong with the master and the honest jobs."""
+    """Faults of the master and of the honest jobs."""
     if not cluster.master.alive:
         return [f"the master has ended: {cluster.master.tail()[-3000:]}"]
     try:

@@ -13,9 +13,9 @@ import pytest
 
 from nimbusd.config import ConfigError, WorkerConfig, read_config
 from nimbusd.daemon import cli
-from nimbusd.node.server import WorkerServer
-from nimbusd.private_state import keep_private
+from nimbusd.node.networked import NetworkedNode
 from nimbusd.program import ended
+from nimbusd.program.private_state import keep_private
 from nimbusd.transport.security.keys import generate, write_pair
 
 LOCAL = "tcp://127.0.0.1:1"
@@ -122,7 +122,7 @@ async def test_a_node_whose_machine_got_another_name_is_who_it_joined_as(
     config = read_config(WorkerConfig, None, "worker", state=joined(tmp_path, "gpu-7"))
     assert config.name != "gpu-7"
     with caplog.at_level("INFO"):
-        server = WorkerServer(config)
+        server = NetworkedNode(config)
     server.kill()
     server._link.close()
     assert "node gpu-7 works for the master at tcp://192.0.2.1:7600" in caplog.text
@@ -132,7 +132,7 @@ async def test_a_node_whose_machine_got_another_name_is_who_it_joined_as(
 async def test_a_node_that_is_given_another_name_than_it_joined_by_is_told_so(tmp_path: Path) -> None:
     config = read_config(WorkerConfig, None, "worker", state=joined(tmp_path, "gpu-7"), name="gpu-8")
     with pytest.raises(ConfigError, match="joined its master as 'gpu-7', not as 'gpu-8'"):
-        WorkerServer(config)
+        NetworkedNode(config)
 
 
 async def test_a_node_of_a_local_master_has_the_name_that_it_is_given(
@@ -140,7 +140,7 @@ async def test_a_node_of_a_local_master_has_the_name_that_it_is_given(
 ) -> None:
     settings = {"state": tmp_path, "name": "gpu-8", "master": LOCAL, "allow_any_local_user": True}
     with caplog.at_level("INFO"):
-        server = WorkerServer(read_config(WorkerConfig, None, "worker", **settings))
+        server = NetworkedNode(read_config(WorkerConfig, None, "worker", **settings))
     server.kill()
     server._link.close()
     assert f"node gpu-8 works for the master at {LOCAL}" in caplog.text

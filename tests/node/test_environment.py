@@ -1,4 +1,4 @@
-"""What a node tells of itself: package versions, load, GPUs."""
+"""A node tells of itself: package versions, load, GPUs."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from types import ModuleType, SimpleNamespace
 import pytest
 
 from nimbusd.core.environments import canonical
+from nimbusd.machine import gpus
 from nimbusd.node import environment as environment_module
-from nimbusd.node import gpus
 from nimbusd.node.environment import LoadMeter, environment, packages
 from nimbusd.stages.errors import NimbusError
 from nimbusd.transport.messages.control import GpuLoad
 
 
 class NVMLError(Exception):
-    """As pynvml has it."""
+    """The error, named as in pynvml."""
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from nimbusd.supervisor.watchdog import stack_path
 from tests.support.cluster import Cluster, gate_of, toy_job
 from tests.support.slow import slow
 from tests.support.toy import ToyWriter
+from tests.support.toy_jobs import TOYS, scenes
 from tests.support.watched_workers import PATIENCE_S, gone
 
 pytestmark = pytest.mark.processes
@@ -37,11 +38,8 @@ class SlowWriter(ToyWriter):
 
 def small_job(folder: Path, attempts: int = 3, **replaced: dict[str, Any]) -> Job:
     """Three episodes of one scene, with a short beat timeout. replaced: stages other than the toys."""
-    toys = {"load": "ToyLoader", "plan": "ToyPlanner", "render": "ToyRenderer", "store": "ToyWriter"}
-    stages = {stage: {"component": f"tests.support.toy:{name}"} for stage, name in toys.items()}
     limits = {"beat_timeout_s": SHORT_S, "attempts": attempts}
-    scenes = [{"name": "a"}]
-    return toy_job(folder, scenes=scenes, episodes_per_scene=3, pipeline={**stages, **replaced}, limits=limits)
+    return toy_job(folder, pipeline={**TOYS, **replaced}, scenes=scenes("a"), episodes_per_scene=3, limits=limits)
 
 
 def test_the_failure_of_a_hung_episode_carries_the_stack_to_the_master(tmp_path: Path) -> None:
@@ -53,9 +51,9 @@ def test_the_failure_of_a_hung_episode_carries_the_stack_to_the_master(tmp_path:
         client.submit(job)
         client.wait(job.name, PATIENCE_S)
         (failure,) = client.failures(job.name)
-        assert (failure.state, failure.stage, failure.reason) == ("quarantined", "render", "hang")
-        assert failure.detail == "killed: no progress in stage render for 1 s"
-        assert "in _fail" in failure.evidence
+        assert (failure.state, failure.failure.stage, failure.failure.reason) == ("quarantined", "render", "hang")
+        assert failure.failure.detail == "killed: no progress in stage render for 1 s"
+        assert "in _fail" in failure.failure.evidence
         assert node.said("killing worker cpu:0#1: no progress in stage render for 1 s")
         cluster.stop_nodes()
 
@@ -110,9 +108,9 @@ def test_a_node_that_is_killed_leaves_neither_workers_nor_a_watchdog_nor_what_wo
 import asyncio, os, sys
 from pathlib import Path
 from tests.support.watched_workers import SPAWN, start
-from nimbusd.supervisor.watch import Watch
+from nimbusd.supervisor.watch import WorkerWatch
 async def main():
-    watch = Watch(Path({str(tmp_path)!r}), 1, lambda *_: None, lambda pid: print(pid, flush=True))
+    watch = WorkerWatch(Path({str(tmp_path)!r}), 1, lambda *_: None, lambda pid: print(pid, flush=True))
     running = asyncio.create_task(watch.run())
     _, process = await start(watch, SPAWN + "line.work.rest()\\nprint('spawned', flush=True)\\ntime.sleep(1000)")
     reading = asyncio.create_task(process.wait())

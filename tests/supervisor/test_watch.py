@@ -15,7 +15,7 @@ import uvloop
 
 from nimbusd.supervisor import proc
 from nimbusd.supervisor.process import WorkerProcess, read_pipe
-from nimbusd.supervisor.watch import Killing, Seat, Watch
+from nimbusd.supervisor.watch import Killing, Seat, WorkerWatch
 from tests.support.watched_workers import PATIENCE_S, SPAWN, gone, start
 
 pytestmark = pytest.mark.processes
@@ -27,7 +27,7 @@ class Watching:
     def __init__(self, folder: Path) -> None:
         self.condemned: asyncio.Queue[int] = asyncio.Queue()
         self._watchdogs: asyncio.Queue[int] = asyncio.Queue()
-        self.watch = Watch(folder, 2, lambda pid, _: self.condemned.put_nowait(pid), self._watchdogs.put_nowait)
+        self.watch = WorkerWatch(folder, 2, lambda pid, _: self.condemned.put_nowait(pid), self._watchdogs.put_nowait)
 
     async def watchdog(self) -> int:
         """The pid of the next watchdog that is started."""
@@ -46,7 +46,7 @@ async def watching(folder: Path) -> AsyncIterator[Watching]:
         await asyncio.gather(running, return_exceptions=True)
 
 
-async def end(watch: Watch, seat: Seat, process: WorkerProcess) -> tuple[int, Killing | None]:
+async def end(watch: WorkerWatch, seat: Seat, process: WorkerProcess) -> tuple[int, Killing | None]:
     status = await asyncio.wait_for(process.wait(), PATIENCE_S)
     return status, await watch.rise(seat, process.pid)
 

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from nimbusd.compute.arithmetic import simd
+from nimbusd.makers.arithmetic import simd
 from nimbusd.stages import BaseRenderer, ComponentArgs, Episode, Observation, Piece, Scene, Sequence
 from tests.support.toy import ToyPlanner, ToyPlannerArgs, ToyRenderer, ToyWriter
 

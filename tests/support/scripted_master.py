@@ -17,7 +17,7 @@ from nimbusd.transport.sockets.addresses import socket_path
 
 Answer: TypeAlias = control.Message | bytes | None
 Script: TypeAlias = Callable[[control.Request], Answer]
-"""What to answer a request with: a message, bytes as they are, or nothing."""
+"""An answer to a request: a message, bytes as they are, or nothing."""
 
 
 @dataclass
@@ -139,10 +139,7 @@ FAILURE = control.FailureReport(
     5,
     2,
     "quarantined",
-    "render",
-    "crashed",
-    "killed by signal 11",
-    "Fatal: segmentation fault\nin draw()",
+    control.Failure("render", "crashed", "killed by signal 11", "Fatal: segmentation fault\nin draw()"),
     "node-a/cpu:0",
 )
 

@@ -17,11 +17,11 @@ from typing import Any
 from nimbusd.supervisor import proc
 from nimbusd.supervisor.page import FIRST_WORKER, HeartbeatPage
 from nimbusd.supervisor.process import WorkerProcess
-from nimbusd.supervisor.watch import Seat, Watch
+from nimbusd.supervisor.watch import Seat, WorkerWatch
 from nimbusd.supervisor.watchdog import stack_path
 
 PATIENCE_S = 30.0
-"""How long to wait for what must come. Only a failing test waits so long."""
+"""The longest wait for what must come. It passes only in a failing test."""
 PRELUDE = """
 import ctypes, os, signal, subprocess, sys, threading, time
 from nimbusd.supervisor.page import own_line
@@ -41,7 +41,7 @@ orphan = subprocess.check_output(["sh", "-c", "setsid sleep 1000 >/dev/null & ec
 with open(stacks + ".children", "w") as file:
     file.write(f"{group.pid} {other_group.pid} {session.pid} {orphan}")
 """
-"""What a worker starts; it writes their pids down beside its stacks."""
+"""The processes that a worker starts; it writes their pids down beside its stacks."""
 
 
 class Bench:
@@ -122,7 +122,7 @@ def gone(pid: int) -> None:
         os.close(pidfd)
 
 
-async def start(watch: Watch, body: str, allowance_s: float = 0.2) -> tuple[Seat, WorkerProcess]:
+async def start(watch: WorkerWatch, body: str, allowance_s: float = 0.2) -> tuple[Seat, WorkerProcess]:
     """Start a worker that runs `body` after the prelude, in a seat of a watch."""
     seat = watch.seat(60.0)
     options = dict(zip(seat.options[::2], seat.options[1::2], strict=True))

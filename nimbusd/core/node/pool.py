@@ -9,7 +9,7 @@ of the job it is assigned from then until it is ready, `beat_timeout_s` of that 
 episode, and the end of each episode within `episode_timeout_s`, where that is given. A worker that waits for a
 job or for work owes nothing.
 
-A slot that loses its worker gets a warm spare (core/spares.py) where there is one, which then is its next worker: it
+A slot that loses its worker gets a warm spare (`Spares`) where there is one, which then is its next worker: it
 introduces itself by its new name, and owes what any other owes.
 """
 
@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from nimbusd.core.ids import JobId, WorkerId
+from nimbusd.core.ids import JobId, WorkerId, slot_of, worker_of
 from nimbusd.core.node.pool_facts import (
     BeatSeen,
     CannotOpen,
@@ -48,6 +48,7 @@ from nimbusd.core.node.pool_facts import (
     WorkerKilled,
     WorkerReady,
 )
+from nimbusd.core.node.slot_states import ASKED_TO_LEAVE, AT_WORK, OPEN, SlotEvent, SlotState, next_state
 from nimbusd.core.node.spares import Spares
 
 
@@ -55,28 +56,56 @@ from nimbusd.core.node.spares import Spares
 class _Slot:
     name: str
     worker: WorkerId
+    """The present one, or the last."""
     generation: int = 0
-    starting: bool = True
-    """It has no worker that works, or that waits for a job."""
-    ready: bool = False
+    """The number of the worker in this slot."""
+    state: SlotState = SlotState.VACANT
+    deadline: float | None = None
+    """The time at which the worker's next sign of life is due; None if it owes none."""
+    episode_deadline: float | None = None
+    """The time by which its episode must be over."""
     job: JobId | None = None
-    """Of its worker, and of the one before until it has one."""
+    """Of the worker, and of the one before until it has one."""
     prepared: JobId | None = None
-    """What its worker was prepared for as a spare."""
+    """The job that the worker was prepared for as a spare."""
     opens_for: JobId | None = None
-    """What its worker has been told to open for."""
+    """The job that the worker was told to open for."""
     ready_within_s: float = 0.0
-    """How long it may take to its next step: to say hello, then to open for its job."""
+    """The time to its next step: to say hello, then to open for its job."""
     beat_timeout_s: float = 0.0
     episode_timeout_s: float | None = None
-    deadline: float | None = None
-    episode_deadline: float | None = None
     killed: str | None = None
+    """The reason for which the worker was killed."""
+    killed_in: SlotState | None = None
+    """The state that it was killed in."""
     stack: str = ""
+    """Of the threads of a worker that the watchdog killed."""
     stage: str = ""
-    leaving: bool = False
+    """Of the thread that alone was to blame."""
     failed_starts: int = 0
-    present: bool = True
+    """The number of workers in a row that ended before they were ready."""
+
+    def meet(self, event: SlotEvent, deadline: float | None = None) -> bool:
+        """Move on as the table says, to a new deadline. False if the event came out of turn: nothing follows then."""
+        following = next_state(self.state, event)
+        if following is None:
+            return False
+        self.state, self.deadline = following, deadline
+        return True
+
+    def recall(self) -> None:
+        """The worker is asked to leave, and still owes what it owes."""
+        self.meet(SlotEvent.RECALL, self.deadline)
+
+    def kill(self, why: str) -> None:
+        """The worker is killed; of several reasons the first counts."""
+        if self.state is not SlotState.DYING:
+            self.killed, self.killed_in = why, self.state
+        self.meet(SlotEvent.KILL)
+
+    def last_state(self) -> SlotState:
+        """The state that the worker is in, or was in when it was killed."""
+        return self.killed_in or self.state
 
 
 class WorkerPool:
@@ -98,7 +127,7 @@ class WorkerPool:
         spares: int = 0,
         memory_bytes: int | None = None,
     ) -> None:
-        self._slots = {name: _Slot(name, WorkerId(f"{name}#0")) for name in slots}
+        self._slots = {name: _Slot(name, worker_of(name, 0)) for name in slots}
         self._start_timeout_s = start_timeout_s
         self._most_failed_starts = most_failed_starts
         self._backoff_s = backoff_s
@@ -108,49 +137,58 @@ class WorkerPool:
         self._spares = Spares(spares, memory_bytes, 2 * start_timeout_s + grace_s)
 
     def start(self, now: float) -> list[PoolOrder]:
-        """Spawn a worker in every slot."""
-        return [self._spawn(slot, now) for slot in self._slots.values()]
+        """Spawn a worker in every slot; none if a stop was asked for before."""
+        return [] if self._stopping else [self._spawn(slot, now) for slot in self._slots.values()]
 
     def alive(self) -> int:
         """Workers spawned and not yet seen to exit."""
-        return sum(slot.present for slot in self._slots.values())
+        return sum(slot.state is not SlotState.VACANT for slot in self._slots.values())
+
+    def states(self) -> dict[str, SlotState]:
+        """The state of each slot, by name."""
+        return {slot.name: slot.state for slot in self._slots.values()}
 
     def handle(self, fact: PoolFact, now: float) -> list[PoolOrder]:
         """Take in a fact; facts about workers that have been replaced are ignored."""
         match fact:
             case WorkerIntroduced(worker):
                 if (slot := self._slot(worker)) is not None:
-                    slot.deadline, slot.starting = None, False
-            case JobAssigned(worker):
+                    slot.meet(SlotEvent.HELLO)
+            case JobAssigned():
                 return self._assigned(fact, now)
             case LeaveAsked(worker):
                 if (slot := self._slot(worker)) is not None:
-                    slot.leaving = True
+                    slot.recall()
             case StopWanted(worker, why):
-                if (slot := self._slot(worker)) is not None and slot.killed is None:
-                    slot.killed, slot.leaving = why, True
+                if (slot := self._slot(worker)) is not None and slot.state is not SlotState.DYING:
+                    slot.recall()
+                    slot.kill(why)
                     return [KillWorker(worker, why)]
             case WorkerReady(worker):
-                if (slot := self._slot(worker)) is not None:
-                    slot.ready, slot.deadline, slot.failed_starts, slot.starting = True, None, 0, False
+                if (slot := self._slot(worker)) is not None and slot.meet(SlotEvent.READY):
+                    slot.failed_starts = 0
             case LeaseSent(worker):
-                if (slot := self._slot(worker)) is not None and slot.deadline is None:
-                    slot.deadline = now + slot.beat_timeout_s
-            case BeatSeen(worker, busy):
-                if (slot := self._slot(worker)) is not None and slot.ready:
-                    slot.deadline = now + slot.beat_timeout_s if busy else None
-                    slot.episode_deadline = slot.episode_deadline if busy else None
+                if (slot := self._slot(worker)) is not None:  # a lease ahead of need puts no beat off
+                    owed = now + slot.beat_timeout_s if slot.deadline is None else slot.deadline
+                    slot.meet(SlotEvent.LEASE, owed)
+            case BeatSeen(worker, busy=True):
+                if (slot := self._slot(worker)) is not None:
+                    slot.meet(SlotEvent.BEAT, now + slot.beat_timeout_s)
+            case BeatSeen(worker):
+                if (slot := self._slot(worker)) is not None and slot.meet(SlotEvent.DONE):
+                    slot.episode_deadline = None
             case EpisodeBegan(worker):
                 slot = self._slot(worker)
-                if slot is not None and slot.ready and slot.episode_timeout_s is not None:
+                if slot is not None and slot.state in OPEN and slot.episode_timeout_s is not None:
                     slot.episode_deadline = now + slot.episode_timeout_s
             case WorkerKilled(worker, reason, stack, stage):
                 if (slot := self._slot(worker)) is not None:
-                    slot.killed, slot.stack, slot.stage = slot.killed or reason, stack, stage
+                    slot.kill(reason)
+                    slot.stack, slot.stage = stack, stage
             case WorkerExited(worker, returncode):
                 return self._exited(worker, returncode, now)
             case TimePassed():
-                all_work = not any(slot.starting for slot in self._slots.values())
+                all_work = all(slot.state in AT_WORK for slot in self._slots.values())
                 return [*self._overdue(now), *self._spares.settle(all_work, now)]
             case SpareIntroduced(spare):
                 if (job := self._spares.job_of(spare)) is not None:
@@ -167,21 +205,22 @@ class WorkerPool:
         return []
 
     def _slot(self, worker: WorkerId) -> _Slot | None:
-        slot = self._slots.get(worker.rpartition("#")[0])
-        return slot if slot is not None and slot.worker == worker and slot.present else None
+        slot = self._slots.get(slot_of(worker))
+        present = slot is not None and slot.worker == worker and slot.state is not SlotState.VACANT
+        return slot if present else None
 
     def _assigned(self, fact: JobAssigned, now: float) -> list[PoolOrder]:
         slot = self._slot(fact.worker)
-        if slot is None:
+        if slot is None or next_state(slot.state, SlotEvent.ASSIGN) is None:
             return []
         slot.job = fact.job
         self._spares.want(self._main_job())
         if slot.prepared not in (None, fact.job):
-            slot.leaving = slot.starting = True
+            slot.recall()
             return [DismissWorker(fact.worker)]
         slot.beat_timeout_s, slot.episode_timeout_s = fact.beat_timeout_s, fact.episode_timeout_s
         slot.ready_within_s, slot.opens_for = fact.open_timeout_s, fact.job
-        slot.deadline, slot.starting = now + slot.ready_within_s, True
+        slot.meet(SlotEvent.ASSIGN, now + fact.open_timeout_s)
         return []
 
     def _main_job(self) -> JobId | None:
@@ -200,37 +239,37 @@ class WorkerPool:
 
     def _spawn(self, slot: _Slot, now: float, delay_s: float = 0.0) -> SpawnWorker:
         slot.generation += 1
-        slot.worker = WorkerId(f"{slot.name}#{slot.generation}")
-        slot.ready, slot.killed, slot.leaving, slot.present = False, None, False, True
-        slot.starting, slot.prepared, slot.opens_for = True, None, None
+        slot.worker = worker_of(slot.name, slot.generation)
+        slot.killed = slot.killed_in = slot.prepared = slot.opens_for = slot.episode_deadline = None
         slot.stack = slot.stage = ""
-        slot.episode_deadline = None
         slot.ready_within_s = self._start_timeout_s
-        slot.deadline = now + delay_s + slot.ready_within_s
+        slot.meet(SlotEvent.FILL, now + delay_s + slot.ready_within_s)
         return SpawnWorker(slot.name, slot.worker, now + delay_s)
 
     def _kill_unready(self) -> list[PoolOrder]:
         """Workers that are still starting have nothing to lose, and nothing to do."""
         orders: list[PoolOrder] = []
         for slot in self._slots.values():
-            if slot.present and not slot.ready and slot.killed is None:
-                slot.killed = "no longer needed"
-                orders.append(KillWorker(slot.worker, slot.killed))
+            if slot.state not in OPEN | {SlotState.VACANT, SlotState.DYING}:
+                slot.kill(why := "no longer needed")
+                orders.append(KillWorker(slot.worker, why))
         return orders
 
     def _overdue(self, now: float) -> list[PoolOrder]:
         orders: list[PoolOrder] = []
         for slot in self._slots.values():
-            if slot.present and slot.killed is None and (reason := self._late(slot, now)) is not None:
-                slot.killed = reason
+            if (reason := self._late(slot, now)) is not None:
+                slot.kill(reason)
                 orders.append(KillWorker(slot.worker, reason))
         return orders
 
     def _late(self, slot: _Slot, now: float) -> str | None:
-        """What the slot's worker owes and has not given, or None."""
+        """The sign of life that a slot's worker owes and has not given, in words; None if there is none."""
+        if slot.state in (SlotState.VACANT, SlotState.DYING):
+            return None
         now -= self._grace_s
         if slot.deadline is not None and now > slot.deadline:
-            if slot.ready:
+            if slot.state in OPEN:
                 return f"no progress for {slot.beat_timeout_s:g} s"
             return f"not ready after {slot.ready_within_s:g} s"
         if slot.episode_deadline is not None and now > slot.episode_deadline:
@@ -241,13 +280,15 @@ class WorkerPool:
         slot = self._slot(worker)
         if slot is None:
             return []
-        slot.present = False
-        left = slot.leaving or (self._stopping and (not slot.ready or (returncode == 0 and slot.killed is None)))
+        last = slot.last_state()
+        slot.meet(SlotEvent.EXIT)
+        in_order = returncode == 0 and slot.killed is None
+        left = last in ASKED_TO_LEAVE or (self._stopping and (last not in OPEN or in_order))
         reason, detail = _cause(slot.killed, returncode)
         orders: list[PoolOrder] = [ReportLost(worker, reason, detail, not left, slot.stack, slot.stage)]
         if self._stopping:
             return orders
-        slot.failed_starts += 0 if slot.ready or slot.leaving else 1
+        slot.failed_starts += 0 if last in OPEN | ASKED_TO_LEAVE else 1
         if slot.failed_starts >= self._most_failed_starts:
             row = f"{slot.failed_starts} workers in a row"
             if slot.opens_for is None:
@@ -261,7 +302,7 @@ class WorkerPool:
 
 
 def _cause(killed: str | None, returncode: int) -> tuple[str, str]:
-    """Why a worker is gone: a word to count by, and a sentence."""
+    """The cause of a worker's end: a word to count by, and a sentence."""
     if killed is not None:
         return "hang", f"killed: {killed}"
     if returncode < 0:

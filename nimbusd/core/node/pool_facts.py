@@ -1,4 +1,4 @@
-"""What the pool of a node's compute workers is told, and what it orders."""
+"""The facts that the pool of a node's compute workers is told, and its orders."""
 
 from __future__ import annotations
 
@@ -75,15 +75,14 @@ class EpisodeBegan:
 
 @dataclass(frozen=True, slots=True)
 class WorkerKilled:
-    """The watchdog killed a worker; its exit is told next. stack: of its threads, as it found them.
-
-    stage: of the thread that alone is to blame; empty if that cannot be told.
-    """
+    """The watchdog killed a worker; its exit is told next."""
 
     worker: WorkerId
     reason: str
     stack: str
+    """Of its threads, as the watchdog found them."""
     stage: str = ""
+    """Of the thread that alone is to blame; empty if that cannot be told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +121,7 @@ class SpareGone:
 
 @dataclass(frozen=True, slots=True)
 class MemorySeen:
-    """So much of the node's memory is in use, by whomever."""
+    """The memory of the node that is in use, by whomever."""
 
     used_bytes: int
 
@@ -197,14 +196,19 @@ class KillWorker:
 
 @dataclass(frozen=True, slots=True)
 class ReportLost:
-    """Tell the task table that the worker is gone. failed: it should not have been. stack, stage: if it was killed."""
+    """Tell that the worker is gone to whoever gave it episodes."""
 
     worker: WorkerId
     reason: str
+    """A word to count by: `hang`, `crash` or `exit`."""
     detail: str
+    """A sentence."""
     failed: bool
+    """The worker should not have gone."""
     stack: str = ""
+    """Of its threads, if the watchdog killed it."""
     stage: str = ""
+    """Of the thread that alone is to blame, if the watchdog killed it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,22 +13,23 @@ import math
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from nimbusd.core.ids import JobId, WorkerId
+from nimbusd.core.ids import JobId, WorkerId, slot_of, worker_of
 
 PAUSE_S = 1.0
-"""How long every slot must have worked before a spare is started: the job's first episodes come before it."""
+"""The time that every slot must have worked before a spare is started: the job's first episodes come first."""
 RETRY_S = 5.0
 """The pause after a spare that was lost, doubled with every one that was lost before it was warm."""
 MOST_FAILED = 3
-"""So many spares in a row that were lost before they were warm, and the job gets none any more."""
+"""The number of spares in a row, lost before they were warm, after which the job gets none any more."""
 ENOUGH_FREE = 0.9
-"""Spares are given up when memory is used up, and started again below this part of it."""
-_PREFIX = "spare#"
+"""Spares are given up when memory is used up, and started again below this share of it."""
+_SPARE = "spare"
+"""Stands for the slot in the name of a process that has none."""
 
 
 def is_spare(worker: WorkerId) -> bool:
-    """Whether a process goes by the name of a spare."""
-    return worker.startswith(_PREFIX)
+    """True if a process goes by the name of a spare."""
+    return slot_of(worker) == _SPARE
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,7 @@ class Spares:
         self._warm_within_s = warm_within_s
         self._spares: dict[WorkerId, _Spare] = {}
         self.job: JobId | None = None
-        """What spares are prepared for."""
+        """The job that spares are prepared for."""
         self._started = 0
         self._failed = 0
         self._not_before = -math.inf
@@ -81,30 +82,30 @@ class Spares:
     # --- facts ---
 
     def want(self, job: JobId | None) -> None:
-        """The node's job is this from now on."""
+        """Prepare for this job from now on."""
         if job != self.job:
             self.job, self._failed, self._not_before = job, 0, -math.inf
 
     def job_of(self, spare: WorkerId) -> JobId | None:
-        """What a spare is to prepare for; None if it is no longer needed."""
-        known = self._spares.get(spare)
-        return None if known is None or known.dying else known.job
+        """The job that a spare is to prepare for; None if it is no longer needed."""
+        process = self._spares.get(spare)
+        return None if process is None or process.dying else process.job
 
     def is_warm(self, spare: WorkerId) -> None:
         """A spare has imported what its job needs, and waits."""
-        if (known := self._spares.get(spare)) is not None:
-            known.warm, self._failed = True, 0
+        if (process := self._spares.get(spare)) is not None:
+            process.warm, self._failed = True, 0
 
     def is_gone(self, spare: WorkerId, now: float) -> None:
         """A spare's process has ended."""
-        known = self._spares.pop(spare, None)
-        if known is None or known.dying:
+        process = self._spares.pop(spare, None)
+        if process is None or process.dying:
             return
-        self._failed += 0 if known.warm else 1
+        self._failed += 0 if process.warm else 1
         self._not_before = now + RETRY_S * 2 ** max(0, self._failed - 1)
 
     def memory_used(self, used_bytes: int) -> None:
-        """So much of the node's memory is in use, by whomever."""
+        """Note how much of the node's memory is in use, by whomever."""
         if self._memory_bytes is not None:
             self._short = used_bytes > self._memory_bytes * (ENOUGH_FREE if self._short else 1.0)
 
@@ -112,28 +113,29 @@ class Spares:
 
     def take(self, job: JobId | None) -> WorkerId | None:
         """A warm spare for `job`, which is none any more: it is a slot's worker now. None if there is none."""
-        for spare, known in self._spares.items():
-            if known.warm and not known.dying and known.job == job:
+        for spare, process in self._spares.items():
+            if process.warm and not process.dying and process.job == job:
                 del self._spares[spare]
                 return spare
         return None
 
     def settle(self, all_work: bool, now: float) -> list[SpareOrder]:
-        """What follows from the facts so far and from the time. all_work: every slot has a worker at work, or one that
-        waits for some.
+        """Decide what follows from the facts so far and from the time.
+
+        all_work: every slot has a worker at work, or one that waits for some.
         """
         if not all_work:
             self._working_since = None
         elif self._working_since is None:
             self._working_since = now
         orders: list[SpareOrder] = []
-        for spare, known in self._spares.items():
-            if not known.dying and (reason := self._needless(known, now)) is not None:
-                known.dying = True
+        for spare, process in self._spares.items():
+            if not process.dying and (reason := self._needless(process, now)) is not None:
+                process.dying = True
                 orders.append(KillSpare(spare, reason))
         if (job := self.job) is not None and self._may_start(now):
             self._started += 1
-            spare = WorkerId(f"{_PREFIX}{self._started}")
+            spare = worker_of(_SPARE, self._started)
             self._spares[spare] = _Spare(job, now + self._warm_within_s)
             orders.append(StartSpare(spare, job))
         return orders
@@ -143,14 +145,14 @@ class Spares:
         self._most = 0
         return self.settle(False, -math.inf)
 
-    def _needless(self, known: _Spare, now: float) -> str | None:
+    def _needless(self, process: _Spare, now: float) -> str | None:
         if self._most == 0:
             return "no longer needed"
-        if known.job != self.job:
+        if process.job != self.job:
             return "prepared for a job that is no longer this node's"
         if self._short:
             return "the node's memory is nearly used up"
-        if not known.warm and now > known.deadline:
+        if not process.warm and now > process.deadline:
             return f"not warm after {self._warm_within_s:g} s"
         return None
 
@@ -159,4 +161,4 @@ class Spares:
             return False
         if self._short or self._failed >= MOST_FAILED:
             return False
-        return len(self._spares) < self._most and all(known.warm for known in self._spares.values())
+        return len(self._spares) < self._most and all(process.warm for process in self._spares.values())

@@ -21,16 +21,16 @@ from nimbusd.master.ledger.reads import LedgerIdentity
 from nimbusd.master.ledger.thread import LedgerThread
 from nimbusd.master.output.folder import Claim, claim_output, is_marked, owner_of, remember_job
 from nimbusd.master.output.owner import Whose, first_attempt, judge, read_owner, refusal
-from nimbusd.master.output.trash import empty_trash, throw_away
 from nimbusd.master.publish.published import check_place
-from nimbusd.service import why_hidden
+from nimbusd.program.systemd import why_hidden
 from nimbusd.stages.errors import OutputGone, StoreError
 from nimbusd.stages.store.piece import PIECES
+from nimbusd.stages.store.trash import empty_trash, throw_away
 
 log = logging.getLogger(__name__)
 
 LOOK_EVERY_S = 1.0
-"""How often it is looked whether the folders are still there."""
+"""Seconds between two looks whether the folders are still there."""
 
 
 @dataclass(slots=True)

@@ -7,7 +7,7 @@ import random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nimbusd.core.ids import JobId, WorkerId
+from nimbusd.core.ids import JobId, WorkerId, slot_of
 from nimbusd.core.node import pool_facts as p
 from nimbusd.core.node.pool import WorkerPool
 from nimbusd.core.node.spares import MOST_FAILED, PAUSE_S, RETRY_S, KillSpare, Spares, StartSpare, is_spare
@@ -25,6 +25,7 @@ class Node:
         )
         self.now = 0.0
         self.workers = [order.worker for order in self.pool.start(0.0) if isinstance(order, p.SpawnWorker)]
+        self.at_work: set[int] = set()
 
     def tell(self, fact: p.PoolFact) -> list[p.PoolOrder]:
         return self.pool.handle(fact, self.now)
@@ -37,14 +38,34 @@ class Node:
         return orders
 
     def work(self, job: JobId = A) -> None:
-        """Every worker is at work on a job."""
-        for worker in self.workers:
-            self.tell(p.WorkerIntroduced(worker))
-            assert self.tell(p.JobAssigned(worker, job, 60.0, 10.0, None)) == []
-            self.tell(p.WorkerReady(worker))
+        """Every slot has a worker at work on a job; who worked on another one has made room for it."""
+        for number in range(len(self.workers)):
+            if number in self.at_work:
+                self.leaves(number)
+            self.begins(number, job)
+
+    def begins(self, number: int, job: JobId) -> None:
+        """A worker begins to work on a job. One that was prepared for another leaves, and its successor begins."""
+        worker = self.workers[number]
+        self.tell(p.WorkerIntroduced(worker))
+        if orders := self.tell(p.JobAssigned(worker, job, 60.0, 10.0, None)):
+            assert orders == [p.DismissWorker(worker)]
+            self.leaves(number)
+            self.begins(number, job)
+            return
+        self.at_work.add(number)
+        self.tell(p.WorkerReady(worker))
+
+    def leaves(self, number: int) -> None:
+        """A worker makes room for one with another job."""
+        self.tell(p.LeaveAsked(self.workers[number]))
+        _, filled = self.tell(p.WorkerExited(self.workers[number], 0))
+        assert isinstance(filled, p.SpawnWorker | p.TakeSpare)
+        self.workers[number] = filled.worker
 
     def with_warm_spare(self) -> Node:
-        self.work()
+        if not self.at_work:
+            self.work()
         assert self.pass_time(PAUSE_S + 0.4) == [StartSpare(SPARE, A)]
         assert self.tell(p.SpareIntroduced(SPARE)) == [p.PrepareSpare(SPARE, A)]
         assert self.tell(p.SpareWarm(SPARE)) == []
@@ -120,18 +141,20 @@ def test_a_spare_that_does_not_get_warm_in_time_is_killed_though_no_watchdog_see
 
 
 def test_when_the_job_changes_the_spare_is_replaced() -> None:
-    node = Node().with_warm_spare()
-    node.work(B)
-    assert node.pass_time(0.2) == [KillSpare(SPARE, "prepared for a job that is no longer this node's")]
+    node = Node(spares=2).with_warm_spare()
+    assert node.pass_time(0.2) == [StartSpare(WorkerId("spare#2"), A)]
+    node.work(B)  # the first worker that makes room takes the warm one
+    assert node.pass_time(0.2) == [KillSpare(WorkerId("spare#2"), "prepared for a job that is no longer this node's")]
     assert node.pass_time(5) == []  # not before the other is gone
-    node.tell(p.SpareGone(SPARE))
-    assert node.pass_time(0.2) == [StartSpare(WorkerId("spare#2"), B)]
+    node.tell(p.SpareGone(WorkerId("spare#2")))
+    assert node.pass_time(0.2) == [StartSpare(WorkerId("spare#3"), B)]
 
 
 def test_while_two_jobs_share_a_node_the_spare_stays() -> None:
-    node = Node().with_warm_spare()
-    node.tell(p.JobAssigned(node.workers[1], B, 60.0, 10.0, None))
-    node.tell(p.WorkerReady(node.workers[1]))
+    node = Node()
+    node.begins(0, A)
+    node.begins(1, B)
+    node.with_warm_spare()
     assert node.pass_time(5) == []
     assert isinstance(node.dies(1), p.SpawnWorker)  # it worked on B, and will again
     assert isinstance(node.dies(0), p.TakeSpare)
@@ -233,7 +256,7 @@ class Storm:
         self.take_in(self.node.tell(fact))
 
     def worker_moves_on(self, worker: WorkerId) -> None:
-        slot = worker.rpartition("#")[0]
+        slot = slot_of(worker)
         match self.stage[worker]:
             case "starting":
                 self.stage[worker] = "idle"

@@ -14,7 +14,7 @@ from nimbusd.stages.load.mend import warned, warnings_of
 from nimbusd.stages.load.mend.recentre import recentred
 from nimbusd.stages.load.mesh.loader import BProcObjLoader, MeshArgs, MeshConfig
 from nimbusd.stages.load.splats.loader import GSMeshArgs, GSMeshConfig, GSMeshLoader
-from nimbusd.stages.runner import Pipeline, plan_stages
+from nimbusd.stages.runner import Components, plan_stages
 from nimbusd.stages.types import Scene
 from tests.stages.load.test_coincident import area, sheet
 from tests.stages.load.test_inward import furniture, shell
@@ -85,7 +85,7 @@ def loaded(scene: Scene, output: Path) -> Episode:
     """What the load stage makes of a loader's scene."""
     loader = Given(ComponentArgs())
     loader.scene = scene
-    made = Pipeline(loader, None, toy.ToyPlanner(toy.ToyPlannerArgs()), None, None)
+    made = Components(loader, None, toy.ToyPlanner(toy.ToyPlannerArgs()), None, None)
     (episode,) = plan_stages(
         made,
         [EpisodeRequest("j", "room", 0)],

@@ -1,0 +1,64 @@
+"""The episodes that the daemon has leased to a compute worker, from their arrival to their end."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from nimbusd.compute.link import DaemonLink
+from nimbusd.compute.progress import ThreadProgress, wait_for_message
+from nimbusd.core.ids import Attempt, WorkerId
+from nimbusd.stages.errors import NimbusError
+from nimbusd.stages.types import Episode, EpisodeRequest
+from nimbusd.transport.messages import local as m
+
+
+class Leases:
+    """The leases of `worker`. Only the working thread asks for the next; any thread may end one.
+
+    working: the progress of that thread. wait_s: how often it shows that it waits.
+    """
+
+    def __init__(self, link: DaemonLink, worker: WorkerId, working: ThreadProgress, wait_s: float) -> None:
+        self._link = link
+        self._worker = worker
+        self._working = working
+        self._wait_s = wait_s
+        self._waiting: deque[m.MakeEpisode] = deque()
+        self._begun: dict[EpisodeRequest, m.MakeEpisode] = {}
+        self.current: m.MakeEpisode | None = None
+        """Of the episode that is being loaded, planned or rendered."""
+
+    def next(self) -> m.MakeEpisode | None:
+        """Wait for the next lease, which is the current one from now on.
+
+        None once the daemon wants us to leave: what has not begun has gone back then.
+        """
+        self.current = None
+        while True:
+            if self._waiting:
+                self._working.promise("wait", self._wait_s)
+                message = self._link.receive(timeout_s=0.0)
+            else:
+                message = wait_for_message(self._link, self._working, self._wait_s)
+            if isinstance(message, m.MakeEpisode):
+                self._waiting.append(message)
+            elif isinstance(message, m.Leave):
+                self._link.send(m.WorkerReturns(self._worker, tuple(order.attempt for order in self._waiting)))
+                return None
+            elif message is None:
+                self.current = self._waiting.popleft()
+                return self.current
+            else:
+                raise NimbusError(f"the daemon sent an unexpected {type(message).__name__}")
+
+    def begin(self, request: EpisodeRequest, order: m.MakeEpisode) -> None:
+        """An episode begins."""
+        self._begun[request] = order
+
+    def of(self, episode: Episode) -> m.MakeEpisode:
+        """The order to make an episode that has begun."""
+        return self._begun[episode.request]
+
+    def end(self, episode: Episode) -> Attempt:
+        """Forget an episode, whose end is about to be told. Returns the attempt at it."""
+        return self._begun.pop(episode.request).attempt
