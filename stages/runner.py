@@ -25,7 +25,7 @@ from typing import Any, TypeVar
 from nimbusd.stages.base import BaseLoader, BasePlanner, BaseRandomizer, BaseRenderer, BaseWriter, SceneConfig
 from nimbusd.stages.errors import AssetError, BackendUnavailable, ComponentError, NimbusError, PlanningFailed
 from nimbusd.stages.load.asset_hashes import AssetHashes
-from nimbusd.stages.load.mend.mend import warnings_of
+from nimbusd.stages.load.mend import warnings_of
 from nimbusd.stages.load.mend.recentre import check_near_origin
 from nimbusd.stages.modules import what_is_missing
 from nimbusd.stages.motion import check_motion

@@ -13,7 +13,7 @@ from nimbusd.job.reader import LoadedJob
 from nimbusd.stages.arguments import ArgumentsError
 from nimbusd.stages.base import Component, SceneConfig
 from nimbusd.stages.errors import NimbusError
-from nimbusd.stages.load.mend.mend import warnings_of
+from nimbusd.stages.load.mend import warnings_of
 from nimbusd.stages.load.mend.recentre import check_near_origin
 from nimbusd.stages.modules import how_to_install, missing_modules, what_is_missing
 
