@@ -33,9 +33,9 @@ class _Watched:
 
 
 class Injector:
-    """Hits the nodes of a cluster, each behind a proxy of its own, its master, and the job that they work at.
+    """Hits the nodes of a cluster, each behind a proxy of its own, its master, and the job that they work on.
 
-    faults: the folder through which components are given theirs. submit: submits that job again. say: is told what
+    faults: the folder through which components get theirs. submit: submits that job again. say: called with what
     happens, in words.
     """
 
@@ -81,7 +81,7 @@ class Injector:
     # --- what is done to them ---
 
     def inject(self, fault: Fault) -> list[Hit]:
-        """Do it, or order it from the compute workers. Returns what has happened at once.
+        """Inject a fault, or order it from the compute workers. Returns what has happened at once.
 
         Raises LookupError if there is nobody whom it could hit now.
         """

@@ -45,8 +45,8 @@ class _Begun:
 class JobFaults:
     """Hits one job after another.
 
-    submit: submits the job again. kill_master: kills it and starts it. restart_nodes: kills all nodes and starts them
-    with these environment variables. say: called with what happens, in words.
+    submit: submits the job again. kill_master: kills the master and starts it. restart_nodes: kills all nodes and
+    starts them with these environment variables. say: called with what happens, in words.
     """
 
     def __init__(

@@ -29,9 +29,10 @@ _COMMAND_S = 120.0
 
 
 class Trouble(ABC):
-    """From `begin` to `end`. what: in words. lasts: for a while; otherwise until it has had its effect.
+    """A trouble from `begin` to `end`.
 
-    output: where the job's output is now.
+    what: in words. lasts: it goes on for a while; otherwise it ends once it has had its effect. output: the present
+    place of the job's output.
     """
 
     what = ""

@@ -1,7 +1,7 @@
 """One attempt at one episode in a process of its own, so that a crash or a hang is a result as well.
 
-Started by `nimbusd.replay.replayer` as `python -m nimbusd.replay.attempt`. What it does is told as JSON lines to a
-file descriptor; standard input, output and error are the terminal's, for the debugger.
+Started by `nimbusd.replay.replayer` as `python -m nimbusd.replay.attempt`. It reports as JSON lines to a file
+descriptor; standard input, output and error are the terminal's, for the debugger.
 """
 
 from __future__ import annotations
