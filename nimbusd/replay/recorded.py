@@ -141,7 +141,7 @@ def _configured(known: Recorded, then: Job, row: JobRow | None) -> Recorded:
 
 
 def _packages(record: Mapping[str, Any] | None, row: JobRow | None) -> Mapping[str, str]:
-    """The packages that the episode was made with, by its own record, else by the ledger where its job kept the same."""
+    """The packages that made the episode, by its own record, else by the ledger where its job kept the same."""
     environment: dict[str, dict[str, str]] = (record["run"].get("environment") if record else None) or {}
     if packages := environment.get("packages"):
         return packages
