@@ -14,7 +14,7 @@ from nimbusd.client import Client
 from nimbusd.supervisor.process import python
 
 
-class Cluster(AbstractContextManager["Cluster"]):
+class ProcessCluster(AbstractContextManager["ProcessCluster"]):
     """A master and nodes; leaving the context kills all of them. Its deadlines are short, so that nobody waits for
     them.
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import orjson
 import psutil
 
-from nimbusd.chaos.cluster import Cluster
+from nimbusd.chaos.cluster import ProcessCluster
 from nimbusd.chaos.job_faults import JobFaults
 from nimbusd.chaos.plan import IN_COMPONENTS, OF_JOBS, Fault, Kind
 from nimbusd.chaos.proxy import DroppingProxy
@@ -41,7 +41,7 @@ class Injector:
 
     def __init__(
         self,
-        cluster: Cluster,
+        cluster: ProcessCluster,
         faults: Path,
         nodes: int,
         workers: int,

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from nimbusd.chaos.cluster import Cluster
+from nimbusd.chaos.cluster import ProcessCluster
 from nimbusd.chaos.plan import Fault, Kind
 from nimbusd.chaos.processes import ProcessFailed
 from nimbusd.chaos.recovery import Hit
@@ -51,7 +51,7 @@ class JobFaults:
 
     def __init__(
         self,
-        cluster: Cluster,
+        cluster: ProcessCluster,
         submit: Callable[[], None],
         kill_master: Callable[[Fault], Hit],
         restart_nodes: Callable[[Mapping[str, str]], None],

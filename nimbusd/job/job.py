@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeVar, overload
 import orjson
 
 from nimbusd.core.node.split import Mode
-from nimbusd.job.model import JobSpec, Limits
+from nimbusd.job.model import JobDescription, Limits
 from nimbusd.stages.arguments import validate
 from nimbusd.stages.base import (
     BaseLoader,
@@ -178,7 +178,7 @@ class Job:
 
         Raises ArgumentsError, which names everything that no job file can say.
         """
-        spec = validate(JobSpec, values, "job")
+        spec = validate(JobDescription, values, "job")
         stages = {kind: stage for kind in KINDS if (stage := getattr(spec.stages, kind)) is not None}
         return cls(
             name=spec.name,
