@@ -61,7 +61,7 @@ class Nimbus:
         self._folder = folder
         self._workers = workers
         self.gaps_s: list[float] = []
-        """The time that slots waited between two tasks, over all measurements."""
+        """How long slots waited between two tasks, over all measurements."""
 
     def measure(self, tasks: int, task_s: float) -> float:
         """Submit a job of so many tasks and wait for the last commit."""

@@ -29,7 +29,7 @@ from nimbusd.transport.sockets.node_link import NodeLink
 
 WORKER = WorkerId("inline")
 BURST_S = 0.002
-"""The time that tasks run before the socket has its turn again."""
+"""How long tasks run before the socket is looked after again."""
 CREDIT = 4096
 NOTHING = to_json({"length": 1, "files": []}, indent=True)
 """The manifest of a piece of one frame without files."""

@@ -1,4 +1,4 @@
-"""Owners of an output folder: who may go on there, and that nobody loses a committed byte, in every way to use one.
+"""Who may go on in an output folder, and that nobody loses a committed byte: every way to come to one that is used.
 
 A real master over a real ledger, without nodes: pieces are stored and committed by hand, as compute workers store them.
 """
@@ -69,7 +69,7 @@ def record(piece: Piece, index: int, attempt: int = 1) -> Record:
 
 
 def work(job: Job, ledger: Path, indexes: range) -> None:
-    """Act as a run or a master: claim the output, and commit episodes there."""
+    """What a run or a master does: claims the output, and commits episodes there."""
     ledger.parent.mkdir(parents=True, exist_ok=True)
     job.output.joinpath(PIECES).mkdir(parents=True, exist_ok=True)
     with claim_output(job.output), Ledger.open(ledger) as opened:
