@@ -80,10 +80,10 @@ class ScriptedNode:
                     del self._held[lease]
                 self._tell_stored()
             case c.Revoke(lease, indexes):
-                held = self._held.get(lease)
-                if held is not None and (wanted := set(indexes or held.waiting) & set(held.waiting)):
-                    held.waiting = deque(index for index in held.waiting if index not in wanted)
-                    held.unacknowledged |= wanted
+                asked = self._held.get(lease)
+                if asked is not None and (wanted := set(indexes or asked.waiting) & set(asked.waiting)):
+                    asked.waiting = deque(index for index in asked.waiting if index not in wanted)
+                    asked.unacknowledged |= wanted
                     self._link.send(c.GiveBack(self._name, lease, tuple(sorted(wanted))))
                     self._tell()  # the master reckons with no more than is held, until it hears otherwise
             case _:
@@ -109,8 +109,7 @@ class ScriptedNode:
     def _work(self) -> None:
         """Make some episodes of the first lease that has any."""
         self._working = False
-        held = next((held for held in self._held.values() if held.waiting), None)
-        if held is None:
+        if (held := next((held for held in self._held.values() if held.waiting), None)) is None:
             return
         for _ in range(min(AT_ONCE, len(held.waiting))):
             piece = self._store(held.lease, held.waiting.popleft())
