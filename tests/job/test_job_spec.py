@@ -33,7 +33,7 @@ SPEC: dict[str, Any] = {
     },
     "limits": {"beat_timeout_s": 120.0, "attempts": 3},
 }
-FINGERPRINT = "29aeea468c43ae779705c342c8ab72daa393742850d8b40175900648539dacad"
+FINGERPRINT = "8c2db4e7852e77df8cb9b06d14414ecbd824d32a9f48a705386f76a03b157da1"
 
 
 def nested(levels: int) -> Any:

@@ -95,7 +95,7 @@ def test_an_unknown_name_is_told_the_nearest_one() -> None:
 
 
 def test_a_name_cannot_be_given_to_two_workflows() -> None:
-    with pytest.raises(ValueError, match=r"'ToyArm' is tests\.toy_workflow\.ToyArm already"):
+    with pytest.raises(ValueError, match=r"'ToyArm' is tests\.support\.toy_workflow\.ToyArm already"):
         register("ToyArm")(MemoryArm)
 
 
