@@ -98,7 +98,7 @@ def _what_it_is(stage: str) -> str:
 
 
 def _of_calls(trials: Trials) -> Iterator[Finding]:
-    """What the long process showed."""
+    """The lines that the long process decides."""
     long = trials.long
     calls = long.calls
     method = "its stages" if long.stage == WORKFLOW else METHODS[long.stage][-1 if long.stage == "render" else 0]

@@ -36,7 +36,7 @@ def symbols(path: Path) -> frozenset[str]:
 
 
 def fault(path: str, symbol: str) -> str:
-    """What is wrong with a citation, and where the thing is now; empty where it is right."""
+    """The fault of a citation, and where the thing is now; empty where it is right."""
     file = ROOT / path
     if not file.is_file():
         return f"{path} is not there{_elsewhere(Path(path).name, symbol)}"
