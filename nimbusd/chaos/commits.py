@@ -1,4 +1,4 @@
-"""What a master tells of its jobs, followed in a thread through its restarts."""
+"""The events of a master, followed in a thread through its restarts."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 
-from nimbusd.chaos.recovery import Told
 from nimbusd.client import Client, ClientClosed, Event, Gap
+from nimbusd.core.ids import EpisodeKey, JobId
 
 
 class Commits(threading.Thread):
-    """Counts the commits that the master tells of, and notes when episodes were settled."""
+    """Counts the commits among the master's events, and notes when episodes were settled."""
 
     def __init__(self, client: Client) -> None:
         super().__init__(name="commits", daemon=True)
         self._client = client
         self._cursor = client.cursor()
         self._lock = threading.Lock()
-        self._told: dict[str, Counter[tuple[str, int]]] = {}
-        self._news: list[tuple[Told, float]] = []
+        self._commits: dict[str, Counter[EpisodeKey]] = {}
+        self._news: list[tuple[EpisodeKey, float]] = []
         self.missed = 0
         """Places where events were lost, which a killed master takes along."""
 
@@ -33,12 +33,12 @@ class Commits(threading.Thread):
         except ClientClosed:
             return
 
-    def of(self, job: str) -> Mapping[tuple[str, int], int]:
-        """How often each episode of a job was said to be committed."""
+    def of(self, job: str) -> Mapping[EpisodeKey, int]:
+        """The number of commit events of each episode of a job."""
         with self._lock:
-            return Counter(self._told.get(job, {}))
+            return Counter(self._commits.get(job, {}))
 
-    def news(self) -> list[tuple[Told, float]]:
+    def news(self) -> list[tuple[EpisodeKey, float]]:
         """Episodes settled since the last call, committed or found to be impossible, with times (CLOCK_MONOTONIC)."""
         with self._lock:
             news, self._news = self._news, []
@@ -48,7 +48,7 @@ class Commits(threading.Thread):
         if isinstance(item, Gap):
             self.missed += 1
         elif item.name in ("episode_committed", "episode_failed"):
-            scene, index = str(item.fields["scene"]), int(item.fields["index"])
+            episode = EpisodeKey(JobId(item.job), str(item.fields["scene"]), int(item.fields["index"]))
             if item.name == "episode_committed":
-                self._told.setdefault(item.job, Counter())[scene, index] += 1
-            self._news.append(((item.job, scene, index), time.monotonic()))
+                self._commits.setdefault(item.job, Counter())[episode] += 1
+            self._news.append((episode, time.monotonic()))

@@ -36,9 +36,9 @@ _LOOK_S = 0.05
 _ASK_S = 0.5
 _QUIET_S = 30.0
 MOST_CALM = 3
-"""So many jobs more, undisturbed, until everybody who was hit was seen at work again."""
+"""The most jobs that follow, undisturbed, until everybody who was hit was seen at work again."""
 _STUCK_S = 400.0
-"""A job that has committed nothing for so long, and met no fault, never will: longer than a worker may start."""
+"""A job that commits nothing for this time, and met no fault, never will: longer than a worker may start."""
 
 
 class ChaosFailed(NimbusError):
@@ -47,28 +47,31 @@ class ChaosFailed(NimbusError):
 
 @dataclass(frozen=True, slots=True)
 class StormSettings:
-    """count: faults in all. spares: of each node. pause_s: the longest time between two. beat_timeout_s: for every job;
-    None: its own.
-
-    compare: run the job undisturbed first, to compare state columns. keep: leave outputs of clean jobs, too.
-    """
+    """The faults to inject, and the cluster to inject them into."""
 
     kinds: tuple[Kind, ...]
     count: int
+    """Faults in all."""
     seed: int = 0
     nodes: int = 3
     workers: int = 1
+    """Compute workers of each node."""
     spares: int = 1
+    """Warm spares of each node."""
     pause_s: float = 2.0
+    """The longest time between two faults."""
     dead_after_s: float = 3.0
     beat_timeout_s: float | None = 3.0
+    """For every job; None: the job's own."""
     compare: bool = False
+    """Run the job undisturbed first, to compare state columns."""
     keep: bool = False
+    """Leave outputs of clean jobs, too."""
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where a run stands. what: has just happened, in words; empty if nothing worth a line."""
+    """The progress of a run. what: has just happened, in words; empty if nothing worth a line."""
 
     what: str
     injected: int
@@ -82,7 +85,7 @@ class Progress:
 class Storm:
     """One run of chaos in `folder`, which takes the cluster's state, its logs and the jobs' outputs.
 
-    see: is told how it goes on.
+    see: called with the progress.
     """
 
     def __init__(self, job: Job, settings: StormSettings, folder: Path, see: Callable[[Progress], None]) -> None:
@@ -177,7 +180,7 @@ class Storm:
         self._wait_until_quiet(job)
         self._take_in()
         found = inspect_job(job, self._ledger, self._commits.of(job.name), self._expected)
-        self._recoveries.settled(job.name, found.settled, time.monotonic())
+        self._recoveries.ended(found.settled, time.monotonic())
         self._figures.add(found, state == "complete")
         self._recoveries.forget(job.name)
         how = "all is well" if found.clean else "; ".join(found.faults) or str(found)
@@ -227,7 +230,7 @@ class Storm:
                 return f"stuck: nothing was committed for {_STUCK_S:g} s"
 
     def _wait_until_quiet(self, job: Job) -> None:
-        """What is in a node's hands at the end of a job is put away; until then it may lie about."""
+        """Wait until nodes have put away what they had in hand at the end of a job; until then it may lie about."""
         ends = time.monotonic() + _QUIET_S
         while time.monotonic() < ends:
             self._take_in()
@@ -276,11 +279,11 @@ class Storm:
             self._due.append(next(self._plan))
 
     def _take_in(self) -> None:
-        """What has happened since the last look."""
+        """The news since the last look."""
         hits, done, back = self._injector.look()
         self._note(hits)
-        for told, at_s in self._commits.news():
-            self._recoveries.told(told, at_s)
+        for episode, at_s in self._commits.news():
+            self._recoveries.settled(episode, at_s)
         for work in done:
             self._recoveries.done(work)
         for number, at_s in back:

@@ -1,4 +1,4 @@
-"""What is wrong with a whole job for a while: it must say why it waits, lose nothing, and go on afterwards."""
+"""Troubles of a whole job that last for a while: it must say why it waits, lose nothing, and go on afterwards."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ from pathlib import Path
 
 from nimbusd.chaos.cluster import Cluster
 from nimbusd.chaos.liar import Liar
-from nimbusd.chaos.recovery import Told
 from nimbusd.client import JobSummary
-from nimbusd.core.ids import JobId
+from nimbusd.core.ids import EpisodeKey, JobId
 from nimbusd.core.master.facts import Cause
 from nimbusd.job import Job
 from nimbusd.master.backup import make_backup
@@ -55,20 +54,20 @@ class Trouble(ABC):
         self.end()
 
     def hear(self, summary: JobSummary) -> None:  # noqa: B027 - most need not
-        """What the master says of the job meanwhile."""
+        """Take what the master says of the job meanwhile."""
 
     @property
     def has_come(self) -> bool:
-        """Whether it had its effect, so that it may end."""
+        """True once it had its effect, so that it may end."""
         return True
 
     @property
     def since_s(self) -> float | None:
-        """When it can be over, at the earliest (CLOCK_MONOTONIC); None: from its end on."""
+        """The earliest moment of recovery (CLOCK_MONOTONIC); None: from its end on."""
         return None
 
     @property
-    def episodes(self) -> tuple[Told, ...]:
+    def episodes(self) -> tuple[EpisodeKey, ...]:
         """Episodes one of which is settled afterwards; none: any episode is."""
         return ()
 
@@ -90,7 +89,7 @@ class Waits(Trouble):
 
     @property
     def has_come(self) -> bool:
-        """Whether the reason was given."""
+        """True once the reason was given."""
         return bool(self._reason)
 
 
@@ -178,7 +177,7 @@ class OtherPackages(Waits):
 
 
 class Lies(Trouble):
-    """A hostile node takes leases and lies. It leaves once it was refused, and what it held is made by others."""
+    """A hostile node takes leases and lies. It leaves once it was refused, and others make its episodes."""
 
     what = "a hostile node joins"
     lasts = False
@@ -194,22 +193,23 @@ class Lies(Trouble):
     def end(self) -> list[str]:
         """Let it leave."""
         self.liar.leave()
-        return [f"{self.liar.name} was believed: {scene}/{index}" for _, scene, index in sorted(self.liar.believed)]
+        believed = sorted((episode.scene, episode.index) for episode in self.liar.believed)
+        return [f"{self.liar.name} was believed: {scene}/{index}" for scene, index in believed]
 
     @property
     def since_s(self) -> float | None:
-        """What it lied about may be made by others while it is there."""
+        """The moment of its first lie: others may make the episodes of its lies while it is there."""
         return self.liar.first_lie_s
 
     @property
     def has_come(self) -> bool:
-        """Whether a lie was refused."""
+        """True once a lie was refused."""
         return bool(self.liar.refused)
 
     @property
-    def episodes(self) -> tuple[Told, ...]:
+    def episodes(self) -> tuple[EpisodeKey, ...]:
         """Those that it lied about."""
-        return tuple(sorted(self.liar.refused))
+        return tuple(self.liar.refused)
 
 
 class OlderLedger(Trouble):
@@ -232,12 +232,12 @@ class OlderLedger(Trouble):
             self._committed = ledger.totals(JobId(self.job.name)).committed
 
     def hear(self, summary: JobSummary) -> None:
-        """Whether more is committed."""
+        """Note how many episodes are committed."""
         self._heard = summary.committed
 
     @property
     def has_come(self) -> bool:
-        """Whether the backup is older than the ledger."""
+        """True once the backup is older than the ledger."""
         return self._heard > self._committed
 
     def undo(self) -> None:
@@ -266,7 +266,7 @@ def lose_ledger(cluster: Cluster, job: Job, submit: Callable[[], None]) -> list[
 
 
 def ledger_of(cluster: Cluster) -> Path:
-    """Where the master's ledger is."""
+    """The place of the master's ledger."""
     return cluster.state / "ledger.sqlite"
 
 
@@ -277,7 +277,7 @@ def committed(cluster: Cluster, job: Job) -> frozenset[tuple[str, int]]:
 
 
 def not_adopted(cluster: Cluster, job: Job, before: frozenset[tuple[str, int]]) -> list[str]:
-    """What was committed and is not, after a while in which the master may adopt it."""
+    """Episodes that were committed and are not, after a while in which the master may adopt them."""
     ends = time.monotonic() + _ADOPTED_WITHIN_S
     while True:
         with contextlib.suppress(LedgerError):

@@ -17,9 +17,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from nimbusd.chaos.plan import FaultsUnknown, Kind, parse_kinds
-from nimbusd.chaos.storm import Progress, Storm, StormSettings
-from nimbusd.chaos.verdict import Verdict
+from nimbusd.chaos import FaultsUnknown, Kind, Progress, Storm, StormSettings, Verdict, parse_kinds
 from nimbusd.cli import tables
 from nimbusd.cli.console import Console, make_console
 from nimbusd.job import Job, JobError, read_apart
@@ -50,12 +48,12 @@ def _kinds(_: click.Context, option: click.Parameter, text: str) -> tuple[Kind, 
     metavar="KINDS",
     help="Of " + ",".join(kind.value for kind in Kind) + ".",
 )
-@click.option("--count", type=click.IntRange(1), default=30, show_default=True, help="So many faults in all.")
+@click.option("--count", type=click.IntRange(1), default=30, show_default=True, help="Number of faults.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the plan of faults.")
 @click.option("--nodes", type=click.IntRange(1, 64), default=3, show_default=True, help="Nodes of the cluster.")
 @click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Compute workers per node.")
 @click.option("--spares", type=click.IntRange(0, 64), default=1, show_default=True, help="Warm spares per node.")
-@click.option("--pause", type=click.FloatRange(0), default=2.0, show_default=True, help="At most so long between two.")
+@click.option("--pause", type=click.FloatRange(0), default=2.0, show_default=True, help="Longest time between two.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a value, as in `nimbusctl run`.")
 @click.option("--compare", is_flag=True, help="Run the job undisturbed first, and compare what is published.")
 @click.option(
@@ -162,7 +160,7 @@ class Lines:
 
 
 class LiveLines(Lines):
-    """What happens scrolls by above a table of faults and a bar of the job, redrawn in place."""
+    """A display: what happens scrolls by above a table of faults and a bar of the job, redrawn in place."""
 
     def __init__(self, count: int) -> None:
         super().__init__(count)

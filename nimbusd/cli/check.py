@@ -34,7 +34,7 @@ _SHOWN_SCENES = 4
 @click.option(
     "--deep",
     is_flag=True,
-    help="Load every scene too: tells what its file holds that cannot be used, and a likely wrong axis or unit.",
+    help="Load every scene too: names what in its file cannot be used, and a likely wrong axis or unit.",
 )
 @click.option("--component", metavar="NAME", help="Try a component or workflow: a registered name, or module:Class.")
 @click.option("--args", metavar="YAML", help="With --component: its arguments, as YAML or @FILE.")

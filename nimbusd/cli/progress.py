@@ -1,4 +1,4 @@
-"""How a run shows itself: a live display in a terminal, plain lines elsewhere, JSON for programs."""
+"""The progress of a run: a live display in a terminal, plain lines elsewhere, JSON for programs."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from nimbusd.cli.console import Console, make_console
 from nimbusd.core.environments import changes_in_words
 from nimbusd.core.ids import slot_of
 from nimbusd.core.words import counted
+from nimbusd.program.streams import Lasting
 from nimbusd.stages.stage_names import STAGES
-from nimbusd.streams import Lasting
 
 _RECENT = 32
 
 
 @dataclass
 class Tally:
-    """What the events so far add up to. stage_s, stage_frames: seconds and frames by stage in this run."""
+    """The sum of the events so far. stage_s, stage_frames: seconds and frames by stage in this run."""
 
     wanted: int = 0
     committed: int = 0
@@ -41,7 +41,7 @@ class Tally:
     frames: int = 0
     working: dict[str, events.StageBegan] = field(default_factory=dict)
     waiting: str = ""
-    """Why nothing moves; empty if something does."""
+    """The reason why nothing moves; empty if something does."""
     began: float = field(default_factory=time.monotonic)
     first_commits: deque[float] = field(default_factory=lambda: deque(maxlen=_RECENT))
 
@@ -181,7 +181,7 @@ def _tell_lost(why: str) -> None:
 
 
 def _line(event: events.Event, tally: Tally) -> str:
-    """What an event says to people; empty for what only displays and programs follow."""
+    """An event as a line for people; empty for events that only displays and programs follow."""
     match event:
         case events.JobStarted():
             done = f", {event.committed} already committed" if event.committed else ""

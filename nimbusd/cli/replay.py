@@ -49,7 +49,7 @@ _HELP = (
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a replay shows.
+    """The result of a replay.
 
     word: `made`, `equal`, `equal_within`, `diverged`, `different`, `failed_again`, `failed` or `failed_otherwise`.
     """
@@ -74,7 +74,7 @@ class Verdict:
     "--attempt-timeout",
     type=click.FloatRange(0, min_open=True),
     metavar="SECONDS",
-    help="Kill the attempt after so long [default: the job's episode_timeout_s; its timeouts of beats hold as well].",
+    help="Kill the attempt after this time [default: the job's episode_timeout_s; its beat timeouts hold as well].",
 )
 @click.option("--device", default="auto", show_default=True, help="What the renderer runs on: auto, cpu, cuda:0.")
 @click.option(
@@ -220,7 +220,7 @@ def _fresh(keep: Path | None) -> Path | None:
 
 
 def _compare(recorded: Recorded, outcome: Outcome, folder: Path, allowed: Tolerance) -> Comparison | None:
-    """How the piece differs from the committed one, where there are two."""
+    """Compare the piece with the committed one, where there are two."""
     if not outcome.folder or not recorded.folder:
         return None
     return compare_pieces((recorded.output, recorded.folder), (folder, outcome.folder), recorded.digest, allowed)
@@ -229,7 +229,7 @@ def _compare(recorded: Recorded, outcome: Outcome, folder: Path, allowed: Tolera
 def judge(
     recorded: Recorded, outcome: Outcome, compared: Comparison | None, until: str, allowed: Tolerance | None = None
 ) -> Verdict:
-    """What the replay of an episode shows, given what is on record of it."""
+    """Judge the replay of an episode by its record."""
     if outcome.failed:
         return _judge_failure(recorded, outcome)
     if compared is not None:

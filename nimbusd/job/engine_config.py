@@ -41,7 +41,7 @@ class EngineConfig:
         return key in self.value
 
     def at(self, *path: Key) -> Any:
-        """What stands there, None if nothing does. Does not tick it off."""
+        """The value there, None if there is none. Does not tick it off."""
         value: Any = self.value
         for key in path:
             value = value.get(key) if isinstance(value, Mapping) else None
@@ -52,12 +52,12 @@ class EngineConfig:
         return as_mapping(self.at(*path))
 
     def take(self, *path: Key) -> Any:
-        """What stands there, ticked off with all that is in it."""
+        """The value there, ticked off with all that is in it."""
         self._used.add(path)
         return self.at(*path)
 
     def is_used(self, *path: Key) -> bool:
-        """Whether it was taken or remarked on."""
+        """True if it was taken or remarked on."""
         return path in self._used
 
     def remark(self, path: Iterable[Key], text: str) -> None:
@@ -119,7 +119,7 @@ class EngineConfig:
 
 
 def is_filled(text: str) -> bool:
-    """Whether no reference is left in `text`."""
+    """True where no reference is left in `text`."""
     return "${" not in text
 
 

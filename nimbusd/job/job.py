@@ -34,7 +34,7 @@ _NOT_WHAT = (
     *("output", "scenes_root", "workers", "mode", "planners", "writers"),
     *("limits", "max_tries_per_episode", "requires"),
 )
-"""What says where, how, how long and with what is installed episodes are made, not which."""
+"""Keys that say where, how, how long and with what is installed episodes are made, not which."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,33 +48,31 @@ class StageSpec:
 
 @dataclass(frozen=True)
 class Job:
-    """A job that passed `read_job`. Plain values only, so that it travels as JSON or msgpack.
-
-    output: absolute folder. scenes_root: absolute folder that relative paths in scenes and args start at.
-    scene_entries: scene name → its entry as JSON values, `count` already expanded, in the file's order.
-    stages: the pipeline by kind; without `randomize` that key is absent. The rest: see JobFile.
-    requires: installed packages that its components require, whose versions are part of the job's environment; None
-    where the job was read before that was recorded.
-    whole: fingerprint of the job with its scenes, where this one travels without them; else empty.
-    """
+    """A job that passed `read_job`. Plain values only, so that it travels as JSON or msgpack. See also JobFile."""
 
     name: str
     seed: int
     output: Path
+    """Absolute folder."""
     scenes_root: Path
+    """Absolute folder that relative paths in scenes and args start at."""
     scene_entries: Mapping[str, Mapping[str, Any]]
+    """Scene name → its entry as JSON values, `count` already expanded, in the file's order."""
     episodes_per_scene: int
     exact: bool
     max_tries_per_episode: int
     randomize_every: int
     workers: int | None
     stages: Mapping[Stage, StageSpec]
+    """The pipeline by kind; without `randomize` that key is absent."""
     mode: Mode = Mode.AUTO
     planners: int | None = None
     writers: int = 1
     limits: Limits = field(default_factory=Limits)
     requires: tuple[str, ...] | None = None
+    """Installed packages whose versions are part of its environment; None where an older nimbusd read the job."""
     whole: str = ""
+    """Fingerprint of the job with its scenes, where this one travels without them; else empty."""
 
     @cached_property
     def scenes(self) -> tuple[str, ...]:
@@ -87,7 +85,7 @@ class Job:
         return len(self.scene_entries) * self.episodes_per_scene
 
     def variant(self, index: int) -> int:
-        """Which randomization of its scene the episode with this index uses."""
+        """The number of the randomization of its scene that the episode with this index uses."""
         return index // self.randomize_every if self.randomize_every else 0
 
     def scene_config(self, name: str, entry: Mapping[str, Any] | None = None) -> SceneConfig:
@@ -157,7 +155,7 @@ class Job:
         return self._values() | ({"fingerprint": self.whole} if self.whole else {})
 
     def _values(self) -> dict[str, Any]:
-        """What a job file says."""
+        """The job as plain values."""
         return {
             "name": self.name,
             "seed": self.seed,

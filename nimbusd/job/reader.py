@@ -61,7 +61,7 @@ def read_job(path: Path, *, output: Path | None = None, overrides: Iterable[str]
 
 
 def load_job(path: Path, *, output: Path | None = None, overrides: Iterable[str] = ()) -> LoadedJob:
-    """As `read_job`, and keeps where each value was written."""
+    """Read a job like `read_job`, and keep the place of each value."""
     source = read_source(path, overrides)
     problems = [Problem(source.where(place), _named(place, text)) for place, text in unplain(source.value)]
     if problems:

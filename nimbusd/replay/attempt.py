@@ -37,7 +37,7 @@ METHODS = {
     "render": ("load", "gen_obs"),
     "store": ("save_data",),
 }
-"""What the stage runner calls of each component."""
+"""The methods of each component that the stage runner calls."""
 _BEAT_EVERY_S = 0.05
 
 

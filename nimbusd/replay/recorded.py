@@ -1,4 +1,4 @@
-"""What is on record of an episode: how it ended, and the job that makes it again."""
+"""The record of an episode: how it ended, and the job that makes it again."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Recorded:
     `quarantined`, or `open` while there is no end of it. source: who says so, in words. attempt: of that end; 1 while
     it is open. stage, reason, detail, evidence: of a failure. folder, digest: of the committed piece; the digest is
     empty where no ledger vouches for it. changed: `job` is not the one that the record is of. configuration: see
-    `configuration_on_record`; empty where nothing was recorded. packages: version by name; empty where not known.
+    `configuration_on_record`; empty where nothing was recorded. packages: version by name; empty where not recorded.
     """
 
     job: Job
@@ -65,7 +65,7 @@ class Recorded:
 
 
 def recorded_in_output(output: Path, scene: str, index: int, job: Job | None = None) -> Recorded:
-    """What an output folder says of an episode. job: from a file, where the folder may not have been used yet.
+    """Look an episode up in an output folder. job: from a file, where the folder may not have been used yet.
 
     Raises UnknownEpisode, or LedgerError where there is neither a job nor a ledger.
     """
@@ -85,7 +85,7 @@ def recorded_in_output(output: Path, scene: str, index: int, job: Job | None = N
 
 
 def recorded_by_master(client: Client, name: str, scene: str, index: int) -> Recorded:
-    """What a master says of an episode; the job and the pieces are read from its output, which is shared storage.
+    """Ask a master about an episode; the job and the pieces are read from its output, which is shared storage.
 
     Raises ClientError, UnknownEpisode, or LedgerError where the output cannot be read on this machine.
     """

@@ -100,5 +100,5 @@ def report(sides: dict[str, dict[str, Any]]) -> str:
 
 
 def speedups(sides: dict[str, dict[str, Any]]) -> dict[str, float]:
-    """How many times as long each side took as ours."""
+    """The time of each side, as a multiple of ours."""
     return {name: side["wall_s"] / sides["nimbusd"]["wall_s"] for name, side in sides.items()}

@@ -1,4 +1,4 @@
-"""How soon tasks that cannot be done are refused, and with which reason and words.
+"""The time until tasks that cannot be done are refused, and the reason and words of it.
 
     python -m tests.benchmarks.refusals [--only WORD] [--seeds 1]
 
@@ -104,7 +104,7 @@ class Refusal(NamedTuple):
 
 
 def refused(config: dict[str, Any], seed: int) -> Refusal:
-    """What becomes of a task, from its file on."""
+    """The fate of a task, from its file on."""
     started, by = time.process_time(), "check"
 
     def done(reason: str, words: str) -> Refusal:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import orjson
 import pytest
-import yaml
 from click.testing import CliRunner, Result
 
 from nimbusd.cli.output import output
@@ -29,6 +28,7 @@ from nimbusd.stages.errors import NimbusError, OutputGone
 from nimbusd.stages.stage_names import Stage
 from nimbusd.stages.store.piece import PIECES, manifest_digest, piece_folder
 from tests.support.store_makers import make_writer, store_episode
+from tests.support.toy_jobs import scenes, write_toy_job
 
 NAME = JobId("job")
 
@@ -36,22 +36,8 @@ NAME = JobId("job")
 @pytest.fixture
 def job(tmp_path: Path) -> Job:
     """A job whose pieces `tests.support.store_makers` makes: scene `room`, stored by NavWriter."""
-    described = {
-        "name": str(NAME),
-        "seed": 3,
-        "output": str(tmp_path / "out"),
-        "scenes": [{"name": "room"}],
-        "episodes_per_scene": 4,
-        "pipeline": {
-            "load": {"component": "tests.support.toy:ToyLoader"},
-            "plan": {"component": "tests.support.toy:ToyPlanner"},
-            "render": {"component": "tests.support.toy:ToyRenderer"},
-            "store": {"component": "NavWriter", "args": {"codec": "h264"}},
-        },
-    }
-    path = tmp_path / "job.yaml"
-    path.write_text(yaml.safe_dump(described))
-    found = read_job(path)
+    pipeline = {"store": {"component": "NavWriter", "args": {"codec": "h264"}}}
+    found = read_job(write_toy_job(tmp_path / "job.yaml", pipeline, name=str(NAME), scenes=scenes("room")))
     (found.output / PIECES).mkdir(parents=True)
     (found.output / ".nimbusd").mkdir()
     return found

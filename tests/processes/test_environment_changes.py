@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from nimbusd.client import Client, Event
 from nimbusd.core.ids import JobId
@@ -24,6 +23,7 @@ from nimbusd.node.environment import packages
 from nimbusd.stages.store.made_with import packages_hash
 from tests.support.cluster import PATIENCE_S, REPOSITORY, Cluster
 from tests.support.slow import slow
+from tests.support.toy_jobs import scenes, write_toy_job
 
 pytestmark = pytest.mark.processes
 
@@ -42,26 +42,16 @@ def installed(folder: Path, version: str) -> dict[str, str]:
 
 def write_job(folder: Path, name: str, episodes: int = 4, **render: Any) -> Path:
     """A job of one scene whose writer records what it was told of the environment."""
-    described = {
-        "name": name,
-        "seed": 3,
-        "output": str(folder / name),
-        "scenes": [{"name": "a"}],
-        "episodes_per_scene": episodes,
-        "pipeline": {
-            "load": {"component": "tests.support.toy:ToyLoader"},
-            "plan": {"component": "tests.support.toy:ToyPlanner"},
-            "render": {"component": "tests.support.toy:ToyRenderer"} | render,
-            "store": {"component": "tests.support.toy:NotingWriter"},
-        },
+    pipeline = {
+        "render": {"component": "tests.support.toy:ToyRenderer"} | render,
+        "store": {"component": "tests.support.toy:NotingWriter"},
     }
-    path = folder / f"{name}.yaml"
-    path.write_text(yaml.safe_dump(described))
-    return path
+    values = {"name": name, "output": str(folder / name), "scenes": scenes("a"), "episodes_per_scene": episodes}
+    return write_toy_job(folder / f"{name}.yaml", pipeline, **values)
 
 
 def notes(output: Path) -> dict[int, Any]:
-    """What each committed episode says of its environment."""
+    """The environment on record of each committed episode."""
     texts = (output / "dataset.txt").read_text().splitlines()
     return dict(map(json.loads, texts))
 

@@ -57,7 +57,7 @@ def findings(folder: Path, workflow_args: dict[str, Any], kind: str = "errors") 
         ({"renderer": 5}, "renderer: must be the name of a component, but it is 5"),
         ({"renderer": "SCGSRenderer"}, "renderer: SCGSRenderer cannot show what arms move; MujocoRenderer does"),
         ({"renderer": "EnvRenderer"}, "renderer: EnvRenderer cannot show what arms move"),
-        ({"renderer": "tests.support.toy_components:ToyRenderer"}, "renderer: ToyRenderer cannot show what arms move"),
+        ({"renderer": "tests.support.toy:ToyRenderer"}, "renderer: ToyRenderer cannot show what arms move"),
         ({"renderer": "BlenderProcRenderer", "renderer_args": {"presett": "draft"}},
          "renderer_args.presett: unknown key 'presett'; did you mean 'preset'?"),
         ({"renderer_args": {"tolerance_m": -1}}, "renderer_args.tolerance_m: must be 0 or more, but it is -1"),
@@ -143,7 +143,7 @@ def still_and_moving() -> tuple[Scene, Sequence, Sequence]:
 
 def test_renderers_of_still_scenes_refuse_what_moves_by_name_and_take_what_stands() -> None:
     scene, still, moving = still_and_moving()
-    for name in ("SCGSRenderer", "tests.support.toy_components:ToyRenderer"):
+    for name in ("SCGSRenderer", "tests.support.toy:ToyRenderer"):
         renderer = create(name, "render", {})
         check_motion(renderer, still, scene)
         with pytest.raises(

@@ -23,7 +23,7 @@ class StreamLost(Exception):
     def __init__(self, error: OSError) -> None:
         super().__init__(f"cannot write to standard output: {error.strerror}")
         self.broken = error.errno == errno.EPIPE
-        """Who read it has gone, as `head` does when it has enough."""
+        """True where its reader has gone, as `head` does when it has enough."""
 
 
 class _Output(io.TextIOWrapper):
@@ -43,7 +43,7 @@ class _Output(io.TextIOWrapper):
 
 
 class _Diagnostics(io.TextIOWrapper):
-    """Standard error. What cannot be told there cannot be told, and ends nothing."""
+    """Standard error. A failure to write there ends nothing."""
 
     def write(self, text: str, /) -> int:
         with contextlib.suppress(OSError):
@@ -56,10 +56,10 @@ class _Diagnostics(io.TextIOWrapper):
 
 
 class Lasting(io.TextIOBase):
-    """A stream for what is worth less than what it tells of: when it takes nothing more, that is told once by `lost`,
-    and the rest is dropped.
+    """A stream for progress, which must not end the work: when it takes nothing more, `lost` is called once with the
+    reason, and the rest is dropped.
 
-    rich_proxied_file: the same for the stream that Rich writes its own escapes to, see `nimbusd.terminal`.
+    rich_proxied_file: the same for the stream that Rich writes its own escapes to, see `nimbusd.program.terminal`.
     """
 
     def __init__(self, stream: TextIO, lost: Callable[[str], None]) -> None:

@@ -1,20 +1,23 @@
-"""What a daemon tells the service manager that started it: systemd's sd_notify protocol, over a datagram socket.
+"""A daemon as systemd's service: it notifies its manager (sd_notify), and explains what its unit hides from it.
 
-Where nobody asks to be told, because NOTIFY_SOCKET is not set, nothing here does anything.
+Nothing is notified where nobody asks for it, that is, where NOTIFY_SOCKET is not set.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
+from pathlib import Path
 
 log = logging.getLogger(__name__)
 
 STATUS_EVERY_S = 10.0
+_HOMES = (Path("/home"), Path("/root"), Path("/run/user"))
 
 
 async def _turns() -> None:
@@ -24,7 +27,7 @@ async def _turns() -> None:
 class Notifier:
     """The way to the service manager. It never waits and never raises: a manager that does not listen stops no work.
 
-    address: a path, or `@name` for an abstract socket; empty: nobody is told. watchdog_s: the manager takes this
+    address: a path, or `@name` for an abstract socket; empty: nobody is notified. watchdog_s: the manager takes this
     process for hung if it hears nothing for so long; None: it does not watch.
     """
 
@@ -32,14 +35,14 @@ class Notifier:
         self.watchdog_s = watchdog_s if address else None
         self._address = "\0" + address[1:] if address.startswith("@") else address
         self._owed: dict[str, str] = {}
-        """What was not taken yet. It goes with what is said next; of each variable only the last value counts."""
+        """Lines that were not taken yet. They go with the next message; of each variable only the last value counts."""
         self._said_status = ""
         self._stopping = False
         self._trouble = ""
 
     @classmethod
     def from_environment(cls, environ: MutableMapping[str, str]) -> Notifier:
-        """As the manager says in the environment. Its variables are taken out: they are not for our own children."""
+        """Read the manager's variables from the environment, and take them out: our own children must not have them."""
         address = environ.pop("NOTIFY_SOCKET", "")
         usec, pid = environ.pop("WATCHDOG_USEC", ""), environ.pop("WATCHDOG_PID", "")
         if address and address[0] not in "/@":
@@ -119,3 +122,23 @@ def _log_error(task: asyncio.Task[None]) -> None:
     """The manager hears nothing more then, and its watchdog ends us: the log must say why."""
     if not task.cancelled() and (error := task.exception()) is not None:
         log.error("the service manager is told nothing any more", exc_info=error)
+
+
+def why_hidden(path: Path, error: OSError, environ: Mapping[str, str] = os.environ) -> str:
+    """A sentence to add to `error` about `path` if the unit of this service is why; empty if not.
+
+    systemd sets STATE_DIRECTORY for our units, and for nothing that a person starts.
+    """
+    if "STATE_DIRECTORY" not in environ:
+        return ""
+    if any(path.is_relative_to(home) for home in _HOMES):
+        return (
+            " The service sees no home folders (ProtectHome= of its unit): put jobs, scenes and outputs where master "
+            "and nodes may go, such as /srv/nimbusd."
+        )
+    if error.errno == errno.EROFS:
+        return (
+            " The service may write to what ReadWritePaths= of its unit names, such as /srv/nimbusd; `systemctl edit` "
+            "adds to it."
+        )
+    return ""

@@ -16,9 +16,9 @@ import pytest
 
 from nimbusd.chaos.processes import Daemon
 from nimbusd.config import ConfigError
-from nimbusd.import_folders import check_import_folders
 from nimbusd.master.ledger.ledger import Ledger
-from nimbusd.private_state import keep_private
+from nimbusd.program.import_folders import check_import_folders
+from nimbusd.program.private_state import keep_private
 from nimbusd.stages.store.durable import write_file
 from tests.support.cluster import Cluster
 

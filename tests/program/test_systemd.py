@@ -19,7 +19,7 @@ from click.testing import CliRunner
 from nimbusd.config import MasterConfig, WorkerConfig, read_config
 from nimbusd.daemon import cli
 from nimbusd.job.model import Limits
-from nimbusd.service import why_hidden
+from nimbusd.program.systemd import why_hidden
 from tests.support.cluster import REPOSITORY
 
 SYSTEMD = REPOSITORY / "systemd"
@@ -67,7 +67,7 @@ def lines(name: str) -> list[list[str]]:
 
 
 def installed_as(name: str) -> str:
-    """Where a file says that it belongs."""
+    """The place that a file names as its own."""
     found = re.search(r"Install as (/[\w./-]+)", (SYSTEMD / name).read_text())
     assert found is not None, f"{name} does not say where it belongs"
     return found[1]

@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from nimbusd.cli.console import Console
-from nimbusd.terminal import VisibleStream, visible, write_raw
+from nimbusd.program.terminal import VisibleStream, visible, write_raw
 from tests.support.cluster import REPOSITORY
 
 EVIL = "a\x1b[2J\x1b]0;title\x07\x9b31m\u202eb\x00\rc\x7f"

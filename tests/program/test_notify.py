@@ -18,7 +18,7 @@ import pytest
 from nimbusd.client import Client, Event
 from nimbusd.config import MasterConfig
 from nimbusd.master.server import MasterServer
-from nimbusd.notify import Notifier
+from nimbusd.program.systemd import Notifier
 from tests.support.cluster import PATIENCE_S, Daemon, gate_of, toy_job
 
 WATCHDOG_USEC = 200_000
@@ -58,7 +58,7 @@ class Manager:
         raise AssertionError(f"no {line!r} in {self.heard}")
 
     def rest(self) -> list[str]:
-        """What has arrived and was not read yet."""
+        """Messages that have arrived and were not read yet."""
         messages = []
         self.socket.setblocking(False)
         with contextlib.suppress(BlockingIOError):

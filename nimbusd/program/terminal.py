@@ -38,7 +38,7 @@ class VisibleStream:
         return self.rich_proxied_file.write(visible(words))
 
     def writelines(self, lines: Iterable[str]) -> None:
-        """As `write`, of each."""
+        """Write each line like `write`."""
         for line in lines:
             self.write(line)
 

@@ -1,4 +1,4 @@
-"""How the programs `nimbusd` and `nimbusctl` end: every error that can be told is a sentence and an exit status.
+"""The end of `nimbusd` and `nimbusctl`: an expected error is a sentence and an exit status.
 
 Only an error that nobody foresaw has a traceback, with a line that asks for a report.
 """
@@ -15,13 +15,13 @@ from difflib import get_close_matches
 import click
 
 from nimbusd import __version__
-from nimbusd.streams import StreamLost, discard_output, open_standard_streams
-from nimbusd.terminal import guard_output
+from nimbusd.program.streams import StreamLost, discard_output, open_standard_streams
+from nimbusd.program.terminal import guard_output
 
 FAILED, SETTINGS = 1, 2
 INTERRUPTED = 130
 OUTPUT_BROKEN = 141
-"""As of a program that SIGPIPE ended."""
+"""The status of a program that SIGPIPE ended."""
 
 _ADVICE = {
     errno.ENOSPC: "Make room on its disk.",
@@ -60,7 +60,7 @@ def run_program(program: click.Group, name: str) -> None:
 
 
 def ended(program: click.Group, name: str, args: Sequence[str]) -> int:
-    """Run a command, tell its error if it has one, and return the exit status."""
+    """Run a command, print its error if it has one, and return the exit status."""
     try:
         value = program.main(list(args), prog_name=name, standalone_mode=False)
     except SystemExit as error:
@@ -72,7 +72,7 @@ def ended(program: click.Group, name: str, args: Sequence[str]) -> int:
     except click.ClickException as error:
         error.show()
         return error.exit_code
-    except Exception as error:  # noqa: BLE001 - it is told, with its traceback if nobody foresaw it
+    except Exception as error:  # noqa: BLE001 - it is printed, with its traceback if nobody foresaw it
         return _failed(error)
     except BaseExceptionGroup as error:
         return INTERRUPTED if error.subgroup(KeyboardInterrupt) is not None else _failed(error)
@@ -116,7 +116,7 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
 
 
 def _sentence(error: BaseException) -> str | None:
-    """What to tell people; None for an error that nobody foresaw."""
+    """The error for people; None for one that nobody foresaw."""
     # Imported when there is an error: the pipeline's types load numpy and pydantic.
     from nimbusd.stages.errors import NimbusError
     from nimbusd.transport.errors import TransportError
@@ -130,7 +130,7 @@ def _sentence(error: BaseException) -> str | None:
 
 
 def _os_sentence(error: OSError) -> str:
-    """`PLACE: what is wrong. What to do.`, as far as it is known."""
+    """`PLACE: what is wrong. What to do.`, as far as the error says."""
     places = [os.fspath(name) for name in (error.filename, error.filename2) if isinstance(name, (str, bytes))]
     where = " and ".join(os.fsdecode(place) for place in places)
     what = error.strerror or str(error) or type(error).__name__
@@ -139,7 +139,7 @@ def _os_sentence(error: OSError) -> str:
 
 
 def _is_of_settings(error: BaseException) -> bool:
-    """Whether starting again cannot help, until somebody changes what the program was given."""
+    """True where starting again cannot help until somebody changes what the program was given."""
     from nimbusd.config import ConfigError
     from nimbusd.transport.security.auth import AllowListError
     from nimbusd.transport.security.keys import KeyFileError
@@ -150,7 +150,7 @@ def _is_of_settings(error: BaseException) -> bool:
 
 
 def _stream_lost(error: StreamLost) -> int:
-    """Who read our output has gone: end as quietly. Else say what is wrong with it."""
+    """End quietly where the reader of our output has gone; else say what is wrong with it."""
     discard_output()
     if error.broken:
         return OUTPUT_BROKEN

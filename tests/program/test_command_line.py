@@ -1,4 +1,4 @@
-"""How commands end: every error that can be told is one sentence with the right status, others have a traceback."""
+"""The end of commands: an expected error is one sentence with the right status, others have a traceback."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 
 from nimbusd.config import ConfigError
 from nimbusd.program import Commands, ended
+from nimbusd.program.streams import StreamLost
 from nimbusd.stages.errors import StoreError
-from nimbusd.streams import StreamLost
 
 NO_ROOM = OSError(errno.ENOSPC, "No space left on device", "/data/out/piece")
 LOCKED = PermissionError(errno.EACCES, "Permission denied", "/data/out")
@@ -55,7 +55,7 @@ def program(error: BaseException) -> Commands:
 def test_what_can_be_told_is_a_sentence_with_its_status(
     error: BaseException, status: int, told: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nimbusd.program.discard_output", lambda: None)
+    monkeypatch.setattr("nimbusd.program.command_line.discard_output", lambda: None)
     assert ended(program(error), "program", ["fail"]) == status
     assert capsys.readouterr().err == told
 
