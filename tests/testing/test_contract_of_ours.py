@@ -28,7 +28,7 @@ ENV = {
 }
 CUBE = {
     "name": "cube",
-    "instructions": ["Push the {cube} with {share} of it."],
+    "instructions": ["Lift the {cube}."],
     "cameras": [{"name": "front", "width": 64, "height": 48}],
     "slots": [{"name": "cube", "models": ["cube"], "x_m": [0.4, 0.5], "y_m": [-0.1, 0.0]}],
     "goals": [{"subject": "$cube", "relation": "lifted"}],
