@@ -60,8 +60,8 @@ def test_every_reason_that_is_raised_has_its_line_and_every_line_is_raised() -> 
     raised = set()
     for path in Path(sim.__file__).parent.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
-            name = getattr(node.func, "id", "") if isinstance(node, ast.Call) else ""
-            if name in ("PlanningFailed", "Hopeless") and isinstance(node.args[0], ast.Constant):
-                raised.add(node.args[0].value)
+            match node:
+                case ast.Call(func=ast.Name("PlanningFailed" | "Hopeless"), args=[ast.Constant(reason), *_]):
+                    raised.add(reason)
     assert raised == set(REASONS)
     assert set(REASONS) >= RETRIED | POSTPONED
