@@ -6,7 +6,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, get_args
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,14 +187,26 @@ def to_json(event: Event) -> dict[str, Any]:
 
     Seconds are rounded to microseconds.
     """
-    name = "".join(f"_{c.lower()}" if c.isupper() and i else c.lower() for i, c in enumerate(type(event).__name__))
-    told = {field.name: _rounded(getattr(event, field.name)) for field in dataclasses.fields(event)}
+    name, fields = _KINDS[type(event)]
+    told = {field: _rounded(getattr(event, field)) for field in fields}
     return {"event": name, "time": _rounded(time.time()), **told}
+
+
+def _snake_case(name: str) -> str:
+    return "".join(f"_{c.lower()}" if c.isupper() and i else c.lower() for i, c in enumerate(name))
+
+
+_KINDS = {
+    kind: (_snake_case(kind.__name__), tuple(f.name for f in dataclasses.fields(kind))) for kind in get_args(Event)
+}
+"""Type of event → its name and its fields."""
 
 
 def _rounded(value: Any) -> Any:
     if isinstance(value, float):
         return round(value, 6)
+    if isinstance(value, str | int):
+        return value
     if isinstance(value, Mapping):
         return {key: _rounded(inner) for key, inner in value.items()}
     return value
