@@ -34,6 +34,8 @@ from nimbusd.transport.errors import (
 )
 from nimbusd.transport.messages.control import (
     Done,
+    Failure,
+    FailureKind,
     FailureList,
     FailureReport,
     JobReport,
@@ -51,6 +53,8 @@ __all__ = [
     "ClientError",
     "Done",
     "Event",
+    "Failure",
+    "FailureKind",
     "FailureList",
     "FailureReport",
     "Gap",

@@ -99,7 +99,7 @@ class NodeMachine:
         return {
             "leases": len(self._leases),
             "stored": len(self._commits),
-            "given": sum(len(worker.given) for worker in self._staff.workers.values()),
+            "given": sum(len(worker.episodes) for worker in self._staff.workers.values()),
             "holding": self._leases.holding(),
             "planned": self._backlog.planned(),
         }
@@ -116,15 +116,15 @@ class NodeMachine:
         """The leases that are held."""
         return frozenset(self._leases.ids())
 
-    def busy(self, worker: WorkerId) -> bool:
+    def busy(self, id: WorkerId) -> bool:
         """True where a worker has episodes."""
-        known = self._staff.workers.get(worker)
-        return known is not None and bool(known.given)
+        worker = self._staff.workers.get(id)
+        return worker is not None and bool(worker.episodes)
 
     def running(self, now: float) -> Iterator[tuple[WorkerId, Running]]:
         """Every episode that has begun, and who is at it."""
         for id, worker in self._staff.workers.items():
-            for attempt, begun in worker.given.items():
+            for attempt, begun in worker.episodes.items():
                 if begun is not None:
                     stage, began = begun
                     yield id, Running(attempt.lease, attempt.key.index, stage, now - began)
@@ -142,21 +142,21 @@ class NodeMachine:
                 return self._acknowledged(fact)
             case JobKnown():
                 self._staff.job_known(fact)
-            case WorkerWaits(worker, renders):
-                self._staff.workers[worker] = Worker(renders)
-            case WorkerPulls(worker, credit):
-                self._staff.pulls(worker, credit, now)
-            case Beat(worker, attempt, stage):
-                self._began(worker, attempt, stage, now)
+            case WorkerWaits(id, renders):
+                self._staff.workers[id] = Worker(renders)
+            case WorkerPulls(id, credit):
+                self._staff.pulls(id, credit, now)
+            case Beat(id, attempt, stage):
+                self._began(id, attempt, stage, now)
             case EpisodePlanned(memory=memory):
                 return [*self._measured(fact.worker, memory), *self._episode_planned(fact)]
             case EpisodeStored(memory=memory):
                 return [*self._measured(fact.worker, memory), *self._episode_stored(fact, now)]
             case AttemptFailed(memory=memory):
                 return [*self._measured(fact.worker, memory), *self._failed(fact, now)]
-            case WorkerReturns(worker, attempts):
+            case WorkerReturns(id, attempts):
                 for attempt in attempts:
-                    if self._take(worker, attempt):
+                    if self._take(id, attempt):
                         self._wait_again(attempt)
             case WorkerGone():
                 return self._gone(fact, now)
@@ -196,15 +196,15 @@ class NodeMachine:
         # Outcomes stay until they are acknowledged: only the ledger knows whether a piece is garbage.
         self._leases.drop_waiting(held, wanted)
         orders = self._drop_planned(held, wanted)
-        for worker in sorted({held.given[index] for index in wanted & held.given.keys()}):
-            known = self._staff.workers[worker]
-            for attempt in [a for a in known.given if a.lease == fact.lease and a.key.index in wanted]:
-                if known.given[attempt] is None:
+        for id in sorted({held.given[index] for index in wanted & held.given.keys()}):
+            worker = self._staff.workers[id]
+            for attempt in [a for a in worker.episodes if a.lease == fact.lease and a.key.index in wanted]:
+                if worker.episodes[attempt] is None:
                     continue  # it will be made, and refused: cheaper than a new worker
-                if not known.unwanted:
-                    known.unwanted = True
-                    orders.append(StopWorker(worker, "what it is making is no longer wanted"))
-                self._take(worker, attempt)
+                if not worker.unwanted:
+                    worker.unwanted = True
+                    orders.append(StopWorker(id, "what it is making is no longer wanted"))
+                self._take(id, attempt)
                 orders += self._end_plan(attempt)
         self._forget_if_over(held)
         return orders
@@ -248,21 +248,21 @@ class NodeMachine:
 
     # --- workers ---
 
-    def _measured(self, worker: WorkerId, memory: Memory | None) -> list[NodeOrder]:
-        return [] if memory is None else self._staff.measured(worker, memory.rss_bytes, memory.gpu_bytes)
+    def _measured(self, id: WorkerId, memory: Memory | None) -> list[NodeOrder]:
+        return [] if memory is None else self._staff.measured(id, memory.rss_bytes, memory.gpu_bytes)
 
-    def _began(self, worker: WorkerId, attempt: Attempt, stage: str, now: float) -> None:
-        known = self._staff.workers.get(worker)
-        if known is not None and attempt in known.given:
-            begun = known.given[attempt]
-            known.given[attempt] = (stage, now if begun is None else begun[1])
+    def _began(self, id: WorkerId, attempt: Attempt, stage: str, now: float) -> None:
+        worker = self._staff.workers.get(id)
+        if worker is not None and attempt in worker.episodes:
+            begun = worker.episodes[attempt]
+            worker.episodes[attempt] = (stage, now if begun is None else begun[1])
 
-    def _take(self, worker: WorkerId, attempt: Attempt) -> bool:
+    def _take(self, id: WorkerId, attempt: Attempt) -> bool:
         """Take an episode from a worker. False if it does not have it."""
-        known = self._staff.workers.get(worker)
-        if known is None or attempt not in known.given:
+        worker = self._staff.workers.get(id)
+        if worker is None or attempt not in worker.episodes:
             return False
-        del known.given[attempt]
+        del worker.episodes[attempt]
         del self._leases[attempt.lease].given[attempt.key.index]
         return True
 
@@ -291,8 +291,8 @@ class NodeMachine:
         piece, attempt = fact.piece, fact.attempt
         plan = self._backlog.plan_of(attempt)
         if not self._take(fact.worker, attempt):
-            known = self._staff.workers.get(fact.worker)
-            job = known.job if known is not None else None
+            worker = self._staff.workers.get(fact.worker)
+            job = worker.job if worker is not None else None
             return [] if job is None else [DropPiece(job, piece.folder)]  # revoked meanwhile: nobody will commit it
         self._heartbeats.episode_made(piece.cost_s)
         pace, timings_s = self._staff.pace(attempt.key.job), piece.timings_s
@@ -333,18 +333,18 @@ class NodeMachine:
         If it was not heard to begin anything, it died before it could say so: in the first episode that it had. Where
         one of its threads is known to be to blame, what the other one had begun is innocent: it goes back uncharged.
         """
-        known = self._staff.gone(fact.worker, now)
-        if known is None:
+        worker = self._staff.gone(fact.worker, now)
+        if worker is None:
             return []
-        if known.given and not (known.recalled or known.unwanted or any(known.given.values())):
-            known.given[next(iter(known.given))] = ("plan" if known.role is Role.PLAN else "load", now)
-        guilty = _guilty(known, fact.failure.stage)
+        if worker.episodes and not (worker.recalled or worker.unwanted or any(worker.episodes.values())):
+            worker.episodes[next(iter(worker.episodes))] = ("plan" if worker.role is Role.PLAN else "load", now)
+        guilty = _guilty(worker, fact.failure.stage)
         orders: list[NodeOrder] = []
-        for attempt, begun in known.given.items():
+        for attempt, begun in worker.episodes.items():
             held, index = self._leases[attempt.lease], attempt.key.index
             del held.given[index]
-            innocent = known.unwanted or attempt not in guilty
-            if known.job in self._unfit or (begun is not None and innocent):  # not made here again: files may be torn
+            innocent = worker.unwanted or attempt not in guilty
+            if worker.job in self._unfit or (begun is not None and innocent):  # not made here again: files may be torn
                 orders += self._end_plan(attempt)
                 held.told[index] = None
                 held.again_at = now + TELL_AGAIN_S
@@ -413,12 +413,12 @@ class NodeMachine:
         return Heartbeat(self._node, self._session, seq, credit, self._leases.ids(), running, pipelines=pipelines)
 
 
-def _guilty(known: Worker, stage: str) -> set[Attempt]:
+def _guilty(worker: Worker, stage: str) -> set[Attempt]:
     """The episodes to blame for a worker's death in a stage: all that it had begun, where that tells nothing.
 
     The writer thread stores; the working thread does everything else, and is at what it began last.
     """
-    begun = {key: began for key, began in known.given.items() if began is not None}
+    begun = {key: began for key, began in worker.episodes.items() if began is not None}
     stored = {key for key, (at, _) in begun.items() if at == STORE}
     worked = begun.keys() - stored
     if stage == STORE and stored:

@@ -34,7 +34,7 @@ class Worker:
     job: JobId | None = None
     role: Role = Role.FUSED
     credit: int = 0
-    given: dict[Attempt, tuple[str, float] | None] = field(default_factory=dict)
+    episodes: dict[Attempt, tuple[str, float] | None] = field(default_factory=dict)
     """Episodes it has: None before they begin, then stage and when they began."""
     loaded: tuple[JobId, str] | None = None
     """Job and scene of the last episode it was given."""
@@ -84,39 +84,39 @@ class Staff:
         """The measurements of a job."""
         return self._pipeline(job).pace
 
-    def pulls(self, worker: WorkerId, credit: int, now: float) -> None:
+    def pulls(self, id: WorkerId, credit: int, now: float) -> None:
         """A worker can take more episodes."""
-        if (known := self.workers.get(worker)) is not None:
-            known.credit += credit
-            if (gone_at := self._gone_at.pop(slot_of(worker), None)) is not None:
+        if (worker := self.workers.get(id)) is not None:
+            worker.credit += credit
+            if (gone_at := self._gone_at.pop(slot_of(id), None)) is not None:
                 self._change.add(now - gone_at)
 
-    def measured(self, worker: WorkerId, memory_bytes: int, gpu_bytes: int = 0) -> list[NodeOrder]:
+    def measured(self, id: WorkerId, memory_bytes: int, gpu_bytes: int = 0) -> list[NodeOrder]:
         """A worker's memory at the end of an episode. One that has grown too large is recalled."""
-        known = self.workers.get(worker)
-        if known is None or known.job is None:
+        worker = self.workers.get(id)
+        if worker is None or worker.job is None:
             return []
-        known.memory_bytes = memory_bytes
-        pipeline = self._pipeline(known.job)
-        pipeline.memory_bytes[known.role] = max(pipeline.memory_bytes.get(known.role, 0), memory_bytes)
-        if known.growth is None:
+        worker.memory_bytes = memory_bytes
+        pipeline = self._pipeline(worker.job)
+        pipeline.memory_bytes[worker.role] = max(pipeline.memory_bytes.get(worker.role, 0), memory_bytes)
+        if worker.growth is None:
             share_bytes = (self._memory_bytes or 0) // self._slots
-            known.growth = WorkerMemory(RecycleLimits(pipeline.recycle_growth_bytes, share_bytes))
-        why = known.growth.measured(memory_bytes, gpu_bytes)
-        if why is None or not known.is_wanted():
+            worker.growth = WorkerMemory(RecycleLimits(pipeline.recycle_growth_bytes, share_bytes))
+        why = worker.growth.measured(memory_bytes, gpu_bytes)
+        if why is None or not worker.is_wanted():
             return []
-        known.recalled = True
-        return [RecallWorker(worker, why)]
+        worker.recalled = True
+        return [RecallWorker(id, why)]
 
-    def gone(self, worker: WorkerId, now: float) -> Worker | None:
+    def gone(self, id: WorkerId, now: float) -> Worker | None:
         """A worker's process has ended: what it was."""
-        if (known := self.workers.pop(worker, None)) is not None and known.recalled:
-            self._gone_at[slot_of(worker)] = now
-        return known
+        if (worker := self.workers.pop(id, None)) is not None and worker.recalled:
+            self._gone_at[slot_of(id)] = now
+        return worker
 
     def forget(self, jobs: frozenset[JobId]) -> None:
         """Only these jobs are of interest any more."""
-        at_work = {known.job for known in self.workers.values()}
+        at_work = {worker.job for worker in self.workers.values()}
         for job in [job for job in self._pipelines if job not in jobs and job not in at_work]:
             del self._pipelines[job]
 
@@ -134,16 +134,19 @@ class Staff:
 
     def idle(self) -> int:
         """Workers that have nothing, though others may have more than one episode, and could begin one."""
-        return sum(k.is_wanted() and not k.given and not self._only_renders(k) for k in self.workers.values())
+        return sum(
+            worker.is_wanted() and not worker.episodes and not self._only_renders(worker)
+            for worker in self.workers.values()
+        )
 
     def pipelines(self, now: float) -> Iterator[PipelineReport]:
         """A report on each job that is at work here."""
         for job, pipeline in self._pipelines.items():
-            at_work = [known for known in self.workers.values() if known.job == job and not known.unwanted]
+            at_work = [worker for worker in self.workers.values() if worker.job == job and not worker.unwanted]
             if not at_work:
                 continue
-            places = Places(sum(k.renders for k in at_work), sum(not k.renders for k in at_work))
-            planners = sum(known.role is Role.PLAN for known in at_work)
+            places = Places(sum(worker.renders for worker in at_work), sum(not worker.renders for worker in at_work))
+            planners = sum(worker.role is Role.PLAN for worker in at_work)
             yield pipeline.report(job, places, planners, self._backlog.waiting(job), now)
 
     # --- what follows ---
@@ -152,12 +155,12 @@ class Staff:
         """Roles as the measurements want them, and work for everybody who can take some."""
         orders: list[NodeOrder] = []
         for job, pipeline in self._pipelines.items():
-            mine = {worker: known for worker, known in self.workers.items() if known.job == job}
-            busy = [known.role for known in mine.values() if known.given]
+            mine = {id: worker for id, worker in self.workers.items() if worker.job == job}
+            busy = [worker.role for worker in mine.values() if worker.episodes]
             planning = busy.count(Role.PLAN)
             pipeline.pace.observe(planning, len(busy) - planning, now)
             alike = not self._plan_only and pipeline.mode is Mode.FUSED  # where all slots are, no mode is better
-            if not alike or any(known.role is not Role.FUSED for known in mine.values()):
+            if not alike or any(worker.role is not Role.FUSED for worker in mine.values()):
                 orders += self._adapt(job, pipeline, mine, now)
         if self._leases.waiting() or len(self._backlog):
             orders += self._feed()
@@ -172,16 +175,16 @@ class Staff:
             waiting=self._leases.waiting(job),
             backlog=self._backlog.waiting(job),
             most_backlog=self._most_backlog(job),
-            planning=sum(known.role is Role.PLAN and bool(known.given) for known in mine.values()),
-            at_work=sum(bool(known.given) for known in mine.values()),
+            planning=sum(worker.role is Role.PLAN and bool(worker.episodes) for worker in mine.values()),
+            at_work=sum(bool(worker.episodes) for worker in mine.values()),
             change_s=self._change.value if self._change.count else CHANGE_S,
         )
         pipeline.choose(situation, now)
         if pipeline.mode is Mode.FUSED:
-            return self._recall(worker for worker, known in mine.items() if known.role is not Role.FUSED)
-        flexible = {worker: known for worker, known in mine.items() if known.renders and known.is_wanted()}
-        planners = [worker for worker, known in flexible.items() if known.role is Role.PLAN]
-        renderers = [worker for worker, known in flexible.items() if known.role is not Role.PLAN]
+            return self._recall(id for id, worker in mine.items() if worker.role is not Role.FUSED)
+        flexible = {id: worker for id, worker in mine.items() if worker.renders and worker.is_wanted()}
+        planners = [id for id, worker in flexible.items() if worker.role is Role.PLAN]
+        renderers = [id for id, worker in flexible.items() if worker.role is not Role.PLAN]
         if len(planners) > pipeline.planners:
             return self._recall_some(planners, len(planners) - pipeline.planners)
         coming = situation.places.flexible - len(flexible)
@@ -190,29 +193,29 @@ class Staff:
 
     def _flexible(self, job: JobId) -> int:
         """Slots that a job has for any role: those that no other job has."""
-        others = sum(known.renders and known.job not in (None, job) for known in self.workers.values())
+        others = sum(worker.renders and worker.job not in (None, job) for worker in self.workers.values())
         return max(1, self._slots - self._plan_only - others)
 
     def _most_backlog(self, job: JobId) -> int:
         """The high-water mark of a job."""
-        renderers = sum(k.job == job and k.role is not Role.PLAN for k in self.workers.values())
+        renderers = sum(worker.job == job and worker.role is not Role.PLAN for worker in self.workers.values())
         return self._pipeline(job).most_backlog(max(1, renderers))
 
     def _recall_some(self, workers: list[WorkerId], number: int) -> list[NodeOrder]:
         """Recall so many of these, first those with the least in hand."""
-        workers = sorted(workers, key=lambda worker: len(self.workers[worker].given))
+        workers = sorted(workers, key=lambda id: len(self.workers[id].episodes))
         return self._recall(iter(workers[:number]))
 
     def job_changed(self, job: JobId) -> list[NodeOrder]:
         """Recall the workers of a job that is not what they were told."""
-        return self._recall(worker for worker, known in self.workers.items() if known.job == job)
+        return self._recall(id for id, worker in self.workers.items() if worker.job == job)
 
     def _recall(self, workers: Iterator[WorkerId]) -> list[NodeOrder]:
         orders: list[NodeOrder] = []
-        for worker in workers:
-            if self.workers[worker].is_wanted():
-                self.workers[worker].recalled = True
-                orders.append(RecallWorker(worker))
+        for id in workers:
+            if self.workers[id].is_wanted():
+                self.workers[id].recalled = True
+                orders.append(RecallWorker(id))
         return orders
 
     # --- work ---
@@ -222,66 +225,67 @@ class Staff:
         other jobs have work for it.
         """
         orders: list[NodeOrder] = []
-        idle_first = sorted(self.workers.items(), key=lambda item: len(item[1].given))
-        for worker, known in idle_first:
-            free = not known.given and known.credit > 0 and known.is_wanted() and not self._is_overtaken(known)
-            if free and (order := self._give(worker, known, loaded=True)) is not None:
+        idle_first = sorted(self.workers.items(), key=lambda item: len(item[1].episodes))
+        for id, worker in idle_first:
+            free = not worker.episodes and worker.credit > 0 and worker.is_wanted() and not self._is_overtaken(worker)
+            if free and (order := self._give(id, worker, loaded=True)) is not None:
                 orders.append(order)
-        for worker, known in idle_first:
-            while known.is_wanted():
-                if known.given and (known.credit <= 0 or self._scarce(known) or self._is_careful(known)):
+        for id, worker in idle_first:
+            while worker.is_wanted():
+                if worker.episodes and (worker.credit <= 0 or self._scarce(worker) or self._is_careful(worker)):
                     break  # the last episodes go to whoever is free first, not into a queue behind another
-                if known.job is None:
-                    if not self._assign(known):
+                if worker.job is None:
+                    if not self._assign(worker):
                         break
-                    assert known.job is not None
-                    orders.append(AssignJob(worker, known.job, known.role))
-                overtaken = self._is_overtaken(known)
-                if overtaken or not self._has_work(known):
-                    if not known.given and (overtaken or self._is_wanted_elsewhere(known)):
-                        orders += self._recall(iter([worker]))
+                    assert worker.job is not None
+                    orders.append(AssignJob(id, worker.job, worker.role))
+                overtaken = self._is_overtaken(worker)
+                if overtaken or not self._has_work(worker):
+                    if not worker.episodes and (overtaken or self._is_wanted_elsewhere(worker)):
+                        orders += self._recall(iter([id]))
                     break
-                order = self._give(worker, known) if known.credit > 0 else None
+                order = self._give(id, worker) if worker.credit > 0 else None
                 if order is None:
                     break
                 orders.append(order)
         return orders
 
-    def _only_renders(self, known: Worker) -> bool:
+    def _only_renders(self, worker: Worker) -> bool:
         """True where a worker takes nothing but plans: also one that could plan, once its job runs decoupled."""
-        if known.job is None or known.role is Role.PLAN:
+        if worker.job is None or worker.role is Role.PLAN:
             return False
-        return known.role is Role.RENDER or self._pipeline(known.job).mode is Mode.DECOUPLED
+        return worker.role is Role.RENDER or self._pipeline(worker.job).mode is Mode.DECOUPLED
 
-    def _scarce(self, known: Worker) -> bool:
+    def _scarce(self, worker: Worker) -> bool:
         """True where fewer episodes wait for workers like this one than there are such workers."""
-        if known.job is not None and self._only_renders(known):
-            renderers = sum(k.job == known.job and k.role is not Role.PLAN for k in self.workers.values())
-            return self._backlog.waiting(known.job) <= renderers
+        if worker.job is not None and self._only_renders(worker):
+            renderers = sum(other.job == worker.job and other.role is not Role.PLAN for other in self.workers.values())
+            return self._backlog.waiting(worker.job) <= renderers
         return self._leases.waiting() + len(self._backlog) <= len(self.workers)
 
-    def _is_careful(self, known: Worker) -> bool:
+    def _is_careful(self, worker: Worker) -> bool:
         """True where a worker has an episode that is made alone."""
-        return any(self._leases[attempt.lease].order.careful for attempt in known.given)
+        return any(self._leases[attempt.lease].order.careful for attempt in worker.episodes)
 
-    def _assign(self, known: Worker) -> bool:
+    def _assign(self, worker: Worker) -> bool:
         """Choose a job and a role for a worker that has none: of the first job that has use for it."""
         for job in dict.fromkeys(held.job for held in self._leases if held.waiting or held.planned):
-            role = self._role_for(job, known)
+            role = self._role_for(job, worker)
             if role is not None and self._fits(job, role):
-                known.job, known.role = job, role
+                worker.job, worker.role = job, role
                 return True
         return False
 
-    def _role_for(self, job: JobId, known: Worker) -> Role | None:
+    def _role_for(self, job: JobId, worker: Worker) -> Role | None:
         pipeline = self._pipeline(job)
         waiting, backlog = self._leases.waiting(job), self._backlog.waiting(job)
         if pipeline.mode is Mode.FUSED:
-            return Role.FUSED if known.renders and (waiting or backlog) else None
-        if not known.renders:
+            return Role.FUSED if worker.renders and (waiting or backlog) else None
+        if not worker.renders:
             return Role.PLAN if waiting else None
         planners = sum(
-            k.job == job and k.renders and k.role is Role.PLAN and k.is_wanted() for k in self.workers.values()
+            other.job == job and other.renders and other.role is Role.PLAN and other.is_wanted()
+            for other in self.workers.values()
         )
         lacking = not planners and not backlog and not self._is_planning(job)
         if waiting and (planners < pipeline.planners or lacking):
@@ -289,26 +293,28 @@ class Staff:
         return Role.RENDER if waiting or backlog or self._is_planning(job) else None
 
     def _is_planning(self, job: JobId) -> bool:
-        return any(k.job == job and k.role is Role.PLAN and k.given for k in self.workers.values())
+        return any(
+            worker.job == job and worker.role is Role.PLAN and worker.episodes for worker in self.workers.values()
+        )
 
     def _fits(self, job: JobId, role: Role) -> bool:
         """True where there is memory for one more; the first worker of a job always gets its chance."""
-        at_work = [known for known in self.workers.values() if known.job is not None]
-        if self._memory_bytes is None or not any(known.job == job for known in at_work):
+        at_work = [worker for worker in self.workers.values() if worker.job is not None]
+        if self._memory_bytes is None or not any(worker.job == job for worker in at_work):
             return True
-        used_bytes = sum(max(known.memory_bytes, self._need_bytes(known.job, known.role)) for known in at_work)
+        used_bytes = sum(max(worker.memory_bytes, self._need_bytes(worker.job, worker.role)) for worker in at_work)
         return used_bytes + self._need_bytes(job, role) <= self._memory_bytes
 
     def _need_bytes(self, job: JobId | None, role: Role) -> int:
         return 0 if job is None else self._pipeline(job).memory_bytes.get(role, 0)
 
-    def _is_overtaken(self, known: Worker) -> bool:
+    def _is_overtaken(self, worker: Worker) -> bool:
         """True where a worker should leave its job: another's leases came first, and wait for more workers than it has.
 
         The master leases by priority and fair share, so that what came first is to be made first.
         """
         job = next((held.job for held in self._leases if held.waiting or held.planned), None)
-        if known.job in (None, job) or job is None or not self._can_serve(job, known.renders):
+        if worker.job in (None, job) or job is None or not self._can_serve(job, worker.renders):
             return False
         wanting = self._leases.waiting(job) + self._backlog.waiting(job)
         serving = [other for other in self.workers.values() if self._can_serve(job, other.renders)]
@@ -321,78 +327,80 @@ class Staff:
         """True where a job has use for a worker in a slot that can, or cannot, render."""
         return renders or (self._pipeline(job).mode is Mode.DECOUPLED and self._leases.waiting(job) > 0)
 
-    def _is_wanted_elsewhere(self, known: Worker) -> bool:
+    def _is_wanted_elsewhere(self, worker: Worker) -> bool:
         """True where a worker without work could have some in another job."""
         jobs = {held.job for held in self._leases if held.waiting or held.planned}
-        if known.job in jobs:
+        if worker.job in jobs:
             return False
-        return any(self._role_for(job, known) is not None for job in jobs)
+        return any(self._role_for(job, worker) is not None for job in jobs)
 
-    def _has_work(self, known: Worker) -> bool:
-        assert known.job is not None
-        job = known.job
-        if known.role is Role.PLAN:
+    def _has_work(self, worker: Worker) -> bool:
+        assert worker.job is not None
+        job = worker.job
+        if worker.role is Role.PLAN:
             return self._leases.waiting(job) > 0 and self._has_room(job)
-        return self._backlog.waiting(job) > 0 or (not self._only_renders(known) and self._leases.waiting(job) > 0)
+        return self._backlog.waiting(job) > 0 or (not self._only_renders(worker) and self._leases.waiting(job) > 0)
 
     def _has_room(self, job: JobId) -> bool:
         """True where the backlog may grow by one more than what is being planned."""
-        planning = sum(len(k.given) for k in self.workers.values() if k.job == job and k.role is Role.PLAN)
+        planning = sum(
+            len(worker.episodes) for worker in self.workers.values() if worker.job == job and worker.role is Role.PLAN
+        )
         return self._backlog.waiting(job) + planning < self._most_backlog(job)
 
-    def _give(self, worker: WorkerId, known: Worker, *, loaded: bool = False) -> MakeEpisode | None:
+    def _give(self, id: WorkerId, worker: Worker, *, loaded: bool = False) -> MakeEpisode | None:
         """The next episode for a worker. loaded: only one of the scene that it has loaded."""
-        if known.job is None or not self._has_work(known):
+        if worker.job is None or not self._has_work(worker):
             return None
-        scene = known.loaded[1] if known.loaded is not None and known.loaded[0] == known.job else None
+        scene = worker.loaded[1] if worker.loaded is not None and worker.loaded[0] == worker.job else None
         if loaded and scene is None:
             return None
-        if known.role is not Role.PLAN and (planned := self._backlog.next_of(known.job, scene)) is not None:
-            if known.given and self._leases[planned.lease].order.careful:
+        if worker.role is not Role.PLAN and (planned := self._backlog.next_of(worker.job, scene)) is not None:
+            if worker.episodes and self._leases[planned.lease].order.careful:
                 return None
             if not loaded or planned.key.scene == scene:
-                return self._hand_out(worker, known, planned)
-        if self._only_renders(known):
+                return self._hand_out(id, worker, planned)
+        if self._only_renders(worker):
             return None
-        held = self._lease_of_loaded(known) or (None if loaded else self._next_lease(known))
-        if held is None or (known.given and held.order.careful):
+        held = self._lease_of_loaded(worker) or (None if loaded else self._next_lease(worker))
+        if held is None or (worker.episodes and held.order.careful):
             return None
         index = self._leases.begin_next(held)
-        expected_bytes = self._backlog.memory_bytes + self._backlog.largest_bytes(known.job)
-        spill = known.role is Role.PLAN and expected_bytes > self._spill_bytes
-        return self._given(worker, known, held, held.attempt(index), spill=spill)
+        expected_bytes = self._backlog.memory_bytes + self._backlog.largest_bytes(worker.job)
+        spill = worker.role is Role.PLAN and expected_bytes > self._spill_bytes
+        return self._given(id, worker, held, held.attempt(index), spill=spill)
 
-    def _hand_out(self, worker: WorkerId, known: Worker, attempt: Attempt) -> MakeEpisode:
+    def _hand_out(self, id: WorkerId, worker: Worker, attempt: Attempt) -> MakeEpisode:
         plan = self._backlog.hand_out(attempt)
         held = self._leases[attempt.lease]
         held.planned.discard(attempt.key.index)
-        return self._given(worker, known, held, attempt, plan=plan.path)
+        return self._given(id, worker, held, attempt, plan=plan.path)
 
     def _given(
         self,
-        worker: WorkerId,
-        known: Worker,
+        id: WorkerId,
+        worker: Worker,
         held: HeldLease,
         attempt: Attempt,
         *,
         plan: str = "",
         spill: bool = False,
     ) -> MakeEpisode:
-        held.given[attempt.key.index] = worker
-        known.loaded = attempt.key.job, attempt.key.scene
-        known.given[attempt] = None
-        known.credit -= 1
-        return MakeEpisode(worker, attempt, held.order.entry, plan, spill)
+        held.given[attempt.key.index] = id
+        worker.loaded = attempt.key.job, attempt.key.scene
+        worker.episodes[attempt] = None
+        worker.credit -= 1
+        return MakeEpisode(id, attempt, held.order.entry, plan, spill)
 
-    def _lease_of_loaded(self, known: Worker) -> HeldLease | None:
+    def _lease_of_loaded(self, worker: Worker) -> HeldLease | None:
         for held in self._leases:
-            if held.waiting and (held.job, held.order.scene) == known.loaded:
+            if held.waiting and (held.job, held.order.scene) == worker.loaded:
                 return held
         return None
 
-    def _next_lease(self, known: Worker) -> HeldLease | None:
+    def _next_lease(self, worker: Worker) -> HeldLease | None:
         """The lease to give a worker from, rather of a scene that no other worker has loaded."""
-        fits = [held for held in self._leases if held.waiting and held.job == known.job]
+        fits = [held for held in self._leases if held.waiting and held.job == worker.job]
         if len(fits) <= 1:
             return fits[0] if fits else None
         taken = {other.loaded for other in self.workers.values()}
