@@ -26,7 +26,7 @@ from nimbusd.master.ledger.thread import LedgerThread
 from nimbusd.master.master import Master
 from nimbusd.master.output.folder import claim_output, ledger_path, owner_of
 from nimbusd.master.output.owner import Whose, refusal
-from nimbusd.master.publish.apart import PublishFailed
+from nimbusd.master.publish.apart import NotPublished
 from nimbusd.node.environment import environment_hash, packages
 from nimbusd.node.node import Node
 from nimbusd.node.slots import Slot
@@ -143,7 +143,7 @@ class JobRun:
         await working
 
     def _is_of_another_environment(self) -> bool:
-        """Whether the job began with other packages, which stops this run: nothing here would ever change that."""
+        """True where the job began with other packages, which stops this run: nothing here would ever change that."""
         job = self._master.scheduler.tasks.jobs[self._name]
         if job.environment in ("", environment_hash()):
             return False
@@ -188,13 +188,13 @@ class JobRun:
                 )
 
     async def _cut_short(self) -> events.JobEnded:
-        """How a run ended that was asked to stop: published as far as it is, unless that failed or was under way."""
+        """End a run that was asked to stop: publish what there is, unless that failed or was under way."""
         job, dataset = self._master.open[self._name], None
         if job.publishing is None and not job.unpublished:
             self._publishing = asyncio.create_task(self._master.publish_now(self._name))
             try:
                 dataset = await self._publishing
-            except PublishFailed:
+            except NotPublished:
                 pass  # which was told
             except asyncio.CancelledError:
                 own_task = asyncio.current_task()

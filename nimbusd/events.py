@@ -1,4 +1,4 @@
-"""What a run tells those who watch it: facts for progress displays, logs and programs."""
+"""Events that a run tells those who watch it: for progress displays, logs and programs."""
 
 from __future__ import annotations
 
@@ -194,7 +194,7 @@ _OF_FAILURE: Mapping[type[Any], tuple[str, ...]] = {
     AttemptLost: ("reason", "detail"),
     WorkerDown: ("reason", "detail", "evidence"),
 }
-"""What an event says of a failure: evidence is long, and of episodes it can be asked for."""
+"""Parts of a failure that an event says: evidence is long, and of episodes it can be asked for."""
 
 
 def to_json(event: Event) -> dict[str, Any]:

@@ -63,14 +63,14 @@ Send: TypeAlias = Callable[[NodeId, c.ToNode], None]
 
 @dataclass(slots=True)
 class OpenJob:
-    """What the shell knows of a job that is not over. commits: when the last episodes were settled."""
+    """The shell's notes on a job that is not over. commits: the times at which the last episodes were settled."""
 
     job: Job
     row: JobRow
     began: float
     why: str = ""
     unpublished: str = ""
-    """Why it cannot be published, which is tried again."""
+    """The reason why it cannot be published, which is tried again."""
     publishing: asyncio.Task[Path | None] | None = None
     """Its last publish, once all is settled; who cancels it gives up publishing."""
     commits: deque[float] = field(default_factory=lambda: deque(maxlen=64))
@@ -79,7 +79,7 @@ class OpenJob:
 
 @dataclass(slots=True)
 class KnownNode:
-    """What the shell knows of a node, beyond what the scheduler needs."""
+    """The shell's notes on a node, beyond what the scheduler needs."""
 
     hello: c.Hello
     load: c.Load | None = None
@@ -246,12 +246,12 @@ class Master:
         return c.Welcome(self.ledger.epoch, self._heartbeat_s, self.scheduler.nodes.dead_after_s)
 
     def is_alive(self, node: NodeId, besides: str) -> bool:
-        """Whether the node is at work, in another session than `besides`."""
+        """True where the node is at work, in another session than `besides`."""
         known = self.scheduler.nodes.get(node)
         return known is not None and known.session not in (besides, EXPECTED)
 
     def is_known(self, node: NodeId) -> bool:
-        """Whether the node is there, or is one of the latest that were lost."""
+        """True where the node is there, or is one of the latest that were lost."""
         return node in self.nodes or self.scheduler.nodes.get(node) is not None
 
     def _node_lost(self, node: NodeId) -> None:
@@ -357,7 +357,7 @@ class Master:
                 self._job_recorded(order)
             case f.JobWaits(name, waiting):
                 self._waits(name, waiting)
-            case f.EnvironmentChanged(name, before, now):
+            case f.PackagesChanged(name, before, now):
                 log.warning("job %s goes on with other packages: %s, before %s", name, dict(now), dict(before))
                 self.tell(name, events.EnvironmentChanged(before, now))
             case LeaseOpened() | LeaseClosed():
@@ -387,7 +387,7 @@ class Master:
             self._send(node, c.Ack(node, attempt.lease, (), index))
 
     def _settled(self, record: Record) -> None:
-        """What a record means to those who watch."""
+        """Tell those who watch what a record means."""
         key, job = record.key, self.open.get(record.key.job)
         if job is None:
             return
@@ -500,7 +500,7 @@ class Master:
         return await self.ledger.call(read)
 
     def _tell_published(self, name: str, event: events.Event) -> None:
-        """What the publisher tells also says whether the job can be published."""
+        """Pass on what the publisher tells, and note whether the job can be published."""
         job = self.open.get(JobId(name))
         failed = event if isinstance(event, events.PublishFailed) else None
         if job is not None:
@@ -525,7 +525,7 @@ class _Batch:
 
 
 def _unpublished(job: OpenJob) -> str:
-    """Why a job is cancelled whose publishing was given up."""
+    """The reason of a job that is cancelled since its publishing was given up."""
     return "cancelled while it was being published" + (f": {job.unpublished}" if job.unpublished else "")
 
 

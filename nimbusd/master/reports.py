@@ -1,4 +1,4 @@
-"""What a master tells of its jobs and nodes, from its state and its ledger."""
+"""A master's reports on its jobs and nodes, from its state and its ledger."""
 
 from __future__ import annotations
 
@@ -171,7 +171,7 @@ class Reports:
         )
 
     def _pipelines(self, job: JobId) -> dict[str, c.PipelineReport]:
-        """How a job goes on each node that is at it."""
+        """Reports of the nodes that are at a job."""
         here = {node.name for node in self._master.scheduler.nodes}
         return {
             str(name): pipeline

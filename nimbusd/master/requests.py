@@ -150,7 +150,7 @@ class Requests:
         return c.Done(number, 1, f"job {job} is forgotten, and what it had stored in {forgotten.output} is deleted")
 
     async def _relocate(self, number: int, row: JobRow, output: str) -> c.Done:
-        """Where the job is open it goes on there; where it is over, the ledger knows where its pieces are."""
+        """Have a job go on in another folder; where it is over, the ledger learns where its pieces are."""
         job = job_of(dataclasses.replace(row, spec={**row.spec, "output": output}))
         if not job.output.is_absolute():
             raise NimbusError(f"output {output!r} must be an absolute path that all nodes share")

@@ -28,7 +28,7 @@ MASTER = "master"
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """How fast the machinery is. commit_s: of a ledger's transaction; 0: at once, without a moment to crash in."""
+    """The pace of the machinery. commit_s: of a ledger's transaction; 0: at once, without a moment to crash in."""
 
     heartbeat_s: float = HEARTBEAT_S
     dead_after_s: float = DEAD_AFTER_S
@@ -117,11 +117,11 @@ class Cluster:
         self.nodes[node].hello()
 
     def is_over(self) -> bool:
-        """Whether every job has ended, durably, and every node knows."""
+        """True where every job has ended, durably, and every node knows."""
         return self.jobs_over() and all(node.machine is None or node.machine.idle() for node in self.nodes.values())
 
     def jobs_over(self) -> bool:
-        """Whether every job has ended, durably."""
+        """True where every job has ended, durably."""
         return self.master.is_settled() and all(
             pages.state not in (JobState.RUNNING, JobState.PAUSED) for pages in self.ledger.jobs.values()
         )

@@ -1,4 +1,4 @@
-"""What must hold of a cluster at every moment, and at the end of its jobs (numbers as in the architecture)."""
+"""Invariants of a cluster, at every moment and at the end of its jobs (numbers as in the architecture)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PATIENCE_S = 4.0
 TOLD_WITHIN_S = 1.5
 """Of a job that stands still, after it has done so for long enough: jobs are looked at now and then."""
 MOST_LAG_S = 0.5
-"""Where messages take longer than that, slots wait for them."""
+"""Slots wait for messages that take longer than that."""
 
 
 class Invariants:
@@ -51,7 +51,7 @@ class Invariants:
                 self._tables(scheduler)
 
     def inspect(self) -> None:
-        """What takes time to go wrong: dead nodes' leases, idle slots. Called every second."""
+        """Check what takes time to go wrong: dead nodes' leases, idle slots. Called every second."""
         scheduler = self._cluster.master.scheduler
         if not isinstance(scheduler, Scheduler):
             self._calm_since, self._still_since = self._cluster.clock.now, {}

@@ -28,7 +28,7 @@ Place = tuple[str, int]
 
 @dataclass(slots=True)
 class JobPages:
-    """What is recorded of a job. leased: the highest number ever leased of an episode, which a ledger need not keep."""
+    """The records of a job. leased: the highest number ever leased of an episode, which a ledger need not keep."""
 
     plan: JobPlan
     state: JobState = JobState.RUNNING
@@ -109,7 +109,7 @@ class VirtualLedger:
             raise Violation("I4", f"{entry} leaves the leases {list(pages.leases)} open")
 
     def is_committed(self, job: JobId, scene: str, index: int, folder: str) -> bool:
-        """Whether this piece is the one that counts."""
+        """True where this piece is the one that counts."""
         row = self.jobs[job].rows.get((scene, index))
         return row is not None and row.piece is not None and row.piece.folder == folder
 
@@ -127,7 +127,7 @@ class VirtualLedger:
         return dict(released)
 
     def history(self, job: JobId) -> dict[str, SceneHistory]:
-        """What a master needs of a job's past."""
+        """A job's past, as a master needs it."""
         counts: defaultdict[str, SceneCount] = defaultdict(SceneCount)
         settled: defaultdict[str, list[int]] = defaultdict(list)
         tried: defaultdict[str, dict[int, Tried]] = defaultdict(dict)

@@ -10,7 +10,6 @@ from nimbusd.core.ids import JobId, NodeId
 from nimbusd.core.master.facts import (
     CheckSettled,
     EnvironmentAccepted,
-    EnvironmentChanged,
     EpisodesReleased,
     Fact,
     JobAdded,
@@ -20,6 +19,7 @@ from nimbusd.core.master.facts import (
     NodeDrainAsked,
     NodeLost,
     Order,
+    PackagesChanged,
 )
 from nimbusd.core.master.scheduler import Scheduler
 from nimbusd.core.records import JobRecorded, JobState, LeaseClosed, LeaseOpened, LedgerEntry, Record
@@ -33,7 +33,7 @@ CARRY_OUT_S = 0.0005
 
 
 class Moment(Enum):
-    """When a crash is the most interesting."""
+    """A moment at which a crash is the most interesting."""
 
     BEFORE_DURABLE = "before_durable"
     BEFORE_ORDERS = "before_orders"
@@ -55,11 +55,11 @@ class Decider(Protocol):
         """Take in a fact."""
 
     def settle(self, now: float) -> list[Order]:
-        """What follows from the facts so far and from the time."""
+        """Draw the consequences of the facts so far and of the time."""
 
 
-class World(Protocol):
-    """What a master needs of what is around it."""
+class MasterWorld(Protocol):
+    """The surroundings of a master."""
 
     clock: Clock
     dead_after_s: float
@@ -81,7 +81,7 @@ class VirtualMaster:
     """A master that can crash at any moment. What it knows dies with it; the ledger stays."""
 
     def __init__(
-        self, world: World, ledger: VirtualLedger, decider: Callable[[int, float], Decider] = Scheduler
+        self, world: MasterWorld, ledger: VirtualLedger, decider: Callable[[int, float], Decider] = Scheduler
     ) -> None:
         self.scheduler: Decider | None = None
         self.up_since = 0.0
@@ -131,7 +131,7 @@ class VirtualMaster:
         self._trap = None
 
     def is_settled(self) -> bool:
-        """Whether all that was decided is durable and carried out."""
+        """True where all that was decided is durable and carried out."""
         return not self._queue and not self._writing
 
     def _tick(self, epoch: int) -> None:
@@ -294,7 +294,7 @@ class VirtualMaster:
                         tell(node, Ack(node, attempt.lease, (), index))
                 case NodeLost():
                     self.losses += 1
-                case JobWaits() | EnvironmentChanged():
+                case JobWaits() | PackagesChanged():
                     pass  # for those who watch
                 case (str() as node, message):
                     tell(node, message)

@@ -23,7 +23,7 @@ from nimbusd.core.node.facts import (
 )
 from nimbusd.core.node.machine import NodeMachine
 from nimbusd.core.node.split import Role
-from nimbusd.simulate.node_model import NodeModel, World
+from nimbusd.simulate.node_model import NodeModel, NodeWorld
 from nimbusd.simulate.workload import Fate
 from nimbusd.transport.messages.failures import Failure, kind_of
 from nimbusd.transport.messages.node import (
@@ -87,7 +87,7 @@ class Spent:
 class VirtualNode:
     """A node that can crash, be cut off and come back. Everything it holds dies with it, except stored pieces."""
 
-    def __init__(self, world: World, name: str, model: NodeModel) -> None:
+    def __init__(self, world: NodeWorld, name: str, model: NodeModel) -> None:
         self.name = name
         self.model = model
         self.machine: NodeMachine | None = None
@@ -170,7 +170,7 @@ class VirtualNode:
         return [w.id for w in idle if nobody_works or not (split or w.role is not Role.FUSED or not w.renders)]
 
     def plans_are_accounted_for(self) -> bool:
-        """Whether every plan that lies here is one that somebody may still want, and the other way round."""
+        """True where every plan that lies here is one that somebody may still want, and the other way round."""
         return self.machine is None or len(self._plans) == self.machine.plans()
 
     def busy_s(self) -> float:
@@ -300,7 +300,7 @@ class VirtualNode:
         self._spawn(slot, session)
 
     def _account(self, worker: _Worker) -> None:
-        """What a worker was at is over."""
+        """Account for what a worker was at, which is over."""
         if worker.current is not None:
             now = self._clock.now
             self.spent.busy_s += now - worker.began_at

@@ -1,4 +1,4 @@
-"""How large, how long and of what letters a field of a message may be: `Annotated[int, Range(0, 10)]`.
+"""Bounds of a message's fields, in size, length and letters: `Annotated[int, Range(0, 10)]`.
 
 A message outside the bounds of its type is malformed: it is dropped and counted before anybody acts on it. So what
 is past the codec fits into a 64-bit database, adds up without overflow, and can be shown on a screen.
@@ -17,7 +17,7 @@ class Bound(Protocol):
 
     @property
     def words(self) -> str:
-        """What is expected, to follow the word `expected`."""
+        """The expected values, to follow the word `expected`."""
 
     def broken(self, value: str, name: Callable[[str, object], str]) -> str:
         """A Python expression that is true if the variable `value` is out of bounds.
@@ -89,7 +89,7 @@ class Keys:
 
 
 MOST_INT = (1 << 63) - 1
-"""What a database can hold."""
+"""The largest integer that a database can hold."""
 MOST_BYTES = 1 << 40
 """Of one piece; eight million pieces of that size still add up to less than MOST_INT."""
 MOST_FRAMES = 1 << 30
@@ -128,7 +128,7 @@ Digest: TypeAlias = Annotated[str, Letters("[0-9a-f]{64}", "64 hexadecimal digit
 Timings: TypeAlias = Annotated[dict[str, Seconds], Length(64), Keys(Length(100))]
 """Stage → seconds."""
 Packages: TypeAlias = Annotated[dict[str, Word], Length(2_000), Keys(Length(200))]
-"""What is installed → its version."""
+"""Name of a package → its version."""
 
 
 def cut(text: str, most: int) -> str:

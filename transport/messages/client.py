@@ -241,7 +241,7 @@ class FailureReport:
     state: str
     failure: Failure
     node: str
-    """Who made the attempt; empty where none did."""
+    """The node that made the attempt; empty where none did."""
 
 
 @dataclass(frozen=True, slots=True)

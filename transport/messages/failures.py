@@ -1,4 +1,4 @@
-"""Why an attempt at an episode came to nothing: one value, from the compute worker to the ledger and the table."""
+"""Failures of attempts at episodes: one value, from the compute worker to the ledger and the table."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _BLAMELESS = frozenset({"disk_full", "storage_error", "output_gone"})
 
 
 class FailureKind(Enum):
-    """What follows from a failure for its episode."""
+    """The consequence of a failure for its episode."""
 
     PLANNING = "planning"
     """There is no plan. That is a result: it is counted by its reason, and not tried again."""
@@ -36,7 +36,7 @@ class FailureKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why an attempt came to nothing, or a compute worker's process ended."""
+    """The reason why an attempt came to nothing, or a compute worker's process ended."""
 
     stage: Reason
     """The stage that it happened in; empty if that cannot be told."""

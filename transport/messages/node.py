@@ -74,7 +74,7 @@ class GpuLoad:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What a node's hardware does. cpu: share of all cores in use, 0 to 1."""
+    """The load of a node's hardware. cpu: share of all cores in use, 0 to 1."""
 
     cpu: Rate
     memory_used_bytes: Bytes
@@ -94,7 +94,7 @@ class Running:
 
 @dataclass(frozen=True, slots=True)
 class PipelineReport:
-    """How a job goes on a node: the live model of section 6.1.2 of the Nimbus paper.
+    """A job's progress on a node: the live model of section 6.1.2 of the Nimbus paper.
 
     mode: `fused` or `decoupled`. planners, renderers: compute workers. backlog: plans that wait. plan_s, render_s,
     store_s: mean seconds per episode. good: share of plans that succeed. planning, rendering: processes at it, mean

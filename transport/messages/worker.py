@@ -58,7 +58,7 @@ class Beat:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """What a worker has in memory at the end of an episode: resident, and on its GPU (0 if that is not known)."""
+    """A worker's memory at the end of an episode: resident, and on its GPU (0 if that is not known)."""
 
     rss_bytes: int
     gpu_bytes: int = 0

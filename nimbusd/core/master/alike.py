@@ -1,4 +1,4 @@
-"""Whether a job is worth going on with, by how its first episodes end.
+"""Give a job up whose first episodes all fail alike.
 
 A renderer that misses an argument fails at every episode in the same words. Nothing is learned by trying each of them
 as often as the job allows, so that the job is given up as soon as that is plain; one success shows that it is not so.

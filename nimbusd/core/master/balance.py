@@ -1,4 +1,4 @@
-"""When nothing is pending: split what others hold, and run stragglers again.
+"""Work for idle nodes while nothing is pending: leases of others are split, stragglers are run again.
 
 A lease is split at episode granularity: a node is asked for the later half of what it has not begun, and what it
 gives back is pending again. When there is nothing left to split, an episode that takes much longer than expected
@@ -23,8 +23,8 @@ REVOKE_AGAIN_S = 3.0
 """A revoke that was not answered for so long is sent again."""
 FREE_ATTEMPTS = 4
 LONGEST_REST_S = 600.0
-"""What has changed hands so often stays with its node for a while, ever longer up to this. Otherwise two nodes that
-must both start a worker for it first could take it from each other for ever."""
+"""A lease that has changed hands often stays with its node for a while, ever longer up to this. Otherwise two nodes
+that must both start a worker for it first could take it from each other for ever."""
 LATE = 1.5
 """An episode is a straggler when it has taken so many times what was expected on its node."""
 
@@ -36,7 +36,7 @@ class _Running:
     is_late: bool
     left_s: float
     elsewhere_s: float
-    """What a copy would take."""
+    """Seconds that a copy would take."""
 
 
 class Balance:
@@ -147,6 +147,6 @@ class Balance:
 
 
 def _rest_s(lease: OpenLease) -> float:
-    """How long a lease is left alone after it was granted."""
+    """Seconds that a lease is left alone after it was granted."""
     often = lease.attempt - FREE_ATTEMPTS
     return min(0.5 * 2.0 ** min(often, 20), LONGEST_REST_S) if often > 0 else 0.0

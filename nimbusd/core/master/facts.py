@@ -32,7 +32,7 @@ from nimbusd.transport.messages.node import (
 
 @dataclass(frozen=True, slots=True)
 class ScenePlan:
-    """What a job wants of a scene.
+    """The episodes that a job wants of a scene.
 
     wanted: episodes. exact: refill failed plans from the next indexes, up to `most_tried` indexes in all.
     cost_hint: how its episodes compare in cost with other scenes' (file size, say), until some are measured.
@@ -224,7 +224,7 @@ Fact: TypeAlias = (
 
 
 class Cause(Enum):
-    """Why nothing of an open job can move. The last three are found by the master's shell, the others here."""
+    """A reason why nothing of an open job can move. The last three are found by the master's shell, the others here."""
 
     NO_NODE = "no_node"
     """No node is connected, or none of those that hold what was begun."""
@@ -288,7 +288,7 @@ class JobWaits:
 
 
 @dataclass(frozen=True, slots=True)
-class EnvironmentChanged:
+class PackagesChanged:
     """Say that a job goes on with other packages. before, now: of those that differ, version by name."""
 
     job: JobId
@@ -308,5 +308,5 @@ Order: TypeAlias = (
     | NodeLost
     | SayHello
     | JobWaits
-    | EnvironmentChanged
+    | PackagesChanged
 )

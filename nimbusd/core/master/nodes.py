@@ -40,11 +40,11 @@ class LiveNode:
     draining: bool = False
     pace: Mean = field(default_factory=Mean)
     packages: Mapping[str, str] = field(default_factory=dict)
-    """What its environment is the hash of."""
+    """Those that its environment is the hash of, version by name."""
 
     @property
     def is_here(self) -> bool:
-        """Whether it has said hello to this master, and is not only known from the ledger."""
+        """True once it has said hello to this master; until then it is a name in the ledger."""
         return self.session != EXPECTED
 
     @property
@@ -127,7 +127,7 @@ class WorkerManager:
         return self._nodes.pop(name, None)
 
     def is_drained(self, name: NodeId) -> bool:
-        """Whether a node gets no more work, be it here or away."""
+        """True where a node gets no more work, be it here or away."""
         return name in self._drained
 
     def drain(self, name: NodeId, on: bool) -> None:

@@ -39,7 +39,7 @@ class OpenLease:
 
 @dataclass(slots=True)
 class Doubt:
-    """What speaks against a node in a job.
+    """Evidence against a node in a job.
 
     lies: pieces that were not as it said. blamed: times that it blamed the storage since it last stored something;
     stored_elsewhere: pieces of other nodes meanwhile.
@@ -61,7 +61,7 @@ class JobTasks:
     environment: str
     """That its nodes must have: the first node's, recorded with the first commit, if none was asked for."""
     is_bound: bool
-    """Whether the environment is recorded."""
+    """True once the environment is recorded."""
     order: int
     first_failures: FirstFailures
     estimates: Estimates = field(default_factory=Estimates)
@@ -73,26 +73,17 @@ class JobTasks:
     copies: dict[tuple[str, int], list[OpenLease]] = field(default_factory=dict)
     """Episodes that are in two leases."""
     node_losses: Counter[tuple[str, int]] = field(default_factory=Counter)
-    owners: dict[str, NodeId] = field(default_factory=dict)
-    """Who may work on a scene, where that is fixed."""
-    last_own: dict[NodeId, str] = field(default_factory=dict)
-    """The latest scene of a node's fixed share that it was leased."""
-    fresh: list[str] = field(default_factory=list)
-    """Scenes that nobody has worked on, or that were left by those who had, the longest last."""
-    loaded: dict[NodeId, Counter[str]] = field(default_factory=dict)
-    """How many slots of a node should have which scene loaded."""
-    late: list[str] = field(default_factory=list)
-    """Scenes that need more slots, the most urgent last; worked out again at `look_at`."""
-    look_at: float = 0.0
+    left: set[str] = field(default_factory=set)
+    """Scenes of which something was given back or given up since the lease policy last looked."""
     unfit: dict[NodeId, str] = field(default_factory=dict)
     """Nodes that cannot run it, and why."""
     doubts: dict[NodeId, Doubt] = field(default_factory=dict)
     """Nodes that may not be telling the truth."""
     resume_at: float = 0.0
     pause_s: float = FIRST_PAUSE_S
-    """How long the next pause is."""
+    """Seconds of the next pause."""
     why: str = ""
-    """Why it is paused."""
+    """The reason of a pause, in words."""
     packages: Mapping[str, str] = field(default_factory=dict)
     """Of its environment, version by name; empty while that is not known."""
 

@@ -11,7 +11,6 @@ from nimbusd.core.master.balance import Balance
 from nimbusd.core.master.facts import (
     DrainAsked,
     EnvironmentAccepted,
-    EnvironmentChanged,
     EpisodesReleased,
     Fact,
     JobAdded,
@@ -23,6 +22,7 @@ from nimbusd.core.master.facts import (
     OutputBack,
     OutputLost,
     OutputUnseen,
+    PackagesChanged,
     PieceRefused,
     PiecesLate,
     PiecesLost,
@@ -52,9 +52,9 @@ BALANCE_EVERY_S = 0.25
 LEAST_COST_S = 1e-6
 """Of an episode, as far as estimates go, whatever its node says."""
 MOST_PACE = 1_000.0
-"""So much faster or slower than others can a node be, whatever it says."""
+"""A node counts as this much faster or slower than others at most, whatever it says."""
 LOOK_EVERY_S = 0.5
-"""How often it is asked whether jobs wait."""
+"""Seconds between two looks for jobs that wait."""
 
 
 class Scheduler:
@@ -129,7 +129,9 @@ class Scheduler:
             case JobAdded():
                 for lease in fact.open_leases:
                     self.nodes.expect(lease.node, now)
-                return self.tasks.add(fact, now)
+                orders = self.tasks.add(fact, now)
+                self._grants.job_added(fact.plan.job)
+                return orders
             case JobCancelled(job):
                 return self.tasks.cancel(job)
             case JobSetDown(job):
@@ -157,12 +159,13 @@ class Scheduler:
         return []
 
     def settle(self, now: float) -> list[Order]:
-        """What follows from the facts so far and from the time: lost nodes, leases, splits, copies."""
+        """Draw the consequences of the facts so far and of the time: lost nodes, leases, splits, copies."""
         orders: list[Order] = []
         for node in self.nodes.overdue(now):
             self.nodes.remove(node.name)
             orders += self._lose(node, f"has been silent for {self.nodes.dead_after_s:g} s")
         orders += self.tasks.resume_paused(now)
+        self._grants.forget_ended()
         if not self._draining and (self._hungry or self._starved):
             orders += self._feed(now)
             for order in orders:
@@ -176,7 +179,7 @@ class Scheduler:
         return orders
 
     def sizes(self) -> dict[str, int]:
-        """How much is remembered of open jobs, by kind: all zero when there is none."""
+        """Numbers of things that are remembered of open jobs, by kind: all zero when there is none."""
         return self.tasks.sizes()
 
     # --- nodes ---
@@ -234,6 +237,7 @@ class Scheduler:
     def _lose(self, node: LiveNode, why: str) -> list[Order]:
         self._hungry.pop(node.name, None)
         self._starved.pop(node.name, None)
+        self._grants.node_lost(node.name)
         running = [(running.lease, running.index) for running in node.running]
         orders, returned = self.tasks.lost(node.name, running, why)
         return [*orders, NodeLost(node.name, why, returned)]
@@ -250,11 +254,11 @@ class Scheduler:
             return []
         before, now = differing(job.packages, packages)
         job.environment, job.packages, job.is_bound = environment, packages, True
-        job.owners.clear()  # the nodes that could work on it may be others
+        self._grants.deal_anew(job)  # the nodes that could work on it may be others
         self._hungry |= self._starved
         self._starved.clear()
         recorded = JobRecorded(job.plan.job, job.state, job.why, environment, packages)
-        return [recorded, EnvironmentChanged(job.plan.job, before, now)]
+        return [recorded, PackagesChanged(job.plan.job, before, now)]
 
     def _most_common_environment(self, job: JobTasks) -> tuple[str, Mapping[str, str]]:
         """The environment that most slots have of nodes which get work and can make the job's components.

@@ -74,7 +74,6 @@ class TaskManager:
             resume_at=now,
             packages=plan.packages,
         )
-        job.fresh = sorted(scenes, key=lambda name: scenes[name].plan.cost_hint * scenes[name].pending_count)
         self.jobs[plan.job] = job
         held: dict[tuple[str, int], OpenLease] = {}
         orders: list[Order] = []
@@ -282,7 +281,7 @@ class TaskManager:
 
     @staticmethod
     def distrusts(job: JobTasks, node: NodeId) -> bool:
-        """Whether a node has said so much that is not so that nothing is taken from it any more."""
+        """True where a node has told of so many false pieces that nothing is taken from it any more."""
         return node in job.doubts and job.doubts[node].lies >= MOST_LIES
 
     def refuse(self, fact: PieceRefused) -> list[Order]:
@@ -298,7 +297,7 @@ class TaskManager:
             failure = Failure("store", "bad_piece", fact.why)
             record = dataclasses.replace(self._reopen(job, lease, index), node=fact.node, failure=failure)
             orders = [record, *orders, *self._close_if_empty(job, lease)]
-            self._leave_scene(job, lease.scene)
+            job.left.add(lease.scene)
         job.scenes[key.scene].let_go(index)
         job.scenes[key.scene].given_up.pop(index, None)
         return orders
@@ -376,7 +375,7 @@ class TaskManager:
 
     @staticmethod
     def blames_alone(job: JobTasks, node: NodeId) -> bool:
-        """Whether a node blames the storage again and again, and others store there."""
+        """True where a node blames the storage again and again while others store there."""
         doubt = job.doubts.get(node)
         return doubt is not None and min(doubt.blamed, doubt.stored_elsewhere) >= MOST_BLAMES
 
@@ -427,23 +426,14 @@ class TaskManager:
         job = self.jobs[lease.job]
         orders += [self._reopen(job, lease, index) for index in fact.indexes if index in lease.open]
         orders += self._close_if_empty(job, lease)
-        self._leave_scene(job, lease.scene)
+        job.left.add(lease.scene)
         return orders
-
-    @staticmethod
-    def _leave_scene(job: JobTasks, scene: str) -> None:
-        """If nobody is at a scene any more, it waits with those that nobody has begun."""
-        if scene in job.pending.scenes and not job.holders[scene] and scene not in job.fresh:
-            job.fresh.append(scene)
-            job.fresh.sort(key=lambda name: job.scenes[name].pending_count * job.cost_s(name))
 
     def lost(self, node: NodeId, running: Iterable[tuple[LeaseId, int]], why: str) -> tuple[list[Order], int]:
         """A node is gone: all that it holds is pending again. Returns the orders, and how many episodes."""
         orders: list[Order] = []
         at_work = set(running)
         returned = 0
-        for job in self.jobs.values():
-            job.loaded.pop(node, None)
         for lease in list(self.held_by(node).values()):
             returned += len(lease.open)
             orders += self.give_up(lease, at_work, why)
@@ -470,7 +460,7 @@ class TaskManager:
                 orders.append(self._reopen(job, lease, index))
         job.node_losses += Counter()  # drops the zeros
         orders += self._close_if_empty(job, lease)
-        self._leave_scene(job, lease.scene)
+        job.left.add(lease.scene)
         return [*orders, *self.finish_if_done(job)]
 
     # --- pauses ---
@@ -511,7 +501,7 @@ class TaskManager:
         return iter(self.jobs.values())
 
     def sizes(self) -> dict[str, int]:
-        """How much is remembered, by kind."""
+        """Numbers of things that are remembered, by kind."""
         return {"jobs": len(self.jobs), "leases": len(self.leases), "holders": len(self._by_node)}
 
 

@@ -1,4 +1,4 @@
-"""Why nothing of a job moves, and when to say so.
+"""Reasons why nothing of a job moves, and the moment to say so.
 
 A job moves while a node that is here holds something of it. Where it does not, there is always a reason: `why_waiting`
 finds it in the tables of the moment. `Waits` says it once nothing has moved for a while, and again when another reason
@@ -22,19 +22,19 @@ from nimbusd.core.records import JobState
 from nimbusd.core.words import counted, listed
 
 HOLDS_S = 3.0
-"""So long nothing must have moved before it is said, and another reason have held."""
+"""Seconds that nothing must have moved, or another reason have lasted, before it is said."""
 _MOST_GROUPS = 3
 _GO_ON = "Roll one node back, or submit the job again with --accept-environment"
 
 
 class Waits:
-    """What was said of each job that waits. Ask `look` now and then; `of` is what was said last."""
+    """The last reason that was said of each job that waits. Ask `look` now and then; `of` is what was said last."""
 
     def __init__(self) -> None:
         self._jobs: dict[JobId, _Seen] = {}
 
     def of(self, job: JobId) -> Waiting | None:
-        """Why a job waits, as far as it was said."""
+        """The reason why a job waits, as far as it was said."""
         seen = self._jobs.get(job)
         return None if seen is None else seen.said
 
@@ -73,7 +73,7 @@ class _Seen:
 
 
 def why_waiting(job: JobTasks, tasks: TaskManager, nodes: WorkerManager) -> Waiting | None:
-    """Why nothing of a running job moves; None if something does, or if it is not running."""
+    """The reason why nothing of a running job moves; None if something does, or if it is not running."""
     if job.state is not JobState.RUNNING:
         return None
     here = sorted((node for node in nodes if node.is_here), key=lambda node: node.name)
@@ -88,7 +88,7 @@ def why_waiting(job: JobTasks, tasks: TaskManager, nodes: WorkerManager) -> Wait
 
 
 def why_idle(job: JobTasks, node: LiveNode, tasks: TaskManager) -> Waiting | None:
-    """Why a node that is here has nothing of a job; None if it has, or is about to."""
+    """The reason why a node that is here has nothing of a job; None if it has, or is about to."""
     if (why := why_not(job, node)) is not None:
         return why
     if node.name in job.nodes or credit(node, tasks) > 0 or not job.pending.episodes:
@@ -150,7 +150,7 @@ def _why_nothing_is_taken(job: JobTasks, fit: Sequence[LiveNode], tasks: TaskMan
 
 
 def _busy(nodes: Sequence[LiveNode], job: JobTasks, tasks: TaskManager) -> Waiting | None:
-    """Which jobs have the slots of these nodes, those of the highest priority first; None if no other has any."""
+    """The jobs that have the slots of these nodes, the highest priority first; None if no other has any."""
     names = {lease.job for node in nodes for lease in tasks.held_by(node.name).values()} - {job.plan.job}
     if not names:
         return None

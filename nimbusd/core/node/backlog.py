@@ -76,7 +76,7 @@ class Backlog:
         return True
 
     def next_of(self, job: JobId, scene: str | None) -> Attempt | None:
-        """What a renderer shall take: the oldest plan of a scene, else of the job; None if there is none."""
+        """The next plan for a renderer: the oldest of a scene, else of the job; None if there is none."""
         oldest = None
         for attempt, planned in self._planned.items():
             if planned.waits and attempt.key.job == job:

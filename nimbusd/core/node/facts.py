@@ -28,7 +28,7 @@ from nimbusd.transport.messages.worker import (
 
 @dataclass(frozen=True, slots=True)
 class JobKnown:
-    """What a job asks of the nodes that it runs on."""
+    """A job's wishes to the nodes that it runs on."""
 
     job: JobId
     mode: Mode

@@ -1,4 +1,4 @@
-"""When a node tells the master of itself, and how many episodes it says that it can take."""
+"""Heartbeats: the moment for the next one, and the number of episodes that it says can be taken."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ class Heartbeats:
         self._cost.add(cost_s)
 
     def due(self, now: float) -> bool:
-        """Whether the last one is so long ago that the next must follow."""
+        """True where the last one is so long ago that the next must follow."""
         return now - self._told_at >= self._every_s
 
     def worth_telling(self, now: float, *, draining: bool) -> bool:
-        """Whether one is due, or half of what can be held is free and the master does not know it.
+        """True where one is due, or half of what can be held is free and the master does not know it.
 
         draining: the node takes nothing more.
         """
@@ -60,7 +60,7 @@ class Heartbeats:
         return self._seq, self._told_credit
 
     def _most_held(self) -> int:
-        """How many episodes to hold: one for every slot, what the backlogs may hold, and some ahead.
+        """Episodes to hold at most: one for every slot, those for the backlogs, and some ahead.
 
         None are held ahead while their cost is not known, or long.
         """

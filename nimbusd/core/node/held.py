@@ -12,7 +12,7 @@ from nimbusd.core.tally import Tally
 from nimbusd.transport.messages.node import Fail, Lease, Stored
 
 Outcome: TypeAlias = Stored | Fail | None
-"""What became of an episode; None: it is given back."""
+"""The end of an episode here; None: it is given back."""
 TELL_AGAIN_S = 3.0
 MOST_REMEMBERED = 1024
 """Leases that are over: a message that comes late, or twice, must not open one again."""
@@ -23,7 +23,7 @@ class HeldLease:
     """A lease and its episodes, by index."""
 
     order: Lease
-    """As the master gave it."""
+    """The master's order."""
     waiting: deque[int] = field(default_factory=deque)
     """Not begun."""
     given: dict[int, WorkerId] = field(default_factory=dict)
@@ -33,7 +33,7 @@ class HeldLease:
     told: dict[int, Outcome] = field(default_factory=dict)
     """Over, and not yet acknowledged."""
     again_at: float = 0.0
-    """When the outcomes are told again."""
+    """The time at which the outcomes are told again."""
 
     @property
     def id(self) -> LeaseId:
@@ -134,11 +134,11 @@ class HeldLeases:
         return True
 
     def sizes(self) -> tuple[int, int]:
-        """How many leases are held, and how many that are over are remembered."""
+        """The numbers of leases that are held, and of those that are over and remembered."""
         return len(self._leases), len(self._over)
 
     def remembered(self) -> int:
-        """How many leases that are over are remembered."""
+        """The number of leases that are over and remembered."""
         return len(self._over)
 
     def remember_over(self, lease: LeaseId) -> None:

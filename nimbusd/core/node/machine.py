@@ -90,11 +90,11 @@ class NodeMachine:
     # --- what the shell may ask ---
 
     def idle(self) -> bool:
-        """Whether nothing is held and nothing waits for an acknowledgement."""
+        """True where nothing is held and nothing waits for an acknowledgement."""
         return not len(self._leases)
 
     def sizes(self) -> dict[str, int]:
-        """How much is remembered of leases, by kind: all zero when the node is idle."""
+        """Numbers of things that are remembered of leases, by kind: all zero when the node is idle."""
         return {
             "leases": len(self._leases),
             "stored": len(self._stored),
@@ -116,7 +116,7 @@ class NodeMachine:
         return frozenset(self._leases.ids())
 
     def busy(self, worker: WorkerId) -> bool:
-        """Whether a worker has episodes."""
+        """True where a worker has episodes."""
         known = self._staff.workers.get(worker)
         return known is not None and bool(known.given)
 
@@ -325,7 +325,7 @@ class NodeMachine:
         return told
 
     def _gone(self, fact: WorkerGone, now: float) -> list[NodeOrder]:
-        """What a dead worker had begun failed; what it had not waits for another one.
+        """Fail what a dead worker had begun; the rest waits for another one.
 
         If it was not heard to begin anything, it died before it could say so: in the first episode that it had. Where
         one of its threads is known to be to blame, what the other one had begun is innocent: it goes back uncharged.
@@ -357,7 +357,7 @@ class NodeMachine:
     # --- what follows ---
 
     def settle(self, now: float) -> list[NodeOrder]:
-        """What follows from the facts so far and from the time: work for workers, news for the master."""
+        """Draw the consequences of the facts so far and of the time: work for workers, news for the master."""
         orders: list[NodeOrder] = []
         if self._draining or self._unfit:
             for held in list(self._leases):

@@ -23,7 +23,7 @@ from nimbusd.transport.messages.node import PipelineReport
 from nimbusd.transport.messages.worker import MakeEpisode
 
 CHANGE_S = 2.0
-"""What it costs a slot to change its role, until that was measured."""
+"""Seconds that it costs a slot to change its role, until that was measured."""
 
 
 @dataclass(slots=True)
@@ -76,7 +76,7 @@ class Staff:
     # --- what is told ---
 
     def job_known(self, fact: JobKnown) -> None:
-        """What a job asks for. Jobs of which nothing was said run as AUTO."""
+        """Take in a job's wishes. Jobs that have told none run as AUTO."""
         self._pipeline(fact.job).ask(fact.mode, fact.planners, fact.writers)
         self._pipeline(fact.job).recycle_growth_bytes = fact.recycle_growth_bytes
 
@@ -137,7 +137,7 @@ class Staff:
         return sum(k.is_wanted() and not k.given and not self._only_renders(k) for k in self.workers.values())
 
     def pipelines(self, now: float) -> Iterator[PipelineReport]:
-        """How each job goes that is at work here."""
+        """A report on each job that is at work here."""
         for job, pipeline in self._pipelines.items():
             at_work = [known for known in self.workers.values() if known.job == job and not known.unwanted]
             if not at_work:
@@ -248,20 +248,20 @@ class Staff:
         return orders
 
     def _only_renders(self, known: Worker) -> bool:
-        """Whether a worker takes nothing but plans: also one that could plan, once its job runs decoupled."""
+        """True where a worker takes nothing but plans: also one that could plan, once its job runs decoupled."""
         if known.job is None or known.role is Role.PLAN:
             return False
         return known.role is Role.RENDER or self._pipeline(known.job).mode is Mode.DECOUPLED
 
     def _scarce(self, known: Worker) -> bool:
-        """Whether fewer episodes wait for workers like this one than there are such workers."""
+        """True where fewer episodes wait for workers like this one than there are such workers."""
         if known.job is not None and self._only_renders(known):
             renderers = sum(k.job == known.job and k.role is not Role.PLAN for k in self.workers.values())
             return self._backlog.waiting(known.job) <= renderers
         return self._leases.waiting() + len(self._backlog) <= len(self.workers)
 
     def _is_careful(self, known: Worker) -> bool:
-        """Whether a worker has an episode that is made alone."""
+        """True where a worker has an episode that is made alone."""
         return any(self._leases[attempt.lease].order.careful for attempt in known.given)
 
     def _assign(self, known: Worker) -> bool:
@@ -292,7 +292,7 @@ class Staff:
         return any(k.job == job and k.role is Role.PLAN and k.given for k in self.workers.values())
 
     def _fits(self, job: JobId, role: Role) -> bool:
-        """Whether there is memory for one more; the first worker of a job always gets its chance."""
+        """True where there is memory for one more; the first worker of a job always gets its chance."""
         at_work = [known for known in self.workers.values() if known.job is not None]
         if self._memory_bytes is None or not any(known.job == job for known in at_work):
             return True
@@ -303,7 +303,7 @@ class Staff:
         return 0 if job is None else self._pipeline(job).memory_bytes.get(role, 0)
 
     def _is_overtaken(self, known: Worker) -> bool:
-        """Whether a worker shall leave its job: another's leases came first, and wait for more workers than it has.
+        """True where a worker should leave its job: another's leases came first, and wait for more workers than it has.
 
         The master leases by priority and fair share, so that what came first is to be made first.
         """
@@ -318,11 +318,11 @@ class Staff:
         return workers < wanting
 
     def _can_serve(self, job: JobId, renders: bool) -> bool:
-        """Whether a worker in a slot that can or cannot render has any use for a job."""
+        """True where a job has use for a worker in a slot that can, or cannot, render."""
         return renders or (self._pipeline(job).mode is Mode.DECOUPLED and self._leases.waiting(job) > 0)
 
     def _is_wanted_elsewhere(self, known: Worker) -> bool:
-        """Whether a worker without work could have some in another job."""
+        """True where a worker without work could have some in another job."""
         jobs = {held.job for held in self._leases if held.waiting or held.planned}
         if known.job in jobs:
             return False
@@ -336,7 +336,7 @@ class Staff:
         return self._backlog.waiting(job) > 0 or (not self._only_renders(known) and self._leases.waiting(job) > 0)
 
     def _has_room(self, job: JobId) -> bool:
-        """Whether the backlog may grow by one more than what is being planned."""
+        """True where the backlog may grow by one more than what is being planned."""
         planning = sum(len(k.given) for k in self.workers.values() if k.job == job and k.role is Role.PLAN)
         return self._backlog.waiting(job) + planning < self._most_backlog(job)
 
@@ -391,7 +391,7 @@ class Staff:
         return None
 
     def _next_lease(self, known: Worker) -> HeldLease | None:
-        """What a worker can be given: rather from a scene that no other worker has loaded."""
+        """The lease to give a worker from, rather of a scene that no other worker has loaded."""
         fits = [held for held in self._leases if held.waiting and held.job == known.job]
         if len(fits) <= 1:
             return fits[0] if fits else None

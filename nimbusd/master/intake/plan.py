@@ -1,4 +1,4 @@
-"""What the scheduler needs to know of a job."""
+"""A job as the scheduler needs to know it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def plan_of(row: JobRow, job: Job) -> JobPlan:
 
 
 def cost_hint(job: Job, scene: str) -> float:
-    """How a scene may compare with the job's others before any is measured: megabytes of its files, at least one."""
+    """A scene's cost beside that of the job's others, before any is measured: megabytes of its files, at least one."""
     return max(1.0, sum(_size_bytes(job, value) for value in job.scene_entries[scene].values()) / 1e6)
 
 

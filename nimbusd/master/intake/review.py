@@ -1,4 +1,4 @@
-"""What nodes say of pieces, looked at off the event loop before the scheduler hears of it.
+"""Review of the pieces that nodes tell of, off the event loop, before the scheduler hears of them.
 
 A node's word costs nothing, and a ledger row is for ever. So a commit of an attempt that is leased waits here until
 somebody has looked at the piece: one batch per job at a time, in the order in which it was told. Storage that hangs
@@ -33,7 +33,7 @@ from nimbusd.transport.messages.node import Commit, Stored
 log = logging.getLogger(__name__)
 
 SEEN_WITHIN_S = 60.0
-"""So long may a piece stay unseen: network file systems remember for a while that something was not there."""
+"""Seconds that a piece may stay unseen: network file systems remember for a while that something was not there."""
 MOST_AT_ONCE = 256
 """Pieces that are looked at before the scheduler hears of any."""
 _THREADS = 32
@@ -167,7 +167,7 @@ class Review:
         self._tell(PieceRefused(fact.node, Attempt(key, fact.attempt, fact.lease), why))
 
     def _forget_old(self) -> None:
-        """What a node does not tell of again is not waited for."""
+        """Stop waiting for pieces that their nodes do not tell of again."""
         if len(self._missing_since) > 10_000:
             late = self._clock() - 2 * self._seen_within_s
             self._missing_since = {place: since for place, since in self._missing_since.items() if since > late}

@@ -1,4 +1,4 @@
-"""What lies where a node says that it stored a piece: looked at before anything is recorded of it."""
+"""A look at the place where a node says that it stored a piece, before anything is recorded of it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MOST_SIZES = 32
 
 
 class Sight(enum.Enum):
-    """What was found. MISSING: nothing yet, which storage shared over a network may need a while for.
+    """The result of a look. MISSING: nothing yet, which storage shared over a network may need a while for.
 
     BLIND: nobody here can see what lies in the output, so nothing is known of the piece.
     """
@@ -35,14 +35,14 @@ class Sight(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What was found of one piece. why: a sentence, of all but GOOD."""
+    """The result for one piece. why: a sentence, of all but GOOD."""
 
     sight: Sight
     why: str = ""
 
 
 def misnamed(key: EpisodeKey, attempt: int, folder: str) -> str | None:
-    """Why a piece of this attempt cannot be in `folder`, as a sentence; None: that is its folder."""
+    """A sentence why a piece of this attempt cannot be in `folder`; None: that is its folder."""
     wanted = piece_folder(EpisodeRequest(key.job, key.scene, key.index, attempt=attempt))
     if folder == wanted:
         return None
@@ -85,7 +85,7 @@ def _compared(output: Path, key: EpisodeKey, told: Stored, piece: Piece) -> Seen
 
 
 def record_fault(output: Path, key: EpisodeKey, piece: Piece) -> str:
-    """Why a piece cannot be published as that episode by what its record says; empty if it can, or has none of ours.
+    """A sentence why its record keeps a piece from being published as that episode; empty if nothing does.
 
     Raises StoreError if the record is torn or lacks what publishing needs, or OSError.
     """

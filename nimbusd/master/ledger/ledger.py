@@ -75,7 +75,7 @@ _JOB_STATE = "UPDATE job SET state = ?, why = ? WHERE id = ?"
 _ENVIRONMENT = (
     "UPDATE job SET began_with = iif(environment = '', ?, began_with), environment = ?, packages = ? WHERE id = ?"
 )
-"""What a job began with is recorded once."""
+"""The packages that a job began with are recorded once."""
 _REASONS = "INSERT INTO reason VALUES (?,?,?) ON CONFLICT DO UPDATE SET attempts = attempts + excluded.attempts"
 
 
@@ -374,7 +374,7 @@ class Ledger(LedgerReads):
             raise write_error(self.path, error) from error
 
     def _forget(self) -> None:
-        """What was learned in a transaction that came to nothing."""
+        """Forget what was learned in a transaction that came to nothing."""
         self._jobs.clear()
         self._new_scenes.clear()
         self._next_scene = 0

@@ -15,7 +15,7 @@ from nimbusd.transport.messages.failures import Failure
 Value: TypeAlias = str | int | float
 
 FULL_EVIDENCE = 1_000
-"""So many attempts of a job that failed for the same reason keep all of it; those after them keep MOST_DETAIL."""
+"""Attempts of a job that failed for the same reason and keep all of it; those after them keep MOST_DETAIL."""
 
 CODES = {
     State.PENDING.value: schema.PENDING,

@@ -1,4 +1,4 @@
-"""What an output folder tells of its job, in the words of a master: for jobs that run without one."""
+"""Reports on the job of an output folder, in the words of a master: for jobs that run without one."""
 
 from __future__ import annotations
 

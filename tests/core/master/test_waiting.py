@@ -11,11 +11,11 @@ from nimbusd.core.ids import NodeId
 from nimbusd.core.master.facts import (
     Cause,
     EnvironmentAccepted,
-    EnvironmentChanged,
     JobAdded,
     JobWaits,
     NodeDrainAsked,
     Order,
+    PackagesChanged,
     Waiting,
 )
 from nimbusd.core.master.waiting import HOLDS_S, why_idle
@@ -232,7 +232,7 @@ def test_an_accepted_environment_is_recorded_told_and_gets_the_rest_at_once() ->
     assert not grants(story.beat(B, credit=1))
     orders = story.tell(EnvironmentAccepted(JOB))
     assert JobRecorded(JOB, JobState.RUNNING, "", str(NEW), NEW) in orders
-    assert EnvironmentChanged(JOB, {"numpy": "1.26.4"}, {"numpy": "2.0.0"}) in orders
+    assert PackagesChanged(JOB, {"numpy": "1.26.4"}, {"numpy": "2.0.0"}) in orders
     (lease,) = grants(orders)
     assert lease.node == B
 
