@@ -21,7 +21,8 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 from nimbusd.transport.client import async_client as client
 from nimbusd.transport.client import blocking_client
 from nimbusd.transport.client.async_client import ENDED
-from nimbusd.transport.client.errors import (
+from nimbusd.transport.client.follow import Event, Gap
+from nimbusd.transport.errors import (
     ClientClosed,
     ClientError,
     KeyRefused,
@@ -31,7 +32,6 @@ from nimbusd.transport.client.errors import (
     VersionMismatch,
     WaitTimeout,
 )
-from nimbusd.transport.client.follow import Event, Gap
 from nimbusd.transport.messages.control import (
     Done,
     FailureList,
@@ -116,7 +116,7 @@ class AsyncClient(client.AsyncClient):
     ) -> JobSummary:
         """Run a job, or go on with it if it is the same as before. job: a Job, a job file's path, or `Job.to_dict()`.
 
-        priority: greater is sooner. max_nodes: at most so many nodes at a time, 0: no limit. dynload: False divides
+        priority: greater is sooner. max_nodes: the most nodes at a time, 0: no limit. dynload: False divides
         the work among the nodes beforehand. adopt: take over what lies in its output also if a newer state of the
         master's ledger wrote it, or a job with the same seed and component versions but another fingerprint.
         accept_environment: go on with the packages that most slots have now, though the job began with others.
@@ -151,7 +151,7 @@ class Client(blocking_client.Client):
         adopt: bool = False,
         accept_environment: bool = False,
     ) -> JobSummary:
-        """As `AsyncClient.submit`."""
+        """Run a job like `AsyncClient.submit`, and wait for the master's answer."""
         return super().submit(
             spec_of(job),
             priority=priority,

@@ -37,7 +37,7 @@ class _Config(BaseModel):
 
 
 def _state_folder(kind: str) -> Path:
-    """Where systemd says, else the system's place for root and the user's for others."""
+    """The folder that systemd names, else the system's place for root and the user's for others."""
     if (given := os.environ.get("STATE_DIRECTORY")) is not None:
         return Path(given.partition(":")[0])
     if os.geteuid() == 0:
@@ -46,54 +46,56 @@ def _state_folder(kind: str) -> Path:
 
 
 class MasterConfig(_Config):
-    """`nimbusd master`. bind: ZeroMQ addresses; none: the Unix socket of this user's master. state: folder of the
-    ledger, the keys and the allow-list.
-
-    group: whose members may use the Unix socket, beside this user and root. allow_any_local_user: the loopback address
-    takes everybody on this machine, without keys. advertise: the address that join tokens name; None: this host's
-    name. A node that has been silent for dead_after_s is given up. publish_every_s: at least so long between two
-    publishings of a running job. trusted_import_folders: see `import_folders.check`. seen_within_s: so long may a piece
-    that a node has stored be out of the master's sight, as on file systems that remember absence.
-    publish_memory_share: of the machine's memory, or of the control group's limit, that one publishing may take.
-    """
+    """The configuration of `nimbusd master`."""
 
     bind: tuple[str, ...] = ()
+    """ZeroMQ addresses; none: the Unix socket of this user's master."""
     group: str | None = Field(default=None, min_length=1)
+    """Its members may use the Unix socket, beside this user and root."""
     allow_any_local_user: bool = False
+    """The loopback address takes everybody on this machine, without keys."""
     state: Path = Field(default_factory=lambda: _state_folder("master"))
+    """Folder of the ledger, the keys and the allow-list."""
     trusted_import_folders: tuple[Path, ...] = ()
+    """See `check_import_folders`."""
     advertise: str | None = None
+    """The address that join tokens name; None: this host's name."""
     heartbeat_s: float = Field(default=HEARTBEAT_S, gt=0)
     dead_after_s: float = Field(default=DEAD_AFTER_S, gt=0)
+    """A node that is silent for this time is given up."""
     publish_every_s: float = Field(default=30.0, gt=0)
+    """The least time between two publishings of a running job."""
     seen_within_s: float = Field(default=60.0, ge=0)
+    """The longest time that a stored piece may be out of the master's sight, as on slow network file systems."""
     publish_memory_share: float = Field(default=PUBLISH_MEMORY_SHARE, gt=0, le=1)
+    """The part of the machine's memory, or of the control group's limit, that one publishing may take."""
 
 
 class WorkerConfig(_Config):
-    """`nimbusd worker`. name: unique in the cluster.
-
-    workers: CPU slots; None: one per core that no GPU slot needs, at most 8. gpus: which to use, as nvidia-smi counts;
-    None: those of CUDA_VISIBLE_DEVICES, or all. slots_per_gpu: compute workers on each. spares: processes kept warm to
-    take the place of a compute worker that is gone. memory_share: of the machine's memory, or of the control group's
-    limit, that compute workers may take together. temporary: folder for the temporary files of compute workers; None:
-    the service's cache folder, or else this process's own TMPDIR.
-    state: folder of the node's key and of what it learned when it joined. master: its address; None: of the one that
-    was joined, or of this machine's. allow_any_local_user: on the loopback address there are no keys, and whoever
-    listens there is trusted. trusted_import_folders: see `import_folders.check`.
-    """
+    """The configuration of `nimbusd worker`."""
 
     master: str | None = None
+    """Its address; None: of the master that was joined, or of this machine's."""
     allow_any_local_user: bool = False
+    """No keys on the loopback address: whoever listens there is trusted."""
     trusted_import_folders: tuple[Path, ...] = ()
+    """See `check_import_folders`."""
     name: str = Field(default_factory=platform.node, validate_default=True)
+    """Unique in the cluster."""
     workers: int | None = Field(default=None, ge=0, le=256)
+    """CPU slots; None: one per core that no GPU slot needs, at most 8."""
     gpus: tuple[Annotated[int, Field(ge=0)], ...] | None = None
+    """GPUs to use, as nvidia-smi counts; None: those of CUDA_VISIBLE_DEVICES, or all."""
     slots_per_gpu: int = Field(default=SLOTS_PER_GPU, ge=1, le=16)
+    """Compute workers on each GPU."""
     spares: int = Field(default=SPARES, ge=0, le=16)
+    """Processes kept warm to take the place of a compute worker that is gone."""
     memory_share: float = Field(default=MEMORY_SHARE, gt=0, le=1)
+    """The part of the machine's memory, or of the control group's limit, for all compute workers together."""
     temporary: Path | None = None
+    """Folder for temporary files of compute workers; None: the service's cache folder, or this process's TMPDIR."""
     state: Path = Field(default_factory=lambda: _state_folder("worker"))
+    """Folder of the node's key and of the master that it joined."""
 
     @field_validator("name")
     @classmethod

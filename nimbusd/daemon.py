@@ -16,9 +16,9 @@ import uvloop
 
 from nimbusd import __version__
 from nimbusd.config import MasterConfig, WorkerConfig, read_config
-from nimbusd.notify import Notifier
 from nimbusd.program import Commands, run_program
-from nimbusd.slot_options import slot_options
+from nimbusd.program.slot_options import slot_options
+from nimbusd.program.systemd import Notifier
 from nimbusd.supervisor.orphans import adopt_orphans
 
 log = logging.getLogger(__name__)

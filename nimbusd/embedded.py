@@ -14,7 +14,7 @@ from pathlib import Path
 
 from nimbusd import events
 from nimbusd.config import MEMORY_SHARE
-from nimbusd.core.environments import differences
+from nimbusd.core.environments import differences, environment_of
 from nimbusd.core.ids import JobId, NodeId
 from nimbusd.core.master.facts import Cause, DrainAsked, EnvironmentAccepted
 from nimbusd.core.master.nodes import EXPECTED
@@ -27,7 +27,7 @@ from nimbusd.master.master import Master
 from nimbusd.master.output.folder import claim_output, ledger_path, owner_of
 from nimbusd.master.output.owner import Whose, refusal
 from nimbusd.master.publish.apart import NotPublished
-from nimbusd.node.environment import environment_hash, packages
+from nimbusd.node.environment import environment
 from nimbusd.node.node import Node
 from nimbusd.node.slots import Slot
 from nimbusd.stages.errors import NimbusError, out_of_groups
@@ -123,7 +123,8 @@ class JobRun:
             await self._over.wait()
             return
         if self._accept_environment:
-            self._master.fact(EnvironmentAccepted(self._name, environment_hash(), packages()))
+            here = environment()
+            self._master.fact(EnvironmentAccepted(self._name, here.hash, here.packages))
         if self._is_of_another_environment():
             return
         memory_bytes = int(MEMORY_SHARE * node_memory().limit_bytes)
@@ -145,9 +146,11 @@ class JobRun:
     def _is_of_another_environment(self) -> bool:
         """True where the job began with other packages, which stops this run: nothing here would ever change that."""
         job = self._master.scheduler.tasks.jobs[self._name]
-        if job.environment in ("", environment_hash()):
+        everything = environment()
+        here = environment_of(everything.packages, job.plan.counting)
+        if job.environment in ("", here.hash, everything.hash):
             return False
-        differs = differences(job.packages, packages(), "here")
+        differs = differences(job.packages, here.packages, "here")
         way_out = "Go on with --accept-environment, or install what the job began with and run the same command again"
         self._stopped_because = f"{differs}. {way_out}"
         self._tell(events.JobWaiting(Cause.ENVIRONMENT.value, self._stopped_because))

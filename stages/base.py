@@ -8,7 +8,7 @@ inside methods, so that a job file can be checked on a machine without the backe
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
@@ -39,16 +39,19 @@ def no_beat() -> None:
 
 
 class Component(ABC, Generic[A]):
-    """What all five have in common.
+    """The base of all five.
 
     version: semver of the component's results; change it when the same seed gives other episodes.
     requires: modules that its methods import; `nimbusctl check` warns where one is not installed.
+    may_use: modules that they import in some cases only (for a packed file, on a GPU). The packages that have these
+    modules and those of `requires` belong to a job's environment: nodes with other versions get nothing of the job.
     beat: call it at least once per frame or per second of work; a worker that does not beat is killed.
     """
 
     args_model: ClassVar[type[ComponentArgs]] = ComponentArgs
     version: ClassVar[str] = "1.0.0"
     requires: ClassVar[tuple[str, ...]] = ()
+    may_use: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, args: A) -> None:
         self.args = args
@@ -58,8 +61,12 @@ class Component(ABC, Generic[A]):
         """Modules that this component, made of these arguments, will import."""
         return self.requires
 
+    def modules(self) -> tuple[str, ...]:
+        """Modules whose versions decide what this component, made of these arguments, makes: its own among them."""
+        return (type(self).__module__, *self.needs(), *self.may_use)
+
     def unfit(self, stages: Mapping[str, Component[Any]]) -> list[str]:
-        """What of this machine and its environment keeps the component from working, a sentence each.
+        """A sentence for each thing on this machine, or in its environment, that keeps the component from working.
 
         stages: all components of the job, by stage. Asked where a job is checked, and before it runs here, of
         components whose modules are installed. Cheap; must not raise.
@@ -80,7 +87,7 @@ class BaseLoader(Component[A], Generic[A, S]):
         return []
 
     def asset_warnings(self, config: S) -> list[str]:
-        """What those files hold that the scene will lack, a sentence each; `nimbusctl check` tells them.
+        """A sentence for each thing in those files that the scene will lack; `nimbusctl check` prints them.
 
         Cheap: headers, not contents; a file that is missing is asset_paths' matter. Raises AssetError where a header
         alone tells that `load_asset` will fail.
@@ -90,6 +97,13 @@ class BaseLoader(Component[A], Generic[A, S]):
     def image_sizes(self, config: S) -> dict[str, tuple[int, int]]:
         """Camera → width and height in pixels, where the scene itself says what will be rendered."""
         return {}
+
+    def scene_modules(self, configs: Iterable[S]) -> Iterable[str]:
+        """Modules that making episodes of these scenes imports beside `needs`. A file that is missing is passed over.
+
+        Here: none, without a look at the scenes.
+        """
+        return ()
 
     @abstractmethod
     def load_asset(self, config: S) -> Scene:
@@ -129,6 +143,11 @@ class BaseRenderer(Component[A]):
     """
 
     motion: ClassVar[Literal["none", "poses", "states"]] = "none"
+
+    @property
+    def device_name(self) -> str:
+        """The device that it renders on, for people: `cuda:0 RTX 6000`. Empty where `open` was told its name."""
+        return ""
 
     def open(self, device: str) -> None:
         """Start the backend on a device: `auto`, `cpu`, `cuda:0` … Raises BackendUnavailable."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import re
-from collections.abc import Iterable
-from importlib.metadata import PackageNotFoundError, metadata
+import sys
+from collections.abc import Iterable, Mapping
+from functools import cache
+from importlib.metadata import PackageNotFoundError, metadata, packages_distributions
 
 
 def missing_modules(names: Iterable[str]) -> list[str]:
@@ -14,7 +16,7 @@ def missing_modules(names: Iterable[str]) -> list[str]:
 
 
 def how_to_install(module: str) -> str:
-    """What to do about a missing module, as the end of a sentence: the extra of nimbusd that brings it, if one does."""
+    """The way out where a module is missing, to end a sentence: the extra of nimbusd that brings it, if one does."""
     if (extra := _extra_with(module)) is not None:
         return f"pip install 'nimbusd[{extra}]'"
     return "install the package that has it"
@@ -26,6 +28,19 @@ def what_is_missing(error: ModuleNotFoundError) -> str:
     if not module:
         return str(error)
     return f"the Python module '{module}' is not installed here: {how_to_install(module)}"
+
+
+def packages_of(module: str) -> tuple[str, ...]:
+    """Names of the installed packages that have a module's top level, or of the one that would have it."""
+    top = module.partition(".")[0]
+    if top in sys.stdlib_module_names:
+        return ()
+    return tuple(_packages_by_module().get(top) or (_PACKAGES.get(top, top),))
+
+
+@cache
+def _packages_by_module() -> Mapping[str, list[str]]:
+    return packages_distributions()
 
 
 def _extra_with(module: str) -> str | None:
@@ -43,5 +58,11 @@ def _extra_with(module: str) -> str | None:
 
 
 _REQUIREMENT = re.compile(r"(?P<package>[A-Za-z0-9._-]+)[^;]*;.*extra == ['\"](?P<extra>[^'\"]+)['\"]")
-_PACKAGES = {"skimage": "scikit-image", "pxr": "usd-core", "pynvml": "nvidia-ml-py", "mathutils": "bpy"}
+_PACKAGES = {
+    "skimage": "scikit-image",
+    "pxr": "usd-core",
+    "pynvml": "nvidia-ml-py",
+    "mathutils": "bpy",
+    "curobo": "nvidia-curobo",
+}
 """Module → package, where their names differ in more than dashes."""

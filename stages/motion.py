@@ -1,4 +1,4 @@
-"""Whether a renderer can show what a sequence moves. Where it cannot, equal frames would be stored as a success."""
+"""Refusing sequences whose motion a renderer cannot show: equal frames would be stored as a success."""
 
 from __future__ import annotations
 
@@ -10,10 +10,7 @@ import numpy as np
 
 from nimbusd.stages.base import BaseRenderer
 from nimbusd.stages.errors import RenderError
-from nimbusd.stages.types import Feature, Scene, Sequence
-
-STATES = "simulation."
-"""What keys of simulators' states start with."""
+from nimbusd.stages.types import Feature, Scene, Sequence, is_for_replay
 
 _STILL = 1e-3
 """States that change by less (metres, radians) are of a simulation at rest."""
@@ -34,7 +31,7 @@ def moved_objects(seq: Sequence, scene: Scene) -> list[str]:
 
 def moved_states(states: Mapping[str, Feature]) -> list[str]:
     """Keys of the simulators' states that change, sorted."""
-    return sorted(key for key, state in states.items() if key.startswith(STATES) and _changes(state))
+    return sorted(key for key, state in states.items() if is_for_replay(key) and _changes(state))
 
 
 def without_parts(seq: Sequence, scene: Scene | None) -> Sequence:

@@ -6,18 +6,17 @@ import importlib
 from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Literal, TypeAlias, get_args, overload
+from typing import Any, Literal, overload
 
 from nimbusd.stages.arguments import did_you_mean, validate
 from nimbusd.stages.base import BaseLoader, BasePlanner, BaseRandomizer, BaseRenderer, BaseWriter, Component
 from nimbusd.stages.errors import ComponentError
 from nimbusd.stages.modules import what_is_missing
+from nimbusd.stages.stage_names import Stage
 
-Kind: TypeAlias = Literal["load", "randomize", "plan", "render", "store"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
 GROUP = "nimbusd.components"
 
-_BASES: Mapping[Kind, type[Component[Any]]] = {
+_BASES: Mapping[Stage, type[Component[Any]]] = {
     "load": BaseLoader,
     "randomize": BaseRandomizer,
     "plan": BasePlanner,
@@ -33,50 +32,50 @@ def registered() -> Mapping[str, EntryPoint]:
 
 
 @overload
-def resolve(name: str, kind: Literal["load"]) -> type[BaseLoader[Any, Any]]: ...
+def resolve(name: str, stage: Literal["load"]) -> type[BaseLoader[Any, Any]]: ...
 @overload
-def resolve(name: str, kind: Literal["randomize"]) -> type[BaseRandomizer[Any]]: ...
+def resolve(name: str, stage: Literal["randomize"]) -> type[BaseRandomizer[Any]]: ...
 @overload
-def resolve(name: str, kind: Literal["plan"]) -> type[BasePlanner[Any]]: ...
+def resolve(name: str, stage: Literal["plan"]) -> type[BasePlanner[Any]]: ...
 @overload
-def resolve(name: str, kind: Literal["render"]) -> type[BaseRenderer[Any]]: ...
+def resolve(name: str, stage: Literal["render"]) -> type[BaseRenderer[Any]]: ...
 @overload
-def resolve(name: str, kind: Literal["store"]) -> type[BaseWriter[Any]]: ...
+def resolve(name: str, stage: Literal["store"]) -> type[BaseWriter[Any]]: ...
 @overload
-def resolve(name: str, kind: Kind) -> type[Component[Any]]: ...
-def resolve(name: str, kind: Kind) -> type[Component[Any]]:
-    """The class called `name`, which must extend the base class of `kind`.
+def resolve(name: str, stage: Stage) -> type[Component[Any]]: ...
+def resolve(name: str, stage: Stage) -> type[Component[Any]]:
+    """The class called `name`, which must extend the base class of `stage`.
 
     Raises ComponentError for a name that nothing answers to (naming the nearest, or all), a module that
-    cannot be imported, or a class of another kind.
+    cannot be imported, or a class of another stage.
     """
     found = _by_path(name) if ":" in name else _by_word(name)
-    base = _BASES[kind]
+    base = _BASES[stage]
     if not (isinstance(found, type) and issubclass(found, Component)):
         raise ComponentError(f"component '{name}' is {found!r}, not a class that extends {base.__name__}")
     if not issubclass(found, base):
         extends = next(cls.__name__ for cls in found.__mro__ if cls in _BASES.values() or cls is Component)
-        raise ComponentError(f"component '{name}' extends {extends}, but the stage '{kind}' needs a {base.__name__}")
+        raise ComponentError(f"component '{name}' extends {extends}, but the stage '{stage}' needs a {base.__name__}")
     if missing := sorted(found.__abstractmethods__):
         raise ComponentError(f"component '{name}' does not implement {', '.join(missing)}() of {base.__name__}")
     return found
 
 
 @overload
-def create(name: str, kind: Literal["load"], args: Mapping[str, Any]) -> BaseLoader[Any, Any]: ...
+def create(name: str, stage: Literal["load"], args: Mapping[str, Any]) -> BaseLoader[Any, Any]: ...
 @overload
-def create(name: str, kind: Literal["randomize"], args: Mapping[str, Any]) -> BaseRandomizer[Any]: ...
+def create(name: str, stage: Literal["randomize"], args: Mapping[str, Any]) -> BaseRandomizer[Any]: ...
 @overload
-def create(name: str, kind: Literal["plan"], args: Mapping[str, Any]) -> BasePlanner[Any]: ...
+def create(name: str, stage: Literal["plan"], args: Mapping[str, Any]) -> BasePlanner[Any]: ...
 @overload
-def create(name: str, kind: Literal["render"], args: Mapping[str, Any]) -> BaseRenderer[Any]: ...
+def create(name: str, stage: Literal["render"], args: Mapping[str, Any]) -> BaseRenderer[Any]: ...
 @overload
-def create(name: str, kind: Literal["store"], args: Mapping[str, Any]) -> BaseWriter[Any]: ...
+def create(name: str, stage: Literal["store"], args: Mapping[str, Any]) -> BaseWriter[Any]: ...
 @overload
-def create(name: str, kind: Kind, args: Mapping[str, Any]) -> Component[Any]: ...
-def create(name: str, kind: Kind, args: Mapping[str, Any]) -> Component[Any]:
+def create(name: str, stage: Stage, args: Mapping[str, Any]) -> Component[Any]: ...
+def create(name: str, stage: Stage, args: Mapping[str, Any]) -> Component[Any]:
     """A component made from `args`. Raises ComponentError as `resolve`, and ArgumentsError for bad `args`."""
-    component = resolve(name, kind)
+    component = resolve(name, stage)
     return component(validate(component.args_model, args, f"arguments of component '{name}'"))
 
 
@@ -117,5 +116,5 @@ def _by_path(path: str) -> object:
 
 
 def _why(error: Exception) -> str:
-    """What a module raised when it was imported, which may be anything."""
+    """The reason for which a module could not be imported; it may have raised anything."""
     return what_is_missing(error) if isinstance(error, ModuleNotFoundError) else f"{type(error).__name__}: {error}"

@@ -25,7 +25,7 @@ from typing import Any, TypeVar
 from nimbusd.stages.base import BaseLoader, BasePlanner, BaseRandomizer, BaseRenderer, BaseWriter, SceneConfig
 from nimbusd.stages.errors import AssetError, BackendUnavailable, ComponentError, NimbusError, PlanningFailed
 from nimbusd.stages.load.asset_hashes import AssetHashes
-from nimbusd.stages.load.mend.mend import warnings_of
+from nimbusd.stages.load.mend import warnings_of
 from nimbusd.stages.load.mend.recentre import check_near_origin
 from nimbusd.stages.modules import what_is_missing
 from nimbusd.stages.motion import check_motion
@@ -39,14 +39,14 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 StageSeen = Callable[[str, Episode], None]
 PlanOf = Callable[[Episode], Path | None]
-"""Where an episode's planned sequence lies; None: it is to be planned here."""
+"""The file of an episode's planned sequence; None: it is to be planned here."""
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _BROKEN = frozenset(
     {errno.EROFS, errno.EIO, errno.ESTALE, errno.ENODEV, errno.ENXIO, errno.ENOTCONN, errno.ETIMEDOUT}
     | {errno.EACCES, errno.EPERM}
 )
-"""What the storage says where it takes nothing from anybody: no episode's own doing."""
+"""Errors of a storage that takes nothing from anybody: no episode's own doing."""
 
 
 def _nothing(stage: str, episode: Episode) -> None:
@@ -63,7 +63,7 @@ def _no_matter() -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Pipeline:
+class Components:
     """The components of a job, made and ready.
 
     `randomizer` is None where the job names none; `planner` in a process that only renders, `renderer` and `writer` in
@@ -76,7 +76,7 @@ class Pipeline:
     renderer: BaseRenderer[Any] | None
     writer: BaseWriter[Any] | None
 
-    def components(self) -> dict[str, Any]:
+    def by_stage(self) -> dict[str, Any]:
         """Stage name → component, in the order of the stages."""
         named = {
             "load": self.loader,
@@ -89,7 +89,7 @@ class Pipeline:
 
     def close(self) -> None:
         """Close every component, last stage first."""
-        for component in reversed(self.components().values()):
+        for component in reversed(self.by_stage().values()):
             component.close()
 
 
@@ -127,7 +127,7 @@ class _StageIterator(Iterator[Episode]):
 
 
 def failure_of(stage: str, error: Exception) -> StageFailure:
-    """What an exception from a component means for the episode."""
+    """The failure of the episode that an exception from a component means."""
     if isinstance(error, PlanningFailed):
         return StageFailure(stage, error.reason, error.detail, planned=True)
     evidence = "".join(traceback.format_exception(error))
@@ -357,7 +357,7 @@ class StoreIterator(_StageIterator):
 
 
 def plan_stages(
-    pipeline: Pipeline,
+    components: Components,
     requests: Iterable[EpisodeRequest],
     *,
     job_seed: int,
@@ -371,13 +371,13 @@ def plan_stages(
 
     plan_of: see PlanIterator.
     """
-    loaded = LoadIterator(requests, pipeline.loader, scene_config, output, context, seen)
-    randomized = RandomizeIterator(loaded, pipeline.randomizer, job_seed, seen)
-    return PlanIterator(randomized, pipeline.planner, job_seed, seen, plan_of)
+    loaded = LoadIterator(requests, components.loader, scene_config, output, context, seen)
+    randomized = RandomizeIterator(loaded, components.randomizer, job_seed, seen)
+    return PlanIterator(randomized, components.planner, job_seed, seen, plan_of)
 
 
 def store_stages(
-    pipeline: Pipeline,
+    components: Components,
     planned: Iterator[Episode],
     *,
     writers: int = 1,
@@ -386,14 +386,14 @@ def store_stages(
     waits: Callable[[], None] = _no_matter,
 ) -> StoreIterator:
     """Chain the iterators from planned episodes on. writers, stored, waits: see StoreIterator."""
-    assert pipeline.renderer is not None
-    assert pipeline.writer is not None
-    rendered = RenderIterator(planned, pipeline.renderer, seen)
-    return StoreIterator(rendered, pipeline.writer, writers, stored, seen, waits)
+    assert components.renderer is not None
+    assert components.writer is not None
+    rendered = RenderIterator(planned, components.renderer, seen)
+    return StoreIterator(rendered, components.writer, writers, stored, seen, waits)
 
 
 def run_stages(
-    pipeline: Pipeline,
+    components: Components,
     requests: Iterable[EpisodeRequest],
     *,
     job_seed: int,
@@ -406,6 +406,6 @@ def run_stages(
 ) -> StoreIterator:
     """Chain all iterators, planning here. Every request comes out once; see `plan_stages` and `store_stages`."""
     planned = plan_stages(
-        pipeline, requests, job_seed=job_seed, scene_config=scene_config, output=output, context=context, seen=seen
+        components, requests, job_seed=job_seed, scene_config=scene_config, output=output, context=context, seen=seen
     )
-    return store_stages(pipeline, planned, writers=writers, stored=stored, seen=seen)
+    return store_stages(components, planned, writers=writers, stored=stored, seen=seen)

@@ -31,7 +31,7 @@ settings.register_profile("nimbusd", deadline=None)
 settings.load_profile("nimbusd")
 
 PROCESS_BYTES = 3 << 30
-"""What a test process may need at most, with the nodes and compute workers that its tests start."""
+"""The most memory of a test process, with the nodes and compute workers that its tests start."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -54,7 +54,7 @@ def _named_one_by_one(config: pytest.Config) -> bool:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
-    """What `-n auto` means: a process for every core that has memory. Tests named one by one need no other process."""
+    """`-n auto` means a process for every core that has memory. Tests named one by one need no other process."""
     if _named_one_by_one(config):
         return 0
     if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:

@@ -12,12 +12,12 @@ from typing import Any, TypeVar
 import orjson
 import psutil
 
-from nimbusd.chaos.cluster import Cluster
+from nimbusd.chaos.cluster import ProcessCluster
 from nimbusd.chaos.job_faults import JobFaults
 from nimbusd.chaos.plan import IN_COMPONENTS, OF_JOBS, Fault, Kind
 from nimbusd.chaos.proxy import DroppingProxy
 from nimbusd.chaos.recovery import Hit, WorkDone
-from nimbusd.core.ids import slot_of
+from nimbusd.core.ids import EpisodeKey, JobId, slot_of
 from nimbusd.makers.faults import JOURNAL, Order, orders_waiting, place_order
 
 T = TypeVar("T")
@@ -33,15 +33,15 @@ class _Watched:
 
 
 class Injector:
-    """Hits the nodes of a cluster, each behind a proxy of its own, its master, and the job that they work at.
+    """Hits the nodes of a cluster, each behind a proxy of its own, its master, and the job that they work on.
 
-    faults: the folder through which components are given theirs. submit: submits that job again. say: is told what
+    faults: the folder through which components get theirs. submit: submits that job again. say: called with what
     happens, in words.
     """
 
     def __init__(
         self,
-        cluster: Cluster,
+        cluster: ProcessCluster,
         faults: Path,
         nodes: int,
         workers: int,
@@ -81,7 +81,7 @@ class Injector:
     # --- what is done to them ---
 
     def inject(self, fault: Fault) -> list[Hit]:
-        """Do it, or order it from the compute workers. Returns what has happened at once.
+        """Inject a fault, or order it from the compute workers. Returns what has happened at once.
 
         Raises LookupError if there is nobody whom it could hit now.
         """
@@ -169,7 +169,7 @@ class Injector:
     # --- what comes of it ---
 
     def look(self) -> tuple[list[Hit], list[WorkDone], list[tuple[int, float]]]:
-        """What has happened since the last call: faults that hit, work done, and faults that are over by themselves.
+        """The news since the last call: faults that hit, work done, and faults that are over by themselves.
 
         Heals networks whose time has come, and starts daemons that have ended by themselves.
         """
@@ -184,7 +184,7 @@ class Injector:
             elif "fault" in line:
                 hits += self._met(line, name, slot)
             else:
-                episode = (line["job"], line["scene"], line["index"]) if "job" in line else None
+                episode = EpisodeKey(JobId(line["job"]), line["scene"], line["index"]) if "job" in line else None
                 done.append(WorkDone(name, slot, line["pid"], line["at_s"], episode))
         for name, node in list(self._cluster.nodes.items()):
             if not node.alive:

@@ -1,4 +1,4 @@
-"""What became of a job: episodes in the ledger, in what the master told, and as pieces on disk."""
+"""The outcome of a job: its episodes in the ledger, in the master's events, and as pieces on disk."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TypeAlias
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from nimbusd.core.ids import JobId
+from nimbusd.core.ids import EpisodeKey, JobId
 from nimbusd.job import Job
 from nimbusd.master.ledger.ledger import Ledger
 from nimbusd.master.output.folder import committed_pieces
@@ -21,31 +21,34 @@ from nimbusd.stages.store.publish import DATASET
 from nimbusd.stages.store.verify.verify import verify_dataset
 
 Columns: TypeAlias = pa.Table | Mapping[str, bytes]
-"""What a job published: the state columns of a dataset, or the files that a writer with a format of its own made."""
+"""The published values of a job: state columns of a dataset, or the files that a writer of another format made."""
 _DRAFT = ".tmp"
 
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """Figures of a job that has ended; all but `wanted` and `committed` must be 0, and `faults` empty.
-
-    lost: episodes that nothing became of. duplicated_…: commits beyond the first of an episode, by who counts.
-    torn: committed pieces that are not whole. leftover_pieces: without a commit. other_state_columns: 1 if what is
-    published is not what an undisturbed run publishes. faults: what else is wrong, as sentences. settled:
-    episodes that are committed or cannot be.
-    """
+    """Figures of a job that has ended; all but `wanted` and `committed` must be 0, and `faults` empty."""
 
     wanted: int
     committed: int
     lost: int
+    """Episodes that were neither committed nor given up with a reason."""
     duplicated_in_ledger: int
+    """Commits beyond the first of an episode, in the ledger."""
     duplicated_in_events: int
+    """The same in the master's events."""
     duplicated_on_disk: int
+    """The same among the pieces that lie in the output."""
     torn: int
+    """Committed pieces that are not whole."""
     leftover_pieces: int
+    """Pieces without a commit."""
     other_state_columns: int
+    """1 if the published columns are not those of an undisturbed run."""
     faults: tuple[str, ...]
-    settled: frozenset[tuple[str, int]] = frozenset()
+    """Other findings, as sentences."""
+    settled: frozenset[EpisodeKey] = frozenset()
+    """Episodes that are committed or cannot be made."""
 
     @property
     def duplicated(self) -> int:
@@ -54,19 +57,20 @@ class Inspection:
 
     @property
     def clean(self) -> bool:
-        """Whether nothing is wrong."""
+        """True where nothing is wrong."""
         wrong = self.lost, self.duplicated, self.torn, self.leftover_pieces, self.other_state_columns
         return not any(wrong) and not self.faults
 
 
 def inspect_job(
-    job: Job, ledger: Path, told: Mapping[tuple[str, int], int], expected: Columns | None = None
+    job: Job, ledger: Path, announced: Mapping[EpisodeKey, int], expected: Columns | None = None
 ) -> Inspection:
-    """Look at a job that has ended. told: how often each episode was said to be committed. expected: see
-    `published_columns`; None: nothing to compare with.
+    """Inspect a job that has ended.
+
+    announced: commit events by episode. expected: see `published_columns`; None: nothing to compare with.
     """
     with Ledger.read(ledger) as reader:
-        episodes = Counter((piece.key.scene, piece.key.index) for piece in reader.committed(JobId(job.name)))
+        episodes = Counter(piece.key for piece in reader.committed(JobId(job.name)))
         history = reader.history(JobId(job.name))
         torn = _torn(job, job.output, reader)
         wrong = [] if torn else _wrong_with_dataset(job, reader)
@@ -86,14 +90,14 @@ def inspect_job(
         committed=len(episodes),
         lost=lost,
         duplicated_in_ledger=_beyond_first(episodes),
-        duplicated_in_events=_beyond_first(told),
+        duplicated_in_events=_beyond_first(announced),
         duplicated_on_disk=_beyond_first(on_disk),
         torn=len(torn),
         leftover_pieces=len(pieces) - len(episodes),
         other_state_columns=int(not same),
         faults=tuple(faults),
         settled=frozenset(
-            (scene, index)
+            EpisodeKey(JobId(job.name), scene, index)
             for scene, past in history.items()
             for span in past.settled
             for index in range(span.start, span.stop)
@@ -111,7 +115,7 @@ def torn_pieces(job: Job, ledger: Path, output: Path) -> list[str]:
 
 
 def unreadable(output: Path) -> list[str]:
-    """What a reader finds wrong with the published dataset, now; nothing while there is none.
+    """The faults that a reader finds in the published dataset, now; none while there is no dataset.
 
     May be asked while it is published: a snapshot that is replaced twice while it is read is read again.
     """
@@ -124,7 +128,7 @@ def unreadable(output: Path) -> list[str]:
 
 
 def published_columns(output: Path) -> Columns:
-    """What was published, without what need not be the same each time (images, and who made it when)."""
+    """The published values, without those that need not be the same each time (images, who made it, when)."""
     if (output / DATASET).exists():
         tables = [pq.read_table(path) for path in sorted((output / DATASET).rglob("data/*/*.parquet"))]
         table = pa.concat_tables(tables)
@@ -134,7 +138,7 @@ def published_columns(output: Path) -> Columns:
 
 
 def pieces_of(output: Path) -> list[str]:
-    """What lies in an output's folder of pieces, drafts included."""
+    """The contents of an output's folder of pieces, drafts included."""
     folder = output / PIECES
     return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
 
@@ -148,7 +152,7 @@ def _torn(job: Job, output: Path, ledger: Ledger) -> list[str]:
 
 
 def _wrong_with_dataset(job: Job, ledger: Ledger) -> list[str]:
-    """What `nimbusctl verify` finds: also whether the dataset holds just what is committed."""
+    """The faults that `nimbusctl verify` finds, a dataset that does not hold just what is committed among them."""
     if not (job.output / DATASET).exists():
         return []  # a writer with a format of its own
     return verify_dataset(job.output, committed_pieces(job, job.output, ledger))
@@ -160,5 +164,5 @@ def equal_columns(one: Columns, other: Columns) -> bool:
     return bool(one == other)
 
 
-def _beyond_first(counts: Mapping[object, int] | Mapping[str, int] | Mapping[tuple[str, int], int]) -> int:
+def _beyond_first(counts: Mapping[str, int] | Mapping[EpisodeKey, int]) -> int:
     return sum(number - 1 for number in counts.values())

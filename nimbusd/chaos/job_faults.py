@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from nimbusd.chaos.cluster import Cluster
+from nimbusd.chaos.cluster import ProcessCluster
 from nimbusd.chaos.plan import Fault, Kind
 from nimbusd.chaos.processes import ProcessFailed
 from nimbusd.chaos.recovery import Hit
@@ -29,7 +29,7 @@ from nimbusd.job import Job
 MOST_DONE = 0.75
 """Of a job's episodes, so that enough are left to see it go on."""
 SEEN_WITHIN_S = 60.0
-"""What is wrong with a job has its effect within this time, also where all nodes must be started for it."""
+"""A fault of a job has its effect within this time, also where all nodes must be started for it."""
 
 
 @dataclass(slots=True)
@@ -45,13 +45,13 @@ class _Begun:
 class JobFaults:
     """Hits one job after another.
 
-    submit: submits the job again. kill_master: kills it and starts it. restart_nodes: kills all nodes and starts them
-    with these environment variables. say: is told what happens, in words.
+    submit: submits the job again. kill_master: kills the master and starts it. restart_nodes: kills all nodes and
+    starts them with these environment variables. say: called with what happens, in words.
     """
 
     def __init__(
         self,
-        cluster: Cluster,
+        cluster: ProcessCluster,
         submit: Callable[[], None],
         kill_master: Callable[[Fault], Hit],
         restart_nodes: Callable[[Mapping[str, str]], None],
@@ -68,20 +68,20 @@ class JobFaults:
         self._foreign: list[Foreign] = []
         self._in_vain: list[Fault] = []
         self.wrong: list[str] = []
-        """What was not as it must be, as sentences."""
+        """Findings: what was not as it must be, as sentences."""
 
     def take_up(self, job: Job) -> None:
         """The cluster works at this job from now on."""
         self._job, self._summary = job, None
 
     def hear(self, summary: JobSummary) -> None:
-        """What the master says of the job, now."""
+        """Ask the master about the job, now."""
         self._summary = summary
         if self._begun is not None:
             self._begun.trouble.hear(summary)
 
     def output(self, job: Job) -> Path:
-        """Where a job's output is now."""
+        """The present place of a job's output."""
         return job.output if self._begun is None else self._begun.trouble.output
 
     def inject(self, fault: Fault) -> list[Hit]:
@@ -122,7 +122,7 @@ class JobFaults:
 
     @property
     def is_under_way(self) -> bool:
-        """Whether something lasts."""
+        """True while a fault lasts."""
         return self._begun is not None
 
     def in_vain(self) -> list[Fault]:
@@ -152,7 +152,7 @@ class JobFaults:
         raise ValueError(f"{fault.kind} is nothing that is done to a job")
 
     def _put_foreign(self, fault: Fault, job: Job) -> Hit:
-        """What lies in an output is looked at when a master takes the job up."""
+        """Check the foreign pieces: a master looks at an output when it takes the job up."""
         foreign = Foreign(job, fault.number)
         foreign.put()
         self._foreign.append(foreign)

@@ -10,9 +10,8 @@ from pathlib import Path
 import zmq
 
 from nimbusd.chaos.lies import BARE_LIES, LIES
-from nimbusd.chaos.recovery import Told
-from nimbusd.core.ids import LeaseId, NodeId
-from nimbusd.node.environment import environment_hash, packages
+from nimbusd.core.ids import EpisodeKey, JobId, LeaseId, NodeId
+from nimbusd.node.environment import environment
 from nimbusd.stages.errors import StoreError
 from nimbusd.stages.types import EpisodeRequest
 from nimbusd.transport.codec.codec import MessageError
@@ -37,31 +36,31 @@ class Liar(threading.Thread):
         self._rng = random.Random(seed)
         self._leaves = threading.Event()
         self._lock = threading.Lock()
-        self._lied: dict[tuple[int, int], Told] = {}
-        self._refused: set[Told] = set()
-        self._believed: set[Told] = set()
+        self._lied: dict[tuple[int, int], EpisodeKey] = {}
+        self._refused: set[EpisodeKey] = set()
+        self._believed: set[EpisodeKey] = set()
         self.first_lie_s: float | None = None
-        """When it began to lie (CLOCK_MONOTONIC)."""
+        """The moment of its first lie (CLOCK_MONOTONIC)."""
 
     @property
-    def refused(self) -> frozenset[Told]:
+    def refused(self) -> frozenset[EpisodeKey]:
         """Episodes that the master refused to take from it."""
         with self._lock:
             return frozenset(self._refused)
 
     @property
-    def believed(self) -> frozenset[Told]:
+    def believed(self) -> frozenset[EpisodeKey]:
         """Episodes that the master took from it, of which there must be none."""
         with self._lock:
             return frozenset(self._believed)
 
     def leave(self) -> None:
-        """End, and tell nobody."""
+        """End without a farewell."""
         self._leaves.set()
         self.join()
 
     def run(self) -> None:
-        """Join, and lie, until told to leave."""
+        """Join, and lie, until asked to leave."""
         context = zmq.Context()
         socket = context.socket(zmq.DEALER)
         socket.linger = 0
@@ -96,20 +95,21 @@ class Liar(threading.Thread):
         context.term()
 
     def _hello(self) -> c.Hello:
-        return c.Hello(self._node, self.name, "1", environment_hash(), dict(packages()), _CREDIT, ("cpu",))
+        here = environment()
+        return c.Hello(self._node, self.name, "1", here.hash, dict(here.packages), _CREDIT, ("cpu",))
 
     def _lie(self, lease: c.Lease) -> c.Commit:
         span = lease.spans[0]
         request = EpisodeRequest(lease.job, lease.scene, self._rng.randrange(*span), attempt=lease.attempt)
         lie = self._rng.choice(list(BARE_LIES.values()))
         try:
-            told = lie(self._output, request)
+            stored = lie(self._output, request)
         except (OSError, StoreError):  # the output is not what it was: there is nothing to lie about
-            told = LIES["outside"](self._output, request)
+            stored = LIES["outside"](self._output, request)
         with self._lock:
-            self._lied[lease.lease, request.index] = (lease.job, lease.scene, request.index)
+            self._lied[lease.lease, request.index] = EpisodeKey(JobId(lease.job), lease.scene, request.index)
             self.first_lie_s = self.first_lie_s or time.monotonic()
-        return c.Commit(self._node, lease.lease, lease.job, lease.scene, lease.attempt, (told,))
+        return c.Commit(self._node, lease.lease, lease.job, lease.scene, lease.attempt, (stored,))
 
     def _answered(self, ack: c.Ack) -> None:
         with self._lock:

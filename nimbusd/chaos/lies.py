@@ -1,4 +1,4 @@
-"""Pieces that are as they should be, and pieces that are not: what honest and hostile nodes store and tell."""
+"""Pieces that are as they should be, and pieces that are not: what honest and hostile nodes store and report."""
 
 from __future__ import annotations
 
@@ -12,23 +12,24 @@ from pathlib import Path
 import orjson
 
 from nimbusd.stages.store.durable import to_json
+from nimbusd.stages.store.formats.table import DEFAULT_FORMAT
 from nimbusd.stages.store.piece import MANIFEST, PIECES, draft_piece, manifest_digest, piece_folder
 from nimbusd.stages.store.record import RECORD
 from nimbusd.stages.types import EpisodeRequest, Piece, PieceFile
 from nimbusd.transport.messages import control as c
 
 
-def told_of(piece: Piece, index: int) -> c.Stored:
-    """What an honest node says of a piece."""
+def stored_of(piece: Piece, index: int) -> c.Stored:
+    """Describe a piece as an honest node does."""
     size_bytes = sum(file.size_bytes for file in piece.files)
     return c.Stored(index, piece.folder, piece.length, size_bytes, manifest_digest(piece), 0.1)
 
 
 def store(output: Path, request: EpisodeRequest) -> c.Stored:
-    """Store a piece as toy writers do, and tell of it."""
+    """Store a piece as toy writers do, and report it."""
     with draft_piece(output, request) as draft:
         draft.add("state.txt", request.scene.encode())
-        return told_of(draft.commit(3), request.index)
+        return stored_of(draft.commit(3), request.index)
 
 
 def forge(output: Path, request: EpisodeRequest, files: dict[str, bytes | None], length: int = 3) -> c.Stored:
@@ -41,8 +42,8 @@ def forge(output: Path, request: EpisodeRequest, files: dict[str, bytes | None],
     root.mkdir()
     rows = []
     for path, content in sorted(files.items()):
-        held = content if content is not None else b"secret"
-        rows.append(PieceFile(path, len(held), hashlib.sha256(held).hexdigest()))
+        kept = content if content is not None else b"secret"
+        rows.append(PieceFile(path, len(kept), hashlib.sha256(kept).hexdigest()))
         if content is not None:
             (root / path).parent.mkdir(parents=True, exist_ok=True)
             (root / path).write_bytes(content)
@@ -50,10 +51,10 @@ def forge(output: Path, request: EpisodeRequest, files: dict[str, bytes | None],
     manifest = to_json({"length": length, "files": described}, indent=True)
     (root / MANIFEST).write_bytes(manifest)
     own = PieceFile(MANIFEST, len(manifest), hashlib.sha256(manifest).hexdigest())
-    return told_of(Piece(folder, length, tuple(sorted([*rows, own], key=lambda row: row.path))), request.index)
+    return stored_of(Piece(folder, length, tuple(sorted([*rows, own], key=lambda row: row.path))), request.index)
 
 
-# --- lies: each stores something, or nothing, and returns what is told of it ---
+# --- lies: each stores something, or nothing, and returns what it reports ---
 
 
 def nothing(_: Path, request: EpisodeRequest) -> c.Stored:
@@ -93,35 +94,35 @@ def climbing_path(output: Path, request: EpisodeRequest) -> c.Stored:
 
 def linked_file(output: Path, request: EpisodeRequest) -> c.Stored:
     """A file is a link to a private one of the master."""
-    told = forge(output, request, {"files/secret": None, "state.txt": b"x"})
-    (output / PIECES / told.folder / "files").mkdir()
-    (output / PIECES / told.folder / "files/secret").symlink_to(output.parent / "secret")
-    return told
+    stored = forge(output, request, {"files/secret": None, "state.txt": b"x"})
+    (output / PIECES / stored.folder / "files").mkdir()
+    (output / PIECES / stored.folder / "files/secret").symlink_to(output.parent / "secret")
+    return stored
 
 
 def linked_folder(output: Path, request: EpisodeRequest) -> c.Stored:
     """The piece's folder is a link to a whole piece elsewhere."""
-    told = store(output, request)
-    elsewhere = output.parent / f"elsewhere-{told.folder}"
+    stored = store(output, request)
+    elsewhere = output.parent / f"elsewhere-{stored.folder}"
     shutil.rmtree(elsewhere, ignore_errors=True)
-    shutil.move(output / PIECES / told.folder, elsewhere)
-    (output / PIECES / told.folder).symlink_to(elsewhere)
-    return told
+    shutil.move(output / PIECES / stored.folder, elsewhere)
+    (output / PIECES / stored.folder).symlink_to(elsewhere)
+    return stored
 
 
 def pipe(output: Path, request: EpisodeRequest) -> c.Stored:
     """A file is a pipe, which nobody ever writes to."""
-    told = forge(output, request, {"state.txt": None})
-    os.mkfifo(output / PIECES / told.folder / "state.txt")
-    return told
+    stored = forge(output, request, {"state.txt": None})
+    os.mkfifo(output / PIECES / stored.folder / "state.txt")
+    return stored
 
 
 def manifest_is_a_pipe(output: Path, request: EpisodeRequest) -> c.Stored:
-    """So is the manifest."""
-    told = nothing(output, request)
-    (output / PIECES / told.folder).mkdir()
-    os.mkfifo(output / PIECES / told.folder / MANIFEST)
-    return told
+    """The manifest is a pipe."""
+    stored = nothing(output, request)
+    (output / PIECES / stored.folder).mkdir()
+    os.mkfifo(output / PIECES / stored.folder / MANIFEST)
+    return stored
 
 
 def no_file(output: Path, request: EpisodeRequest) -> c.Stored:
@@ -131,7 +132,7 @@ def no_file(output: Path, request: EpisodeRequest) -> c.Stored:
 
 def record_without_fps(output: Path, request: EpisodeRequest) -> c.Stored:
     """The record lacks what publishing needs."""
-    return forge(output, request, {RECORD: orjson.dumps({"format": "lerobot-v3.0", "length": 3, "features": {}})})
+    return forge(output, request, {RECORD: orjson.dumps({"format": DEFAULT_FORMAT, "length": 3, "features": {}})})
 
 
 LIES: dict[str, Callable[[Path, EpisodeRequest], c.Stored]] = {
@@ -142,4 +143,4 @@ LIES: dict[str, Callable[[Path, EpisodeRequest], c.Stored]] = {
     )
 }  # fmt: skip
 BARE_LIES = {name: lie for name, lie in LIES.items() if lie not in (nothing, too_large, too_long, other_digest)}
-"""Those that leave nothing that a look at the pieces alone would take for whole, and that are refused at once."""
+"""Lies that leave nothing whole behind, and are refused at once."""

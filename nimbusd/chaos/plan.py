@@ -73,21 +73,22 @@ class FaultsUnknown(NimbusError):
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """A fault and when it comes.
-
-    delay_s: after the one before. choice: 0…1, which of the possible victims it hits. stage, after: of faults in
-    components, where in the pipeline, and how many beats or writes into the stage. cut: a partition breaks connections;
-    otherwise it swallows what is sent, and delivers it late. length_s: of what lasts a while, at least.
-    """
+    """A fault and its moment."""
 
     number: int
     kind: Kind
     delay_s: float
+    """After the fault before it."""
     choice: float
+    """0…1: the victim among those that are possible."""
     stage: str
+    """Stage of the pipeline, for faults in components."""
     after: int
+    """Beats or writes into that stage."""
     cut: bool
+    """A partition that breaks connections; otherwise it swallows what is sent, and delivers it late."""
     length_s: float
+    """The least duration of a fault that lasts."""
 
 
 def parse_kinds(text: str) -> tuple[Kind, ...]:
@@ -107,10 +108,10 @@ def parse_kinds(text: str) -> tuple[Kind, ...]:
 
 
 def plan_faults(seed: int, kinds: Sequence[Kind], *, pause_s: float, dead_after_s: float) -> Iterator[Fault]:
-    """Faults without end, every kind as often as the others: each round has all of them in a new order.
+    """Faults without end, each kind as often as the others: every round has all of them in a new order.
 
-    pause_s: the longest time between two. dead_after_s: when a node is given up that is not heard of; what lasts a
-    while does from a fifth of that to twice as long.
+    pause_s: the longest time between two. dead_after_s: the silence after which a node is given up; faults that last
+    take a fifth of that to twice as long.
     """
     rng = random.Random(seed)
     number = 0

@@ -18,7 +18,7 @@ import nimbusd
 from nimbusd.stages.errors import NimbusError
 
 PATIENCE_S = 45.0
-"""How long to wait for what must come. Only where something is broken does anybody wait so long."""
+"""The longest wait for what must come. It passes only where something is broken."""
 _PACKAGE = str(Path(nimbusd.__file__).parent.parent)
 
 
@@ -30,9 +30,9 @@ class Daemon:
     """A process whose log is read as it is written."""
 
     def __init__(self, argv: Sequence[str], log: Path, env: Mapping[str, str]) -> None:
-        """Start `argv`; its output is added to `log`. env: what differs from our own environment.
+        """Start `argv`, and add its output to `log`. env: changes to our own environment.
 
-        It imports the same nimbusd as we do, whatever folder it is started in.
+        It imports the same nimbusd as we do, in whatever folder it is started.
         """
         paths = [env.get("PYTHONPATH", ""), _PACKAGE, os.environ.get("PYTHONPATH", "")]
         own = {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "PYTHONUNBUFFERED": "1"}
@@ -70,7 +70,7 @@ class Daemon:
         return self._wait_for(pattern, after, timeout_s)[1]
 
     def seconds_until(self, pattern: str, timeout_s: float = PATIENCE_S) -> float:
-        """How long after its start the process wrote the first line with a match of `pattern` in it."""
+        """Seconds from the start of the process to its first line with a match of `pattern`."""
         return self._wait_for(pattern, 0, timeout_s)[0] - self.started_at
 
     def _wait_for(self, pattern: str, after: int, timeout_s: float) -> tuple[float, str]:
@@ -99,7 +99,7 @@ class Daemon:
 
     @property
     def alive(self) -> bool:
-        """Whether it still runs."""
+        """True while it runs."""
         return self._process.poll() is None
 
     def compute_workers(self) -> list[psutil.Process]:

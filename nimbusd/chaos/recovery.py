@@ -1,35 +1,34 @@
-"""When each fault was over: pure bookkeeping of what was hit, and what worked again when."""
+"""The end of each fault: pure bookkeeping of what was hit, and what worked again when."""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
 
 from nimbusd.chaos.plan import OF_JOBS, Kind
+from nimbusd.core.ids import EpisodeKey
 
-Told: TypeAlias = tuple[str, str, int]
-"""(job, scene, index) of an episode."""
 _BY_ANY_COMMIT = {Kind.MASTER, *OF_JOBS} - {Kind.LIAR}
 _NOT_BY_WORK = {Kind.WATCHDOG, Kind.MASTER, *OF_JOBS}
 
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A fault that has happened. at_s: CLOCK_MONOTONIC, of what lasts its end.
-
-    node, slot: whose; empty for the master's and the job's. pid: of the process that must be replaced; 0 where none
-    must. episodes: one of these must be settled.
-    """
+    """A fault that has happened."""
 
     number: int
     kind: Kind
     at_s: float
+    """CLOCK_MONOTONIC; of a fault that lasts, its end."""
     node: str = ""
+    """Empty for the master's and the job's."""
     slot: str = ""
+    """Empty where no compute worker was hit."""
     pid: int = 0
-    episodes: tuple[Told, ...] = ()
+    """The process that must be replaced; 0 where none must."""
+    episodes: tuple[EpisodeKey, ...] = ()
+    """One of these must be settled."""
 
     def __str__(self) -> str:
         whose = f" of {self.node} {self.slot}".rstrip() if self.node else ""
@@ -38,19 +37,21 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class WorkDone:
-    """A compute worker did its part of an episode. episode: which, if it was stored (it is done once committed)."""
+    """A compute worker did its part of an episode. episode: the one that it stored (done once it is committed), if it
+    did.
+    """
 
     node: str
     slot: str
     pid: int
     at_s: float
-    episode: Told | None
+    episode: EpisodeKey | None
 
 
 @dataclass(slots=True)
 class _Open:
     hit: Hit
-    candidates: list[Told] = field(default_factory=list)
+    candidates: list[EpisodeKey] = field(default_factory=list)
 
 
 class Recoveries:
@@ -63,7 +64,7 @@ class Recoveries:
 
     def __init__(self) -> None:
         self._open: dict[int, _Open] = {}
-        self._told_s: dict[Told, float] = {}
+        self._settled_s: dict[EpisodeKey, float] = {}
         self.took_s: dict[Kind, list[float]] = {}
         self.hits: dict[Kind, int] = {}
 
@@ -81,9 +82,9 @@ class Recoveries:
         """A fault has happened."""
         self.hits[hit.kind] = self.hits.get(hit.kind, 0) + 1
         self._open[hit.number] = _Open(hit, list(hit.episodes))
-        told = [at_s for episode in hit.episodes if (at_s := self._told_s.get(episode, -1.0)) >= hit.at_s]
-        if told:
-            self._close(hit.number, min(told))
+        settled = [at_s for episode in hit.episodes if (at_s := self._settled_s.get(episode, -1.0)) >= hit.at_s]
+        if settled:
+            self._close(hit.number, min(settled))
 
     def done(self, work: WorkDone) -> None:
         """A compute worker has done its part of an episode."""
@@ -95,32 +96,32 @@ class Recoveries:
                 continue
             if work.episode is None:
                 self._close(number, work.at_s)
-            elif (told_s := self._told_s.get(work.episode)) is not None and told_s >= hit.at_s:
-                self._close(number, told_s)
+            elif (settled_s := self._settled_s.get(work.episode)) is not None and settled_s >= hit.at_s:
+                self._close(number, settled_s)
             else:
                 waiting.candidates.append(work.episode)
 
-    def told(self, episode: Told, at_s: float) -> None:
-        """The master has told that an episode is settled: committed, or found to be impossible."""
-        self._told_s[episode] = at_s
+    def settled(self, episode: EpisodeKey, at_s: float) -> None:
+        """By an event of the master an episode is settled: committed, or found to be impossible."""
+        self._settled_s[episode] = at_s
         for number, waiting in list(self._open.items()):
             if waiting.hit.at_s <= at_s and (waiting.hit.kind in _BY_ANY_COMMIT or episode in waiting.candidates):
                 self._close(number, at_s)
 
-    def settled(self, job: str, episodes: Collection[tuple[str, int]], at_s: float) -> None:
-        """A job has ended with these episodes settled, of some of which a master that was killed told nobody."""
+    def ended(self, settled: Collection[EpisodeKey], at_s: float) -> None:
+        """A job has ended with these episodes settled, some of them without an event of a master that was killed."""
         for number, waiting in list(self._open.items()):
-            if any(name == job and (scene, index) in episodes for name, scene, index in waiting.candidates):
+            if any(episode in settled for episode in waiting.candidates):
                 self._close(number, at_s)
 
     def back(self, number: int, at_s: float) -> None:
-        """What the fault took is there again, which is all that it takes."""
+        """Close the fault: what it took is there again, which is all that it takes."""
         if number in self._open:
             self._close(number, at_s)
 
     def forget(self, job: str) -> None:
         """A job is over: its commits need not be remembered."""
-        self._told_s = {told: at_s for told, at_s in self._told_s.items() if told[0] != job}
+        self._settled_s = {key: at_s for key, at_s in self._settled_s.items() if key.job != job}
 
     def _close(self, number: int, at_s: float) -> None:
         hit = self._open.pop(number).hit

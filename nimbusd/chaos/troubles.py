@@ -1,4 +1,4 @@
-"""What is wrong with a whole job for a while: it must say why it waits, lose nothing, and go on afterwards."""
+"""Troubles of a whole job that last for a while: it must say why it waits, lose nothing, and go on afterwards."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from nimbusd.chaos.cluster import Cluster
+from nimbusd.chaos.cluster import ProcessCluster
 from nimbusd.chaos.liar import Liar
-from nimbusd.chaos.recovery import Told
 from nimbusd.client import JobSummary
-from nimbusd.core.ids import JobId
+from nimbusd.core.ids import EpisodeKey, JobId
 from nimbusd.core.master.facts import Cause
 from nimbusd.job import Job
 from nimbusd.master.backup import make_backup
 from nimbusd.master.ledger.ledger import Ledger, LedgerError
-from nimbusd.node.environment import environment_hash
+from nimbusd.node.environment import environment_for
 from nimbusd.stages.store.piece import PIECES
 from nimbusd.supervisor.process import python
 
-PACKAGE = "gsplat"
-"""The package that changes: one of those whose versions decide over episodes."""
+PACKAGE = "pillow"
+"""The package that changes: one of those that count for every job."""
 _ADOPTED_WITHIN_S = 60.0
 _COMMAND_S = 120.0
 
 
 class Trouble(ABC):
-    """From `begin` to `end`. what: in words. lasts: for a while; otherwise until it has had its effect.
+    """A trouble from `begin` to `end`.
 
-    output: where the job's output is now.
+    what: in words. lasts: it goes on for a while; otherwise it ends once it has had its effect. output: the present
+    place of the job's output.
     """
 
     what = ""
@@ -55,25 +55,25 @@ class Trouble(ABC):
         self.end()
 
     def hear(self, summary: JobSummary) -> None:  # noqa: B027 - most need not
-        """What the master says of the job meanwhile."""
+        """Take what the master says of the job meanwhile."""
 
     @property
     def has_come(self) -> bool:
-        """Whether it had its effect, so that it may end."""
+        """True once it had its effect, so that it may end."""
         return True
 
     @property
     def since_s(self) -> float | None:
-        """When it can be over, at the earliest (CLOCK_MONOTONIC); None: from its end on."""
+        """The earliest moment of recovery (CLOCK_MONOTONIC); None: from its end on."""
         return None
 
     @property
-    def episodes(self) -> tuple[Told, ...]:
+    def episodes(self) -> tuple[EpisodeKey, ...]:
         """Episodes one of which is settled afterwards; none: any episode is."""
         return ()
 
 
-class Waits(Trouble):
+class ReasonedWait(Trouble):
     """One that the job must give as the reason why it waits. words: one of them is in the reason."""
 
     causes: tuple[Cause, ...] = (Cause.STORAGE, Cause.HELD_UP, Cause.PUBLISHING)
@@ -90,11 +90,11 @@ class Waits(Trouble):
 
     @property
     def has_come(self) -> bool:
-        """Whether the reason was given."""
+        """True once the reason was given."""
         return bool(self._reason)
 
 
-class ReadOnly(Waits):
+class ReadOnly(ReasonedWait):
     """The output is read-only: by a mount of its own on top of it if we may, otherwise by its permissions."""
 
     what = "output is read-only"
@@ -118,7 +118,7 @@ class ReadOnly(Waits):
         return []
 
 
-class Away(Waits):
+class Away(ReasonedWait):
     """The output is somewhere else."""
 
     what = "output is moved away"
@@ -141,7 +141,7 @@ class Away(Waits):
         return wrong
 
 
-class OtherPackages(Waits):
+class OtherPackages(ReasonedWait):
     """All nodes have another package than the job began with. restart: starts all of them again, with an environment.
 
     ledger: of the master. folder: for what looks like the package.
@@ -164,7 +164,7 @@ class OtherPackages(Waits):
         """Start the nodes with it. A job that has no environment yet would take theirs."""
         with Ledger.read(self._ledger) as ledger:
             row = ledger.job(JobId(self.job.name))
-        if row is None or row.environment != environment_hash():
+        if row is None or row.environment != environment_for(self.job, row.began_with).hash:
             raise LookupError("the job has no environment yet")
         info = self._place / f"{PACKAGE}-{self._version}.dist-info"
         info.mkdir(parents=True, exist_ok=True)
@@ -178,7 +178,7 @@ class OtherPackages(Waits):
 
 
 class Lies(Trouble):
-    """A hostile node takes leases and lies. It leaves once it was refused, and what it held is made by others."""
+    """A hostile node takes leases and lies. It leaves once it was refused, and others make its episodes."""
 
     what = "a hostile node joins"
     lasts = False
@@ -194,22 +194,23 @@ class Lies(Trouble):
     def end(self) -> list[str]:
         """Let it leave."""
         self.liar.leave()
-        return [f"{self.liar.name} was believed: {scene}/{index}" for _, scene, index in sorted(self.liar.believed)]
+        believed = sorted((episode.scene, episode.index) for episode in self.liar.believed)
+        return [f"{self.liar.name} was believed: {scene}/{index}" for scene, index in believed]
 
     @property
     def since_s(self) -> float | None:
-        """What it lied about may be made by others while it is there."""
+        """The moment of its first lie: others may make the episodes of its lies while it is there."""
         return self.liar.first_lie_s
 
     @property
     def has_come(self) -> bool:
-        """Whether a lie was refused."""
+        """True once a lie was refused."""
         return bool(self.liar.refused)
 
     @property
-    def episodes(self) -> tuple[Told, ...]:
+    def episodes(self) -> tuple[EpisodeKey, ...]:
         """Those that it lied about."""
-        return tuple(sorted(self.liar.refused))
+        return tuple(self.liar.refused)
 
 
 class OlderLedger(Trouble):
@@ -218,7 +219,7 @@ class OlderLedger(Trouble):
     what = "ledger is backed up"
     lasts = False
 
-    def __init__(self, job: Job, cluster: Cluster, name: str) -> None:
+    def __init__(self, job: Job, cluster: ProcessCluster, name: str) -> None:
         super().__init__(job)
         self._cluster = cluster
         self._file = cluster.folder / f"{name}.tar.gz"
@@ -232,12 +233,12 @@ class OlderLedger(Trouble):
             self._committed = ledger.totals(JobId(self.job.name)).committed
 
     def hear(self, summary: JobSummary) -> None:
-        """Whether more is committed."""
+        """Note how many episodes are committed."""
         self._heard = summary.committed
 
     @property
     def has_come(self) -> bool:
-        """Whether the backup is older than the ledger."""
+        """True once the backup is older than the ledger."""
         return self._heard > self._committed
 
     def undo(self) -> None:
@@ -254,7 +255,7 @@ class OlderLedger(Trouble):
         return wrong + not_adopted(self._cluster, self.job, before)
 
 
-def lose_ledger(cluster: Cluster, job: Job, submit: Callable[[], None]) -> list[str]:
+def lose_ledger(cluster: ProcessCluster, job: Job, submit: Callable[[], None]) -> list[str]:
     """Kill the master, remove its ledger, start it, and submit the job again. Returns what was not adopted."""
     cluster.master.kill()
     before = committed(cluster, job)
@@ -265,19 +266,19 @@ def lose_ledger(cluster: Cluster, job: Job, submit: Callable[[], None]) -> list[
     return not_adopted(cluster, job, before)
 
 
-def ledger_of(cluster: Cluster) -> Path:
-    """Where the master's ledger is."""
+def ledger_of(cluster: ProcessCluster) -> Path:
+    """The place of the master's ledger."""
     return cluster.state / "ledger.sqlite"
 
 
-def committed(cluster: Cluster, job: Job) -> frozenset[tuple[str, int]]:
+def committed(cluster: ProcessCluster, job: Job) -> frozenset[tuple[str, int]]:
     """The job's episodes that the ledger has as committed."""
     with Ledger.read(ledger_of(cluster)) as ledger:
         return frozenset((piece.key.scene, piece.key.index) for piece in ledger.committed(JobId(job.name)))
 
 
-def not_adopted(cluster: Cluster, job: Job, before: frozenset[tuple[str, int]]) -> list[str]:
-    """What was committed and is not, after a while in which the master may adopt it."""
+def not_adopted(cluster: ProcessCluster, job: Job, before: frozenset[tuple[str, int]]) -> list[str]:
+    """Episodes that were committed and are not, after a while in which the master may adopt them."""
     ends = time.monotonic() + _ADOPTED_WITHIN_S
     while True:
         with contextlib.suppress(LedgerError):

@@ -37,7 +37,7 @@ class JobFigures:
         self.faults += found.faults
 
     def wrong(self) -> dict[str, int]:
-        """What should be 0 and is not."""
+        """Figures that should be 0 and are not."""
         return {name: value for name in (*_MUST_BE_0, "not_complete") if (value := getattr(self, name))}
 
 
@@ -54,7 +54,7 @@ _MUST_BE_0 = (
 
 @dataclass(frozen=True, slots=True)
 class KindRow:
-    """One kind of fault. recovered: of those injected; see `Verdict.not_over`."""
+    """One kind of fault. recovered: of those injected; see `ChaosVerdict.not_over`."""
 
     kind: Kind
     injected: int
@@ -63,29 +63,31 @@ class KindRow:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """What a chaos run shows.
-
-    looks: at what was published and committed, one after every fault; datasets: how many of them found a published
-    dataset. unreadable: what was wrong in any of them. wrong: what else was not as it must be, as sentences. not_over:
-    faults after which nobody who was hit was seen at work again, not even in undisturbed jobs. compared: state columns
-    were compared with those of an
-    undisturbed run. ended_themselves, orphans: see Injector. interrupted: the last job was given up.
-    """
+class ChaosVerdict:
+    """The result of a chaos run."""
 
     seed: int
     rows: tuple[KindRow, ...]
     figures: JobFigures
     looks: int
+    """Looks at what was published and committed, one after every fault."""
     datasets: int
+    """Looks that found a published dataset."""
     unreadable: tuple[str, ...]
+    """Faults of those datasets."""
     wrong: tuple[str, ...]
+    """Other findings, as sentences."""
     not_over: tuple[str, ...]
+    """Faults after which nobody who was hit was seen at work again, not even in undisturbed jobs."""
     compared: bool
+    """State columns were compared with those of an undisturbed run."""
     ended_themselves: int
+    """See Injector."""
     orphans: int
+    """See Injector."""
     elapsed_s: float
     interrupted: bool = False
+    """The last job was given up."""
 
     @property
     def injected(self) -> int:
@@ -99,7 +101,7 @@ class Verdict:
 
     @property
     def ok(self) -> bool:
-        """Nothing was lost, duplicated, torn, left behind, or unreadable at any time; what must be told was."""
+        """Nothing was lost, duplicated, torn, left behind, or unreadable at any time; every wait had its reason."""
         return not self.figures.wrong() and not (self.figures.faults or self.unreadable or self.wrong)
 
     def to_json(self) -> dict[str, Any]:

@@ -30,7 +30,7 @@ def fetch_assets() -> None:
 
 @assets.command("list")
 def list_assets() -> None:
-    """What is there, under which licence."""
+    """List the packages, their licences, and which of them are here."""
     click.echo(f"folder: {cache_folder()}")
     for name, package in PACKAGES.items():
         state = "present" if fetched(name) else "missing: nimbusctl assets fetch"

@@ -1,4 +1,7 @@
-"""`nimbusctl check JOB`: everything that can be wrong with a job, told before anything runs."""
+"""`nimbusctl check JOB`: everything that can be wrong with a job, before anything runs.
+
+With `--component`, one component instead of a job: see `nimbusd.cli.contract`.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ _SHOWN_SCENES = 4
 
 
 @click.command()
-@click.argument("job", type=click.Path(path_type=Path))
+@click.argument("job", type=click.Path(path_type=Path), required=False)
 @click.option("--output", type=click.Path(path_type=Path), help="Use this output folder instead of the job's.")
 @click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a value, e.g. scenes.0.path=a.glb."
@@ -31,11 +34,45 @@ _SHOWN_SCENES = 4
 @click.option(
     "--deep",
     is_flag=True,
-    help="Load every scene too: tells what its file holds that cannot be used, and a likely wrong axis or unit.",
+    help="Load every scene too: names what in its file cannot be used, and a likely wrong axis or unit.",
 )
+@click.option("--component", metavar="NAME", help="Try a component or workflow: a registered name, or module:Class.")
+@click.option("--args", metavar="YAML", help="With --component: its arguments, as YAML or @FILE.")
+@click.option("--scene", metavar="YAML", help="With --component: an entry of `scenes`, for loaders and workflows.")
+@click.option("--beside", metavar="YAML", help="With --component: stages to take in place of the tester's fixtures.")
+@click.option("--device", default="auto", show_default=True, help="With --component: for renderers.")
+@click.option("--runs", type=click.IntRange(4, 10_000), help="With --component: calls in one process.  [default: 20]")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
-def check(job: Path, output: Path | None, overrides: tuple[str, ...], deep: bool, as_json: bool) -> None:
-    """Check a JOB file without running it. Exit status 0: it can run; 2: it cannot, and every reason is told."""
+def check(
+    job: Path | None,
+    output: Path | None,
+    overrides: tuple[str, ...],
+    deep: bool,
+    component: str | None,
+    args: str | None,
+    scene: str | None,
+    beside: str | None,
+    device: str,
+    runs: int | None,
+    as_json: bool,
+) -> None:
+    """Check a JOB file without running it, or try the contract of one component.
+
+    Exit status 0: it can run, every line of the contract holds; 2: it cannot, a line fails, and every reason is told;
+    3: of a component, nothing fails, but not everything could be tried here.
+    """
+    if (job is None) == (component is None):
+        raise click.UsageError("Give either a JOB file, or --component.")
+    if component is not None:
+        from nimbusd.cli.contract import run_contract
+
+        run_contract(component, args=args, scene=scene, beside=beside, device=device, runs=runs, as_json=as_json)
+        return
+    assert job is not None
+    _check_job(job, output, overrides, deep, as_json)
+
+
+def _check_job(job: Path, output: Path | None, overrides: tuple[str, ...], deep: bool, as_json: bool) -> None:
     checked: CheckedJob | None = None
     try:
         checked = read_apart(job, output=output, overrides=overrides, deep=deep)
@@ -54,7 +91,7 @@ def check(job: Path, output: Path | None, overrides: tuple[str, ...], deep: bool
 
 
 def _foreign_output(checked: CheckedJob) -> Iterable[Problem]:
-    """A problem when the output already is another job's, of a master as well."""
+    """A problem where the output is another job's already, be it a master's."""
     job, path = checked.job, ledger_path(checked.job.output)
     if not path.parent.is_dir():
         return
@@ -103,7 +140,7 @@ def _print(checked: CheckedJob | None, findings: Findings) -> None:
 
 
 def _summary(checked: CheckedJob) -> Table:
-    """The job in a few lines; of arguments only those that the file sets."""
+    """The job in a few lines, with the arguments that the file sets."""
     job = checked.job
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(style="dim")

@@ -1,4 +1,4 @@
-"""What all commands that talk to a master share: options to find it, exit statuses, and names to complete."""
+"""The common part of commands that talk to a master: options to find it, exit statuses, and names to complete."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class ClusterCommand(click.Command):
         ctx.obj = _Place.of(ctx.params)
         for name in ("master", "master_key", "key", "allow_any_local_user", "timeout_s"):
             del ctx.params[name]
-        # The client tells of outages as log records; here they are lines on standard error.
+        # The client logs outages; here they are lines on standard error.
         logging.basicConfig(level=logging.WARNING, format="nimbusctl: %(message)s")
         try:
             return super().invoke(ctx)
@@ -98,7 +98,7 @@ def print_json(value: object) -> None:
 
 
 def print_done(done: Done, as_json: bool) -> None:
-    """What a request did, in the master's words."""
+    """Print what a request did, in the master's words."""
     if as_json:
         print_json(done)
     else:
@@ -158,7 +158,7 @@ def _exit_status(error: ClientError) -> int:
 
 @contextlib.contextmanager
 def interruptible(say: Callable[[], str]) -> Iterator[None]:
-    """Ctrl-C ends the command with status 130 and what `say` says on standard error, without a traceback."""
+    """End the command at Ctrl-C with status 130 and the words of `say` on standard error, without a traceback."""
     try:
         yield
     except KeyboardInterrupt:

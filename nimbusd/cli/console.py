@@ -1,6 +1,6 @@
-"""Where commands print: to a terminal with what it can show, to files and programs whole and plain.
+"""The consoles that commands print to: a terminal with what it can show, files and programs whole and plain.
 
-Nothing unsafe is in what is shown: see `nimbusd.terminal`.
+Nothing unsafe is in what is shown: see `nimbusd.program.terminal`.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import TextIO
 from rich import console
 from rich.segment import Segment
 
-from nimbusd.streams import is_plain
-from nimbusd.terminal import visible
+from nimbusd.program.streams import is_plain
+from nimbusd.program.terminal import visible
 
 ENDLESS = 1_000_000
 """Cells of a line that is not for a terminal: nothing is wrapped or cut there."""
@@ -25,7 +25,7 @@ class Console(console.Console):
     def render(
         self, renderable: console.RenderableType, options: console.ConsoleOptions | None = None
     ) -> Iterable[Segment]:
-        """As in Rich, with unsafe characters written out."""
+        """Render as Rich does, with unsafe characters written out."""
         for segment in super().render(renderable, options):
             yield segment if segment.control else Segment(visible(segment.text), segment.style)
 

@@ -1,4 +1,4 @@
-"""How a run shows itself: a live display in a terminal, plain lines elsewhere, JSON for programs."""
+"""The progress of a run: a live display in a terminal, plain lines elsewhere, JSON for programs."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from nimbusd.cli.console import Console, make_console
 from nimbusd.core.environments import changes_in_words
 from nimbusd.core.ids import slot_of
 from nimbusd.core.words import counted
-from nimbusd.streams import Lasting
+from nimbusd.program.streams import Lasting
+from nimbusd.stages.stage_names import STAGES
 
-_STAGES = ("load", "randomize", "plan", "render", "store")
 _RECENT = 32
 
 
 @dataclass
-class Tally:
-    """What the events so far add up to. stage_s, stage_frames: seconds and frames by stage in this run."""
+class RunTally:
+    """The sum of the events so far. stage_s, stage_frames: seconds and frames by stage in this run."""
 
     wanted: int = 0
     committed: int = 0
@@ -41,7 +41,7 @@ class Tally:
     frames: int = 0
     working: dict[str, events.StageBegan] = field(default_factory=dict)
     waiting: str = ""
-    """Why nothing moves; empty if something does."""
+    """The reason why nothing moves; empty if something does."""
     began: float = field(default_factory=time.monotonic)
     first_commits: deque[float] = field(default_factory=lambda: deque(maxlen=_RECENT))
 
@@ -86,7 +86,7 @@ class Progress:
 
     def __init__(self, out: TextIO) -> None:
         self._out = out
-        self.tally = Tally()
+        self.tally = RunTally()
 
     def __enter__(self) -> Progress:
         return self
@@ -156,7 +156,7 @@ class LiveProgress(Progress):
         )
         rows: list[RenderableType] = [bar]
         if tally.frames:
-            speeds = (f"{stage} {_rate(tally, stage)}" for stage in _STAGES if tally.stage_s[stage])
+            speeds = (f"{stage} {_rate(tally, stage)}" for stage in STAGES if tally.stage_s[stage])
             rows.append(Text("frames/s per worker  " + "  ".join(speeds), style="cyan"))
         if tally.waiting:
             rows.append(Text(f"waiting: {tally.waiting}", style="yellow"))
@@ -180,8 +180,8 @@ def _tell_lost(why: str) -> None:
     click.echo(f"warning: the progress is not shown any more, the run goes on: {why}", err=True)
 
 
-def _line(event: events.Event, tally: Tally) -> str:
-    """What an event says to people; empty for what only displays and programs follow."""
+def _line(event: events.Event, tally: RunTally) -> str:
+    """An event as a line for people; empty for events that only displays and programs follow."""
     match event:
         case events.JobStarted():
             done = f", {event.committed} already committed" if event.committed else ""
@@ -219,7 +219,7 @@ def _line(event: events.Event, tally: Tally) -> str:
             return ""
 
 
-def _summary(ended: events.JobEnded, tally: Tally) -> list[str]:
+def _summary(ended: events.JobEnded, tally: RunTally) -> list[str]:
     lines = [
         f"{ended.job} {ended.status}: {ended.committed} of {counted(ended.wanted, 'episode')} in "
         f"{_duration(ended.elapsed_s)}"
@@ -231,7 +231,7 @@ def _summary(ended: events.JobEnded, tally: Tally) -> list[str]:
     if ended.quarantined:
         lines.append("set aside episodes can be tried again with --retry-quarantined")
     if tally.frames and (spent := sum(tally.stage_s.values())):
-        shares = (f"{stage} {100 * tally.stage_s[stage] / spent:.0f}%" for stage in _STAGES if tally.stage_s[stage])
+        shares = (f"{stage} {100 * tally.stage_s[stage] / spent:.0f}%" for stage in STAGES if tally.stage_s[stage])
         lines.append(
             f"{counted(tally.frames, 'frame')}, {tally.frames / max(ended.elapsed_s, 1e-9):.2f} per second; "
             + ", ".join(shares)
@@ -243,7 +243,7 @@ def _summary(ended: events.JobEnded, tally: Tally) -> list[str]:
     return lines
 
 
-def _outcome(tally: Tally) -> str:
+def _outcome(tally: RunTally) -> str:
     parts = [f"no plan: {reason} {number}" for reason, number in sorted(tally.failed.items())]
     parts += [f"retried: {reason} {number}" for reason, number in sorted(tally.retried.items()) if number]
     if tally.quarantined:
@@ -251,7 +251,7 @@ def _outcome(tally: Tally) -> str:
     return "  ".join(parts)
 
 
-def _rate(tally: Tally, stage: str) -> str:
+def _rate(tally: RunTally, stage: str) -> str:
     rate = tally.frames / max(tally.stage_s[stage], 1e-9)
     return f"{rate:.1f}" if rate < 1000 else f"{rate / 1000:.0f}k"
 

@@ -26,7 +26,7 @@ from nimbusd.master.output.report import job_in_output
 from nimbusd.master.publish.apart import NotPublished, publish_apart, publish_limits
 from nimbusd.master.publish.published import check_place
 from nimbusd.show.made_with import made_with_lines
-from nimbusd.show.told import scene_warnings
+from nimbusd.show.scene_warnings import scene_warnings
 from nimbusd.stages.errors import StoreError
 from nimbusd.stages.store.made_with import MadeWith, environment_json
 from nimbusd.stages.store.piece import PIECES
@@ -73,7 +73,7 @@ def verify(output: Path, as_json: bool) -> None:
     """Check OUTPUT: every committed piece against the ledger, and the published dataset as a reader sees it.
 
     Where the ledger is on another machine, pieces are checked by their own manifests. OUTPUT may also be a dataset
-    alone, or one that you may only read. It also tells what loaders doubted or mended in its scenes, with which
+    alone, or one that you may only read. It also lists what loaders doubted or mended in its scenes, with which
     packages the dataset was made, and which episodes with others.
 
     Exit status: 0 all is well, 1 something is wrong, 7 nothing is wrong with what is there, but episodes are missing.
@@ -109,7 +109,7 @@ def verify(output: Path, as_json: bool) -> None:
 
 
 def _of_dataset(output: Path) -> tuple[list[MadeWith], list[str]]:
-    """With which packages the dataset was made, and what was told about its scenes.
+    """The packages that the dataset was made with, and the warnings about its scenes.
 
     Nothing where that cannot be read, which is a fault already.
     """
@@ -121,7 +121,7 @@ def _of_dataset(output: Path) -> tuple[list[MadeWith], list[str]]:
 
 
 def _missing(output: Path) -> str:
-    """What the job has still to make, in words; empty if it is complete."""
+    """The rest of the job, in words; empty if it is complete."""
     summary = job_in_output(output).summary
     if summary.state == JobState.COMPLETE.value:
         return ""
@@ -132,7 +132,7 @@ def _missing(output: Path) -> str:
 
 
 def _place(output: Path) -> LedgerPlace | None:
-    """Where the ledger is; None for a dataset alone."""
+    """Find the ledger; None for a dataset alone."""
     try:
         return ledger_place(output)
     except LedgerError:

@@ -24,8 +24,8 @@ from nimbusd.master.intake.repair import chosen, damaged, set_aside
 from nimbusd.master.ledger.ledger import Ledger
 from nimbusd.master.ledger.reads import CommittedPiece
 from nimbusd.master.output.folder import claim_output, ledger_gone, ledger_path, ledger_place, recall_job
+from nimbusd.program.slot_options import slot_options
 from nimbusd.replay.recorded import UnknownEpisode, check_episode
-from nimbusd.slot_options import slot_options
 from nimbusd.stages.errors import StoreError
 from nimbusd.stages.store.piece import PIECES, piece_faults, read_piece
 from nimbusd.supervisor.orphans import adopt_orphans
@@ -38,7 +38,7 @@ from nimbusd.supervisor.orphans import adopt_orphans
 @click.argument("output", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.argument("episodes", nargs=-1, metavar="[SCENE/INDEX]...")
 @slot_options
-@click.option("--dry-run", is_flag=True, help="Only tell what would be made again.")
+@click.option("--dry-run", is_flag=True, help="Only list what would be made again.")
 @json_option
 def repair(
     output: Path,
@@ -74,7 +74,7 @@ def repair(
         _tell([piece.key for piece in pieces], as_json)
         return
     slots = slots_for(job, workers, slots_per_gpu, gpus)
-    logging.getLogger().setLevel(logging.ERROR)  # the run is told as progress
+    logging.getLogger().setLevel(logging.ERROR)  # the run shows as progress
     progress = make_progress(as_json)
     job = dataclasses.replace(job, output=output)
     kept = SPARES if spares is None else spares
@@ -97,7 +97,7 @@ def _to_replace(job: Job, output: Path, ledger: Ledger, named: list[EpisodeKey])
 
 
 def _by_master(job: Job, output: Path, named: list[EpisodeKey], *, dry_run: bool, as_json: bool) -> None:
-    """Find what is damaged by the pieces' own manifests, and have the master make it again with what it misses."""
+    """Find damaged pieces by their own manifests, and have the master make them again with those that it misses."""
     keys = named or list(_torn(job, output))
     if dry_run:
         _tell(keys, as_json, ", and those of which the master misses the pieces")
@@ -108,7 +108,7 @@ def _by_master(job: Job, output: Path, named: list[EpisodeKey], *, dry_run: bool
 
 
 def _tell(keys: list[EpisodeKey], as_json: bool, and_more: str = "") -> None:
-    """What would be made again. and_more: what else, that only the master can know."""
+    """Print which episodes would be made again. and_more: words for those that only the master can name."""
     if as_json:
         print_json({"episodes": [f"{key.scene}/{key.index}" for key in keys]})
     elif keys or and_more:

@@ -15,6 +15,7 @@ from rich.markup import escape
 
 from nimbusd.cli.connect import INTERRUPTED, USAGE, ClusterCommand, connect
 from nimbusd.cli.console import Console, make_console
+from nimbusd.core.environments import environment_of, names_that_count
 from nimbusd.job import JobError, read_apart
 from nimbusd.master.output.folder import ledger_path
 from nimbusd.node.environment import packages
@@ -34,7 +35,7 @@ from nimbusd.replay import (
     renderer_changes,
     replay_episode,
 )
-from nimbusd.replay.attempt import STAGES
+from nimbusd.stages.stage_names import STAGES
 
 AGAIN, OTHERWISE, DIFFERENT = 1, 5, 6
 _DEATHS = frozenset({"crash", "exit"})
@@ -48,7 +49,7 @@ _HELP = (
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a replay shows.
+    """The result of a replay.
 
     word: `made`, `equal`, `equal_within`, `diverged`, `different`, `failed_again`, `failed` or `failed_otherwise`.
     """
@@ -73,7 +74,7 @@ class Verdict:
     "--attempt-timeout",
     type=click.FloatRange(0, min_open=True),
     metavar="SECONDS",
-    help="Kill the attempt after so long [default: the job's episode_timeout_s; its timeouts of beats hold as well].",
+    help="Kill the attempt after this time [default: the job's episode_timeout_s; its beat timeouts hold as well].",
 )
 @click.option("--device", default="auto", show_default=True, help="What the renderer runs on: auto, cpu, cuda:0.")
 @click.option(
@@ -124,7 +125,9 @@ def replay(
         click.echo("\n".join(f"error: {problem}" for problem in error.problems), err=True)
         sys.exit(USAGE)
     now = configuration_now(recorded.job, recorded.scene)
-    changes = configuration_changes(recorded.configuration, now, recorded.packages, packages())
+    then = environment_of(recorded.packages, None).packages
+    here = environment_of(packages(), names_that_count(None, then)).packages  # what is on record is compared
+    changes = configuration_changes(recorded.configuration, now, then, here)
     _tell_record(console, recorded, changes)
     with ExitStack() as stack:
         folder = _fresh(keep) or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nimbusd-replay-")))
@@ -217,7 +220,7 @@ def _fresh(keep: Path | None) -> Path | None:
 
 
 def _compare(recorded: Recorded, outcome: Outcome, folder: Path, allowed: Tolerance) -> Comparison | None:
-    """How the piece differs from the committed one, where there are two."""
+    """Compare the piece with the committed one, where there are two."""
     if not outcome.folder or not recorded.folder:
         return None
     return compare_pieces((recorded.output, recorded.folder), (folder, outcome.folder), recorded.digest, allowed)
@@ -226,7 +229,7 @@ def _compare(recorded: Recorded, outcome: Outcome, folder: Path, allowed: Tolera
 def judge(
     recorded: Recorded, outcome: Outcome, compared: Comparison | None, until: str, allowed: Tolerance | None = None
 ) -> Verdict:
-    """What the replay of an episode shows, given what is on record of it."""
+    """Judge the replay of an episode by its record."""
     if outcome.failed:
         return _judge_failure(recorded, outcome)
     if compared is not None:

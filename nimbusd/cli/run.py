@@ -20,8 +20,8 @@ from nimbusd.embedded import JobRun
 from nimbusd.events import JobEnded
 from nimbusd.job import Job, JobError, read_apart
 from nimbusd.node.slots import Slot, discover
-from nimbusd.show.told import scene_warnings
-from nimbusd.slot_options import slot_options
+from nimbusd.program.slot_options import slot_options
+from nimbusd.show.scene_warnings import scene_warnings
 from nimbusd.stages.errors import StoreError
 from nimbusd.stages.store.read import open_dataset
 from nimbusd.supervisor.orphans import adopt_orphans
@@ -122,7 +122,7 @@ def _checked_job(path: Path, output: Path | None, overrides: tuple[str, ...]) ->
 def slots_for(
     job: Job, workers: int | None, slots_per_gpu: int | None, gpus: tuple[int, ...] | None
 ) -> tuple[Slot, ...]:
-    """Where a job's compute workers run, by the options that were given. Raises ConfigError."""
+    """Find the slots of a job's compute workers, by the options that were given. Raises ConfigError."""
     wanted = job.workers if workers is None else workers
     return discover(wanted, SLOTS_PER_GPU if slots_per_gpu is None else slots_per_gpu, gpus)
 

@@ -66,7 +66,7 @@ def show(dataset: Path, output: Path, episodes: int, camera: str | None, as_json
 
 
 def _name(root: Path, given: Path) -> str:
-    """What to call a dataset: the folder that the user named, or the one around a plain `dataset`."""
+    """Name a dataset: the folder that the user named, or the one around a plain `dataset`."""
     given = given.absolute()
     return given.parent.name if given.name == "dataset" else given.name or root.name
 

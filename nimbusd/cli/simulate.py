@@ -1,4 +1,4 @@
-"""`nimbusctl simulate`: how long a job would take on so many nodes, by the real scheduler in virtual time."""
+"""`nimbusctl simulate`: the time that a job takes on a number of nodes, by the real scheduler in virtual time."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import orjson
 from rich.table import Table
 
 from nimbusd.cli.console import make_console
+from nimbusd.program.terminal import write_raw
 from nimbusd.simulate.capacity import Answer, Question, answer
-from nimbusd.terminal import write_raw
 
 MANY_EPISODES = 500_000
 

@@ -1,4 +1,7 @@
-"""`nimbusctl status`, `logs`, `cancel`, `retry`: jobs of a cluster, and what becomes of them."""
+"""`nimbusctl status`, `logs`, `cancel`, `retry`: jobs of a cluster, and what becomes of them.
+
+What reads an output folder is imported where one is named: it loads numpy and pydantic.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import itertools
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from click.core import ParameterSource
@@ -24,11 +28,9 @@ from nimbusd.cli.connect import (
 )
 from nimbusd.cli.console import make_console
 from nimbusd.client import Client, FailureReport
-from nimbusd.job import Job
-from nimbusd.master.ledger.ledger import LedgerError
-from nimbusd.master.output.folder import ledger_path, recall_job
-from nimbusd.master.output.report import failures_in_output, job_in_output
-from nimbusd.replay.recorded import UnknownEpisode, check_episode
+
+if TYPE_CHECKING:
+    from nimbusd.job import Job
 
 _FAILED = ("incomplete", "cancelled")
 
@@ -38,12 +40,14 @@ _FAILED = ("incomplete", "cancelled")
 @click.option("--open", "only_open", is_flag=True, help="Leave out jobs that have ended.")
 @json_option
 def status(job: str | None, only_open: bool, as_json: bool) -> None:
-    """How the jobs are, or all about one JOB: its progress, its scenes, its failures, and who cannot work on it.
+    """Show the state of all jobs, or all about one JOB: progress, scenes, failures, and nodes that cannot work on it.
 
     Instead of a master's job, the OUTPUT folder of a job that was run here can be named, such as out/my_job.
     """
     console = make_console()
     if job is not None and (output := _output(job)) is not None:
+        from nimbusd.master.output.report import job_in_output
+
         report = job_in_output(output)
     else:
         with connect() as client:
@@ -70,7 +74,7 @@ def status(job: str | None, only_open: bool, as_json: bool) -> None:
 @click.command(cls=ClusterCommand, epilog=f"Example: nimbusctl logs my_job --episode kitchen/5. {EXIT_HELP}")
 @click.argument("job", metavar="JOB|OUTPUT", shell_complete=complete_job)
 @click.option("--episode", metavar="SCENE/INDEX", help="Only this episode.")
-@click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="At most so many episodes.")
+@click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="The most episodes to show.")
 @json_option
 def logs(job: str, episode: str | None, limit: int, as_json: bool) -> None:
     """Episodes of JOB that were not made: the reason, and the last output of the process that worked on them.
@@ -83,6 +87,9 @@ def logs(job: str, episode: str | None, limit: int, as_json: bool) -> None:
         return list(itertools.islice((f for f in failures if wanted in (None, (f.scene, f.index))), limit))
 
     if (output := _output(job)) is not None:
+        from nimbusd.master.output.folder import recall_job
+        from nimbusd.master.output.report import failures_in_output, job_in_output
+
         count = job_in_output(output).summary
         shown, total = matching(failures_in_output(output)), count.failed + count.quarantined
         made_of = recall_job(output) if wanted else None
@@ -127,13 +134,23 @@ def _output(text: str) -> Path | None:
     """The output folder that is meant; None for the name of a master's job."""
     named = click.get_current_context().get_parameter_source("master") == ParameterSource.COMMANDLINE
     path = Path(text).expanduser()
-    if "/" in text or text in (".", "..") or (not named and ledger_path(path).is_file()):
+    if "/" in text or text in (".", "..") or (not named and path.is_dir() and _is_output(path)):
         return path.absolute()
     return None
 
 
+def _is_output(folder: Path) -> bool:
+    """True where a job was run with `folder` as its output."""
+    from nimbusd.master.output.folder import ledger_path
+
+    return ledger_path(folder).is_file()
+
+
 def _job_of(client: Client, name: str) -> Job | None:
     """The job as its output folder has it; None where that cannot be read here."""
+    from nimbusd.master.ledger.errors import LedgerError
+    from nimbusd.master.output.folder import recall_job
+
     try:
         return recall_job(Path(client.job(name).summary.output))
     except LedgerError:
@@ -142,6 +159,8 @@ def _job_of(client: Client, name: str) -> Job | None:
 
 def _check_episode(job: Job, scene: str, index: int) -> None:
     """End with status 2, and the nearest ones, if the job has no such episode."""
+    from nimbusd.replay.recorded import UnknownEpisode, check_episode
+
     try:
         check_episode(job, scene, index)
     except UnknownEpisode as error:
@@ -182,7 +201,7 @@ def retry(job: str, as_json: bool) -> None:
     "--keep-output/--delete-output",
     default=True,
     show_default=True,
-    help="Whether what nimbusd stored in its output stays.",
+    help="Keep or remove what nimbusd stored in its output.",
 )
 @json_option
 def forget(job: str, keep_output: bool, as_json: bool) -> None:

@@ -38,7 +38,7 @@ _TOLD_ABOVE = ("attempt_lost", "job_paused", "job_waiting", "job_resumed", "envi
 _ASK_EVERY_S = 1.0
 _SAY_EVERY_S = 30.0
 _LAST_EVENTS_S = 10.0
-"""How long the events of a job that has ended may take to come."""
+"""The longest wait for the last events of a job that has ended."""
 
 
 @click.command(
@@ -48,7 +48,7 @@ _LAST_EVENTS_S = 10.0
 @click.argument("job", type=click.Path(path_type=Path))
 @click.option("--priority", type=int, default=0, show_default=True, help="Greater is sooner.")
 @click.option("--user", help="Whose job it is [default: you]. Users share the nodes fairly.")
-@click.option("--max-nodes", type=click.IntRange(0), default=0, help="At most so many nodes at a time [default: all].")
+@click.option("--max-nodes", type=click.IntRange(0), default=0, help="The most nodes at a time [default: all].")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a value, as in `nimbusctl run`.")
 @click.option("--output", type=click.Path(path_type=Path), help="Use this output folder instead of the job's.")
 @click.option("--static", is_flag=True, help="Divide the work among the nodes beforehand, to compare.")
@@ -167,7 +167,7 @@ def _until_ended(client: Client, summary: JobSummary, cursor: str, shown: _Shown
 
 
 class _Shown:
-    """How a job is shown that is waited for."""
+    """The display of a job that is waited for."""
 
     def __enter__(self) -> Self:
         return self
@@ -176,10 +176,10 @@ class _Shown:
         pass
 
     def event(self, item: Event | Gap) -> None:
-        """Something has happened."""
+        """Show an event."""
 
     def job(self, summary: JobSummary) -> None:
-        """How the job is now."""
+        """Show the present state of the job."""
 
 
 class _JsonLines(_Shown):

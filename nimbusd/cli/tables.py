@@ -1,4 +1,4 @@
-"""How jobs, nodes and failures look to people: pure functions from what the master says to rich renderables.
+"""Jobs, nodes and failures for people: pure functions from the master's answers to rich renderables.
 
 Everything reads as well without colour, and fits 80 columns; wider terminals show more columns.
 """
@@ -50,7 +50,7 @@ def duration(seconds: float | None) -> str:
 
 
 def seconds(taken_s: float) -> str:
-    """`45 ms`, `4.5 s`, `1m35s`; a dash for what is not known."""
+    """`45 ms`, `4.5 s`, `1m35s`; a dash for what was not measured."""
     if taken_s <= 0:
         return "–"
     if taken_s < 0.1:
@@ -87,7 +87,7 @@ def percent(share: float | None) -> str:
 
 
 def bar(done: int, of: int, width: int, style: str = "cyan") -> Text:
-    """A bar that can be told from its rest without colour."""
+    """A bar that stands out from its rest without colour, too."""
     filled = width if done >= of else int(width * done / of)
     return Text.assemble(("━" * filled, style), ("─" * (width - filled), "dim"))
 
@@ -105,13 +105,13 @@ def condition(job: JobSummary) -> str:
 
 
 def job_problems(jobs: Iterable[JobSummary]) -> list[Text]:
-    """Why jobs wait or are paused, a line each."""
+    """The reasons why jobs wait or are paused, a line each."""
     told = ((job, condition(job)) for job in jobs)
     return [Text.assemble((job.job, "bold"), (f" {word}: {job.why}", "yellow")) for job, word in told if job.waiting]
 
 
 def job_line(job: JobSummary) -> Text:
-    """How a job is, in a line: for logs."""
+    """The state of a job in a line, for logs."""
     facts = [f"{job.committed:,} of {counted(job.wanted, 'episode')}", f"{job.leased:,} under way"]
     if job.rate_per_s > 0:
         facts.append(rate(job.rate_per_s))
@@ -222,7 +222,7 @@ def _how_many(job: JobSummary) -> str:
 
 
 def _pipelines_table(report: JobReport, width: int) -> Table:
-    """How a job goes on each node: who does what, what a stage takes, what that could give and what it gives."""
+    """A job's pipeline on each node: compute workers by role, seconds by stage, the best rate and the real one."""
     table = _Wide(
         width,
         _Column("NODE", least=8, fold=True),
@@ -256,7 +256,7 @@ def _pipelines_table(report: JobReport, width: int) -> Table:
 
 
 def _stage(workers: int, busy: float, taken_s: float, *, shown: bool) -> str:
-    """`2.0/3 × 4.5 s`: of three workers two are at it, on the average, and an episode takes them so long."""
+    """`2.0/3 × 4.5 s`: of three workers two are busy on average, and an episode takes 4.5 s."""
     return f"{busy:.1f}/{workers} × {seconds(taken_s)}" if shown else seconds(taken_s)
 
 
@@ -325,7 +325,7 @@ def nodes_table(nodes: Iterable[NodeSummary], width: int, *, one_line: bool = Fa
 
 
 def _doing(node: NodeSummary, one_line: bool) -> Text:
-    """What a node does, or what keeps it from work."""
+    """The work of a node, or what keeps it from work."""
     if node.why:
         return Text(node.why, "red", no_wrap=one_line, overflow="ellipsis" if one_line else "fold")
     if node.running or not node.waiting:
@@ -335,7 +335,7 @@ def _doing(node: NodeSummary, one_line: bool) -> Text:
 
 
 def node_problems(nodes: Sequence[NodeSummary], width: int) -> list[Text]:
-    """What keeps nodes from work, a line each, as far as the table for this width does not say it."""
+    """Reasons that keep nodes from work, a line each, unless the table of this width has them."""
     wide = width >= WIDE
     lines = [Text(f"{node.node}: {node.why}", "red") for node in nodes if node.why and not wide]
     untold = ((node, job, why) for node in nodes if not wide or node.running for job, why in node.waiting.items())

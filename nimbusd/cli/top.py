@@ -33,7 +33,7 @@ _MOST_PROBLEMS = 3
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What is on the screen, and how. away_s: since the master last answered, when it does not."""
+    """The contents of the screen, and their order. away_s: since the master last answered, when it does not."""
 
     address: str
     nodes: tuple[NodeSummary, ...] = ()
@@ -107,7 +107,7 @@ _ORDER_KEYS = {
 def top(interval_s: float, as_json: bool) -> None:
     """Nodes and jobs, live: q quits, s sorts the nodes, e hides jobs that have ended.
 
-    With --json, or when not in a terminal, tell once how things are.
+    With --json, or when not in a terminal, print the present state once.
     """
     console = make_console()
     with connect() as client:

@@ -16,9 +16,9 @@ from nimbusd.cli.event_lines import event_json, event_line
 @click.option("--since", metavar="CURSOR", help="Go on after this place instead of from now on.")
 @json_option
 def watch(job: str | None, since: str | None, as_json: bool) -> None:
-    """Tell events as they happen, of all jobs or of JOB, until Ctrl-C. Goes on when the master was away.
+    """Print events as they happen, of all jobs or of JOB, until Ctrl-C. Goes on when the master was away.
 
-    With --json, one object per line; its `cursor` is what --since takes. A gap in the events is told as `missed`.
+    With --json, one object per line; its `cursor` is what --since takes. A gap in the events shows as `missed`.
     """
     console = make_console(soft_wrap=True)
     cursor = since or ""

@@ -35,7 +35,7 @@ from nimbusd.stages.base import SceneConfig
 from nimbusd.stages.errors import NimbusError
 from nimbusd.stages.modules import what_is_missing
 from nimbusd.stages.planned import Planned, write_planned
-from nimbusd.stages.runner import Pipeline, failure_of, plan_stages, store_stages
+from nimbusd.stages.runner import Components, failure_of, plan_stages, store_stages
 from nimbusd.stages.types import Episode, EpisodeRequest
 from nimbusd.supervisor.cgroups import join_group
 from nimbusd.supervisor.page import FIRST_WORKER, Line, own_line
@@ -97,19 +97,19 @@ class ComputeWorker:
             pipeline.close()
             self._working.promise("close", 3 * LEAVE_S)  # the last resort, should this process not even end itself
 
-    def _open(self, job: Job) -> Pipeline:
-        pipeline = job.make_pipeline(plans=self._role is not Role.RENDER, renders=self._role is not Role.PLAN)
-        for stage, component in pipeline.components().items():
+    def _open(self, job: Job) -> Components:
+        pipeline = job.make_components(plans=self._role is not Role.RENDER, renders=self._role is not Role.PLAN)
+        for stage, component in pipeline.by_stage().items():
             component.beat = self._beats.store_beat if stage == "store" else self._beats.beat
-        faults.arm(pipeline.components(), self._worker)
+        faults.arm(pipeline.by_stage(), self._worker)
         device = "none, it plans"
         if pipeline.renderer is not None:
             pipeline.renderer.open(self._device)
-            device = str(getattr(pipeline.renderer, "device_name", self._device))
+            device = pipeline.renderer.device_name or self._device
         self._link.send(m.Ready(self._worker, device))
         return pipeline
 
-    def _work(self, job: Job, assignment: m.Assign, pipeline: Pipeline) -> None:
+    def _work(self, job: Job, assignment: m.Assign, pipeline: Components) -> None:
         context: dict[str, Any] = {
             "job": {"name": job.name, "seed": job.seed, "fingerprint": job.fingerprint()},
             "components": job.describe(),

@@ -1,4 +1,4 @@
-"""What can be known about a job before it runs: files that are missing, an output that cannot be used."""
+"""Checks of a job before it runs: files that are missing, an output that cannot be used."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ from nimbusd.job.reader import LoadedJob
 from nimbusd.stages.arguments import ArgumentsError
 from nimbusd.stages.base import Component, SceneConfig
 from nimbusd.stages.errors import NimbusError
-from nimbusd.stages.load.mend.mend import warnings_of
+from nimbusd.stages.load.mend import warnings_of
 from nimbusd.stages.load.mend.recentre import check_near_origin
 from nimbusd.stages.modules import how_to_install, missing_modules, what_is_missing
 
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """errors: the job cannot run as it stands. warnings: it can, but not here, or not as one would expect."""
+    """The result of a check. errors: reasons why the job cannot run. warnings: reasons why it cannot run here, or runs
+    otherwise than one would expect.
+    """
 
     errors: tuple[Problem, ...]
     warnings: tuple[Problem, ...]
@@ -29,7 +31,7 @@ class Findings:
 def check_job(loaded: LoadedJob, *, deep: bool = False) -> Findings:
     """Look at the files and modules that a job needs, and at its output folder. Nothing is written.
 
-    deep: load every scene, one after another, and tell what its loader refuses and what it doubts.
+    deep: load every scene, one after another, and add what its loader refuses and what it doubts.
     """
     assets = _assets(loaded)
     known = {error.text for error in assets.errors}
@@ -43,7 +45,7 @@ def check_job(loaded: LoadedJob, *, deep: bool = False) -> Findings:
 
 
 def _assets(loaded: LoadedJob) -> Findings:
-    """What is wrong with the files of each scene; the loader is asked about their contents where all are there."""
+    """Problems with the files of each scene; the loader is asked about their contents where all are there."""
     loader = loaded.job.make("load")
     errors: list[Problem] = []
     warnings: list[Problem] = []
@@ -77,7 +79,7 @@ def _assets(loaded: LoadedJob) -> Findings:
 
 
 def _unusable(path: Path) -> str:
-    """What is wrong with a file before anybody looks into it; empty where nothing is."""
+    """The problem with a file before anybody looks into it; empty where there is none."""
     if not path.exists():
         return "does not exist"
     return "" if os.access(path, os.R_OK) else "may not be read by you"
@@ -101,9 +103,9 @@ def _unusable_output(loaded: LoadedJob) -> Iterator[Problem]:
 
 
 def _refused_sizes(loaded: LoadedJob, *, scenes: bool) -> Iterator[Problem]:
-    """Images that the writer could not store, where it is known before how large they will be.
+    """Images that the writer could not store, where their sizes can be foreseen.
 
-    scenes: ask the loader too, which can answer where nothing is wrong with its files.
+    scenes: ask the loader too, which can answer where its files are in order.
     """
     job = loaded.job
     if "plan" not in job.stages or "store" not in job.stages:
@@ -113,7 +115,7 @@ def _refused_sizes(loaded: LoadedJob, *, scenes: bool) -> Iterator[Problem]:
     told: set[str] = set()
 
     def refused(sizes: dict[str, tuple[int, int]]) -> list[str]:
-        """Sentences that were not told before."""
+        """Sentences that are new."""
         key = tuple(sorted(sizes.items()))
         if key in asked:
             return []
@@ -129,7 +131,7 @@ def _refused_sizes(loaded: LoadedJob, *, scenes: bool) -> Iterator[Problem]:
 
 
 def _loaded_scenes(loaded: LoadedJob, known: set[str]) -> Iterator[tuple[Problem, bool]]:
-    """What loading every scene brings to light, beside what is `known`; True: it cannot be loaded."""
+    """Load every scene: the problems that are not `known` yet; True beside one: the scene cannot be loaded."""
     loader = loaded.job.make("load")
     try:
         for scene in loaded.job.scenes:
@@ -150,7 +152,7 @@ def _loaded_scenes(loaded: LoadedJob, known: set[str]) -> Iterator[tuple[Problem
 
 
 def _unfit_machine(loaded: LoadedJob) -> Iterator[Problem]:
-    """What keeps a component from working here, though all that it needs is installed."""
+    """Problems that keep a component from working here, though all that it needs is installed."""
     stages: dict[str, Component[Any]] = {kind: loaded.job.make(kind) for kind in loaded.job.stages}
     if any(missing_modules(component.needs()) for component in stages.values()):
         return

@@ -1,7 +1,6 @@
 """A configuration of the open-source engine whose keys are ticked off as they are used, so that none gets lost.
 
-What is neither taken nor remarked on by the end is told as left out: that nothing is dropped in silence does not
-depend on a list of known keys.
+Keys that are neither taken nor remarked on by the end are reported as left out, whether we know them or not.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ class EngineConfig:
         return key in self.value
 
     def at(self, *path: Key) -> Any:
-        """What stands there, None if nothing does. Does not tick it off."""
+        """The value there, None if there is none. Does not tick it off."""
         value: Any = self.value
         for key in path:
             value = value.get(key) if isinstance(value, Mapping) else None
@@ -52,12 +51,12 @@ class EngineConfig:
         return as_mapping(self.at(*path))
 
     def take(self, *path: Key) -> Any:
-        """What stands there, ticked off with all that is in it."""
+        """The value there, ticked off with all that is in it."""
         self._used.add(path)
         return self.at(*path)
 
     def is_used(self, *path: Key) -> bool:
-        """Whether it was taken or remarked on."""
+        """True if it was taken or remarked on."""
         return path in self._used
 
     def remark(self, path: Iterable[Key], text: str) -> None:
@@ -119,7 +118,7 @@ class EngineConfig:
 
 
 def is_filled(text: str) -> bool:
-    """Whether no reference is left in `text`."""
+    """True where no reference is left in `text`."""
     return "${" not in text
 
 

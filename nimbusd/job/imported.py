@@ -299,7 +299,7 @@ class _Import:
     # --- what there is to say ---
 
     def _check_parts(self) -> None:
-        """Tick the types of all parts that are known; tell types that are others than expected."""
+        """Tick off the types of all parts; remark on types other than the expected ones."""
         for stage, parts in _PARTS.items():
             for part, kinds in parts.items():
                 if part not in self._config.mapping(stage):
@@ -312,7 +312,7 @@ class _Import:
                     self._config.remark(place, f"type '{kind}' is taken for '{kinds[0]}': check that it is one")
 
     def _say(self, place: tuple[Key, ...], remarks: Mapping[str, str]) -> None:
-        """What is known about the keys that stand at `place` and were not taken."""
+        """Remarks about the keys at `place` that were not taken."""
         for key, text in remarks.items():
             if key in self._config.mapping(*place) and not self._config.is_used(*place, key):
                 self._config.remark((*place, key), f"'{key}' {text}")
@@ -331,7 +331,7 @@ def _number(value: Any) -> Any:
 
 
 def _tasks_in(path: Path) -> tuple[int, str]:
-    """How many tasks a task file has (a list of tasks, or one under `tasks`), and why that is not known (then 1)."""
+    """Count the tasks of a task file (a list, or one under `tasks`); 1 and the reason where that cannot be done."""
     try:
         content = read_yaml_file(path).value
     except OSError as error:

@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeVar, overload
 import orjson
 
 from nimbusd.core.node.split import Mode
-from nimbusd.job.model import JobSpec, Limits
+from nimbusd.job.model import JobDescription, Limits
 from nimbusd.stages.arguments import validate
 from nimbusd.stages.base import (
     BaseLoader,
@@ -24,16 +24,17 @@ from nimbusd.stages.base import (
     ComponentArgs,
     SceneConfig,
 )
-from nimbusd.stages.registry import KINDS, Kind, resolve
-from nimbusd.stages.runner import Pipeline
+from nimbusd.stages.registry import resolve
+from nimbusd.stages.runner import Components
+from nimbusd.stages.stage_names import STAGES, Stage
 
 M = TypeVar("M", bound=ComponentArgs)
 
 _NOT_WHAT = (
     *("output", "scenes_root", "workers", "mode", "planners", "writers"),
-    *("limits", "max_tries_per_episode"),
+    *("limits", "max_tries_per_episode", "requires"),
 )
-"""What says where, how and how long episodes are made, not which."""
+"""Keys that say where, how, how long and with what is installed episodes are made, not which."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,30 +48,31 @@ class StageSpec:
 
 @dataclass(frozen=True)
 class Job:
-    """A job that passed `read_job`. Plain values only, so that it travels as JSON or msgpack.
-
-    output: absolute folder. scenes_root: absolute folder that relative paths in scenes and args start at.
-    scene_entries: scene name → its entry as JSON values, `count` already expanded, in the file's order.
-    stages: the pipeline by kind; without `randomize` that key is absent. The rest: see JobFile.
-    whole: fingerprint of the job with its scenes, where this one travels without them; else empty.
-    """
+    """A job that passed `read_job`. Plain values only, so that it travels as JSON or msgpack. See also JobFile."""
 
     name: str
     seed: int
     output: Path
+    """Absolute folder."""
     scenes_root: Path
+    """Absolute folder that relative paths in scenes and args start at."""
     scene_entries: Mapping[str, Mapping[str, Any]]
+    """Scene name → its entry as JSON values, `count` already expanded, in the file's order."""
     episodes_per_scene: int
     exact: bool
     max_tries_per_episode: int
     randomize_every: int
     workers: int | None
-    stages: Mapping[Kind, StageSpec]
+    stages: Mapping[Stage, StageSpec]
+    """The pipeline by kind; without `randomize` that key is absent."""
     mode: Mode = Mode.AUTO
     planners: int | None = None
     writers: int = 1
     limits: Limits = field(default_factory=Limits)
+    requires: tuple[str, ...] | None = None
+    """Installed packages whose versions are part of its environment; None where an older nimbusd read the job."""
     whole: str = ""
+    """Fingerprint of the job with its scenes, where this one travels without them; else empty."""
 
     @cached_property
     def scenes(self) -> tuple[str, ...]:
@@ -83,7 +85,7 @@ class Job:
         return len(self.scene_entries) * self.episodes_per_scene
 
     def variant(self, index: int) -> int:
-        """Which randomization of its scene the episode with this index uses."""
+        """The number of the randomization of its scene that the episode with this index uses."""
         return index // self.randomize_every if self.randomize_every else 0
 
     def scene_config(self, name: str, entry: Mapping[str, Any] | None = None) -> SceneConfig:
@@ -106,8 +108,8 @@ class Job:
     @overload
     def make(self, kind: Literal["store"]) -> BaseWriter[Any]: ...
     @overload
-    def make(self, kind: Kind) -> Component[Any]: ...
-    def make(self, kind: Kind) -> Component[Any]:
+    def make(self, kind: Stage) -> Component[Any]: ...
+    def make(self, kind: Stage) -> Component[Any]:
         """A new component of a stage. Raises KeyError for `randomize` in a job without it, or ComponentError."""
         component, args = self._resolved(kind)
         return component(args)
@@ -115,7 +117,7 @@ class Job:
     def describe(self) -> dict[str, dict[str, Any]]:
         """Stage → name, version and arguments of its component, in the order of the stages: for episodes' metadata."""
         described: dict[str, dict[str, Any]] = {}
-        for kind in (kind for kind in KINDS if kind in self.stages):
+        for kind in (kind for kind in STAGES if kind in self.stages):
             component, args = self._resolved(kind)
             described[kind] = {
                 "name": component.__name__,
@@ -124,19 +126,19 @@ class Job:
             }
         return described
 
-    def _resolved(self, kind: Kind) -> tuple[type[Component[Any]], ComponentArgs]:
+    def _resolved(self, kind: Stage) -> tuple[type[Component[Any]], ComponentArgs]:
         """The component of a stage and its arguments. Raises ComponentError where they are not what it takes here."""
         spec = self.stages[kind]
         component = resolve(spec.component, kind)
         args: ComponentArgs = validate(component.args_model, spec.args, f"{kind}: {spec.component}")
         return component, with_root(args, self.scenes_root)
 
-    def make_pipeline(self, *, plans: bool = True, renders: bool = True) -> Pipeline:
+    def make_components(self, *, plans: bool = True, renders: bool = True) -> Components:
         """New components of all stages, or of those that a process which only plans, or only renders, needs.
 
         Raises ComponentError.
         """
-        return Pipeline(
+        return Components(
             loader=self.make("load"),
             randomizer=self.make("randomize") if "randomize" in self.stages else None,
             planner=self.make("plan") if plans else None,
@@ -145,7 +147,7 @@ class Job:
         )
 
     def without_scenes(self) -> Job:
-        """The job as it travels to those who get each scene's entry with a lease. Its fingerprint is the same."""
+        """The job as it travels to nodes, which get each scene's entry with a lease. Its fingerprint is the same."""
         return replace(self, scene_entries={}, whole=self.fingerprint())
 
     def to_dict(self) -> dict[str, Any]:
@@ -153,7 +155,7 @@ class Job:
         return self._values() | ({"fingerprint": self.whole} if self.whole else {})
 
     def _values(self) -> dict[str, Any]:
-        """What a job file says."""
+        """The job as plain values."""
         return {
             "name": self.name,
             "seed": self.seed,
@@ -171,17 +173,17 @@ class Job:
             "writers": self.writers,
             "stages": {kind: asdict(spec) for kind, spec in self.stages.items()},
             "limits": self.limits.model_dump(mode="json"),
+            "requires": None if self.requires is None else list(self.requires),
         }
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Job:
-        """The job that `to_dict` described, on whatever way it came.
+        """Make a job from `to_dict`, on whatever way it came. Components and their arguments are not checked.
 
-        Components and their arguments are not looked at. Raises ArgumentsError, which names everything that no job
-        file can say.
+        Raises ArgumentsError, which names everything that no job file can say.
         """
-        spec = validate(JobSpec, values, "job")
-        stages = {kind: stage for kind in KINDS if (stage := getattr(spec.stages, kind)) is not None}
+        spec = validate(JobDescription, values, "job")
+        stages = {kind: stage for kind in STAGES if (stage := getattr(spec.stages, kind)) is not None}
         return cls(
             name=spec.name,
             seed=spec.seed,
@@ -198,13 +200,14 @@ class Job:
             writers=spec.writers,
             stages={kind: StageSpec(stage.component, stage.version, stage.args) for kind, stage in stages.items()},
             limits=spec.limits,
+            requires=None if spec.requires is None else tuple(spec.requires),
             whole=spec.fingerprint,
         )
 
     def fingerprint(self) -> str:
         """SHA-256 (hex) of what determines the episodes; an output is only resumed by a job with the same one.
 
-        Where files lie (output, scenes_root), how much is run at once and when to give up are not part of it.
+        The places of files (output, scenes_root), the number of workers and the limits are not part of it.
         """
         if self.whole:
             return self.whole

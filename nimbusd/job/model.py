@@ -1,4 +1,4 @@
-"""What a job may say, as a file and as it travels, with every default and bound in one place.
+"""The schema of jobs, as files and as they travel, with every default and bound in one place.
 
 `docs/job-file.md` explains it to people. Both forms are checked alike, so that a master takes every job that
 `nimbusctl check` lets through, and no other. Components are not looked at here: a master never imports them.
@@ -28,7 +28,7 @@ _JOB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 def unfit_scene(name: str) -> str | None:
-    """Why a scene's name cannot be part of episode ids and folder names; None if it can."""
+    """The reason why a scene's name cannot be part of episode ids and folder names; None if it can."""
     if not name or not (name[0].isalnum() or name[0] == "_") or any(not (c.isalnum() or c in "._-") for c in name):
         return (
             f"scene name {name!r:.80} may only have letters, digits, '.', '_' and '-', and begins with a letter, "
@@ -114,7 +114,7 @@ class Pipeline(_Section):
 
 
 class StageTimeouts(_Section):
-    """How long a compute worker may be silent in a stage; None: as long as in any."""
+    """The longest silence of a compute worker in a stage; None: as in any."""
 
     load: Timeout | None = None
     randomize: Timeout | None = None
@@ -124,25 +124,23 @@ class StageTimeouts(_Section):
 
 
 class Limits(_Section):
-    """When to give up.
-
-    beat_timeout_s: a compute worker that gives no sign of progress for so long is killed.
-    stage_timeout_s: the same for single stages, longer or shorter.
-    open_timeout_s: a compute worker that takes longer to make its components and open its backend is killed.
-    episode_timeout_s: an episode that takes longer is killed; None: as long as it beats.
-    publish_timeout_s: a process that publishes and gives no sign of progress for so long is killed.
-    attempts: so many deaths of workers on one episode set it aside (quarantine); the job goes on.
-    recycle_growth_mb: a compute worker whose memory has grown by more, between episodes, makes room for a new one;
-    None: half of what it took in its first episodes, and at least 512.
-    """
+    """The limits of patience, and of memory."""
 
     beat_timeout_s: Timeout = 120.0
+    """A compute worker that gives no sign of progress for this time is killed."""
     stage_timeout_s: StageTimeouts = Field(default_factory=StageTimeouts)
+    """The same for single stages, longer or shorter."""
     open_timeout_s: Timeout = 300.0
+    """A compute worker that takes longer to make its components and open its backend is killed."""
     publish_timeout_s: Timeout = 300.0
+    """A process that publishes and gives no sign of progress for this time is killed."""
     episode_timeout_s: Timeout | None = None
+    """An episode that takes longer is killed; None: as long as it beats, it goes on."""
     attempts: int = Field(default=3, ge=1, le=1000)
+    """This number of deaths of workers on one episode sets it aside (quarantine); the job goes on."""
     recycle_growth_mb: float | None = Field(default=None, gt=0, le=1e9, allow_inf_nan=False)
+    """Growth of a compute worker, between episodes, after which a new one takes its place; None: half of its memory
+    in its first episodes, and at least 512."""
 
     def stage_limits_s(self) -> dict[str, float]:
         """The timeouts of the stages that have their own."""
@@ -154,26 +152,25 @@ class Limits(_Section):
 
 
 class _Wanted(_Section):
-    """What a file says of a job and what travels of it.
-
-    workers: compute processes; None lets the node decide. mode: whether one process plans and renders an episode
-    (fused) or two do (decoupled); auto: what is measured to be faster. planners: of a node's compute workers so many
-    plan in decoupled mode; None: as is measured to be best. writers: threads of each renderer that store. exact: plans
-    that fail are replaced by the next episode indexes until `episodes_per_scene` succeed, at most
-    `max_tries_per_episode` times as many. randomize_every: 0 randomizes each scene once; N makes a new variant every
-    N indexes.
-    """
+    """The part of a job that its file and what travels have in common."""
 
     name: JobName
     seed: int = Field(default=0, ge=0, le=MOST_SEED)
     episodes_per_scene: int = Field(default=1, ge=1, le=MOST_EPISODES)
     exact: bool = True
+    """Replace plans that fail by the next episode indexes, until `episodes_per_scene` succeed."""
     max_tries_per_episode: int = Field(default=5, ge=1, le=MOST_EPISODES)
+    """With `exact`: the most tries, as a multiple of `episodes_per_scene`."""
     randomize_every: int = Field(default=0, ge=0, le=MOST_EPISODES)
+    """0: randomize each scene once; N: make a new variant every N indexes."""
     workers: int | None = Field(default=None, ge=1, le=4096)
+    """Compute processes; None lets the node decide."""
     mode: Mode = Mode.AUTO
+    """One process plans and renders an episode (fused), or two do (decoupled); auto: what is measured to be faster."""
     planners: int | None = Field(default=None, ge=1, le=4096)
+    """Of a node's compute workers, those that plan in decoupled mode; None: the number that is measured to be best."""
     writers: int = Field(default=1, ge=1, le=16)
+    """Threads of each renderer that store."""
     limits: Limits = Field(default_factory=Limits)
 
     @model_validator(mode="after")
@@ -187,16 +184,14 @@ class _Wanted(_Section):
 
 
 class JobFile(_Wanted):
-    """A job as written. Relative file paths inside `scenes` and `args` start at `scenes_root`.
-
-    output: relative to the current directory; default `out/<name>`. scenes_root: relative to the job
-    file's folder, which is also the default. scenes: entries of the loader's scene_model, each may have
-    `count`.
-    """
+    """A job as written. Relative file paths inside `scenes` and `args` start at `scenes_root`."""
 
     output: FilePath | None = None
+    """Relative to the current directory; default `out/<name>`."""
     scenes_root: FilePath | None = None
+    """Relative to the job file's folder, which is also the default."""
     scenes: list[dict[str, Any]] = Field(min_length=1)
+    """Entries of the loader's scene_model; each may have `count`."""
     pipeline: Pipeline
 
 
@@ -210,20 +205,21 @@ class Stages(_Section):
     store: VersionedStage
 
 
-class JobSpec(_Wanted):
-    """A job as it travels: `Job.to_dict()`.
-
-    scenes: name and entry of each, `count` expanded. fingerprint: of the job with its scenes, where it has none.
-    """
+class JobDescription(_Wanted):
+    """A job as it travels: `Job.to_dict()`."""
 
     output: AbsolutePath
     scenes_root: AbsolutePath
     scenes: list[tuple[SceneName, dict[str, Any]]] = Field(max_length=MOST_SCENES)
+    """Name and entry of each, `count` expanded."""
     stages: Stages
+    requires: list[Word] | None = Field(default=None, max_length=1000)
+    """See `Job.requires`."""
     fingerprint: str = Field(default="", pattern=r"^([0-9a-f]{64})?$")
+    """Of the job with its scenes, where it has none."""
 
     @model_validator(mode="after")
-    def _scenes_fit(self) -> JobSpec:
+    def _scenes_fit(self) -> JobDescription:
         if twice := _twice(name for name, _ in self.scenes):
             raise ValueError(f"scene '{twice}' is there twice; give each its own name")
         for name, entry in self.scenes:

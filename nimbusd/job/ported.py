@@ -157,7 +157,7 @@ class _Port:
             self.edits.append(edit)
 
     def _codec(self, node: ast.Attribute | ast.Name) -> str | None:
-        """Which function of pickle a node speaks of; None where of none."""
+        """The function of pickle that a node speaks of; None where of none."""
         if isinstance(node, ast.Name):
             return self._pickles.get(node.id)
         is_pickles = isinstance(node.value, ast.Name) and f"{node.value.id}." in self._pickles

@@ -1,4 +1,4 @@
-"""What a person has to look at in a workflow of the open-source engine that is moved over: lines and sentences."""
+"""Remarks on what a person has to look at in a workflow that is moved over: lines and sentences."""
 
 from __future__ import annotations
 

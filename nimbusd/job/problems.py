@@ -1,4 +1,4 @@
-"""What can be wrong with a job: a place and a sentence, as many as there are."""
+"""Mistakes in a job, each a place and a sentence."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,12 +12,14 @@ from pydantic import BaseModel
 from nimbusd.job.job import Job, StageSpec
 from nimbusd.job.model import MOST_SCENES, JobFile, unfit_scene
 from nimbusd.job.problems import JobError, Problem
+from nimbusd.job.requires import required_packages
 from nimbusd.job.source import Source, as_mapping, read_source
 from nimbusd.stages.arguments import ArgumentsError, Mistake, parsed, shown
 from nimbusd.stages.base import SceneConfig
 from nimbusd.stages.errors import ComponentError
 from nimbusd.stages.plain import Key, unplain
-from nimbusd.stages.registry import KINDS, Kind, resolve
+from nimbusd.stages.registry import resolve
+from nimbusd.stages.stage_names import STAGES, Stage
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -59,7 +61,7 @@ def read_job(path: Path, *, output: Path | None = None, overrides: Iterable[str]
 
 
 def load_job(path: Path, *, output: Path | None = None, overrides: Iterable[str] = ()) -> LoadedJob:
-    """As `read_job`, and keeps where each value was written."""
+    """Read a job like `read_job`, and keep the place of each value."""
     source = read_source(path, overrides)
     problems = [Problem(source.where(place), _named(place, text)) for place, text in unplain(source.value)]
     if problems:
@@ -89,6 +91,7 @@ def load_job(path: Path, *, output: Path | None = None, overrides: Iterable[str]
         stages=stages,
         limits=file.limits,
     )
+    job = replace(job, requires=required_packages(job))
     loaded = LoadedJob(job, source, entry_of)
     try:
         Job.from_dict(job.to_dict())  # as a master takes it
@@ -122,11 +125,11 @@ def _named(path: tuple[Key, ...], text: str) -> str:
     return text if not words or f"'{words[-1]}'" in text else f"{'.'.join(words)}: {text}"
 
 
-def _read_stages(source: Source, problems: list[Problem]) -> dict[Kind, StageSpec]:
+def _read_stages(source: Source, problems: list[Problem]) -> dict[Stage, StageSpec]:
     """The stages whose component exists and accepts its arguments; what is wrong is added to `problems`."""
     pipeline = as_mapping(source.value.get("pipeline"))
-    stages: dict[Kind, StageSpec] = {}
-    for kind in KINDS:
+    stages: dict[Stage, StageSpec] = {}
+    for kind in STAGES:
         stage = as_mapping(pipeline.get(kind))
         name, args = stage.get("component"), stage.get("args") or {}
         if not isinstance(name, str) or not name or not isinstance(args, Mapping):

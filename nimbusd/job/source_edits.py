@@ -33,11 +33,11 @@ class PythonText:
             self._starts.append(self._starts[-1] + len(line))
 
     def start(self, node: Placed) -> int:
-        """Where a node begins."""
+        """The place where a node begins."""
         return self._offset(node.lineno, node.col_offset)
 
     def stop(self, node: Placed) -> int:
-        """Where a node ends."""
+        """The place where a node ends."""
         assert node.end_lineno is not None, "trees of the parser have places"
         assert node.end_col_offset is not None
         return self._offset(node.end_lineno, node.end_col_offset)

@@ -14,13 +14,13 @@ from pathlib import Path
 
 from nimbusd.config import ConfigError, MasterConfig
 from nimbusd.core.ids import NodeId
-from nimbusd.import_folders import check_import_folders
 from nimbusd.master.ledger.errors import LedgerError
 from nimbusd.master.ledger.thread import LedgerThread
 from nimbusd.master.master import Master
 from nimbusd.master.reports import Reports
 from nimbusd.master.requests import Requests
-from nimbusd.private_state import keep_private
+from nimbusd.program.import_folders import check_import_folders
+from nimbusd.program.private_state import keep_private
 from nimbusd.stages.errors import NimbusError, out_of_groups
 from nimbusd.transport.codec.codec import MessageError
 from nimbusd.transport.errors import TransportError

@@ -6,12 +6,12 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from nimbusd.core.environments import differing
+from nimbusd.core.environments import differing, environment_of
 from nimbusd.core.ids import JobId, NodeId
 from nimbusd.core.node import facts as n
 from nimbusd.core.node.recycle import MB
 from nimbusd.job import Job
-from nimbusd.node.environment import environment_hash, packages
+from nimbusd.node.environment import environment_for
 from nimbusd.stages.errors import NimbusError
 from nimbusd.transport.messages import control as c
 from nimbusd.transport.messages.bounds import MOST_DETAIL, plain_text
@@ -81,12 +81,14 @@ class NodeJobs:
         """The environment that is recorded with a job's episodes: the packages, and those that differ from what the job
         began with.
         """
-        environment: dict[str, Any] = {"hash": environment_hash(), "packages": dict(packages())}
-        if began_with := self._began_with.get(job):
-            before, now = differing(began_with, packages())
+        began_with = self._began_with.get(job, {})
+        here = environment_for(self._jobs[job], began_with)
+        recorded: dict[str, Any] = {"hash": here.hash, "packages": dict(here.packages)}
+        if began_with:
+            before, now = differing(environment_of(began_with, None).packages, here.packages)
             if before or now:
-                environment |= {"before": before, "now": now}
-        return environment
+                recorded |= {"before": before, "now": now}
+        return recorded
 
     def _tell_unfit(self, job: JobId) -> None:
         self._send(c.CannotRun(self._node, job, plain_text(self._unfit[job], MOST_DETAIL)))

@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 
 from nimbusd.config import ConfigError, WorkerConfig
-from nimbusd.private_state import keep_private
+from nimbusd.program.private_state import keep_private
 from nimbusd.transport.security.keys import KeyPair, generate, read_pair, write_pair, write_private
 from nimbusd.transport.security.tokens import JoinToken
 from nimbusd.transport.sockets.addresses import check_address, needs_keys

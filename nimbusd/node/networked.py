@@ -8,14 +8,14 @@ from typing import Any
 
 from nimbusd import events
 from nimbusd.config import WorkerConfig
-from nimbusd.import_folders import check_import_folders
 from nimbusd.machine.cores import node_cores
 from nimbusd.machine.memory import node_memory
 from nimbusd.node.folders import FolderPlaces
 from nimbusd.node.joining import as_joined, master_of, own_keys
 from nimbusd.node.node import Node
 from nimbusd.node.slots import discover
-from nimbusd.private_state import keep_private
+from nimbusd.program.import_folders import check_import_folders
+from nimbusd.program.private_state import keep_private
 from nimbusd.stages.errors import NimbusError
 from nimbusd.transport.messages import control as c
 from nimbusd.transport.sockets.node_link import NodeLink

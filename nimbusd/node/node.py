@@ -23,7 +23,7 @@ from nimbusd.core.node import facts as n
 from nimbusd.core.node import pool_facts as p
 from nimbusd.core.node.machine import NodeMachine
 from nimbusd.core.node.spares import is_spare
-from nimbusd.node.environment import LoadMeter, environment_hash, packages
+from nimbusd.node.environment import LoadMeter, environment
 from nimbusd.node.folders import FolderPlaces
 from nimbusd.node.jobs import NodeJobs
 from nimbusd.node.slots import Slot
@@ -147,10 +147,8 @@ class Node:
 
     def say_hello(self) -> None:
         """Introduce ourselves; on every connection, and when the master asks."""
-        devices = tuple(sorted(self._devices))
-        hello = c.Hello(
-            self._name, self._session, __version__, environment_hash(), dict(packages()), self._slots, devices
-        )
+        devices, here = tuple(sorted(self._devices)), environment()
+        hello = c.Hello(self._name, self._session, __version__, here.hash, dict(here.packages), self._slots, devices)
         self._link.send(hello)
 
     # --- the master ---

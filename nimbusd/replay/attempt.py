@@ -1,7 +1,7 @@
 """One attempt at one episode in a process of its own, so that a crash or a hang is a result as well.
 
-Started by `nimbusd.replay.replayer` as `python -m nimbusd.replay.attempt`. What it does is told as JSON lines to a
-file descriptor; standard input, output and error are the terminal's, for the debugger.
+Started by `nimbusd.replay.replayer` as `python -m nimbusd.replay.attempt`. It reports as JSON lines to a file
+descriptor; standard input, output and error are the terminal's, for the debugger.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ import orjson
 from nimbusd import __version__
 from nimbusd.job import Job
 from nimbusd.makers.leaving import leave_soon
-from nimbusd.node.environment import environment_hash, packages
+from nimbusd.node.environment import environment_for
 from nimbusd.stages.errors import NimbusError
-from nimbusd.stages.runner import Pipeline, run_stages
+from nimbusd.stages.runner import Components, run_stages
+from nimbusd.stages.stage_names import STAGES
 from nimbusd.stages.types import Episode, EpisodeRequest
 from nimbusd.supervisor.prctl import become_subreaper, die_with_parent
 from nimbusd.supervisor.target import dump_stacks_when_asked
 
-STAGES = ("load", "randomize", "plan", "render", "store")
 METHODS = {
     "load": ("load_asset",),
     "randomize": ("randomize",),
@@ -37,7 +37,7 @@ METHODS = {
     "render": ("load", "gen_obs"),
     "store": ("save_data",),
 }
-"""What the stage runner calls of each component."""
+"""The methods of each component that the stage runner calls."""
 _BEAT_EVERY_S = 0.05
 
 
@@ -45,7 +45,7 @@ class _Enough(Exception):
     """The next stage shall not run."""
 
 
-class ReplayedAttempt:
+class ForegroundAttempt:
     """An attempt as its request describes it: see `ReplayRequest.described`."""
 
     def __init__(self, request: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> None:
@@ -68,11 +68,11 @@ class ReplayedAttempt:
 
     def run(self) -> None:
         """Make the components and the episode, and tell how it ended."""
-        began = time.perf_counter()
-        pipeline = self._open()
+        began, here = time.perf_counter(), environment_for(self._job)
+        components = self._open()
         self._tell({"event": "opened", "seconds": time.perf_counter() - began})
         episodes = run_stages(
-            pipeline,
+            components,
             [self._request],
             job_seed=self._job.seed,
             scene_config=self._job.scene_config,
@@ -83,7 +83,7 @@ class ReplayedAttempt:
                 "node": platform.node(),
                 "slot": "replay",
                 "nimbusd": __version__,
-                "environment": {"hash": environment_hash(), "packages": dict(packages())},
+                "environment": {"hash": here.hash, "packages": dict(here.packages)},
                 "started_unix_s": time.time(),
             },
             writers=0,
@@ -98,20 +98,20 @@ class ReplayedAttempt:
             self._tell(_ended(episode))
         finally:
             episodes.close()
-            pipeline.close()
+            components.close()
 
-    def _open(self) -> Pipeline:
+    def _open(self) -> Components:
         job = self._job
-        pipeline = job.make_pipeline()
-        for stage, component in pipeline.components().items():
+        components = job.make_components()
+        for stage, component in components.by_stage().items():
             component.beat = self._beat
             if self._debugger:
                 for method in METHODS[stage]:
                     setattr(component, method, self._debugged(getattr(component, method)))
         if STAGES.index(self._until) >= STAGES.index("render"):
-            assert pipeline.renderer is not None
-            pipeline.renderer.open(self._device)
-        return pipeline
+            assert components.renderer is not None
+            components.renderer.open(self._device)
+        return components
 
     def _debugged(self, method: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any) -> Any:
@@ -166,7 +166,7 @@ def main() -> None:
         os.write(args.tell, orjson.dumps(event) + b"\n")
 
     try:
-        ReplayedAttempt(orjson.loads(args.request.read_bytes()), tell).run()
+        ForegroundAttempt(orjson.loads(args.request.read_bytes()), tell).run()
     except NimbusError as error:  # no episode can be made here: a backend is missing, say
         tell({"event": "unfit", "error": str(error)})
     leave_soon(0)

@@ -1,4 +1,4 @@
-"""Whether two pieces hold the same episode: its state columns number by number, and its media pixel by pixel."""
+"""The comparison of two pieces of an episode: state columns number by number, media pixel by pixel."""
 
 from __future__ import annotations
 
@@ -32,29 +32,29 @@ _LEVELS = 255
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What differs between two pieces. files: how many were compared."""
+    """The differences between two pieces. files: the number of those compared."""
 
     files: int
     differences: tuple[Difference, ...] = ()
 
     @property
     def equal(self) -> bool:
-        """Whether all of it is the same."""
+        """True where all of it is the same."""
         return not self.differences
 
     @property
     def within(self) -> bool:
-        """Whether all that differs is tolerated."""
+        """True where all that differs is tolerated."""
         return all(found.tolerated for found in self.differences)
 
     @property
     def state_equal(self) -> bool:
-        """Whether nothing but media differs."""
+        """True where nothing but media differs."""
         return all(found.media for found in self.differences)
 
     @property
     def diverged(self) -> Difference | None:
-        """What differs at the earliest frame, beyond the tolerance; states before media. None if nothing of a frame."""
+        """The difference at the earliest frame, beyond the tolerance; states before media. None if no frame differs."""
         of_frames = [found for found in self.differences if found.frame is not None and not found.tolerated]
         return min(of_frames, key=lambda found: (found.frame or 0, found.media), default=None)
 

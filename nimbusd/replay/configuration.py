@@ -1,4 +1,4 @@
-"""What is otherwise now than when an episode was recorded: the job, its components, and the packages."""
+"""The changes since an episode was recorded: of the job, its components, and the packages."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _DEEPEST = 4
 
 
 def configuration_now(job: Job, scene: str) -> dict[str, Any]:
-    """What of a job decides over the episodes of a scene, as JSON values. Raises ComponentError."""
+    """The values of a job that decide over the episodes of a scene, as JSON. Raises ComponentError."""
     return {
         "seed": job.seed,
         "randomize_every": job.randomize_every,
@@ -28,7 +28,7 @@ def configuration_now(job: Job, scene: str) -> dict[str, Any]:
 def configuration_on_record(job: Job, scene: str, record: Mapping[str, Any] | None) -> dict[str, Any]:
     """The same as it was: of the job that an output remembers, and of an episode's own record where there is one.
 
-    What is not known is left out.
+    What was not recorded is left out.
     """
     known: dict[str, Any] = {"seed": job.seed, "randomize_every": job.randomize_every}
     if scene in job.scene_entries:
@@ -59,7 +59,7 @@ def configuration_changes(
 
 
 def renderer_changes(committed: tuple[Path, str], made: tuple[Path, str]) -> list[str]:
-    """What renderers tell of themselves (device, driver, release) in two pieces, each given as (output, folder).
+    """The changes in what renderers record of themselves (device, driver, release), from one piece to another.
 
     Raises StoreError if a record cannot be read.
     """

@@ -1,4 +1,4 @@
-"""Where two pieces of an episode differ, from which frame on, and by how much."""
+"""The difference between two values of an episode: its place, its first frame, and its size."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Numbers: TypeAlias = npt.NDArray[Any]
 
 @dataclass(frozen=True, slots=True)
 class Tolerance:
-    """How far what was made again may be from what was committed.
+    """The allowed distance between what was made again and what was committed.
 
     numbers: of state columns, in their own units; relative for numbers above 1. levels: of pixels, of 255.
     """
@@ -25,19 +25,20 @@ class Tolerance:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One thing that differs. place: file, and column or key. what: in words, after the place.
-
-    media: it is of pixels. frame: the first that differs by more than is tolerated, or that differs at all where all is
-    tolerated; None for what is not of a frame. amount: the greatest, in the unit of the place (levels of 255 for
-    colours, metres for depth); None where it is not a matter of amount. tolerated: all of it is within the tolerance.
-    """
+    """One thing that differs."""
 
     place: str
+    """File, and column or key."""
     what: str
+    """In words, after the place."""
     media: bool = False
+    """The difference is one of pixels."""
     frame: int | None = None
+    """The first beyond the tolerance, or the first at all where all is tolerated; None where no frame is meant."""
     amount: float | None = None
+    """The greatest, in the unit of the place (levels of 255 for colours, metres for depth), if it has a size."""
     tolerated: bool = False
+    """All of it is within the tolerance."""
 
     def __str__(self) -> str:
         return f"{self.place} {self.what}"
@@ -77,14 +78,14 @@ def rows_difference(
 
 
 def _at(names: Sequence[str] | None, value: int, size: int) -> str:
-    """Which of a row's numbers it is, in words."""
+    """Name one of a row's numbers."""
     if names and len(names) == size:
         return f" in {names[value]}"
     return f" in number {value}" if size > 1 else ""
 
 
 def _allowed(committed: Numbers, tolerance: float) -> Numbers:
-    """How far each number may be from the committed one: `tolerance`, or so many times what is above 1."""
+    """The allowed distance of each number from the committed one: `tolerance`, times its size where that is above 1."""
     size = np.abs(np.where(np.isfinite(committed), committed, 0.0))
     return np.asarray(tolerance * np.maximum(1.0, size))
 

@@ -18,7 +18,7 @@ from nimbusd.stages.store.formats.lerobot.content import INSTANCE_PREFIX, SEMANT
 Pair: TypeAlias = tuple[int, npt.NDArray[Any], npt.NDArray[Any]]
 """A frame's number, and its pixels in the committed piece and in the one that was made."""
 _BLOCK = 32
-"""So many frames of a video are in memory at once."""
+"""The number of frames of a video that are in memory at once."""
 
 
 def image_difference(
@@ -54,7 +54,7 @@ def video_difference(
 
 
 def _difference(place: str, pairs: Iterable[Pair], tolerance: Tolerance) -> Difference | None:
-    """What the frames differ in: ids in none or all, colours by levels, 16-bit depth by metres."""
+    """The difference between frames: ids in none or all, colours by levels, 16-bit depth by metres."""
     first: int | None = None  # that is beyond the tolerance
     any_first: int | None = None
     at_first = worst = 0.0

@@ -1,4 +1,4 @@
-"""What is on record of an episode: how it ended, and the job that makes it again."""
+"""The record of an episode: how it ended, and the job that makes it again."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from nimbusd.client import Client, FailureReport
+from nimbusd.core.environments import environment_of
 from nimbusd.core.ids import EpisodeKey, JobId
 from nimbusd.core.records import JobRow, State
 from nimbusd.job import Job
@@ -40,7 +41,7 @@ class Recorded:
     `quarantined`, or `open` while there is no end of it. source: who says so, in words. attempt: of that end; 1 while
     it is open. failure: of an episode that was not made; empty for others. folder, digest: of the committed piece; the
     digest is empty where no ledger vouches for it. changed: `job` is not the one that the record is of. configuration:
-    see `configuration_on_record`; empty where nothing was recorded. packages: version by name; empty where not known.
+    see `configuration_on_record`; empty where there is none. packages: version by name; empty where not recorded.
     """
 
     job: Job
@@ -64,7 +65,7 @@ class Recorded:
 
 
 def recorded_in_output(output: Path, scene: str, index: int, job: Job | None = None) -> Recorded:
-    """What an output folder says of an episode. job: from a file, where the folder may not have been used yet.
+    """Look an episode up in an output folder. job: from a file, where the folder may not have been used yet.
 
     Raises UnknownEpisode, or LedgerError where there is neither a job nor a ledger.
     """
@@ -84,7 +85,7 @@ def recorded_in_output(output: Path, scene: str, index: int, job: Job | None = N
 
 
 def recorded_by_master(client: Client, name: str, scene: str, index: int) -> Recorded:
-    """What a master says of an episode; the job and the pieces are read from its output, which is shared storage.
+    """Ask a master about an episode; the job and the pieces are read from its output, which is shared storage.
 
     Raises ClientError, UnknownEpisode, or LedgerError where the output cannot be read on this machine.
     """
@@ -133,7 +134,7 @@ def _found_in_ledger(known: Recorded, ledger: Ledger) -> Recorded:
 
 
 def _configured(known: Recorded, then: Job, row: JobRow | None) -> Recorded:
-    """With what decided over the episode. then: the job that the output remembers. row: of it in the ledger."""
+    """Add what decided over the episode. then: the job that the output remembers. row: of it in the ledger."""
     record = record_of(known.output, known.folder) if known.folder else None
     return dataclasses.replace(
         known, configuration=configuration_on_record(then, known.scene, record), packages=_packages(record, row)
@@ -141,7 +142,7 @@ def _configured(known: Recorded, then: Job, row: JobRow | None) -> Recorded:
 
 
 def _packages(record: Mapping[str, Any] | None, row: JobRow | None) -> Mapping[str, str]:
-    """With which packages the episode was made, by its own record, else by the ledger where its job kept the same."""
+    """The packages that made the episode, by its own record, else by the ledger where its job kept the same."""
     environment: dict[str, dict[str, str]] = (record["run"].get("environment") if record else None) or {}
     if packages := environment.get("packages"):
         return packages
@@ -149,7 +150,8 @@ def _packages(record: Mapping[str, Any] | None, row: JobRow | None) -> Mapping[s
         return {}
     if now := environment.get("now"):
         gone = environment.get("before") or {}
-        return {name: version for name, version in row.began_with.items() if name not in gone} | now
+        began_with = environment_of(row.began_with, None).packages
+        return {name: version for name, version in began_with.items() if name not in gone} | now
     return row.began_with if row.packages == row.began_with else {}
 
 

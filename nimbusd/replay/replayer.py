@@ -1,4 +1,4 @@
-"""Making one episode again: starts the attempt's process, watches it as a node would, and says how it ended."""
+"""Makes one episode again: starts the attempt's process, watches it as a node would, and reports how it ended."""
 
 from __future__ import annotations
 
@@ -33,21 +33,22 @@ StageSeen: TypeAlias = Callable[[str, float], None]
 
 @dataclass(frozen=True, slots=True)
 class ReplayRequest:
-    """What to make. output: an empty folder for the piece. until: the last stage. device: for the renderer.
-
-    timeout_s: for the whole attempt, from `load` on; None: as the job says. debugger: stop at exceptions, with no
-    other limit than timeout_s.
-    """
+    """The episode to make, and how."""
 
     job: Job
     scene: str
     index: int
     output: Path
+    """An empty folder for the piece."""
     attempt: int = 1
     until: str = "store"
+    """The last stage."""
     device: str = "auto"
+    """For the renderer."""
     timeout_s: float | None = None
+    """For the whole attempt, from `load` on; None: as the job says."""
     debugger: bool = False
+    """Stop at exceptions, with no other limit than timeout_s."""
 
     def described(self) -> bytes:
         """The request as the attempt's process reads it, with this scene alone."""
@@ -60,7 +61,7 @@ class ReplayRequest:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How an attempt ended. stage, reason, detail, evidence: of its failure; the reason is empty if there is none.
+    """The end of an attempt. stage, reason, detail, evidence: of its failure; the reason is empty if there is none.
 
     planned: the failure is a planning result. frames: of the plan, where there is one. folder: of the piece.
     """
@@ -76,7 +77,7 @@ class Outcome:
 
     @property
     def failed(self) -> bool:
-        """Whether it came to nothing."""
+        """True if it came to nothing."""
         return bool(self.reason)
 
 
@@ -149,7 +150,7 @@ class _Watcher:
             self._target.close()
 
     def _lines(self) -> Iterator[bytes | None]:
-        """What the attempt tells, until it has let go of the pipe; None when one of its limits is over."""
+        """The events of the attempt, until it closes the pipe; None when it has passed one of its limits."""
         rest = b""
         while True:
             ready, _, _ = select.select([self._ear, self._target.pidfd], [], [], self._left_s())

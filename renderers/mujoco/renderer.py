@@ -14,16 +14,13 @@ from nimbusd.renderers.mujoco.view import MujocoView, ViewSettings
 from nimbusd.renderers.stacked import render_stacked
 from nimbusd.stages.base import BaseRenderer, Component, ComponentArgs
 from nimbusd.stages.errors import RenderError
-from nimbusd.stages.types import Observation, Scene, Sequence
+from nimbusd.stages.types import SIMULATION_QPOS, Observation, Scene, Sequence
 from nimbusd.stages.workflow.sim.layout.labels import label_rows
 from nimbusd.stages.workflow.sim.layout.layout import Layout
 from nimbusd.stages.workflow.sim.layout.style import Style, styled
-from nimbusd.stages.workflow.sim.world.mujoco_module import environment_fault
+from nimbusd.stages.workflow.sim.mujoco_module import environment_fault
 
-STATES = "simulation.qpos"
-"""Key of the recorded states in `Sequence.states`."""
-
-__all__ = ["STATES", "MujocoRenderer", "MujocoRendererArgs", "Style"]
+__all__ = ["MujocoRenderer", "MujocoRendererArgs", "Style"]
 
 
 class MujocoRendererArgs(ComponentArgs):
@@ -32,7 +29,7 @@ class MujocoRendererArgs(ComponentArgs):
     depth, segmentation: keep them besides RGB. shadows: cast them. tolerance_m: how far a robot's simplified
     surface may be from its finely tessellated one; 0 draws the latter, which takes most of a frame's time on a CPU.
     style: other materials and lights for the same states. A shifted view is none of a renderer's, since a sequence says
-    where its cameras are: style the layout before planning, or the sequence (see `stages.workflow.sim.style`).
+    where its cameras are: style the layout before planning, or the sequence (see `stages.workflow.sim.layout.style`).
     """
 
     depth: bool = True
@@ -60,6 +57,7 @@ class MujocoRenderer(BaseRenderer[MujocoRendererArgs]):
     args_model: ClassVar[type[ComponentArgs]] = MujocoRendererArgs
     version = "1.1.0"
     requires = ("mujoco", "moderngl")
+    may_use = ("DracoPy", "fast_simplification", "mapbox_earcut", "meshopt", "scipy")
     motion = "states"
 
     def __init__(self, args: MujocoRendererArgs) -> None:
@@ -94,9 +92,9 @@ class MujocoRenderer(BaseRenderer[MujocoRendererArgs]):
     def gen_obs(self, seq: Sequence) -> Observation:
         if self._view is None or self._layout is None:
             raise RenderError("no scene is loaded: call load(scene) before gen_obs(seq)")
-        if STATES not in seq.states:
-            raise RenderError(f"the sequence carries no {STATES!r}: it was not recorded by the simulator")
-        qpos = np.asarray(seq.states[STATES].values, np.float64)
+        if SIMULATION_QPOS not in seq.states:
+            raise RenderError(f"the sequence carries no {SIMULATION_QPOS!r}: it was not recorded by the simulator")
+        qpos = np.asarray(seq.states[SIMULATION_QPOS].values, np.float64)
         labels = label_rows(self._layout)
         frames = FrameArrays(seq.cameras, len(qpos), depth=self.args.depth, segmentation=self.args.segmentation)
         for row, name, tile in render_stacked(self._view, qpos, seq.cameras, seq.T_world_camera, 1, self.beat):

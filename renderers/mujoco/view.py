@@ -1,4 +1,4 @@
-"""What the cameras of a layout see in recorded states, drawn by a rasterizer of our own as MuJoCo draws them.
+"""Pictures of recorded states from the cameras of a layout, drawn by a rasterizer of our own as MuJoCo draws them.
 
 One `MujocoView` holds the compiled world and a framebuffer. `render` draws state after state, each from all cameras, so
 that no bit depends on how many states come in one call.
@@ -22,14 +22,15 @@ from nimbusd.renderers.stacked import Shot, Tile
 from nimbusd.stages.errors import RenderError
 from nimbusd.stages.types import F32, F64, I32, U8, U16, Camera
 from nimbusd.stages.workflow.sim.layout.layout import Layout
+from nimbusd.stages.workflow.sim.mujoco_module import import_mujoco
 from nimbusd.stages.workflow.sim.rotation import inverse
 from nimbusd.stages.workflow.sim.world.bodies import VISIBLE_GROUP
-from nimbusd.stages.workflow.sim.world.world import NEAR_M, World, build_world, import_mujoco
+from nimbusd.stages.workflow.sim.world.world import NEAR_M, World, build_world
 
 
 @dataclass(frozen=True)
 class ViewSettings:
-    """What to read back besides RGB. shadows: cast them. tolerance_m: see `simplify_visible`."""
+    """Choices of what is read back besides RGB. shadows: cast them. tolerance_m: see `simplify_visible`."""
 
     depth: bool = True
     segmentation: bool = True

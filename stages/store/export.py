@@ -21,7 +21,8 @@ from nimbusd.stages.store.conventions import DEPTH_COUNTS_PER_M, depth_to_counts
 from nimbusd.stages.store.durable import to_json
 from nimbusd.stages.store.encode import encode_png
 from nimbusd.stages.store.frame_labels import Box, boxes
-from nimbusd.stages.store.read import Dataset, StoredEpisode
+from nimbusd.stages.store.read import Dataset
+from nimbusd.stages.store.stored_tree import StoredEpisode
 from nimbusd.stages.types import F64, U8, U16, BoolArray, Label
 
 
@@ -162,7 +163,7 @@ def run_lengths(mask: BoolArray) -> list[int]:
 
 
 class _Folder:
-    """What both formats have: the frames themselves, depth and ids, and the table of ids."""
+    """The part that both formats have: the frames themselves, depth and ids, and the table of ids."""
 
     def __init__(self, out: Path, images: str) -> None:
         if out.exists():

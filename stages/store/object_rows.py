@@ -1,4 +1,4 @@
-"""Where the objects of an episode are, frame by frame, and the boxes around them: a table beside the dataset's own.
+"""Poses of an episode's objects, frame by frame, and the boxes around them: a table beside the dataset's own.
 
 Which objects there are may differ from episode to episode, which columns of a dataset may not. So the table has a row
 for each frame and object:
@@ -24,7 +24,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from nimbusd.stages.store.formats.a1.columns import ROBOT_POSE
+from nimbusd.stages.notes import Notes
+from nimbusd.stages.store.arm_columns import ROBOT_POSE
 from nimbusd.stages.store.frame_labels import boxes
 from nimbusd.stages.store.poses import inverse, pose_rows, transforms_of
 from nimbusd.stages.types import U16, Observation, Sequence
@@ -48,7 +49,7 @@ def objects_table(seq: Sequence, obs: Observation, beat: Callable[[], None]) -> 
     robot_world = inverse(transforms_of(seq.states[ROBOT_POSE].values))
     poses = [np.asarray(seq.T_world_object[name], np.float64) for name in names]
     ids = {label.name: label for label in obs.labels}
-    sizes = seq.notes.get("sizes_m", {})
+    sizes = Notes(seq.notes).sizes_m
     frames = np.repeat(np.arange(length, dtype=np.int64), len(names))
     # What may be null is a list of any length: Parquet readers do not take nulls among lists of one length.
     columns: dict[str, Any] = {

@@ -25,7 +25,7 @@ from nimbusd.stages.types import Observation, Scene, Sequence
 W = TypeVar("W", bound="type[Workflow]")
 
 PLAN_FILE = "plan_info.msgpack"
-"""What `save_seq` writes and `recover_seq` reads, unless a workflow has formats of its own."""
+"""The file that `save_seq` writes and `recover_seq` reads, unless a workflow has formats of its own."""
 
 
 def _no_beat() -> None:
@@ -37,6 +37,7 @@ class Workflow(ABC):
 
     world: what `create_world` made; task_cfg_path: the task file; the rest are the job's `workflow_args`.
     version: change it when the same seed gives other episodes. requires: modules that the methods import.
+    may_use: those that they import in some cases only; see `Component`.
     fps: frames per second of a sequence, where `describe_seq` is not written.
     planned: the sequence that `generate_seq` returned last; a workflow with `generate_seq_with_obs` sets it.
     """
@@ -44,6 +45,7 @@ class Workflow(ABC):
     workflows: ClassVar[dict[str, type[Workflow]]] = {}
     version: ClassVar[str] = "1.0.0"
     requires: ClassVar[tuple[str, ...]] = ()
+    may_use: ClassVar[tuple[str, ...]] = ()
     fps: float = 30.0
     rng: np.random.Generator
     planned: list[Any]
@@ -60,12 +62,12 @@ class Workflow(ABC):
         """Decorator: let jobs name this workflow `name`. Raises ValueError for a name that another class has."""
 
         def keep(workflow: W) -> W:
-            known = Workflow.workflows.get(name)
-            if known is not None and (known.__module__, known.__qualname__) != (
+            other = Workflow.workflows.get(name)
+            if other is not None and (other.__module__, other.__qualname__) != (
                 workflow.__module__,
                 workflow.__qualname__,
             ):
-                raise ValueError(f"workflow '{name}' is {known.__module__}.{known.__qualname__} already; rename yours")
+                raise ValueError(f"workflow '{name}' is {other.__module__}.{other.__qualname__} already; rename yours")
             Workflow.workflows[name] = workflow
             return workflow
 
@@ -115,7 +117,7 @@ class Workflow(ABC):
 
     @classmethod
     def create_world(cls, simulator: Mapping[str, Any]) -> Any:
-        """What `__init__` gets as `world`, such as a simulator's handle; here the job's `simulator` settings."""
+        """Make what `__init__` gets as `world`, such as a simulator's handle; here the job's `simulator` settings."""
         return dict(simulator)
 
     @classmethod  # noqa: B027 - what may be wrong is the workflow's
@@ -138,6 +140,11 @@ class Workflow(ABC):
         return cls.requires
 
     @classmethod
+    def modules(cls, workflow_args: Mapping[str, Any]) -> tuple[str, ...]:
+        """Modules whose versions decide what a workflow made of these arguments makes: its own among them."""
+        return (cls.__module__, *cls.needs(workflow_args), *cls.may_use)
+
+    @classmethod
     def task_files(cls, task_cfg_path: str, index: int) -> list[Path]:
         """Files that task `index` needs besides its task file; their SHA-256 goes into every episode's metadata.
 
@@ -147,17 +154,17 @@ class Workflow(ABC):
 
     @classmethod
     def task_modules(cls, task_cfg_path: str, index: int) -> tuple[str, ...]:
-        """Modules that planning task `index` imports beside `requires`. Here: none are known."""
+        """Modules that planning task `index` imports beside `requires`. Here: none."""
         return ()
 
     @classmethod
     def task_images(cls, task_cfg_path: str, index: int) -> dict[str, tuple[int, int]]:
-        """Camera → width and height in pixels of what task `index` will show. Here: nothing is known."""
+        """Camera → width and height in pixels of what task `index` will show. Here: none is stated."""
         return {}
 
     @classmethod
     def unfit(cls, workflow_args: Mapping[str, Any], render: bool) -> list[str]:
-        """What of this machine keeps the workflow from working, a sentence each, before anything runs.
+        """Faults of this machine that keep the workflow from working, a sentence each, before anything runs.
 
         workflow_args: those of the job. render: whether it is to show what it plans. Here: nothing is known.
         """
@@ -192,7 +199,7 @@ class Workflow(ABC):
         return pack({"sequence": list(self.planned)})
 
     def dedump_plan_info(self, ser_obj: bytes) -> PlanValue:
-        """What `dump_plan_info` wrote, for `randomization_from_mem` and `recover_seq_from_mem`."""
+        """Read what `dump_plan_info` wrote, for `randomization_from_mem` and `recover_seq_from_mem`."""
         return unpack(ser_obj)
 
     def randomization_from_mem(self, data: PlanValue) -> bool:
@@ -227,11 +234,11 @@ class Workflow(ABC):
         return None
 
     def describe_layout(self) -> Mapping[str, Any]:
-        """What `randomization` chose, as JSON values, for the episode's metadata."""
+        """The choices of `randomization`, as JSON values, for the episode's metadata."""
         return {}
 
     def describe_seq(self, sequence: list[Any]) -> Sequence:
-        """What is stored of a planned sequence: instruction, columns, cameras, poses.
+        """The part of a planned sequence that is stored: instruction, columns, cameras, poses.
 
         Here: `get_task_name` as instruction, no cameras, and, where the states are mappings, their numbers as columns:
         keys that start with `action` or `master_actions.` are actions, those with `states.` or `observation.` states.
@@ -242,12 +249,18 @@ class Workflow(ABC):
         return Sequence(self.fps, self.get_task_name(), (), {}, {}, states, actions)
 
     def describe_recovered(self, recorded: Sequence) -> Sequence:
-        """What is stored of a plan that was recorded earlier, as it holds in the current layout.
+        """The part of an earlier recorded plan that is stored, as it is in the current layout.
 
         recorded: what `describe_seq` returned then. Here: the same, for layouts whose cameras stand where they stood.
         """
         return recorded
 
     def observe(self) -> Observation | None:
-        """What the last replay saw. None: only `save` knows, and its files are stored as they are."""
+        """The frames of the last replay. None: only `save` knows, and its files are stored as they are."""
         return None
+
+
+NimbusWorkFlow = Workflow
+"""The base class by the name that it has in the open-source engine, so that a moved workflow changes one import."""
+
+register = Workflow.register

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from nimbusd.stages.errors import ComponentError, PlanningFailed, RenderError
+from nimbusd.stages.notes import Notes
 from nimbusd.stages.packing import is_pickle, pack, pack_sequence, unpack, unpack_sequence
 from nimbusd.stages.store.durable import to_json
 from nimbusd.stages.types import Observation, Scene, Sequence
@@ -29,14 +30,12 @@ from nimbusd.stages.workflow.returned import frame_count, states, verdict
 ENVELOPE_VERSION = 1
 SEQUENCE_FILE = "sequence.msgpack"
 """Beside what `save_seq` writes: the columns and cameras of the plan, as they were described when it was made."""
-RESULT = "result"
-"""Key of a sequence's notes: {"success": bool, "reason": word or None}."""
 _OVER_AGAIN = "the plan that was made here differs from the one that was handed over"
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a workflow is to be: task `task` of its file, randomized from `seed` (None: as reset left it).
+    """A state of a workflow: task `task` of its file, randomized from `seed` (None: as reset left it).
 
     layout_path: hand this file to `randomization`. seq_path: take the plan from this file instead of planning.
     """
@@ -197,11 +196,10 @@ class EnvSession:
             described = workflow.describe_seq(workflow.planned or [{} for _ in range(length)])
         else:
             described = workflow.describe_recovered(recorded)
-        result = described.notes.get(RESULT)
-        if result is not None and not (isinstance(result, Mapping) and isinstance(result.get("success"), bool)):
-            raise ComponentError(
-                f"{self._name}.describe_seq: notes['result'] must be {{'success': bool, 'reason': word}}"
-            )
+        try:
+            _ = Notes(described.notes).result
+        except ComponentError as error:
+            raise ComponentError(f"{self._name}.describe_seq: {error}") from error
         return described
 
     def _plan_with_render(self) -> int:
@@ -255,7 +253,7 @@ class EnvSession:
         workflow.planned = states(f"{self._name}.recover_seq_from_mem", workflow.recover_seq_from_mem(data))
 
     def _plan_again(self, place: Place, seed: int, seq: Sequence) -> None:
-        """What was seen is still here, or is made once more: then it must be the same plan."""
+        """Keep the frames that are still here, or make them once more: then it must be the same plan."""
         if self._observed == (place, seed):
             return
         self.go(place)
@@ -269,7 +267,7 @@ class EnvSession:
                 )
 
     def _files(self, write: Callable[[str], int]) -> dict[str, bytes]:
-        """What `write` writes into a folder, by path in it."""
+        """The files that `write` writes into a folder, by path in it."""
         with tempfile.TemporaryDirectory(prefix="nimbusd-save-") as folder:
             if frame_count(f"{self._name}.{write.__name__}", write(folder)) <= 0:
                 raise RenderError(f"{self._name}.{write.__name__}() saved no frames")

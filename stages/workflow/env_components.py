@@ -6,7 +6,8 @@ rendering one loads and randomizes the scene again from the same seeds and runs 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +23,16 @@ from nimbusd.stages.base import (
     ComponentArgs,
     SceneConfig,
 )
-from nimbusd.stages.errors import AssetError, BackendUnavailable, ComponentError, PlanningFailed
+from nimbusd.stages.errors import AssetError, BackendUnavailable, ComponentError, NimbusError, PlanningFailed
 from nimbusd.stages.modules import how_to_install, missing_modules
+from nimbusd.stages.notes import Notes
 from nimbusd.stages.types import Observation, Scene, Sequence
 from nimbusd.stages.workflow.base import PLAN_FILE
-from nimbusd.stages.workflow.env import RESULT, SEQUENCE_FILE, EnvScene, EnvSession, Place
+from nimbusd.stages.workflow.env import SEQUENCE_FILE, EnvScene, EnvSession, Place
 from nimbusd.stages.workflow.registry import check_workflow_args, create_workflow, workflow_class
 
 LAYOUT_FILE = "layout.json"
-"""What a workflow's `save_seq` may write beside the plan, for `randomization(layout_path)` to read."""
+"""The file that a workflow's `save_seq` may write beside the plan, for `randomization(layout_path)` to read."""
 _SEEDS = 1 << 63
 
 
@@ -54,7 +56,7 @@ class EnvSceneConfig(SceneConfig):
 
 
 class EnvLoaderArgs(ComponentArgs):
-    """Which workflow, and what it is made of."""
+    """The workflow, and the arguments that it is made with."""
 
     workflow_type: str = Field(min_length=1, description="Registered name, or package.module:Class.")
     simulator: dict[str, Any] = Field(default_factory=dict, description="Settings for the workflow's create_world().")
@@ -124,6 +126,18 @@ class EnvLoader(BaseLoader[EnvLoaderArgs, EnvSceneConfig]):
     def needs(self) -> tuple[str, ...]:
         return workflow_class(self.args.workflow_type).needs(self.args.workflow_args)
 
+    def modules(self) -> tuple[str, ...]:
+        return (*super().modules(), *workflow_class(self.args.workflow_type).modules(self.args.workflow_args))
+
+    def scene_modules(self, configs: Iterable[EnvSceneConfig]) -> Iterable[str]:
+        workflow = workflow_class(self.args.workflow_type)
+        found: dict[str, None] = {}
+        for path, task in {(config.cfg_path, config.task): None for config in configs}:
+            if path.is_file():
+                with contextlib.suppress(NimbusError, IndexError):  # what is wrong with a task is told by the check
+                    found |= dict.fromkeys(workflow.task_modules(str(path), task))
+        return tuple(found)
+
     def load_asset(self, config: EnvSceneConfig) -> Scene:
         session = self._open(config.cfg_path)
         session.workflow._beat = self.beat
@@ -166,9 +180,9 @@ def _place(config: EnvSceneConfig) -> Place:
 
 
 def _layout_in(folder: Path) -> Path | None:
-    """What `randomization(layout_path)` gets of a recorded plan: its layout, else what the workflow's `save_seq` wrote.
+    """The path for `randomization(layout_path)` of a recorded plan: its layout, else what `save_seq` wrote.
 
-    That is a file, or the folder where it wrote several. None where the base class wrote the plan, without a layout.
+    The latter is a file, or the folder of several. None where the base class wrote the plan, without a layout.
     """
     if (folder / LAYOUT_FILE).is_file():
         return folder / LAYOUT_FILE
@@ -178,7 +192,7 @@ def _layout_in(folder: Path) -> Path | None:
 
 
 def _recorded_in(config: EnvSceneConfig) -> Path | None:
-    """Where an episode of `plans` lies: `plans` is a dataset, or the output folder of the job that made it."""
+    """The folder of an episode of `plans`: `plans` is a dataset, or the output folder of the job that made it."""
     if config.plans is None:
         return None
     dataset = config.plans / "dataset" if (config.plans / "dataset").is_dir() else config.plans
@@ -186,7 +200,7 @@ def _recorded_in(config: EnvSceneConfig) -> Path | None:
 
 
 class EnvRandomizerArgs(ComponentArgs):
-    """How often to try."""
+    """Arguments of EnvRandomizer."""
 
     tries: int = Field(default=10, ge=1, description="Seeds to try until randomization() finds a valid layout.")
 
@@ -209,7 +223,7 @@ class EnvRandomizer(BaseRandomizer[EnvRandomizerArgs]):
 
 
 class EnvPlannerArgs(ComponentArgs):
-    """How to plan."""
+    """Arguments of EnvPlanner."""
 
     with_render: bool = Field(default=False, description="Plan and look in one pass, by generate_seq_with_obs().")
     keep_failures: bool = Field(
@@ -227,14 +241,14 @@ class EnvPlanner(BasePlanner[EnvPlannerArgs]):
         session, place = _of(scene, self)
         seed = int(rng.integers(_SEEDS))
         seq = session.plan(place, seed, with_render=self.args.with_render, beat=self.beat)
-        result = seq.notes.get(RESULT) or {"success": True}
-        if not result["success"] and not self.args.keep_failures:
-            raise PlanningFailed(str(result.get("reason") or "failed"), str(result.get("detail") or ""))
+        result = Notes(seq.notes).result
+        if not result.success and not self.args.keep_failures:
+            raise PlanningFailed(result.reason or "failed", result.detail)
         return seq
 
 
 class EnvRendererArgs(ComponentArgs):
-    """What to show and keep."""
+    """Arguments of EnvRenderer."""
 
     render: bool = Field(default=True, description="False keeps the plan alone, as save_seq() writes it.")
     keep_files: bool = Field(

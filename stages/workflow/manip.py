@@ -24,16 +24,17 @@ from nimbusd.stages.arguments import ArgumentsError, Mistake, validate
 from nimbusd.stages.base import BaseRenderer
 from nimbusd.stages.errors import AssetError, ComponentError
 from nimbusd.stages.motion import check_motion
+from nimbusd.stages.notes import RESULT, SUCCESS, Result
 from nimbusd.stages.packing import PlanValue, pack
-from nimbusd.stages.types import F64, Observation, Scene, Sequence
+from nimbusd.stages.types import F64, SIMULATION_QPOS, Observation, Scene, Sequence
 from nimbusd.stages.workflow.base import Workflow
 from nimbusd.stages.workflow.env import SEQUENCE_FILE
 from nimbusd.stages.workflow.env_components import LAYOUT_FILE
 from nimbusd.stages.workflow.named_renderer import RENDERER, named_renderer
-from nimbusd.stages.workflow.recorded import QPOS, replay_sequence, seen_by, sequence_of
+from nimbusd.stages.workflow.recorded import replay_sequence, seen_by, sequence_of
 from nimbusd.stages.workflow.sim import (
-    AttemptFailed,
     Demonstration,
+    DemonstrationFailed,
     Layout,
     ManipTask,
     Style,
@@ -49,9 +50,8 @@ from nimbusd.stages.workflow.sim import (
     seen_at_start,
     styled,
 )
-from nimbusd.stages.workflow.sim.layout.cameras import mounts_of
 from nimbusd.stages.workflow.sim.models.mjcf_files import files_with_parts
-from nimbusd.stages.workflow.sim.world.mujoco_module import environment_fault
+from nimbusd.stages.workflow.sim.mujoco_module import environment_fault
 from nimbusd.stages.yaml_text import YamlError, YamlText, read_yaml_file
 
 
@@ -100,7 +100,7 @@ class _Plan:
     qpos: F64
     T_world_camera: Mapping[str, F64]
     demo: Demonstration | None = None
-    result: Mapping[str, Any] | None = None
+    result: Result = SUCCESS
 
 
 @Workflow.register("ManipWorkflow")
@@ -109,6 +109,7 @@ class ManipWorkflow(Workflow):
 
     version = "1.3.0"
     requires = ("mujoco",)
+    may_use = ("DracoPy", "fast_simplification", "mapbox_earcut", "meshopt", "ompl", "scipy", "toppra")
 
     def __init__(
         self,
@@ -139,6 +140,10 @@ class ManipWorkflow(Workflow):
     @classmethod
     def needs(cls, workflow_args: Mapping[str, Any]) -> tuple[str, ...]:
         return tuple(dict.fromkeys((*cls.requires, *named_renderer(workflow_args).needs())))
+
+    @classmethod
+    def modules(cls, workflow_args: Mapping[str, Any]) -> tuple[str, ...]:
+        return (*super().modules(workflow_args), *named_renderer(workflow_args).modules())
 
     # --- the task ---
 
@@ -173,7 +178,7 @@ class ManipWorkflow(Workflow):
     def task_images(cls, task_cfg_path: str, index: int) -> dict[str, tuple[int, int]]:
         task = _tasks_of(task_cfg_path)[index]
         arms = list(task.robot_model().arms)
-        return {name: (spec.width, spec.height) for spec in task.cameras for name in mounts_of(spec, arms)}
+        return {name: (spec.width, spec.height) for spec in task.cameras for name in spec.mounts(arms)}
 
     @classmethod
     def unfit(cls, workflow_args: Mapping[str, Any], render: bool) -> list[str]:
@@ -198,7 +203,7 @@ class ManipWorkflow(Workflow):
             return True
         try:
             layout = Layout.from_json(orjson.loads(Path(layout_path).read_bytes()))
-        except (OSError, ValueError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, TypeError, AttributeError, ArgumentsError) as error:
             raise AssetError(f"layout file {layout_path} cannot be read: {error}") from error
         if self._style is not None:
             layout = styled(layout, self._style.model_copy(update={"seed": int(self.rng.integers(1 << 31))}))
@@ -216,12 +221,12 @@ class ManipWorkflow(Workflow):
 
     def generate_seq(self) -> list[Any]:
         """The simulator's states, (nq,) float64 each; of an attempt that failed, those until then."""
-        result: dict[str, Any] = {"success": True, "reason": None}
+        result = SUCCESS
         try:
             demo = plan_episode(self.task_cfg, self.layout, self.rng, self.beat)
-        except AttemptFailed as failure:
+        except DemonstrationFailed as failure:
             demo = failure.demonstration
-            result = {"success": False, "reason": failure.reason, "detail": failure.detail}
+            result = Result(False, failure.reason, failure.detail)
         self._plan = _Plan(demo.qpos, demo.T_world_camera, demo, result)
         return list(demo.qpos)
 
@@ -235,10 +240,10 @@ class ManipWorkflow(Workflow):
             )
         seq = sequence_of(self._plan.demo, self.layout)
         moved = {**seq.T_world_object, **object_poses(self.layout, self._plan.demo.qpos)}
-        return replace(seq, T_world_object=moved, notes={**seq.notes, "result": self._plan.result})
+        return replace(seq, T_world_object=moved, notes={**seq.notes, RESULT: self._plan.result.described()})
 
     def describe_recovered(self, recorded: Sequence) -> Sequence:
-        qpos = np.asarray(recorded.states[QPOS].values)
+        qpos = np.asarray(recorded.states[SIMULATION_QPOS].values)
         poses = camera_poses(self.layout, qpos)
         self._plan = _Plan(qpos, poses)
         seq = seen_by(recorded, tuple(entry.camera for entry in self.layout.cameras), poses)
@@ -290,7 +295,7 @@ class ManipWorkflow(Workflow):
     # --- on disk ---
 
     def save(self, save_path: str) -> int:
-        """What `save_seq` writes: images are stored by writers."""
+        """Write what `save_seq` writes: images are stored by writers."""
         return self.save_seq(save_path)
 
     def save_seq(self, save_path: str) -> int:

@@ -1,4 +1,4 @@
-"""The renderer that a workflow is told to use: `renderer` and `renderer_args` of its `workflow_args`."""
+"""The renderer that a job names for a workflow: `renderer` and `renderer_args` of its `workflow_args`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nimbusd.stages.registry import create
 from nimbusd.stages.workflow.env_components import EnvRenderer
 
 RENDERER = "MujocoRenderer"
-"""What shows recorded states where a job names no other."""
+"""The renderer of recorded states where a job names no other."""
 
 
 def named_renderer(workflow_args: Mapping[str, Any]) -> BaseRenderer[Any]:

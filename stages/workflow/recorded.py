@@ -7,27 +7,37 @@ state of row k + 1 is the result. `simulation.qpos` holds the simulator's own st
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import groupby
 from typing import Any
 
 import numpy as np
 
-from nimbusd.stages.store.formats.a1.columns import ROBOT_POSE, ArmSignals, a1_columns
+from nimbusd.stages.notes import (
+    KEY_FRAMES,
+    KEY_POINTS,
+    NOUNS,
+    RESULT,
+    ROBOT,
+    SIZES,
+    SUB_TASKS,
+    SUCCESS,
+    KeyPointNote,
+    SubTask,
+)
+from nimbusd.stages.store.arm_columns import ROBOT_POSE, ArmSignals, a1_columns
 from nimbusd.stages.store.poses import inverse, transforms_of
-from nimbusd.stages.types import F64, Camera, Feature, Sequence
+from nimbusd.stages.types import F64, SIMULATION_QPOS, SIMULATION_QVEL, Camera, Feature, Sequence
 from nimbusd.stages.workflow.sim import ArmTrace, Demonstration, Layout, Phase, object_poses
 
-QPOS = "simulation.qpos"
-QVEL = "simulation.qvel"
 DIRECTIONS_NOTE = "as the robot sees them: left is +y of its base, right -y, behind +x, in front of -x"
-"""What instructions mean by a direction, whatever side a camera looks from."""
+"""The meaning of directions in instructions, whatever side a camera looks from."""
 REST = "rest"
 """The skill of phases in which nothing is commanded."""
 
 
 def sequence_of(demo: Demonstration, layout: Layout) -> Sequence:
-    """All that is known of a demonstration, with the names of InternData-A1 beside `observation.state` and `action`."""
+    """A demonstration with all its signals, named as in InternData-A1, beside `observation.state` and `action`."""
     length = len(demo)
     T_world_robot = np.broadcast_to(demo.T_world_robot, (length, 4, 4))
     single = len(demo.arms) == 1
@@ -36,7 +46,7 @@ def sequence_of(demo: Demonstration, layout: Layout) -> Sequence:
     states["observation.state"] = _joined(demo, "joint_position", "opening")
     actions["action"] = _joined(demo, "joint_command", "opening_command")
     states |= {f"observation.joint.{name}": Feature(opening) for name, opening in demo.joints.items()}
-    states |= {QPOS: Feature(demo.qpos), QVEL: Feature(demo.qvel)}
+    states |= {SIMULATION_QPOS: Feature(demo.qpos), SIMULATION_QVEL: Feature(demo.qvel)}
     cameras = tuple(entry.camera for entry in layout.cameras if entry.name in demo.T_world_camera)
     robot_world = inverse(demo.T_world_robot)
     return Sequence(
@@ -61,23 +71,11 @@ def notes_of(demo: Demonstration, layout: Layout) -> dict[str, Any]:
     directions: what left and right are. seen_px: camera → object or region → its pixels in the first frame.
     """
     return {
-        "result": {"success": True, "reason": None},
-        "sub_tasks": _sub_tasks(demo.phases),
+        RESULT: SUCCESS.described(),
+        SUB_TASKS: [part.described() for part in _sub_tasks(demo.phases)],
         "phases": [{"name": phase.name, "start": phase.start, "stop": phase.stop} for phase in demo.phases],
-        "key_frames": sorted({point.row for point in demo.keypoints}),
-        "keypoints": [
-            {
-                "name": point.name,
-                "kind": point.kind,
-                "frame": point.frame,
-                "position": list(point.position),
-                "approach": list(point.approach),
-                "width_m": point.width_m,
-                "row": point.row,
-                "arm": point.arm,
-            }
-            for point in demo.keypoints
-        ],
+        KEY_FRAMES: sorted({point.row for point in demo.keypoints}),
+        KEY_POINTS: [KeyPointNote(**asdict(point)).described() for point in demo.keypoints],
         "contacts": [
             {"row": event.row, "a": event.a, "b": event.b, "force_n": event.force_n} for event in demo.contacts
         ],
@@ -85,10 +83,10 @@ def notes_of(demo: Demonstration, layout: Layout) -> dict[str, Any]:
         "reached": list(demo.reached),
         "paraphrases": list(layout.paraphrases),
         "directions": DIRECTIONS_NOTE,
-        "nouns": dict(layout.draws.get("nouns", {})),
-        "sizes_m": {entry.name: list(entry.size_m) for entry in layout.objects},
-        "robot": {
-            "type": layout.robot.definition.get("robot_type") or layout.robot.model,
+        NOUNS: dict(layout.draws.nouns),
+        SIZES: {entry.name: list(entry.size_m) for entry in layout.objects},
+        ROBOT: {
+            "type": layout.robot.definition.robot_type or layout.robot.model,
             "arms": {
                 name: {"joints": list(arm.joint_names), "gripper_width_m": list(arm.opening_range)}
                 for name, arm in demo.arms.items()
@@ -115,7 +113,7 @@ def replay_sequence(layout: Layout, T_world_camera: Mapping[str, F64], qpos: F64
         cameras=cameras,
         T_world_camera=T_world_camera,
         T_base_camera={name: T[0] for name, T in T_world_camera.items()},
-        states={QPOS: Feature(qpos)},
+        states={SIMULATION_QPOS: Feature(qpos)},
         actions={},
         T_world_object=object_poses(layout, qpos),
     )
@@ -150,24 +148,16 @@ def _joined(demo: Demonstration, joints: str, gripper: str) -> Feature:
     return Feature(np.concatenate(parts, axis=1), tuple(names))
 
 
-def _sub_tasks(phases: tuple[Phase, ...]) -> list[dict[str, Any]]:
+def _sub_tasks(phases: tuple[Phase, ...]) -> list[SubTask]:
     """Consecutive phases of one skill call with one instruction, as one part of the episode.
 
     The wait at the end, in which the goal is judged, belongs to the part before it.
     """
-    parts: list[dict[str, Any]] = []
+    parts: list[SubTask] = []
     for (_, instruction, arm, skill), group in groupby(phases, key=lambda p: (p.call, p.instruction, p.arm, p.skill)):
         members = list(group)
         if skill == REST and parts:
-            parts[-1]["stop"] = members[-1].stop
+            parts[-1] = replace(parts[-1], stop=members[-1].stop)
             continue
-        parts.append(
-            {
-                "start": members[0].start,
-                "stop": members[-1].stop,
-                "instruction": instruction,
-                "skill": skill,
-                "arm": arm,
-            }
-        )
+        parts.append(SubTask(members[0].start, members[-1].stop, instruction, arm, skill))
     return parts

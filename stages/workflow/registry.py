@@ -25,7 +25,7 @@ def installed() -> Mapping[str, EntryPoint]:
     return {point.name: point for point in sorted(entry_points(group=GROUP), key=lambda point: point.name)}
 
 
-def known_workflows() -> list[str]:
+def workflow_names() -> list[str]:
     """Every name that `workflow_class` answers to, besides paths."""
     return sorted({*Workflow.workflows, *installed(), *BUILT_IN})
 
@@ -73,7 +73,7 @@ def _found(name: str) -> object:
         if path is None:
             raise ComponentError(
                 f"no workflow is called '{name}' (one of yours is named package.module:Class, or by an entry point of "
-                f"the group {GROUP}); {did_you_mean(name, known_workflows())}"
+                f"the group {GROUP}); {did_you_mean(name, workflow_names())}"
             )
     else:
         path = name

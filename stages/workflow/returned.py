@@ -1,4 +1,4 @@
-"""What a workflow's methods returned, checked where they are called: a forgotten `return` becomes a sentence."""
+"""Checks of what a workflow's methods return, made where they are called: a forgotten `return` becomes a sentence."""
 
 from __future__ import annotations
 

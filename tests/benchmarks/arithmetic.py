@@ -1,4 +1,4 @@
-"""What it costs that makers do without a processor's newest instructions: the same work, with them and without.
+"""The price of doing without a processor's newest instructions: the same work, with them and without.
 
     python -m tests.benchmarks.arithmetic [--rounds 3] [--json]
 

@@ -1,4 +1,4 @@
-"""What a camera frame of an arm costs, ours against MuJoCo's own drawing, and how alike the two are.
+"""The price of a camera frame of an arm, ours against MuJoCo's own drawing, and the likeness of the two.
 
 `python -m tests.benchmarks.arm_frames` plans one layout of the pick-and-place example and draws some of its states from
 its three cameras: CPU milliseconds of all threads and wall milliseconds per camera frame, with the steps between
@@ -26,7 +26,7 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "manipulation" / "pick_place.
 
 
 def timed(frames: int, draw: Callable[[], Any]) -> tuple[Any, float, float]:
-    """What the second call of `draw` returns, with its CPU and wall milliseconds per frame."""
+    """The result of the second call of `draw`, with its CPU and wall milliseconds per frame."""
     draw()
     cpu, wall = time.process_time(), time.perf_counter()
     result = draw()

@@ -1,4 +1,4 @@
-"""What a mesh of several hundred thousand triangles costs in planning, against the same thing with few.
+"""The price of a mesh of several hundred thousand triangles in planning, against the same thing with few.
 
     python -m tests.benchmarks.dense_meshes [--level 7] [--layouts 4]
 

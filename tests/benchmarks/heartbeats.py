@@ -1,4 +1,4 @@
-"""What a master spends on the heartbeats of many nodes: processor share and memory per node.
+"""The price of the heartbeats of many nodes for a master: processor share and memory per node.
 
     python -m tests.benchmarks.heartbeats [--nodes 1000 10000] [--seconds 20] [--json]
 

@@ -38,7 +38,6 @@ import click
 import msgpack
 import psutil
 import uvloop
-import yaml
 import zmq
 import zmq.asyncio
 
@@ -53,6 +52,7 @@ from nimbusd.transport.messages import control as c
 from tests.support.cluster import REPOSITORY, Cluster
 from tests.support.fuzz_frames import any_message, damaged, odd_fields
 from tests.support.raw_peers import GREETING, READY, RawPeer, frame
+from tests.support.toy_jobs import scenes, write_toy_job
 
 _MOST_HEARD = 100
 MAX_GROWTH_BYTES = 256 << 20
@@ -72,7 +72,7 @@ _ODD = [0, -1, 1, 2**31, 2**53, 2**63 - 1, -(2**63), 1e308, -1e308, float("nan")
 
 @dataclass
 class Tally:
-    """What was done, by whom."""
+    """Deeds, and who did them."""
 
     done: Counter[str] = field(default_factory=Counter)
     heard: Counter[str] = field(default_factory=Counter)
@@ -104,7 +104,7 @@ class Peer:
             await self._socket.send(data)
 
     async def hear(self, within_s: float) -> list[c.Message]:
-        """What has come, not all at once where it is much."""
+        """The bytes that have come, not all at once where they are many."""
         found: list[c.Message] = []
         for _ in range(_MOST_HEARD):
             if not await self._socket.poll(0 if found else int(within_s * 1000)):
@@ -342,27 +342,21 @@ class HostileClient:
 
 def honest_job(folder: Path, name: str, episodes: int) -> Job:
     """A job of toy frames, stored as LeRobot datasets."""
-    described = {
+    pipeline = {"store": {"component": "NavWriter", "args": {"format": "lerobot-v2.1", "codec": "h264"}}}
+    output = str(folder / "outputs" / name)
+    values = {
         "name": name,
         "seed": 1,
-        "output": str(folder / "outputs" / name),
-        "scenes": [{"name": scene} for scene in ("a", "b")],
+        "output": output,
+        "scenes": scenes("a", "b"),
         "episodes_per_scene": episodes // 2,
-        "pipeline": {
-            "load": {"component": "tests.support.toy:ToyLoader"},
-            "plan": {"component": "tests.support.toy:ToyPlanner"},
-            "render": {"component": "tests.support.toy:ToyRenderer"},
-            "store": {"component": "NavWriter", "args": {"format": "lerobot-v2.1", "codec": "h264"}},
-        },
     }
-    path = folder / f"{name}.yaml"
-    path.write_text(yaml.safe_dump(described))
-    return read_job(path)
+    return read_job(write_toy_job(folder / f"{name}.yaml", pipeline, **values))
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What came of it. faults: what should not have been, as sentences."""
+    """The outcome. faults: what should not have been, as sentences."""
 
     seconds: float
     done: dict[str, int]
@@ -505,7 +499,7 @@ class _Attack:
 
 
 def _judged(cluster: Cluster, client: Any, honest: list[Job]) -> list[str]:
-    """What is wrong with the master and the honest jobs."""
+    """Faults of the master and of the honest jobs."""
     if not cluster.master.alive:
         return [f"the master has ended: {cluster.master.tail()[-3000:]}"]
     try:

@@ -27,6 +27,7 @@ from typing import Any
 import psutil
 
 from nimbusd.chaos.inspection import Columns, inspect_job, published_columns
+from nimbusd.core.ids import EpisodeKey, JobId
 from nimbusd.job import Job, read_job
 from nimbusd.master.output.folder import ledger_path
 
@@ -76,17 +77,17 @@ def run_with_kills(
     return killed
 
 
-def commits_told(output: Path) -> Counter[tuple[str, int]]:
-    """How often each episode was said to be committed, over all runs. A killed daemon may not have said it."""
-    told: Counter[tuple[str, int]] = Counter()
+def commits_of(output: Path, job: JobId) -> Counter[EpisodeKey]:
+    """Commit events of each episode, over all runs. A killed daemon may not have said it."""
+    commits: Counter[EpisodeKey] = Counter()
     for line in output.with_suffix(".events").read_bytes().splitlines():
         try:
             event = json.loads(line)
         except ValueError:
             continue  # a daemon died in the middle of this line
         if event["event"] == "episode_committed":
-            told[event["scene"], event["index"]] += 1
-    return told
+            commits[EpisodeKey(job, event["scene"], event["index"])] += 1
+    return commits
 
 
 def undisturbed(job: Path, overrides: list[str], output: Path) -> tuple[Job, Columns, float]:
@@ -98,9 +99,9 @@ def undisturbed(job: Path, overrides: list[str], output: Path) -> tuple[Job, Col
     return read_job(job, output=output, overrides=overrides), published_columns(output), took_s
 
 
-def inspect(job: Job, ledger: Path, told: Mapping[tuple[str, int], int], expected: Columns) -> Counter[str]:
-    """CHECKS of a job that has ended. told: how often each episode was said to be committed."""
-    found = inspect_job(job, ledger, told, expected)
+def inspect(job: Job, ledger: Path, commits: Mapping[EpisodeKey, int], expected: Columns) -> Counter[str]:
+    """CHECKS of a job that has ended. commits: commit events by episode."""
+    found = inspect_job(job, ledger, commits, expected)
     return Counter(
         lost=found.lost,
         duplicated=found.duplicated,
@@ -121,7 +122,7 @@ def measure(job: Path, overrides: list[str], kills: int, seed: int, folder: Path
         killed += run_with_kills(job, output, overrides, kills - killed.total(), calm_s / 2, rng)
         figures["jobs"] += 1
         stormy = read_job(job, output=output, overrides=overrides)
-        figures.update(inspect(stormy, ledger_path(output), commits_told(output), expected))
+        figures.update(inspect(stormy, ledger_path(output), commits_of(output, JobId(stormy.name)), expected))
     return {
         "kills_of_daemon": killed["daemon"],
         "kills_of_workers": killed["worker"],
@@ -144,7 +145,7 @@ def options(doc: str | None, kills: int) -> argparse.ArgumentParser:
 
 
 def overrides_of(args: argparse.Namespace) -> list[str]:
-    """What to change in the job: the demo is made small unless something else is said."""
+    """Changes to the job: the demo is made small unless something else is said."""
     small = list(SMALL) if args.job == DEMO else []
     return small if args.overrides is None else args.overrides
 

@@ -1,4 +1,4 @@
-"""How fast the ledger writes, and how fast a master is back with a full one.
+"""The speed of the ledger, and the time in which a master is back with a full one.
 
     python -m tests.benchmarks.ledger [--episodes 1000000] [--kills 200] [--folder FOLDER] [--json]
 
@@ -132,7 +132,7 @@ def fill(path: Path, number: int) -> list[dict[str, float]]:
 
 
 def restart(path: Path) -> dict[str, float]:
-    """What a master does with its ledger when it starts."""
+    """The start of a master, as far as its ledger goes."""
     began = time.perf_counter()
     with Ledger.open(path) as ledger:
         opened = time.perf_counter()

@@ -1,4 +1,4 @@
-"""How lockstep baselines work: one process that makes one trajectory after another, each from a cold start."""
+"""The loop of the lockstep baselines: one process that makes one trajectory after another, each from a cold start."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ class Result:
 
 
 class Spent:
-    """What the committed episodes took."""
+    """The time of the committed episodes."""
 
     def __init__(self) -> None:
         self.frames = 0

@@ -24,9 +24,8 @@ import numpy as np
 from nimbusd.stages.errors import PlanningFailed
 from nimbusd.stages.types import F64
 from nimbusd.stages.workflow.sim import parse_task, randomize_layout
-from nimbusd.stages.workflow.sim.rotation import inverse, transform
-from nimbusd.stages.workflow.sim.skills.skill import downward
-from nimbusd.stages.workflow.sim.skills.workcell import CLEARANCE_M, Workcell
+from nimbusd.stages.workflow.sim.rotation import downward, inverse, transform
+from nimbusd.stages.workflow.sim.workcell.workcell import CLEARANCE_M, Workcell
 from nimbusd.stages.workflow.sim.world.world import build_world
 
 WALL = (0.25, 0.03, 0.35)

@@ -1,4 +1,4 @@
-"""What InternNav's loader makes of planned drives: goals, pixels and labels.
+"""Planned drives as InternNav's loader reads them: goals, pixels and labels.
 
     python -m tests.benchmarks.n1_labels [JOB] [--set KEY=VALUE] [--drives 20] [--samples 200] [--json]
 

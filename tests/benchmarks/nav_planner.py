@@ -1,4 +1,4 @@
-"""How good and how fast navigation planning is on a real mesh.
+"""The quality and speed of navigation planning on a real mesh.
 
 `python -m tests.benchmarks.nav_planner MESH.glb [--pairs 200] [--map map.yaml] [--plot paths.png] [--json]`
 

@@ -18,8 +18,7 @@ import orjson
 
 from nimbusd.job import Job, read_job
 from nimbusd.makers.arithmetic import maker_environment
-
-STAGES = ("load", "randomize", "plan", "render", "store", "publish")
+from nimbusd.stages.stage_names import STAGES
 
 
 def compare(doc: str | None, example: Path, baseline: str, variants: Mapping[str, dict[str, bool]]) -> dict[str, float]:
@@ -85,7 +84,7 @@ def run_baseline(
 def report(sides: dict[str, dict[str, Any]]) -> str:
     """The table, as text: a column a side, ours last."""
     lines = [f"{'seconds of work':<18}" + "".join(f"{name:>18}" for name in sides)]
-    for stage in STAGES:
+    for stage in (*STAGES, "publish"):
         if any(stage in side["seconds"] for side in sides.values()):
             cells = (side["seconds"].get(stage) for side in sides.values())
             lines.append(f"{stage:<18}" + "".join(f"{'' if s is None else f'{s:.2f}':>18}" for s in cells))
@@ -101,5 +100,5 @@ def report(sides: dict[str, dict[str, Any]]) -> str:
 
 
 def speedups(sides: dict[str, dict[str, Any]]) -> dict[str, float]:
-    """How many times as long each side took as ours."""
+    """The time of each side, as a multiple of ours."""
     return {name: side["wall_s"] / sides["nimbusd"]["wall_s"] for name, side in sides.items()}

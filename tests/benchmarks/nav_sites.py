@@ -1,4 +1,4 @@
-"""How long planning takes on large scenes, against an older checkout in the same run.
+"""The time of planning on large scenes, against an older checkout in the same run.
 
 `python -m tests.benchmarks.nav_sites [--base FOLDER] [--drives 5] [--json]`
 

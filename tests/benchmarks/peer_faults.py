@@ -1,4 +1,4 @@
-"""What small faults cost a run of 12 episodes: none, one hang of a renderer, one of a planner, four of renderers.
+"""The price of small faults in a run of 12 episodes: none, one hang of a renderer, one of a planner, four of renderers.
 
     python -m tests.benchmarks.peer_faults [--workers 2] [--mode fused|decoupled] [--set KEY=VALUE] [--json]
 
@@ -46,7 +46,7 @@ PEER = {
     "one planner hangs": "6 duplicated",
     "four renderers hang": "8 lost",
 }
-"""What becomes of them in the peer, which exits with 0 in all cases."""
+"""Their result in the peer, which exits with 0 in all cases."""
 
 
 class HangArgs(ComponentArgs):
@@ -100,7 +100,7 @@ class HangingPlanner(ToyPlanner):
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """What hangs, and how often."""
+    """The processes that hang, and how often."""
 
     name: str
     stage: str

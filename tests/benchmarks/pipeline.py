@@ -54,7 +54,7 @@ from tests.support.toy import ToyPlanner, ToyRenderer
 
 SPREAD = 0.3
 TICK_S = 0.05
-"""How often a stage that only takes time shows that it is alive."""
+"""The time between two beats of a stage that only takes time."""
 
 
 class CostArgs(ComponentArgs):
@@ -109,7 +109,7 @@ class Case:
     claim: float
 
     def slots(self) -> tuple[Slot, ...]:
-        """As many as the case has."""
+        """The slots of the case."""
         cpus = tuple(Slot(f"cpu:{number}", (0, 1), "cpu", renders=False) for number in range(self.plan_only))
         return (*cpus, *(Slot(f"gpu:{number}", (0, 1)) for number in range(self.flexible)))
 
@@ -136,7 +136,7 @@ class Result:
 
 
 class Commits:
-    """When episodes were committed, and what their stages took."""
+    """The moments of commits, and the time of each stage."""
 
     def __init__(self) -> None:
         self.at: list[float] = []
@@ -200,7 +200,7 @@ def ways(case: Case) -> Iterator[str]:
 
 
 def verdicts(case: Case, results: list[Result]) -> list[str]:
-    """What a case fails of what is promised."""
+    """The promises that a case breaks."""
     by_way = {result.way: result for result in results}
     dynamic = by_way["dynamic"]
     best = min(result.seconds for way, result in by_way.items() if way.startswith("static"))

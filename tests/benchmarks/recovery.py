@@ -1,4 +1,4 @@
-"""How soon a hung worker is dead, its slot at work again, and a dead watchdog back.
+"""The time until a hung worker is dead, its slot is at work again, and a dead watchdog is back.
 
     python -m tests.benchmarks.recovery [--trials 100] [--limit 0.5] [--backend toy --backend bpy] [--json]
 
@@ -46,6 +46,7 @@ from nimbusd.stages.types import Observation, Sequence
 from nimbusd.supervisor.page import WATCHDOG
 from nimbusd.supervisor.watch import WorkerWatch
 from tests.support.toy import ToyRenderer
+from tests.support.toy_jobs import TOYS
 
 MOST_LATE_S = 0.5
 MOST_AWAY_S = 1.0
@@ -118,7 +119,7 @@ class WarmSpares(logging.Handler):
 
 
 class Deaths:
-    """When each worker died, seen from threads that wait for nothing else."""
+    """The moment of each death, seen from threads that wait for nothing else."""
 
     def __init__(self) -> None:
         self.at_ns: dict[int, int] = {}
@@ -141,9 +142,7 @@ class Deaths:
 
 
 def job_of(folder: Path, trials: int, limit_s: float, backend: str, spares: int) -> dict[str, Any]:
-    stages = {"load": "ToyLoader", "plan": "ToyPlanner", "store": "ToyWriter"}
-    pipeline: dict[str, Any] = {stage: {"component": f"tests.support.toy:{name}"} for stage, name in stages.items()}
-    pipeline["render"] = {
+    render = {
         "component": f"tests.benchmarks.recovery:{BACKENDS[backend].__name__}",
         "args": {"log": str(folder / "log"), "warm": str(folder / "warm") if spares else None},
     }
@@ -152,7 +151,7 @@ def job_of(folder: Path, trials: int, limit_s: float, backend: str, spares: int)
         "output": str(folder / "out"),
         "scenes": [{"name": "a"}],
         "episodes_per_scene": trials,
-        "pipeline": pipeline,
+        "pipeline": {**TOYS, "render": render},
         # A hang takes along what the writer thread had not finished: the same episode may be hit again and again.
         "limits": {"beat_timeout_s": limit_s, "attempts": 1000},
     }

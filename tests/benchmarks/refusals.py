@@ -1,4 +1,4 @@
-"""How soon tasks that cannot be done are refused, and with which reason and words.
+"""The time until tasks that cannot be done are refused, and the reason and words of it.
 
     python -m tests.benchmarks.refusals [--only WORD] [--seeds 1]
 
@@ -35,7 +35,7 @@ def task(skills: list[dict[str, Any]], slots: list[dict[str, Any]], **more: Any)
 
 def franka(**arm: Any) -> dict[str, Any]:
     """A robot of the task's own: the Franka, but for some keys of its arm."""
-    model = ROBOTS["franka"].dump()
+    model = ROBOTS["franka"].model_dump(mode="json")
     model["arms"]["arm"].update(arm)
     return {"robot": "mine", "robots": {"mine": model}}
 
@@ -104,7 +104,7 @@ class Refusal(NamedTuple):
 
 
 def refused(config: dict[str, Any], seed: int) -> Refusal:
-    """What becomes of a task, from its file on."""
+    """The fate of a task, from its file on."""
     started, by = time.process_time(), "check"
 
     def done(reason: str, words: str) -> Refusal:

@@ -28,14 +28,13 @@ from nimbusd.stages.types import F64
 from nimbusd.stages.workflow.sim import Layout, camera_poses, parse_task, randomize_layout
 from nimbusd.stages.workflow.sim.models.robots import ROBOTS
 from nimbusd.stages.workflow.sim.motion.kinematics import ArmKinematics
-from nimbusd.stages.workflow.sim.rotation import about, matrix_of, transform
-from nimbusd.stages.workflow.sim.skills.skill import downward
+from nimbusd.stages.workflow.sim.rotation import about, downward, matrix_of, transform
 from nimbusd.stages.workflow.sim.world.simulation import Command, Simulation
 from nimbusd.stages.workflow.sim.world.world import ArmIndex, World, build_world
 
 POSTURES, STEPS, GRIP_STEPS = 50, 90, 40
 AHEAD_M, ABOVE_M = 0.05, 0.12
-"""Where the tool goes: so far ahead of where it is at home, so far above the table."""
+"""The way of the tool: metres ahead of its home, metres above the table."""
 FK_M, REACH_M, OPENNESS, UPRIGHT = 1e-6, 0.005, 0.1, 0.95
 
 TASK = {

@@ -104,12 +104,12 @@ PREPARED: dict[str, Callable[[Path], list[str]]] = {
     "nav_front3d": front3d,
     **{job.removesuffix(".yaml"): manipulation(tasks) for tasks, job in _JOBS_OF.items()},
 }
-"""What makes each example small; given a folder for files, the changes to its job."""
+"""Changes that make the job of each example small, given a folder for files."""
 
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """How to run a job. env: the user's. control: may differ."""
+    """A way to run a job. env: the user's. control: may differ."""
 
     name: str
     env: Mapping[str, str]
@@ -150,7 +150,7 @@ def run(job: Path, way: Way, output: Path, changes: list[str]) -> dict[str, floa
 
 
 def differences(one: Path, other: Path) -> list[str]:
-    """What differs between two outputs of a job but pictures, as short sentences."""
+    """The differences between two outputs of a job but for pictures, as short sentences."""
     same = equal_columns(published_columns(one), published_columns(other))
     said = set() if same else {"the dataset's state columns differ"}
     ours, theirs = (_pieces(output) for output in (one, other))

@@ -1,4 +1,4 @@
-"""How makespan scales from 8 to 1,024 GPUs on the simulator with the real scheduler and real node machines.
+"""The makespan on 8 to 1,024 GPUs, by the simulator with the real scheduler and real node machines.
 
     python -m tests.benchmarks.scaling [--slots 8,128] [--seeds N] [--processes N] [--json] [--plot FILE.svg]
 

@@ -32,13 +32,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import psutil
-import yaml
 
 from nimbusd.client import ENDED
 from nimbusd.job import read_job
 from nimbusd.stages.types import Piece
 from tests.support.cluster import REPOSITORY, Cluster
 from tests.support.toy import ToyWriter
+from tests.support.toy_jobs import scenes, write_toy_job
 
 WARM_UP = 1_000
 SCENES = 10
@@ -69,7 +69,7 @@ class Sample(NamedTuple):
 
 
 class System(ABC):
-    """What runs the job."""
+    """The processes that run the job."""
 
     @abstractmethod
     def committed(self) -> int:
@@ -77,7 +77,7 @@ class System(ABC):
 
     @abstractmethod
     def over(self) -> bool:
-        """Whether the job has ended, or never will."""
+        """True once the job has ended, or never will."""
 
     @abstractmethod
     def daemons(self) -> dict[str, int]:
@@ -150,22 +150,13 @@ def embedded(folder: Path, job: Path, workers: int) -> Iterator[System]:
 
 
 def write_job(folder: Path, episodes: int) -> Path:
-    described = {
-        "name": "soak",
-        "seed": 1,
-        "output": str(folder / "out"),
-        "scenes": [{"name": f"s{number}"} for number in range(SCENES)],
-        "episodes_per_scene": -(-episodes // SCENES),
-        "pipeline": {
-            "load": {"component": "tests.support.toy:ToyLoader"},
-            "plan": {"component": "tests.support.toy:ToyPlanner", "args": {"fail_share": 0.1}},
-            "render": {"component": "tests.support.toy:ToyRenderer"},
-            "store": {"component": "tests.benchmarks.soak:SoakWriter"},
-        },
+    pipeline = {
+        "plan": {"component": "tests.support.toy:ToyPlanner", "args": {"fail_share": 0.1}},
+        "store": {"component": "tests.benchmarks.soak:SoakWriter"},
     }
-    path = folder / "job.yaml"
-    path.write_text(yaml.safe_dump(described))
-    return path
+    names = scenes(*(f"s{number}" for number in range(SCENES)))
+    values = {"name": "soak", "seed": 1, "scenes": names, "episodes_per_scene": -(-episodes // SCENES)}
+    return write_toy_job(folder / "job.yaml", pipeline, **values)
 
 
 class Samples:
@@ -199,7 +190,7 @@ class Samples:
 
 @dataclass(frozen=True)
 class Course:
-    """How a process went after the warm-up. first, last: of those samples."""
+    """The growth of a process after the warm-up. first, last: of those samples."""
 
     process: str
     samples: int

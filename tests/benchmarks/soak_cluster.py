@@ -34,11 +34,12 @@ from pathlib import Path
 import click
 import psutil
 
-from nimbusd.chaos.cluster import Cluster
-from nimbusd.chaos.commits import Commits
+from nimbusd.chaos.cluster import ProcessCluster
+from nimbusd.chaos.commit_events import CommitEvents
 from nimbusd.chaos.inspection import inspect_job
 from nimbusd.chaos.processes import Daemon
 from nimbusd.client import ENDED, Client, ClientError
+from nimbusd.core.ids import EpisodeKey
 from nimbusd.job import Job
 from tests.benchmarks.soak_jobs import KINDS, make_job, size_for
 from tests.benchmarks.soak_lives import Course, Sample, course
@@ -47,7 +48,7 @@ from tests.support.cluster import REPOSITORY
 
 LOOK_S = 3.0
 BACK_S = 120.0
-"""So long may something that was killed be away."""
+"""The longest absence of something that was killed."""
 STUCK_S = 1200.0
 """A job that has committed nothing for so long never will."""
 VERIFY_S = 600.0
@@ -63,7 +64,7 @@ LONG_H = 0.5
 _LIBRARIES = {"/bpy/": "Blender worker", "libmujoco": "MuJoCo worker"}
 
 
-class ApartCluster(Cluster):
+class ApartCluster(ProcessCluster):
     """A cluster each of whose processes is in the place of its name."""
 
     def __init__(self, folder: Path, places: Places) -> None:
@@ -116,7 +117,7 @@ class Lives:
             self._lives.setdefault(role, {}).setdefault(pid, []).append(sample)
 
     def courses(self) -> tuple[list[Course], list[str]]:
-        """How each role went, and the roles none of whose lives was long enough to tell."""
+        """The growth of each role, and the roles none of whose lives was long enough to judge."""
         found = {
             role: course(role, list(lives.values()), *_expected(role)) for role, lives in sorted(self._lives.items())
         }
@@ -271,7 +272,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What came of it. faults: what should not have been, as sentences."""
+    """The outcome. faults: what should not have been, as sentences."""
 
     hours: float
     jobs: int
@@ -296,7 +297,7 @@ def soak(hours: float, kill_every_s: float, seed: int, kinds: tuple[str, ...], f
             cluster.join(name, client.token(600.0).token)
         for name in NODES:
             cluster.master.wait_for(f"node {name} joined")
-        commits = Commits(cluster.admin())
+        commits = CommitEvents(cluster.admin())
         commits.start()
         killer = Killer(cluster, client, random.Random(seed), kill_every_s, began + kill_every_s)
         work = Work(client, folder, kinds, size_for(hours))
@@ -311,11 +312,11 @@ def soak(hours: float, kill_every_s: float, seed: int, kinds: tuple[str, ...], f
         measured_h = (time.monotonic() - began) / 3600
         _wait_until_quiet(client)
         cluster.stop_nodes()
-        told = {job.name: dict(commits.of(job.name)) for job in work.jobs}
+        counts = {job.name: dict(commits.of(job.name)) for job in work.jobs}
         courses, unmeasured = lives.courses()
         if measured_h >= LONG_H:
             killer.faults += [f"no {role} lived long enough to be measured" for role in unmeasured]
-        return _judged(cluster, work, killer, told, courses, measured_h)
+        return _judged(cluster, work, killer, counts, courses, measured_h)
 
 
 def _tell_of_the_dead(cluster: ApartCluster, faults: list[str]) -> None:
@@ -330,7 +331,7 @@ def _tell_of_the_dead(cluster: ApartCluster, faults: list[str]) -> None:
 
 
 def _wait_until_quiet(client: Client) -> None:
-    """What is in a node's hands at the end of the last job is put away first."""
+    """Wait until nodes have put away what they had in hand at the end of the last job."""
     ends = time.monotonic() + BACK_S
     while time.monotonic() < ends and any(node.episodes or node.running for node in client.nodes()):
         time.sleep(1.0)
@@ -340,14 +341,14 @@ def _judged(
     cluster: ApartCluster,
     work: Work,
     killer: Killer,
-    told: Mapping[str, Mapping[tuple[str, int], int]],
+    counts: Mapping[str, Mapping[EpisodeKey, int]],
     courses: list[Course],
     hours: float,
 ) -> Verdict:
     faults = [*work.faults, *killer.faults]
     lost = twice = verified = 0
     for job in work.jobs:
-        found = inspect_job(job, cluster.state / "ledger.sqlite", told[job.name])
+        found = inspect_job(job, cluster.state / "ledger.sqlite", counts[job.name])
         lost += found.lost
         twice += found.duplicated
         if not found.clean:
@@ -376,7 +377,7 @@ def _judged(
 
 
 def _verified(job: Job) -> str | None:
-    """What `nimbusctl verify` says against an output; None: nothing. Episodes without a plan may be missing."""
+    """The complaint of `nimbusctl verify` about an output, if it has one. Episodes without a plan may be missing."""
     command = [sys.executable, "-m", "nimbusd.cli", "verify", str(job.output), "--json"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, timeout=VERIFY_S)

@@ -68,11 +68,11 @@ _TOY: dict[str, Any] = {
 }
 KINDS = ("blender", "mujoco", "toy")
 _LIMITS = {"attempts": 1000}
-"""What is killed again and again is not to blame."""
+"""An episode whose worker is killed again and again is not to blame."""
 
 
 def size_for(hours: float) -> int:
-    """How large jobs are in a soak of so many hours: compute workers, which are as old as their job, should live for
+    """The size of jobs in a soak of `hours`: compute workers, which are as old as their job, should live for
     long enough to be measured, and the last job should not take as long as the soak.
     """
     return max(1, min(10, round(4 * hours)))

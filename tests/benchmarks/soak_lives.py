@@ -28,7 +28,7 @@ class Sample(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """How the processes of a role went, after the warm-up of each.
+    """The growth of the processes of a role, after the warm-up of each.
 
     lives: how many were there for long enough; over_s: how long together. slope_kib: the median of the slopes between
     all pairs of samples of one life, over all lives, in KiB per hour. fds, threads: the median over lives of how many

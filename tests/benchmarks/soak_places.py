@@ -59,7 +59,7 @@ def must_be_shared(path: Path) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a process may be put. address: its own. keeper: a process that keeps it there."""
+    """A place to put a process. address: its own. keeper: a process that keeps it there."""
 
     name: str
     address: str

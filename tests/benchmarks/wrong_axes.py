@@ -1,4 +1,4 @@
-"""How often a wrong axis or unit is told, and a right one: 40 scenes, each turned and scaled in 13 wrong ways.
+"""Doubts about wrong axes and units, and about right ones: 40 scenes, each turned and scaled in 13 wrong ways.
 
     NIMBUSD_TEST_HOUSE=FOLDER python -m tests.benchmarks.wrong_axes [--first-seed N] [--json]
 

@@ -27,6 +27,7 @@ from nimbusd.chaos.plan import IN_COMPONENTS, FaultsUnknown, Kind, parse_kinds, 
 from nimbusd.chaos.recovery import Hit, Recoveries, WorkDone
 from nimbusd.chaos.troubles import Foreign
 from nimbusd.chaos.verdict import JobFigures
+from nimbusd.core.ids import EpisodeKey, JobId
 from nimbusd.job import Job, read_job
 from nimbusd.makers import faults
 from nimbusd.master.intake.adoption import look_at_pieces
@@ -206,17 +207,21 @@ def test_kinds_that_workers_act_out_are_those_that_the_plan_orders_from_them() -
 # --- when it was over ---
 
 
+def episode(scene: str, index: int) -> EpisodeKey:
+    return EpisodeKey(JobId("job"), scene, index)
+
+
 def test_a_fault_is_over_when_a_new_process_of_its_slot_has_stored_what_is_committed_then() -> None:
-    recoveries, episode = Recoveries(), ("job", "kitchen", 3)
+    recoveries, third = Recoveries(), episode("kitchen", 3)
     recoveries.hit(Hit(0, Kind.HANG, 10.0, "node1", "cpu:0", pid=5))
-    recoveries.done(WorkDone("node1", "cpu:0", 5, 10.5, ("job", "kitchen", 1)))  # by its writer thread, before it died
-    recoveries.told(("job", "kitchen", 1), 10.6)
-    recoveries.done(WorkDone("node2", "cpu:0", 8, 11.0, ("job", "kitchen", 2)))
-    recoveries.told(("job", "kitchen", 2), 11.1)
+    recoveries.done(WorkDone("node1", "cpu:0", 5, 10.5, episode("kitchen", 1)))  # by its writer thread, before it died
+    recoveries.settled(episode("kitchen", 1), 10.6)
+    recoveries.done(WorkDone("node2", "cpu:0", 8, 11.0, episode("kitchen", 2)))
+    recoveries.settled(episode("kitchen", 2), 11.1)
     assert recoveries.unfinished == 1
-    recoveries.done(WorkDone("node1", "cpu:0", 9, 12.0, episode))
+    recoveries.done(WorkDone("node1", "cpu:0", 9, 12.0, third))
     assert recoveries.unfinished == 1
-    recoveries.told(episode, 12.5)
+    recoveries.settled(third, 12.5)
     assert recoveries.unfinished == 0
     assert recoveries.took_s == {Kind.HANG: [2.5]}
 
@@ -224,8 +229,8 @@ def test_a_fault_is_over_when_a_new_process_of_its_slot_has_stored_what_is_commi
 def test_a_commit_may_be_told_before_the_journal_is_read() -> None:
     recoveries = Recoveries()
     recoveries.hit(Hit(0, Kind.DISK_FULL, 10.0, "node1", "cpu:0"))
-    recoveries.told(("job", "a", 0), 11.0)
-    recoveries.done(WorkDone("node1", "cpu:0", 5, 10.9, ("job", "a", 0)))
+    recoveries.settled(episode("a", 0), 11.0)
+    recoveries.done(WorkDone("node1", "cpu:0", 5, 10.9, episode("a", 0)))
     assert recoveries.took_s == {Kind.DISK_FULL: [1.0]}
 
 
@@ -236,7 +241,7 @@ def test_a_planners_fault_is_over_with_the_next_plan_a_masters_with_the_next_com
     recoveries.hit(Hit(0, Kind.CRASH, 10.0, "node1", "cpu:0", pid=5))
     recoveries.done(WorkDone("node1", "cpu:0", 6, 11.0, None))
     recoveries.hit(Hit(1, Kind.MASTER, 20.0))
-    recoveries.told(("job", "a", 0), 21.5)
+    recoveries.settled(episode("a", 0), 21.5)
     recoveries.hit(Hit(2, Kind.WATCHDOG, 30.0, "node1"))
     recoveries.done(WorkDone("node1", "cpu:0", 6, 31.0, None))
     assert recoveries.unfinished == 1
@@ -257,23 +262,23 @@ def test_a_publishers_fault_is_over_when_another_process_has_published() -> None
 
 def test_a_liars_fault_is_over_when_others_made_what_it_lied_about_also_while_it_was_there() -> None:
     recoveries = Recoveries()
-    recoveries.told(("job", "a", 1), 9.0)
-    recoveries.told(("job", "a", 2), 11.0)
-    recoveries.hit(Hit(0, Kind.LIAR, 10.0, episodes=(("job", "a", 1), ("job", "a", 2))))
-    recoveries.hit(Hit(1, Kind.LIAR, 10.0, episodes=(("job", "a", 3),)))
-    recoveries.told(("job", "a", 4), 12.0)
+    recoveries.settled(episode("a", 1), 9.0)
+    recoveries.settled(episode("a", 2), 11.0)
+    recoveries.hit(Hit(0, Kind.LIAR, 10.0, episodes=(episode("a", 1), episode("a", 2))))
+    recoveries.hit(Hit(1, Kind.LIAR, 10.0, episodes=(episode("a", 3),)))
+    recoveries.settled(episode("a", 4), 12.0)
     assert [hit.number for hit in recoveries.open] == [1]
-    recoveries.told(("job", "a", 3), 13.0)
+    recoveries.settled(episode("a", 3), 13.0)
     assert recoveries.took_s == {Kind.LIAR: [1.0, 3.0]}
 
 
 def test_what_a_master_committed_and_told_nobody_before_it_was_killed_is_found_at_the_jobs_end() -> None:
     recoveries = Recoveries()
     recoveries.hit(Hit(0, Kind.HANG, 10.0, "node1", "cpu:0", pid=5))
-    recoveries.done(WorkDone("node1", "cpu:0", 6, 11.0, ("job", "a", 1)))
-    recoveries.settled("job", {("a", 2)}, 20.0)
+    recoveries.done(WorkDone("node1", "cpu:0", 6, 11.0, episode("a", 1)))
+    recoveries.ended({episode("a", 2)}, 20.0)
     assert [str(hit) for hit in recoveries.open] == ["fault 0, hang of node1 cpu:0"]
-    recoveries.settled("job", {("a", 1), ("a", 2)}, 20.0)
+    recoveries.ended({episode("a", 1), episode("a", 2)}, 20.0)
     assert recoveries.unfinished == 0
 
 
@@ -297,12 +302,12 @@ def job(finished: Job, tmp_path: Path) -> Job:
     return read_job(finished.scenes_root / "job.yaml", output=tmp_path / "out")
 
 
-def inspect(job: Job, told: dict[tuple[str, int], int] | None = None, **changes: Any) -> Inspection:
-    return inspect_job(job, ledger_path(job.output), told or {}, **changes)
+def inspect(job: Job, commits: dict[EpisodeKey, int] | None = None, **changes: Any) -> Inspection:
+    return inspect_job(job, ledger_path(job.output), commits or {}, **changes)
 
 
 def test_a_job_that_is_complete_is_clean(job: Job) -> None:
-    found = inspect(job, {("scene0", 0): 1}, expected=published_columns(job.output))
+    found = inspect(job, {EpisodeKey(JobId(job.name), "scene0", 0): 1}, expected=published_columns(job.output))
     assert found.clean
     assert (found.wanted, found.committed, found.lost) == (6, 6, 0)
     assert torn_pieces(job, ledger_path(job.output), job.output) == unreadable(job.output) == []
@@ -329,7 +334,7 @@ def test_episodes_that_are_missing_are_lost(job: Job) -> None:
 def test_what_was_made_or_told_twice_is_counted(job: Job) -> None:
     piece = min((job.output / ".pieces").iterdir())
     shutil.copytree(piece, piece.with_name(piece.name.rpartition(".")[0] + ".9"))
-    found = inspect(job, {("scene0", 0): 3})
+    found = inspect(job, {EpisodeKey(JobId(job.name), "scene0", 0): 3})
     assert (found.duplicated_on_disk, found.duplicated_in_events, found.leftover_pieces) == (1, 2, 1)
     assert found.duplicated == 3
 

@@ -8,15 +8,12 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
-from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from click.testing import CliRunner, Result
 from rich.console import Console
 
@@ -25,10 +22,10 @@ from nimbusd.cli.event_lines import event_line
 from nimbusd.cli.top import View, draw
 from nimbusd.client import Client, Event, Gap, NodeSummary
 from nimbusd.transport.messages import control
-from nimbusd.transport.sockets.places import why_unreachable
+from tests.support.cluster import REPOSITORY, Cluster
 from tests.support.scripted_master import Answer, ScriptedMaster, polite, report, summary
+from tests.support.toy_jobs import scenes, write_toy_job
 
-REPOSITORY = Path(__file__).parents[2]
 ENVIRON = {**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONUNBUFFERED": "1", "NO_COLOR": "1"}
 
 
@@ -271,65 +268,7 @@ def test_top_says_for_how_long_the_master_does_not_answer() -> None:
 
 
 def write_job(folder: Path, **changes: Any) -> Path:
-    job: dict[str, Any] = {
-        "name": "toy",
-        "seed": 3,
-        "output": str(folder / "out"),
-        "scenes": [{"name": "a"}, {"name": "b"}],
-        "episodes_per_scene": 3,
-        "pipeline": {
-            "load": {"component": "tests.support.toy:ToyLoader"},
-            "plan": {"component": "tests.support.toy:ToyPlanner"},
-            "render": {"component": "tests.support.toy:ToyRenderer"},
-            "store": {"component": "tests.support.toy:ToyWriter"},
-        },
-    }
-    path = folder / "job.yaml"
-    path.write_text(yaml.safe_dump({**job, **changes}))
-    return path
-
-
-class Cluster:
-    """A master on a Unix socket, and a node; both are gone at the end."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.address = f"ipc://{folder}/master.sock"
-        self._running = ExitStack()
-
-    def __enter__(self) -> Cluster:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._running.close()
-
-    def start_master(self) -> subprocess.Popen[bytes]:
-        process = self._start("master", "--state", str(self.folder / "master"), "--bind", self.address)
-        ends = time.monotonic() + 60
-        while why_unreachable(self.folder / "master.sock"):
-            assert time.monotonic() < ends, (self.folder / "master.log").read_text()
-            time.sleep(0.02)
-        return process
-
-    def start_node(self) -> subprocess.Popen[bytes]:
-        where = ("--state", str(self.folder / "node"), "--master", self.address)
-        return self._start("worker", *where, "--name", "node-a", "--workers", "2")
-
-    def _start(self, *args: str) -> subprocess.Popen[bytes]:
-        log = self._running.enter_context((self.folder / f"{args[0]}.log").open("ab"))
-        process = subprocess.Popen([sys.executable, "-m", "nimbusd", *args], env=ENVIRON, stdout=log, stderr=log)
-
-        def end() -> None:
-            process.kill()
-            process.wait()
-
-        self._running.callback(end)
-        return process
-
-    def ctl(self, *args: str | Path) -> subprocess.CompletedProcess[str]:
-        """`nimbusctl` in a process of its own."""
-        command = [sys.executable, "-m", "nimbusd.cli", *map(str, args), "--master", self.address, "--timeout", "60"]
-        return subprocess.run(command, env=ENVIRON, capture_output=True, text=True, timeout=120, check=False)
+    return write_toy_job(folder / "job.yaml", **{"scenes": scenes("a", "b"), "episodes_per_scene": 3, **changes})
 
 
 @pytest.fixture
@@ -345,23 +284,22 @@ def first_cursor(client: Client) -> str:
 
 @pytest.mark.processes
 def test_a_job_is_submitted_watched_and_finished(cluster: Cluster, tmp_path: Path) -> None:
-    cluster.start_master()
-    cluster.start_node()
-    done = cluster.ctl("submit", write_job(tmp_path), "--wait")
+    cluster.start_node("node-a", workers=2)
+    done = cluster.nimbusctl("submit", str(write_job(tmp_path)), "--wait")
     assert done.returncode == 0, done.stderr
     assert "toy complete: 6 of 6 episodes, 60 frames" in done.stdout
     assert done.stdout.count("10 frames") == 6
     assert (tmp_path / "out" / "dataset.txt").exists()
-    assert json.loads(cluster.ctl("status", "toy", "--json").stdout)["summary"]["committed"] == 6
-    (node,) = json.loads(cluster.ctl("nodes", "--json").stdout)["nodes"]
+    assert json.loads(cluster.nimbusctl("status", "toy", "--json").stdout)["summary"]["committed"] == 6
+    (node,) = json.loads(cluster.nimbusctl("nodes", "--json").stdout)["nodes"]
     assert (node["node"], node["state"], node["done"]) == ("node-a", "ready", 6)
-    assert "No episode of toy has failed" in cluster.ctl("logs", "toy").stdout
-    assert "is over already" in cluster.ctl("cancel", "toy").stdout
-    assert cluster.ctl("drain", "node-a").returncode == 0
-    (node,) = json.loads(cluster.ctl("nodes", "--json").stdout)["nodes"]
+    assert "No episode of toy has failed" in cluster.nimbusctl("logs", "toy").stdout
+    assert "is over already" in cluster.nimbusctl("cancel", "toy").stdout
+    assert cluster.nimbusctl("drain", "node-a").returncode == 0
+    (node,) = json.loads(cluster.nimbusctl("nodes", "--json").stdout)["nodes"]
     assert node["state"] == "draining"
-    assert cluster.ctl("drain", "node-a", "--undo").returncode == 0
-    assert cluster.ctl("drain", "node-b").returncode == 4
+    assert cluster.nimbusctl("drain", "node-a", "--undo").returncode == 0
+    assert cluster.nimbusctl("drain", "node-b").returncode == 4
 
     with Client.connect(cluster.address) as client:
         names = []
@@ -378,29 +316,23 @@ def test_a_job_is_submitted_watched_and_finished(cluster: Cluster, tmp_path: Pat
 def test_what_fails_is_told_with_its_evidence_and_made_when_it_is_tried_again(cluster: Cluster, tmp_path: Path) -> None:
     marks = tmp_path / "marks"
     faults = {"kind": "raise", "marks": str(marks), "states": list(range(1000))}
-    pipeline = {
-        "load": {"component": "tests.support.toy:ToyLoader"},
-        "plan": {"component": "tests.support.toy:ToyPlanner"},
-        "render": {"component": "tests.support.toy:FaultyRenderer", "args": faults},
-        "store": {"component": "tests.support.toy:ToyWriter"},
-    }
-    path = write_job(tmp_path, pipeline=pipeline, scenes=[{"name": "a"}], episodes_per_scene=2)
-    cluster.start_master()
-    cluster.start_node()
-    done = cluster.ctl("submit", path, "--wait")
+    pipeline = {"render": {"component": "tests.support.toy:FaultyRenderer", "args": faults}}
+    path = write_job(tmp_path, pipeline=pipeline, scenes=scenes("a"), episodes_per_scene=2)
+    cluster.start_node("node-a", workers=2)
+    done = cluster.nimbusctl("submit", str(path), "--wait")
     assert done.returncode == 1
     assert "toy incomplete: 0 of 2 episodes" in done.stdout
-    assert cluster.ctl("status", "toy").returncode == 1
-    logs = cluster.ctl("logs", "toy", "--episode", "a/1").stdout
+    assert cluster.nimbusctl("status", "toy").returncode == 1
+    logs = cluster.nimbusctl("logs", "toy", "--episode", "a/1").stdout
     assert "a/1  quarantined  render:" in logs
     assert "the renderer was told to fail" in logs
-    assert json.loads(cluster.ctl("logs", "toy", "--limit", "1", "--json").stdout)["total"] == 2
+    assert json.loads(cluster.nimbusctl("logs", "toy", "--limit", "1", "--json").stdout)["total"] == 2
 
     for number in range(1000):  # as if the renderer had been mended: every number that fails is used up
         (marks / str(number)).touch()
     with Client.connect(cluster.address) as client:
         cursor = client.cursor()
-        assert "made 2 quarantined episodes of toy pending again" in cluster.ctl("retry", "toy").stdout
+        assert "made 2 quarantined episodes of toy pending again" in cluster.nimbusctl("retry", "toy").stdout
         items = client.watch(cursor, "toy")
         ended = next(item for item in items if isinstance(item, Event) and item.name == "job_ended")
     assert (ended.fields["status"], ended.fields["committed"]) == ("complete", 2)
@@ -408,26 +340,23 @@ def test_what_fails_is_told_with_its_evidence_and_made_when_it_is_tried_again(cl
 
 @pytest.mark.processes
 def test_waiting_and_watching_outlast_the_death_of_the_master(cluster: Cluster, tmp_path: Path) -> None:
-    master = cluster.start_master()
     with Client.connect(cluster.address, timeout_s=60) as client:
         cursor = client.cursor()
         client.submit(write_job(tmp_path))  # there is no node yet
         items = client.watch(cursor)
         assert isinstance(first := next(items), Event)
         assert first.name == "job_started"
-        master.send_signal(signal.SIGKILL)
-        master.wait()
+        cluster.master.kill()
         cluster.start_master()
-        cluster.start_node()
+        cluster.start_node("node-a", workers=2)
         assert client.wait("toy", timeout_s=60).committed == 6
         assert any(isinstance(item, Gap) for item in (next(items) for _ in range(4)))
 
 
 @pytest.mark.processes
 def test_the_example_of_embedding_prints_the_path_of_the_dataset(cluster: Cluster, tmp_path: Path) -> None:
-    cluster.start_master()
-    cluster.start_node()
-    assert cluster.ctl("nodes").returncode == 0  # it is up; the example waits for the usual time only
+    cluster.start_node("node-a", workers=2)
+    assert cluster.nimbusctl("nodes").returncode == 0  # it is up; the example waits for the usual time only
     command = [sys.executable, "examples/embed_client.py", str(write_job(tmp_path)), "--master", cluster.address]
     done = subprocess.run(
         command, env=ENVIRON, cwd=REPOSITORY, capture_output=True, text=True, timeout=120, check=False
@@ -439,7 +368,6 @@ def test_the_example_of_embedding_prints_the_path_of_the_dataset(cluster: Cluste
 
 @pytest.mark.processes
 def test_an_interrupted_watch_says_how_to_go_on(cluster: Cluster) -> None:
-    cluster.start_master()
     with Client.connect(cluster.address, timeout_s=60) as client:
         since = first_cursor(client)
     # A shell's background job ignores SIGINT, and what is started from it inherits that.

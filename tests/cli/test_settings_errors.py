@@ -14,8 +14,8 @@ import pytest
 from nimbusd.config import ConfigError, WorkerConfig, read_config
 from nimbusd.daemon import cli
 from nimbusd.node.networked import NetworkedNode
-from nimbusd.private_state import keep_private
 from nimbusd.program import ended
+from nimbusd.program.private_state import keep_private
 from nimbusd.transport.security.keys import generate, write_pair
 
 LOCAL = "tcp://127.0.0.1:1"

@@ -1,4 +1,4 @@
-"""How a job that waits looks: in tables, lines and plain progress; and what `status` of a big job lists first."""
+"""A waiting job for people: in tables, lines and plain progress; and what `status` of a big job lists first."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What docs/manipulation.md names exists, and what exists is named there."""
+"""All names in docs/manipulation.md and its reference exist, and all that exists is named in the reference."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
 from nimbusd.stages.base import ComponentArgs
 from nimbusd.stages.load.textures import KINDS as TEXTURES
-from nimbusd.stages.workflow.sim import REASONS, SKILLS, parse_task
+from nimbusd.stages.workflow.sim import REASONS, SKILLS, parse_task, randomize_layout
 from nimbusd.stages.workflow.sim.layout.layout import Physics
-from nimbusd.stages.workflow.sim.layout.relations import KINDS as RELATIONS
+from nimbusd.stages.workflow.sim.models.assets import fetched
 from nimbusd.stages.workflow.sim.models.objects import LIBRARY, ObjectModel
 from nimbusd.stages.workflow.sim.models.robots import ROBOTS, ArmModel, FingerModel, GripperModel, PartModel, RobotModel
 from nimbusd.stages.workflow.sim.task.camera_spec import CameraSpec
@@ -27,8 +28,11 @@ from nimbusd.stages.workflow.sim.task.task import (
     SortSpec,
     TableSpec,
 )
+from nimbusd.stages.workflow.sim.workcell.relations import KINDS as RELATIONS
 
-TEXT = (Path(__file__).parents[2] / "docs" / "manipulation.md").read_text()
+DOCS = Path(__file__).parents[2] / "docs"
+TEXT = (DOCS / "reference/manipulation.md").read_text()
+TUTORIAL = (DOCS / "manipulation.md").read_text()
 SECTIONS = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", TEXT, re.DOTALL | re.MULTILINE))
 MODELS: dict[str, tuple[type[ComponentArgs], ...]] = {
     "A task": (ManipTask, TableSpec),
@@ -39,7 +43,15 @@ MODELS: dict[str, tuple[type[ComponentArgs], ...]] = {
     "Cameras": (CameraSpec,),
     "How far layouts vary": (RandomizeSpec,),
 }
-BLOCKS = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL)]
+
+
+def blocks_of(text: str) -> list[Any]:
+    """The values in the YAML of a page, block by block."""
+    return [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)]
+
+
+(TASK_FILE, JOB, *CHANGES), BLOCKS = blocks_of(TUTORIAL), blocks_of(TEXT)
+(TIDY_UP,) = TASK_FILE["tasks"]
 
 
 def named(section: str) -> set[str]:
@@ -119,12 +131,44 @@ def test_a_goal_and_a_skill_have_no_key_that_is_not_told() -> None:
     }  # fmt: skip
 
 
-def test_the_files_in_the_text_are_valid() -> None:
-    task, job, robots, hand, objects, cameras = BLOCKS
+def test_the_files_in_the_reference_are_valid() -> None:
+    robots, hand, objects, cameras = BLOCKS
     GripperModel.model_validate(hand["gripper"])
-    (tidy_up,) = task["tasks"]
-    assert parse_task(tidy_up).name == job["name"]
-    own = parse_task({**tidy_up, **robots, "robot": "mine", **objects})
+    own = parse_task({**TIDY_UP, **robots, "robot": "mine", **objects})
     assert own.robot_model().noun == "my arm"
-    assert [camera.name for camera in parse_task({**tidy_up, **cameras}).cameras] == ["front", "overhead", "wrist"]
+    assert [camera.name for camera in parse_task({**TIDY_UP, **cameras}).cameras] == ["front", "overhead", "wrist"]
     assert own.object_model("mug").mesh == "meshes/mug.glb"
+
+
+def test_the_files_in_the_tutorial_are_valid() -> None:
+    assert parse_task(TIDY_UP).name == JOB["name"]
+    assert [stage["component"] for stage in JOB["pipeline"].values()][:4] == [
+        "EnvLoader", "EnvRandomizer", "EnvPlanner", "EnvRenderer",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: next(iter(change)))
+def test_every_change_of_the_tutorial_fits_its_task(change: dict[str, Any]) -> None:
+    task = parse_task({**TIDY_UP, **change})
+    assert task != parse_task(TIDY_UP)
+    assert task.file_references()
+
+
+@pytest.mark.mujoco
+@pytest.mark.parametrize("change", [{}, *(change for change in CHANGES if "objects" not in change)], ids=",".join)
+def test_a_layout_of_the_tutorials_task_is_found_as_it_is_and_changed(change: dict[str, Any]) -> None:
+    pytest.importorskip("mujoco", reason="needs the mujoco extra")
+    if not fetched("robosuite"):
+        pytest.skip("needs `nimbusctl assets fetch`")
+    layout = randomize_layout(parse_task({**TIDY_UP, **change}), np.random.default_rng(0))
+    assert layout.task == TIDY_UP["name"]
+
+
+def test_links_between_the_pages_lead_somewhere() -> None:
+    for page in (DOCS / "manipulation.md", DOCS / "reference/manipulation.md", DOCS / "extend/skill.md"):
+        for target, anchor in re.findall(r"\]\(([^)#\s]*)#?([^)\s]*)\)", page.read_text()):
+            path = (page.parent / target).resolve() if target else page
+            assert path.is_file(), f"{page.name} links to {target}"
+            headings = re.findall(r"^#+ (.*)$", path.read_text(), re.MULTILINE)
+            names = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+            assert not anchor or anchor in names, f"{page.name} links to {target}#{anchor}"

@@ -1,4 +1,4 @@
-"""What docs/reliability.md names exists: tests, benchmarks and commands."""
+"""All names in docs/reliability.md exist: tests, benchmarks and commands."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def test_a_splat_file_of_a_version_that_is_not_read_is_told(tmp_path: Path) -> N
 
 
 def broken_splats(folder: Path) -> dict[str, Path]:
-    """What is wrong → a file that read_splats refuses for it."""
+    """The fault → a file that read_splats refuses for it."""
     cloud = random_splats(0, 20, 1)
     ply = write_ply(folder / "good.ply", cloud)
     files = {

@@ -20,9 +20,9 @@ scenes:
 episodes_per_scene: 1
 pipeline:
   load: {component: BProcObjLoader}
-  plan: {component: "tests.support.toy_components:ToyPlanner"}
-  render: {component: "tests.support.toy_components:ToyRenderer"}
-  store: {component: "tests.support.toy_components:ToyWriter"}
+  plan: {component: "tests.support.checked_components:RobotPlanner"}
+  render: {component: "tests.support.toy:ToyRenderer"}
+  store: {component: "tests.support.toy:ToyWriter"}
 """
 TRIANGLE = "v 0 0 0\nv 1 0 0\nv 0 1 0\n"
 

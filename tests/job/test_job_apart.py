@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from nimbusd.job import JobError, read_apart, read_job
-from tests.job.test_job_file import JOB, TOY
+from tests.job.test_job_file import CHECKED, JOB
 from tests.support.cluster import PATIENCE_S, REPOSITORY, come_to_their_end
 
 
@@ -24,8 +24,8 @@ def job_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def planner(job_file: Path, code: str) -> None:
     """Have the job's planner be in a module of `code`."""
-    (job_file.parent / "own_planner.py").write_text(f"from {TOY} import ToyPlanner as Own\n{code}\n")
-    job_file.write_text(JOB.replace(f"{TOY}:ToyPlanner", "own_planner:Own"))
+    (job_file.parent / "own_planner.py").write_text(f"from {CHECKED} import RobotPlanner as Own\n{code}\n")
+    job_file.write_text(JOB.replace(f"{CHECKED}:RobotPlanner", "own_planner:Own"))
 
 
 def told(job_file: Path, timeout_s: float = PATIENCE_S) -> str:

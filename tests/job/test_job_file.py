@@ -7,9 +7,9 @@ import pytest
 
 from nimbusd.job import Job, JobError, read_job
 from nimbusd.stages.errors import ComponentError
-from tests.support.toy_components import ToyPlanner, ToyPlannerArgs, ToyScene
+from tests.support.checked_components import RobotPlanner, RobotPlannerArgs, SeededScene
 
-TOY = "tests.support.toy_components"
+CHECKED = "tests.support.checked_components"
 JOB = f"""\
 name: toy
 seed: 5
@@ -22,15 +22,15 @@ scenes:
 episodes_per_scene: 2
 randomize_every: 2
 pipeline:
-  load: {{component: "{TOY}:ToyLoader"}}
-  randomize: {{component: "{TOY}:ToyRandomizer"}}
+  load: {{component: "{CHECKED}:SeededLoader"}}
+  randomize: {{component: "tests.support.toy:ToyRandomizer"}}
   plan:
-    component: {TOY}:ToyPlanner
+    component: {CHECKED}:RobotPlanner
     args:
       fps: 5
       map: floor.png
-  render: {{component: "{TOY}:ToyRenderer"}}
-  store: {{component: "{TOY}:ToyWriter"}}
+  render: {{component: "tests.support.toy:ToyRenderer"}}
+  store: {{component: "tests.support.toy:ToyWriter"}}
 """
 
 
@@ -58,19 +58,19 @@ def test_a_count_makes_numbered_scenes_whose_seeds_count_up(job_file: Path) -> N
 
 def test_files_in_scenes_and_arguments_start_at_the_scenes_root(job_file: Path, tmp_path: Path) -> None:
     job = read_job(job_file)
-    assert job.scene_config("flat") == ToyScene(name="flat", path=tmp_path / "meshes/flat.glb")
+    assert job.scene_config("flat") == SeededScene(name="flat", path=tmp_path / "meshes/flat.glb")
     assert job.make("plan").args.map == tmp_path / "floor.png"
     elsewhere = read_job(job_file, overrides=["scenes_root=../assets"])
     config = elsewhere.scene_config("flat")
-    assert isinstance(config, ToyScene)
+    assert isinstance(config, SeededScene)
     assert config.path is not None
     assert config.path.resolve() == (tmp_path.parent / "assets/meshes/flat.glb").resolve()
 
 
 def test_a_stage_is_made_with_its_checked_arguments(job_file: Path) -> None:
     planner = read_job(job_file).make("plan")
-    assert isinstance(planner, ToyPlanner)
-    assert isinstance(planner.args, ToyPlannerArgs)
+    assert isinstance(planner, RobotPlanner)
+    assert isinstance(planner.args, RobotPlannerArgs)
     assert planner.args.fps == 5
 
 
@@ -79,7 +79,7 @@ def test_arguments_that_a_component_does_not_take_here_are_told_in_one_sentence(
     written["stages"]["plan"]["args"]["fps"] = "fast"
     job = Job.from_dict(written)
     for use in (lambda: job.make("plan"), job.describe):
-        with pytest.raises(ComponentError, match=r"plan: .*ToyPlanner: fps"):
+        with pytest.raises(ComponentError, match=r"plan: .*RobotPlanner: fps"):
             use()
 
 
@@ -131,7 +131,7 @@ def test_what_leaves_the_episodes_alone_leaves_the_fingerprint_alone(job_file: P
 
 def test_the_fingerprint_changes_with_a_components_version(job_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = read_job(job_file).fingerprint()
-    monkeypatch.setattr(ToyPlanner, "version", "2.0.0")
+    monkeypatch.setattr(RobotPlanner, "version", "2.0.0")
     assert read_job(job_file).fingerprint() != before
 
 
@@ -202,14 +202,14 @@ def test_a_missing_stage_is_named(job_file: Path) -> None:
 
 
 def test_a_component_that_does_not_exist_is_told_with_its_line(job_file: Path) -> None:
-    problems = problems_of(job_file, JOB.replace(f"component: {TOY}:ToyPlanner", "component: NavPlannr"))
+    problems = problems_of(job_file, JOB.replace(f"component: {CHECKED}:RobotPlanner", "component: NavPlannr"))
     assert list(problems) == ["15"]
     assert "did you mean 'NavPlanner'?" in problems["15"]
 
 
 def test_a_count_of_scenes_without_seeds_is_refused(job_file: Path) -> None:
     problems = problems_of(
-        job_file, JOB.replace("ToyLoader", "SeedlessLoader").replace("    path: meshes/flat.glb\n", "")
+        job_file, JOB.replace("SeededLoader", "SeedlessLoader").replace("    path: meshes/flat.glb\n", "")
     )
     assert "do not have" in problems["6"]
 

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from nimbusd.makers.arithmetic import LESS, MAKER_ENVIRONMENT, ONLY, Simd, arithmetic, maker_environment, simd
 from tests.processes.test_environment_changes import write_job
 from tests.support.slow import slow
+from tests.support.toy_jobs import scenes, write_toy_job
 
 SSE = ("SSE", "SSE2", "SSE3")
 V2 = ("SSSE3", "SSE41", "POPCNT", "SSE42")
@@ -137,32 +137,12 @@ def test_linear_algebra_gives_the_same_bits_whether_or_not_the_processor_shows_m
 
 
 def job(folder: Path, mode: str) -> Path:
-    described = {
-        "name": "toy",
-        "seed": 3,
-        "output": str(folder / "out"),
-        "mode": mode,
-        "scenes": [{"name": "a"}],
-        "episodes_per_scene": 2,
-        "pipeline": {
-            "load": {"component": "tests.support.toy:ToyLoader"},
-            "plan": {
-                "component": "tests.support.machine_components:InstructionsPlanner",
-                "args": {"notes": str(folder)},
-            },
-            "render": {
-                "component": "tests.support.machine_components:InstructionsRenderer",
-                "args": {"notes": str(folder)},
-            },
-            "store": {
-                "component": "tests.support.machine_components:InstructionsWriter",
-                "args": {"notes": str(folder)},
-            },
-        },
+    args = {"notes": str(folder)}
+    pipeline = {
+        stage: {"component": f"tests.support.machine_components:Instructions{name}", "args": args}
+        for stage, name in (("plan", "Planner"), ("render", "Renderer"), ("store", "Writer"))
     }
-    path = folder / "job.yaml"
-    path.write_text(yaml.safe_dump(described))
-    return path
+    return write_toy_job(folder / "job.yaml", pipeline, mode=mode, scenes=scenes("a"), episodes_per_scene=2)
 
 
 def nimbusctl(*args: str, **env: str) -> subprocess.CompletedProcess[str]:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import orjson
 import pytest
-import yaml
 from click.testing import CliRunner, Result
 
 from nimbusd.cli.output import output
@@ -26,10 +25,11 @@ from nimbusd.master.output.folder import LedgerPlace, OutputBusy, claim_output, 
 from nimbusd.master.output.outputs import Outputs
 from nimbusd.stages import EpisodeRequest, Piece
 from nimbusd.stages.errors import NimbusError, OutputGone
-from nimbusd.stages.registry import Kind
+from nimbusd.stages.stage_names import Stage
 from nimbusd.stages.store.piece import PIECES, manifest_digest, piece_folder
 from tests.support.records import record_of
 from tests.support.store_makers import make_writer, store_episode
+from tests.support.toy_jobs import scenes, write_toy_job
 
 NAME = JobId("job")
 
@@ -37,22 +37,8 @@ NAME = JobId("job")
 @pytest.fixture
 def job(tmp_path: Path) -> Job:
     """A job whose pieces `tests.support.store_makers` makes: scene `room`, stored by NavWriter."""
-    described = {
-        "name": str(NAME),
-        "seed": 3,
-        "output": str(tmp_path / "out"),
-        "scenes": [{"name": "room"}],
-        "episodes_per_scene": 4,
-        "pipeline": {
-            "load": {"component": "tests.support.toy:ToyLoader"},
-            "plan": {"component": "tests.support.toy:ToyPlanner"},
-            "render": {"component": "tests.support.toy:ToyRenderer"},
-            "store": {"component": "NavWriter", "args": {"codec": "h264"}},
-        },
-    }
-    path = tmp_path / "job.yaml"
-    path.write_text(yaml.safe_dump(described))
-    found = read_job(path)
+    pipeline = {"store": {"component": "NavWriter", "args": {"codec": "h264"}}}
+    found = read_job(write_toy_job(tmp_path / "job.yaml", pipeline, name=str(NAME), scenes=scenes("room")))
     (found.output / PIECES).mkdir(parents=True)
     (found.output / ".nimbusd").mkdir()
     return found
@@ -98,7 +84,7 @@ HALF = {
     "warnings": [],
     "environments": [{"hash": "", "packages": {}, "episodes": [[0, 1]]}],
 }
-"""What verify finds with half of a job, whose pieces say nothing of their environment."""
+"""The findings of verify with half of a job, whose pieces say nothing of their environment."""
 
 
 def facts(*args: str | Path) -> dict[str, object]:
@@ -335,10 +321,10 @@ def test_a_torn_backup_changes_nothing_where_it_is_restored(embedded: Job, tmp_p
 def test_pieces_of_other_settings_are_taken_over_where_seed_and_versions_are_the_same(job: Job) -> None:
     """The records of these pieces say seed 3 and component versions, and no fingerprint of this job."""
     piece = store(job, 0)
-    stages: dict[Kind, StageSpec] = {"plan": StageSpec("tests.support.toy:Toy", "1.0.0", {})}
+    stages: dict[Stage, StageSpec] = {"plan": StageSpec("tests.support.toy:Toy", "1.0.0", {})}
     same = dataclasses.replace(job, stages=stages)
     assert not is_of_job(same, job.output, piece, anyway=False)
     assert is_of_job(same, job.output, piece, anyway=True)
     assert not is_of_job(dataclasses.replace(same, seed=4), job.output, piece, anyway=True)
-    newer: dict[Kind, StageSpec] = {"plan": StageSpec("tests.support.toy:Toy", "2.0.0", {})}
+    newer: dict[Stage, StageSpec] = {"plan": StageSpec("tests.support.toy:Toy", "2.0.0", {})}
     assert not is_of_job(dataclasses.replace(same, stages=newer), job.output, piece, anyway=True)

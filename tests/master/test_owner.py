@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from nimbusd.core.ids import EpisodeKey, JobId, LeaseId, NodeId, Span
 from nimbusd.core.records import JobRow, LeaseOpened, Record, State
@@ -35,6 +34,7 @@ from nimbusd.stages.store.piece import PIECES, draft_of, draft_piece, manifest_d
 from nimbusd.stages.store.trash import trash_of
 from nimbusd.transport.messages import control as c
 from tests.support.records import record_of
+from tests.support.toy_jobs import scenes, write_toy_job
 
 NAME = JobId("job")
 WANTED = 6
@@ -42,22 +42,8 @@ WANTED = 6
 
 
 def make_job(folder: Path, **changes: Any) -> Job:
-    described: dict[str, Any] = {
-        "name": str(NAME),
-        "seed": 3,
-        "output": str(folder / "out"),
-        "scenes": [{"name": "room"}],
-        "episodes_per_scene": WANTED,
-        "pipeline": {
-            "load": {"component": "tests.support.toy:ToyLoader"},
-            "plan": {"component": "tests.support.toy:ToyPlanner"},
-            "render": {"component": "tests.support.toy:ToyRenderer"},
-            "store": {"component": "tests.support.toy:ToyWriter"},
-        },
-    }
-    path = folder / "job.yaml"
-    path.write_text(yaml.safe_dump({**described, **changes}))
-    return read_job(path)
+    values = {"name": str(NAME), "scenes": scenes("room"), "episodes_per_scene": WANTED, **changes}
+    return read_job(write_toy_job(folder / "job.yaml", **values))
 
 
 def store(job: Job, index: int, attempt: int = 1, fingerprint: str | None = None) -> Piece:

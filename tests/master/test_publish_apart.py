@@ -11,7 +11,6 @@ from typing import Any
 
 import psutil
 import pytest
-import yaml
 
 from nimbusd.core.ids import EpisodeKey, JobId
 from nimbusd.core.master import publishing as core_publishing
@@ -30,6 +29,7 @@ from tests.support.records import record_of
 from tests.support.slow import quick_first
 from tests.support.store_makers import make_writer, store_episode
 from tests.support.toy import ToyWriter
+from tests.support.toy_jobs import scenes, write_toy_job
 
 pytestmark = pytest.mark.processes
 
@@ -53,18 +53,8 @@ def job(tmp_path: Path) -> Job:
 
 def make_job(folder: Path, store: dict[str, Any]) -> Job:
     """A job of which some episodes are committed, in its own ledger."""
-    toys = {"load": "ToyLoader", "plan": "ToyPlanner", "render": "ToyRenderer"}
-    stages = {stage: {"component": f"tests.support.toy:{name}"} for stage, name in toys.items()}
-    described = {
-        "name": str(NAME),
-        "output": str(folder / "out"),
-        "scenes": [{"name": "room"}],
-        "episodes_per_scene": EPISODES,
-        "pipeline": {**stages, "store": store},
-    }
-    path = folder / "job.yaml"
-    path.write_text(yaml.safe_dump(described))
-    job = read_job(path)
+    values = {"name": str(NAME), "scenes": scenes("room"), "episodes_per_scene": EPISODES}
+    job = read_job(write_toy_job(folder / "job.yaml", {"store": store}, **values))
     ledger_path(job.output).parent.mkdir(parents=True)
     with Ledger.open(ledger_path(job.output)) as ledger:
         ledger.put_job(JobRow(NAME, job.fingerprint(), job.to_dict(), "ada", 0, 0, True, "", 1.0))

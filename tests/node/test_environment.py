@@ -10,9 +10,11 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
+from nimbusd.core.environments import canonical
 from nimbusd.machine import gpus
-from nimbusd.node import environment
-from nimbusd.node.environment import LoadMeter, environment_hash, packages
+from nimbusd.node import environment as environment_module
+from nimbusd.node.environment import LoadMeter, environment, packages
+from nimbusd.stages.errors import NimbusError
 from nimbusd.transport.messages.control import GpuLoad
 
 
@@ -48,19 +50,35 @@ def nvml(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
 
 def test_versions_that_decide_episodes_are_told() -> None:
     assert {"python", "nimbusd", "numpy", "arithmetic", "libc"} <= set(packages())
-    assert len(environment_hash()) == 64
-    assert environment_hash() == environment_hash()
+    assert len(environment().hash) == 64
+    assert environment() == environment()
 
 
-def test_every_backend_that_a_component_requires_is_among_the_packages_that_decide() -> None:
-    """Those that it has through others (the dependencies of the core) are told anyway."""
-    points = metadata.entry_points(group="nimbusd.components")
-    ours = [point for point in points if point.value.startswith("nimbusd.")]
-    modules = {module for point in ours for module in point.load().requires} | {"curobo", "gsplat"}
-    assert {"sapien", "isaacsim", "bpy"} <= modules
-    names = {"skimage": "scikit-image", "pxr": "usd-core", "curobo": "nvidia-curobo"}
-    told = {name.replace("_", "-") for name in environment._PACKAGES}
-    assert {names.get(module, module).replace("_", "-") for module in modules} <= told
+def test_every_installed_package_is_told() -> None:
+    installed = {canonical(one.metadata["Name"]) for one in metadata.distributions()}
+    assert {"pytest", "mujoco", "fast-simplification"} <= installed <= set(packages())
+
+
+def test_what_a_broken_installation_left_behind_is_not_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    left = {"nameless": "Version: 1.0", "odd": "Name: odd\nVersion: 1.0\x1b[31m", "fine": "Name: fine\nVersion: 2.5"}
+    for name, text in left.items():
+        info = tmp_path / f"{name}-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\n{text}\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    packages.cache_clear()
+    told = packages()
+    packages.cache_clear()
+    assert told["fine"] == "2.5"
+    assert not {"odd", "nameless"} & set(told)
+
+
+def test_more_packages_than_a_message_holds_are_refused_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment_module, "MOST_PACKAGES", 3)
+    packages.cache_clear()
+    with pytest.raises(NimbusError, match=r"packages are installed in .*, more than the 3 "):
+        packages()
+    packages.cache_clear()
 
 
 def test_a_container_of_isaac_sim_is_known_by_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

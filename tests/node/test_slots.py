@@ -17,7 +17,7 @@ from nimbusd.config import ConfigError, WorkerConfig, read_config
 from nimbusd.daemon import cli as daemon
 from nimbusd.machine import gpus
 from nimbusd.node.slots import Slot, _dealt, cpu_slots, discover, environment, typical
-from nimbusd.slot_options import slot_options
+from nimbusd.program.slot_options import slot_options
 from tests.support.fake_nvml import FakeGpu, FakeNvml
 
 

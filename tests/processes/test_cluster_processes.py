@@ -179,7 +179,7 @@ def test_a_killed_node_that_is_started_again_is_taken_at_once(tmp_path: Path, un
 
 
 def test_a_killed_compute_worker_costs_one_attempt_of_what_it_was_at(tmp_path: Path, undisturbed: str) -> None:
-    """What it was at: the episode it rendered, and perhaps the one before, which was still being stored."""
+    """One attempt: of the episode it rendered, and perhaps the one before, which was still being stored."""
     with Cluster(tmp_path) as cluster:
         for name in ("w1", "w2"):
             cluster.start_node(name)

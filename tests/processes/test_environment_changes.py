@@ -8,25 +8,27 @@ import re
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from nimbusd.client import Client, Event
 from nimbusd.core.ids import JobId
 from nimbusd.job import Job, read_job
 from nimbusd.master.ledger.ledger import Ledger
 from nimbusd.master.output.folder import ledger_path
+from nimbusd.node.environment import packages
 from nimbusd.stages.store.made_with import packages_hash
 from tests.support.cluster import PATIENCE_S, REPOSITORY, Cluster
 from tests.support.slow import slow
+from tests.support.toy_jobs import scenes, write_toy_job
 
 pytestmark = pytest.mark.processes
 
-PACKAGE = "gsplat"
-"""One of those whose versions decide over episodes, and that is not needed to make toy ones."""
+PACKAGE = "pillow"
+"""One of those that count for every job, whose version nobody asks for while toy episodes are made."""
 
 
 def installed(folder: Path, version: str) -> dict[str, str]:
@@ -40,26 +42,16 @@ def installed(folder: Path, version: str) -> dict[str, str]:
 
 def write_job(folder: Path, name: str, episodes: int = 4, **render: Any) -> Path:
     """A job of one scene whose writer records what it was told of the environment."""
-    described = {
-        "name": name,
-        "seed": 3,
-        "output": str(folder / name),
-        "scenes": [{"name": "a"}],
-        "episodes_per_scene": episodes,
-        "pipeline": {
-            "load": {"component": "tests.support.toy:ToyLoader"},
-            "plan": {"component": "tests.support.toy:ToyPlanner"},
-            "render": {"component": "tests.support.toy:ToyRenderer"} | render,
-            "store": {"component": "tests.support.toy:NotingWriter"},
-        },
+    pipeline = {
+        "render": {"component": "tests.support.toy:ToyRenderer"} | render,
+        "store": {"component": "tests.support.toy:NotingWriter"},
     }
-    path = folder / f"{name}.yaml"
-    path.write_text(yaml.safe_dump(described))
-    return path
+    values = {"name": name, "output": str(folder / name), "scenes": scenes("a"), "episodes_per_scene": episodes}
+    return write_toy_job(folder / f"{name}.yaml", pipeline, **values)
 
 
 def notes(output: Path) -> dict[int, Any]:
-    """What each committed episode says of its environment."""
+    """The environment on record of each committed episode."""
     texts = (output / "dataset.txt").read_text().splitlines()
     return dict(map(json.loads, texts))
 
@@ -113,6 +105,34 @@ def test_a_run_with_other_packages_names_them_and_goes_on_when_they_are_accepted
 
     status, _, _ = run(job, old)
     assert status == 0, "nothing is missing, so that nothing keeps it from being published again"
+
+
+def test_a_run_that_an_older_nimbusd_began_goes_on_with_what_it_recorded_and_hashed(tmp_path: Path) -> None:
+    old, new = installed(tmp_path, "1.0"), installed(tmp_path, "2.0")
+    faults = {"kind": "raise", "marks": str(tmp_path / "marks"), "states": list(range(2, 1000))}  # two are made
+    job = write_job(tmp_path, "toy", component="tests.support.toy:FaultyRenderer", args=faults)
+    assert run(job, old)[0] == 1
+    for number in range(1000):  # as if the renderer had been mended
+        (tmp_path / "marks" / str(number)).touch()
+    told = packages()
+    listed = ("nimbusd", "python", "machine", "numpy", "scipy", "scikit-image", "bpy", "mujoco", "av", "pyarrow")
+    recorded = {name: told[name] for name in listed if name in told} | {PACKAGE: "1.0"}
+    with Ledger.open(ledger_path(tmp_path / "toy")) as ledger:
+        row = ledger.job(JobId("toy"))
+        assert row is not None
+        spec = {key: value for key, value in row.spec.items() if key != "requires"}
+        ledger.put_job(replace(row, spec=spec, environment="0" * 64, packages=recorded, began_with=recorded))
+
+    status, events, errors = run(job, new, "--retry-quarantined")
+    assert status == 1, errors
+    (waiting,) = [event for event in events if event["event"] == "job_waiting"]
+    assert waiting["why"].startswith(f"{PACKAGE} 1.0 when this job began, 2.0 here. ")
+
+    status, events, errors = run(job, old)
+    assert (status, events[-1]["committed"]) == (0, 4), errors
+    made = notes(tmp_path / "toy")
+    assert [made[index].get("now") for index in range(4)] == [None] * 4
+    assert made[3]["packages"] == recorded
 
 
 def until_waiting(client: Client, cursor: str, job: Job) -> Event:

@@ -23,16 +23,11 @@ from nimbusd.client import Client, JobSummary
 from nimbusd.job import Job
 from tests.support.cluster import PATIENCE_S, REPOSITORY, Cluster, comes_to, gate_of, pieces_of, toy_job
 from tests.support.store_makers import JOB, make_writer, store_episodes
+from tests.support.toy_jobs import TOYS
 
 pytestmark = pytest.mark.processes
 
 EPISODES = 12
-TOYS = {
-    "load": {"component": "tests.support.toy:ToyLoader"},
-    "plan": {"component": "tests.support.toy:ToyPlanner"},
-    "render": {"component": "tests.support.toy:ToyRenderer"},
-    "store": {"component": "tests.support.toy:ToyWriter"},
-}
 PIECE_BYTES = 100_000
 
 

@@ -11,35 +11,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from tests.support.cluster import PATIENCE_S, Cluster, come_to_their_end, toy_job
 from tests.support.slow import quick_first
+from tests.support.toy_jobs import TOYS, write_toy_job
 
 pytestmark = pytest.mark.processes
 
 SCENES, EPISODES = "abc", 4
-TOYS = {
-    "load": {"component": "tests.support.toy:ToyLoader"},
-    "plan": {"component": "tests.support.toy:ToyPlanner"},
-    "render": {"component": "tests.support.toy:ToyRenderer"},
-    "store": {"component": "tests.support.toy:ToyWriter"},
-}
 
 
 def run(folder: Path, *, workers: int = 2, limits: dict[str, Any] | None = None, **stages: Any) -> Run:
     """A whole `nimbusctl run` of toy components, but for some stages."""
-    described = {
-        "name": "toy",
-        "seed": 3,
-        "output": str(folder / "out"),
-        "scenes": [{"name": scene} for scene in SCENES],
-        "episodes_per_scene": EPISODES,
-        "pipeline": {**TOYS, **stages},
-        "limits": {"beat_timeout_s": 1.0, **(limits or {})},
-    }
-    path = folder / "job.yaml"
-    path.write_text(yaml.safe_dump(described))
+    path = write_toy_job(folder / "job.yaml", stages, limits={"beat_timeout_s": 1.0, **(limits or {})})
     done = subprocess.run(
         [sys.executable, "-m", "nimbusd.cli", "run", str(path), "--json", "--spares", "0", "--workers", str(workers)],
         capture_output=True,
@@ -52,7 +36,7 @@ def run(folder: Path, *, workers: int = 2, limits: dict[str, Any] | None = None,
 
 
 class Run:
-    """How a run went: its exit status and events."""
+    """The result of a run: its exit status and events."""
 
     def __init__(self, folder: Path, status: int, events: list[dict[str, Any]]) -> None:
         self.folder = folder

@@ -16,13 +16,13 @@ from typing import Any
 
 import psutil
 import pytest
-import yaml
 
 from nimbusd.core.ids import EpisodeKey, JobId
 from nimbusd.job import read_job
 from nimbusd.master.ledger.ledger import Ledger
 from nimbusd.master.output.folder import ledger_path
 from tests.support.slow import quick_first
+from tests.support.toy_jobs import write_toy_job
 
 pytestmark = pytest.mark.processes
 
@@ -30,25 +30,13 @@ SCENES, EPISODES = 3, 4
 JOB = JobId("toy")
 
 
-def write_job(folder: Path, **changes: Any) -> Path:
+def write_job(folder: Path, pipeline: dict[str, Any] | None = None, **changes: Any) -> Path:
     """A job of toy components: 3 scenes of 4 episodes, a third of the plans fail."""
-    job: dict[str, Any] = {
-        "name": "toy",
-        "seed": 3,
-        "output": str(folder / "out"),
-        "scenes": [{"name": "abc"[number]} for number in range(SCENES)],
-        "episodes_per_scene": EPISODES,
-        "pipeline": {
-            "load": {"component": "tests.support.toy:ToyLoader"},
-            "plan": {"component": "tests.support.toy:ToyPlanner", "args": {"fail_share": 0.3}},
-            "render": {"component": "tests.support.toy:ToyRenderer"},
-            "store": {"component": "tests.support.toy:ToyWriter"},
-        },
-        "limits": {"beat_timeout_s": 1.0},
+    pipeline = {
+        "plan": {"component": "tests.support.toy:ToyPlanner", "args": {"fail_share": 0.3}},
+        **(pipeline or {}),
     }
-    path = folder / "job.yaml"
-    path.write_text(yaml.safe_dump({**job, **changes}))
-    return path
+    return write_toy_job(folder / "job.yaml", pipeline, **{"limits": {"beat_timeout_s": 1.0}, **changes})
 
 
 def start(job: Path, *args: str) -> subprocess.Popen[str]:

@@ -13,11 +13,13 @@ from typing import Any, ClassVar
 
 import pytest
 
+from nimbusd.client import Client
 from nimbusd.compute.spare import import_components
 from nimbusd.stages.types import Observation, Sequence
 from tests.support.cluster import Cluster, Daemon, comes_to, gate_of, toy_job
 from tests.support.slow import slow
 from tests.support.toy import GatedRenderer
+from tests.support.toy_jobs import TOYS
 
 pytestmark = pytest.mark.processes
 
@@ -52,15 +54,20 @@ class LeakingRenderer(GatedRenderer):
 
 def rendered_by(component: str, folder: Path) -> dict[str, Any]:
     """A toy job's pipeline with another renderer of this module."""
-    stages = {"load": "ToyLoader", "plan": "ToyPlanner", "store": "ToyWriter"}
-    pipeline: dict[str, Any] = {stage: {"component": f"tests.support.toy:{name}"} for stage, name in stages.items()}
     args = {"gate": str(gate_of(folder, "toy")), "scenes": ["c"]}
-    return {**pipeline, "render": {"component": f"tests.processes.test_spare_processes:{component}", "args": args}}
+    return {**TOYS, "render": {"component": f"tests.processes.test_spare_processes:{component}", "args": args}}
 
 
 def warm_spare(node: Daemon, after: int = 0) -> int:
     """Wait for a warm spare; returns its pid."""
     return int(node.wait_for(r"spare#\d+ is warm, pid \d+", after).rpartition(" ")[2])
+
+
+def let_it_complete(client: Client, folder: Path) -> None:
+    """Open the gate of the toy job, which makes all of its episodes."""
+    gate_of(folder, "toy").touch()
+    ended = client.wait("toy")
+    assert (ended.state, ended.quarantined) == ("complete", 0)
 
 
 def test_a_killed_workers_slot_is_taken_by_the_spare_and_the_job_completes(tmp_path: Path) -> None:
@@ -75,9 +82,7 @@ def test_a_killed_workers_slot_is_taken_by_the_spare_and_the_job_completes(tmp_p
         os.kill(worker, signal.SIGKILL)
         node.wait_for(f"worker cpu:0#2 said hello from pid {spare},", mark)
         assert warm_spare(node, mark) != spare  # the next one
-        gate_of(tmp_path, "toy").touch()
-        ended = client.wait("toy")
-        assert (ended.state, ended.quarantined) == ("complete", 0)
+        let_it_complete(client, tmp_path)
         assert [line for line in node.said("WorkerUp") if f"pid={spare}," in line]
         assert not node.said("cpu:0#3")
         cluster.stop_nodes()
@@ -94,9 +99,7 @@ def test_a_spare_that_is_killed_is_replaced_and_costs_no_episode(tmp_path: Path)
         os.kill(spare, signal.SIGKILL)
         node.wait_for("spare#1 is gone, status -9", mark)
         assert warm_spare(node, mark) != spare
-        gate_of(tmp_path, "toy").touch()
-        ended = client.wait("toy")
-        assert (ended.state, ended.quarantined) == ("complete", 0)
+        let_it_complete(client, tmp_path)
         assert not node.said("WorkerDown")
         cluster.stop_nodes()
 
@@ -111,9 +114,7 @@ def test_a_spare_that_falls_silent_is_killed_by_the_watchdog_and_costs_no_episod
         os.kill(warm_spare(node), signal.SIGSTOP)
         node.wait_for("killing worker spare#1: no progress in stage wait for 5 s")
         node.wait_for("spare#1 is gone, status -")
-        gate_of(tmp_path, "toy").touch()
-        ended = client.wait("toy")
-        assert (ended.state, ended.quarantined) == ("complete", 0)
+        let_it_complete(client, tmp_path)
         assert not node.said("WorkerDown")
         cluster.stop_nodes()
 
@@ -130,9 +131,7 @@ def test_a_spare_that_hangs_in_an_import_is_in_nobodys_way(tmp_path: Path) -> No
         mark = node.mark()
         os.kill(worker, signal.SIGKILL)
         node.wait_for("worker cpu:0#2 said hello", mark)
-        gate_of(tmp_path, "toy").touch()
-        ended = client.wait("toy")
-        assert (ended.state, ended.quarantined) == ("complete", 0)
+        let_it_complete(client, tmp_path)
         assert spare in [process.pid for process in node.compute_workers()]
         assert not node.said("is warm")
         cluster.stop_nodes()

@@ -1,4 +1,4 @@
-"""What compute workers leave in TMPDIR goes with them, however they end, and with the node."""
+"""Files that compute workers leave in TMPDIR go with them, however they end, and with the node."""
 
 from __future__ import annotations
 
@@ -13,20 +13,17 @@ from nimbusd.config import ConfigError
 from nimbusd.node.folders import FolderPlaces
 from tests.processes.test_run_processes import run, start, write_job
 from tests.support.cluster import come_to_their_end
+from tests.support.toy_jobs import TOYS
 
 pytestmark = pytest.mark.processes
 
 
 def noting_job(folder: Path, *, kill: bool = False) -> Path:
     (folder / "notes").mkdir()
+    notes = {"notes": str(folder / "notes"), "kill": kill}
     pipeline = {
-        "load": {"component": "tests.support.toy:ToyLoader"},
-        "plan": {"component": "tests.support.toy:ToyPlanner"},
-        "render": {
-            "component": "tests.support.machine_components:TemporaryFilesRenderer",
-            "args": {"notes": str(folder / "notes"), "kill": kill},
-        },
-        "store": {"component": "tests.support.toy:ToyWriter"},
+        "plan": TOYS["plan"],
+        "render": {"component": "tests.support.machine_components:TemporaryFilesRenderer", "args": notes},
     }
     return write_job(folder, pipeline=pipeline, limits={"beat_timeout_s": 20.0})
 
@@ -39,7 +36,7 @@ def noted(folder: Path) -> set[Path]:
 
 @pytest.fixture
 def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where the node's plans and temporary files go."""
+    """The folder of the node's plans and temporary files."""
     folder = tmp_path_factory.mktemp("c")
     monkeypatch.setenv("CACHE_DIRECTORY", str(folder))
     return folder

@@ -102,7 +102,7 @@ class Grounds:
     folder: Path
     daemons: list[Daemon] = field(default_factory=list)
     sockets: Path = Path(f"/tmp/nimbusd-{ADA}")
-    """Where Ada's master listens if not in her session."""
+    """The folder of Ada's socket if not in her session."""
 
     def user(self, uid: int, name: str, **changes: object) -> User:
         return User(uid, self.folder / name, **changes)  # type: ignore[arg-type]
@@ -246,7 +246,7 @@ def test_the_members_of_a_group_may_use_a_master_that_was_started_for_it(grounds
 def test_a_master_and_a_node_of_different_users_finish_a_job_and_the_node_sees_nothing_of_the_masters_state(
     grounds: Grounds,
 ) -> None:
-    """As in the units: outputs belong to a group that both are in, keys let the node be a node and nothing more."""
+    """Like the units: outputs belong to a group that both are in, keys let the node be a node and nothing more."""
     master_user = grounds.user(ADA, "master", gid=GROUP.gr_gid, umask=0o002)
     worker_user = grounds.user(WORKER, "worker", gid=GROUP.gr_gid, umask=0o002)
     shared = grounds.shared("outputs", master_user, GROUP.gr_gid, 0o2775)

@@ -17,16 +17,11 @@ from nimbusd.client import JobSummary
 from nimbusd.supervisor.cgroups import WorkerGroups, own_group
 from tests.support.cluster import PATIENCE_S, REPOSITORY, Cluster, come_to_their_end, toy_job
 from tests.support.slow import quick_first, slow
+from tests.support.toy_jobs import TOYS
 from tests.support.watched_workers import gone
 
 pytestmark = pytest.mark.processes
 
-TOYS = {
-    "load": {"component": "tests.support.toy:ToyLoader"},
-    "plan": {"component": "tests.support.toy:ToyPlanner"},
-    "render": {"component": "tests.support.toy:ToyRenderer"},
-    "store": {"component": "tests.support.toy:ToyWriter"},
-}
 SMALL: dict[str, Any] = {"scenes": [{"name": "a"}], "episodes_per_scene": 2}
 NOTING = """
 import os
@@ -187,7 +182,7 @@ WITHOUT_GROUPS = 'mount -o remount,bind,ro {mount} && exec "$@"'
 
 
 def groups_folder() -> str | None:
-    """Where this process may make control groups."""
+    """A place in which this process may make control groups."""
     own = own_group()
     return own if own is not None and os.access(own, os.W_OK) else None
 

@@ -17,6 +17,7 @@ from nimbusd.supervisor.watchdog import stack_path
 from tests.support.cluster import Cluster, gate_of, toy_job
 from tests.support.slow import slow
 from tests.support.toy import ToyWriter
+from tests.support.toy_jobs import TOYS, scenes
 from tests.support.watched_workers import PATIENCE_S, gone
 
 pytestmark = pytest.mark.processes
@@ -37,11 +38,8 @@ class SlowWriter(ToyWriter):
 
 def small_job(folder: Path, attempts: int = 3, **replaced: dict[str, Any]) -> Job:
     """Three episodes of one scene, with a short beat timeout. replaced: stages other than the toys."""
-    toys = {"load": "ToyLoader", "plan": "ToyPlanner", "render": "ToyRenderer", "store": "ToyWriter"}
-    stages = {stage: {"component": f"tests.support.toy:{name}"} for stage, name in toys.items()}
     limits = {"beat_timeout_s": SHORT_S, "attempts": attempts}
-    scenes = [{"name": "a"}]
-    return toy_job(folder, scenes=scenes, episodes_per_scene=3, pipeline={**stages, **replaced}, limits=limits)
+    return toy_job(folder, pipeline={**TOYS, **replaced}, scenes=scenes("a"), episodes_per_scene=3, limits=limits)
 
 
 def test_the_failure_of_a_hung_episode_carries_the_stack_to_the_master(tmp_path: Path) -> None:

@@ -131,7 +131,7 @@ def test_cuda_that_is_not_there_is_one_sentence_and_auto_takes_the_cpu(
 def test_gaussians_cross_a_job_file_to_a_dataset(tmp_path: Path) -> None:
     """Load, plan, render and store by configuration alone, through the stages that workers run."""
     from nimbusd.job import read_job
-    from nimbusd.stages.runner import Pipeline, run_stages
+    from nimbusd.stages.runner import Components, run_stages
     from nimbusd.stages.types import EpisodeRequest
 
     example = Path(__file__).parents[2] / "examples" / "nav_gs.yaml"
@@ -143,13 +143,13 @@ def test_gaussians_cross_a_job_file_to_a_dataset(tmp_path: Path) -> None:
     small += ["pipeline.render.args.max_misalignment_px=null", "pipeline.load.args.texture_px=32"]
     small += ["pipeline.plan.args.cameras=[{name: front, width: 64, height: 48}]", "scenes.0.count=1"]
     job = read_job(example, output=tmp_path, overrides=small)
-    pipeline = Pipeline(job.make("load"), None, job.make("plan"), job.make("render"), job.make("store"))
+    components = Components(job.make("load"), None, job.make("plan"), job.make("render"), job.make("store"))
     (tmp_path / ".pieces").mkdir()
     requests = [EpisodeRequest(job.name, "apartment_000", 0)]
     (episode,) = run_stages(
-        pipeline, requests, job_seed=job.seed, scene_config=job.scene_config, output=tmp_path, context={}
+        components, requests, job_seed=job.seed, scene_config=job.scene_config, output=tmp_path, context={}
     )
-    pipeline.close()
+    components.close()
     assert episode.failure is None, episode.failure
     assert episode.piece is not None
     assert episode.piece.length >= 8

@@ -1,4 +1,4 @@
-"""What MuJoCo draws of recorded states: exact depth, masks that sit on the objects, stacking, styles, errors."""
+"""Pictures of recorded states by MuJoCo: exact depth, masks that sit on the objects, stacking, styles, errors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from scipy.spatial import ConvexHull
 
 from nimbusd.renderers.mujoco.renderer import MujocoRenderer, MujocoRendererArgs
 from nimbusd.stages.errors import RenderError
-from nimbusd.stages.types import F64, Camera, Feature, Observation, Scene, Sequence
+from nimbusd.stages.types import F64, SIMULATION_QPOS, Camera, Feature, Observation, Scene, Sequence
 from nimbusd.stages.workflow.sim import Layout, Style, camera_poses, label_rows, scene_of, styled
 from nimbusd.stages.workflow.sim.rotation import inverse, transform
 from nimbusd.stages.workflow.sim.world.geometry import object_mesh
@@ -32,7 +32,7 @@ def trace(layout: Layout, rows: list[int], camera: Camera | None = None, T_world
     else:
         cameras = tuple(entry.camera for entry in layout.cameras)
         poses = camera_poses(layout, demo.qpos[rows])
-    return Sequence(30.0, "", cameras, poses, {}, {"simulation.qpos": Feature(demo.qpos[rows])}, {})
+    return Sequence(30.0, "", cameras, poses, {}, {SIMULATION_QPOS: Feature(demo.qpos[rows])}, {})
 
 
 def observed(seq: Sequence, scene: Scene, **args: object) -> Observation:
@@ -149,5 +149,5 @@ def test_strangers_are_refused_in_sentences() -> None:
     with pytest.raises(RenderError, match=r"simulation\.qpos"):
         renderer.gen_obs(replace(seq, states={}))
     with pytest.raises(RenderError, match="recorded in another layout"):
-        renderer.gen_obs(replace(seq, states={"simulation.qpos": Feature(np.zeros((1, 3)))}))
+        renderer.gen_obs(replace(seq, states={SIMULATION_QPOS: Feature(np.zeros((1, 3)))}))
     renderer.close()

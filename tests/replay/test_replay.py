@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from nimbusd.cli.replay import judge
 from nimbusd.job import read_job
@@ -24,6 +23,7 @@ from tests.benchmarks.chaos import write_job as write_storm
 from tests.processes.test_environment_changes import PACKAGE, installed
 from tests.support.cluster import REPOSITORY, Cluster, toy_job
 from tests.support.slow import slow
+from tests.support.toy_jobs import scenes, write_toy_job
 
 pytestmark = pytest.mark.processes
 
@@ -54,24 +54,13 @@ def replay(*args: str | Path, env: dict[str, str] | None = None) -> tuple[int, d
 def write_job(folder: Path, renderer: str = "ToyRenderer", fail_share: float = 0.0, **faults: Any) -> Path:
     """One scene of two toy episodes that are not replaced where their plan fails."""
     args = {"marks": str(folder / "marks"), **faults} if faults else {}
-    job = {
-        "name": "toy",
-        "seed": 3,
-        "output": str(folder / "out"),
-        "scenes": [{"name": "kitchen"}],
-        "episodes_per_scene": 2,
-        "exact": False,
-        "pipeline": {
-            "load": {"component": "tests.support.toy:ToyLoader"},
-            "plan": {"component": "tests.support.toy:ToyPlanner", "args": {"fail_share": fail_share}},
-            "render": {"component": f"tests.support.toy:{renderer}", "args": args},
-            "store": {"component": "tests.support.toy:ToyWriter"},
-        },
-        "limits": {"beat_timeout_s": 1.0, "attempts": 1},
+    pipeline = {
+        "plan": {"component": "tests.support.toy:ToyPlanner", "args": {"fail_share": fail_share}},
+        "render": {"component": f"tests.support.toy:{renderer}", "args": args},
     }
-    path = folder / "job.yaml"
-    path.write_text(yaml.safe_dump(job))
-    return path
+    limits = {"beat_timeout_s": 1.0, "attempts": 1}
+    values = {"scenes": scenes("kitchen"), "episodes_per_scene": 2, "exact": False, "limits": limits}
+    return write_toy_job(folder / "job.yaml", pipeline, **values)
 
 
 def run(job: Path, *args: str) -> int:

@@ -10,13 +10,13 @@ from nimbusd.stages.arguments import ArgumentsError
 from nimbusd.stages.base import BaseLoader, BasePlanner, BaseRandomizer, BaseRenderer, BaseWriter
 from nimbusd.stages.errors import ComponentError
 from nimbusd.stages.registry import create, registered, resolve
-from tests.support.toy_components import ToyLoader, ToyPlanner, ToyPlannerArgs
+from tests.support.checked_components import RobotPlanner, RobotPlannerArgs, SeededLoader
 
-TOY = "tests.support.toy_components"
+CHECKED = "tests.support.checked_components"
 
 
 def test_a_class_path_resolves_to_the_class() -> None:
-    assert resolve(f"{TOY}:ToyLoader", "load") is ToyLoader
+    assert resolve(f"{CHECKED}:SeededLoader", "load") is SeededLoader
 
 
 @pytest.mark.parametrize("name", registered())
@@ -39,17 +39,17 @@ def test_a_strange_word_lists_all_components() -> None:
 
 def test_a_class_of_another_kind_is_refused_by_its_base_class() -> None:
     with pytest.raises(ComponentError, match="extends BaseLoader, but the stage 'plan' needs a BasePlanner"):
-        resolve(f"{TOY}:ToyLoader", "plan")
+        resolve(f"{CHECKED}:SeededLoader", "plan")
 
 
 def test_a_class_that_is_no_component_is_refused() -> None:
     with pytest.raises(ComponentError, match="not a class that extends BasePlanner"):
-        resolve(f"{TOY}:ToyRobot", "plan")
+        resolve(f"{CHECKED}:Robot", "plan")
 
 
 def test_an_incomplete_component_is_refused_before_anything_runs() -> None:
     with pytest.raises(ComponentError, match=r"does not implement publish\(\) of BaseWriter"):
-        resolve(f"{TOY}:HalfWriter", "store")
+        resolve(f"{CHECKED}:HalfWriter", "store")
 
 
 def test_a_missing_module_says_how_to_make_it_known() -> None:
@@ -58,14 +58,14 @@ def test_a_missing_module_says_how_to_make_it_known() -> None:
 
 
 def test_a_missing_class_names_the_nearest_in_its_module() -> None:
-    with pytest.raises(ComponentError, match=r"has no 'ToyLoder'; did you mean 'ToyLoader'\?"):
-        resolve(f"{TOY}:ToyLoder", "load")
+    with pytest.raises(ComponentError, match=r"has no 'SeededLoder'; did you mean 'SeededLoader'\?"):
+        resolve(f"{CHECKED}:SeededLoder", "load")
 
 
 def test_arguments_become_the_components_model() -> None:
-    planner = create(f"{TOY}:ToyPlanner", "plan", {"robot": {"radius_m": 0.3}})
-    assert isinstance(planner, ToyPlanner)
-    assert planner.args == ToyPlannerArgs.model_validate({"robot": {"radius_m": 0.3}})
+    planner = create(f"{CHECKED}:RobotPlanner", "plan", {"robot": {"radius_m": 0.3}})
+    assert isinstance(planner, RobotPlanner)
+    assert planner.args == RobotPlannerArgs.model_validate({"robot": {"radius_m": 0.3}})
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_what_a_module_lacks_or_raises_is_told(
 def test_all_mistakes_in_arguments_are_told_with_their_keys_and_the_nearest_right_ones() -> None:
     args = {"fsp": 3, "robot": {"radius": -1, "height_m": "tall"}, "waypoints": [{}, {"hight_m": 1}]}
     with pytest.raises(ArgumentsError) as caught:
-        create(f"{TOY}:ToyPlanner", "plan", args)
+        create(f"{CHECKED}:RobotPlanner", "plan", args)
     mistakes = {".".join(map(str, mistake.path)): mistake.text for mistake in caught.value.mistakes}
     assert mistakes == {
         "fsp": "unknown key 'fsp'; did you mean 'fps'?",

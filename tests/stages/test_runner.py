@@ -27,12 +27,12 @@ from nimbusd.stages import (
     Sequence,
 )
 from nimbusd.stages.errors import NimbusError, out_of_groups
-from nimbusd.stages.runner import Pipeline, StoreIterator, run_stages
+from nimbusd.stages.runner import Components, StoreIterator, run_stages
 from tests.support import toy
 
 
-def pipeline(**other: Any) -> Pipeline:
-    made = Pipeline(
+def components(**other: Any) -> Components:
+    made = Components(
         toy.ToyLoader(ComponentArgs()),
         None,
         toy.ToyPlanner(toy.ToyPlannerArgs()),
@@ -42,7 +42,7 @@ def pipeline(**other: Any) -> Pipeline:
     return dataclasses.replace(made, **other)
 
 
-def chain(made: Pipeline, requests: Any, tmp_path: Path, **more: Any) -> StoreIterator:
+def chain(made: Components, requests: Any, tmp_path: Path, **more: Any) -> StoreIterator:
     return run_stages(
         made,
         requests,
@@ -60,7 +60,7 @@ def request(index: int, scene: str = "a") -> EpisodeRequest:
 
 @pytest.mark.parametrize("writers", [0, 1, 3])
 def test_every_request_comes_out_once_with_its_piece(tmp_path: Path, writers: int) -> None:
-    episodes = list(chain(pipeline(), [request(i) for i in range(5)], tmp_path, writers=writers))
+    episodes = list(chain(components(), [request(i) for i in range(5)], tmp_path, writers=writers))
     assert [episode.request.index for episode in episodes] == list(range(5))
     assert all(episode.piece is not None and episode.observation is None for episode in episodes)
     assert set(episodes[0].timings_s) == {"load", "randomize", "plan", "render", "store"}
@@ -74,7 +74,7 @@ def test_nothing_is_pulled_before_it_is_asked_for(tmp_path: Path) -> None:
             pulled.append(index)
             yield request(index)
 
-    episodes = chain(pipeline(), requests(), tmp_path, writers=0)
+    episodes = chain(components(), requests(), tmp_path, writers=0)
     assert pulled == []
     next(episodes)
     assert pulled == [0]
@@ -89,13 +89,13 @@ def test_a_scene_is_loaded_once_while_requests_stay_with_it(tmp_path: Path) -> N
             return super().load_asset(config)
 
     requests = [request(0), request(1), request(0, "b"), request(1, "b"), request(2)]
-    list(chain(pipeline(loader=Counting(ComponentArgs())), requests, tmp_path))
+    list(chain(components(loader=Counting(ComponentArgs())), requests, tmp_path))
     assert loads == ["a", "b", "a"]
 
 
 def test_an_episode_is_the_same_alone_or_after_others(tmp_path: Path) -> None:
     def states(requests: list[EpisodeRequest]) -> np.ndarray[Any, Any]:
-        last = list(chain(pipeline(), requests, tmp_path))[-1]
+        last = list(chain(components(), requests, tmp_path))[-1]
         assert last.sequence is not None
         return last.sequence.states["observation.state"].values
 
@@ -103,7 +103,7 @@ def test_an_episode_is_the_same_alone_or_after_others(tmp_path: Path) -> None:
 
 
 def test_variants_of_a_scene_depend_on_the_variant_alone(tmp_path: Path) -> None:
-    made = pipeline(randomizer=toy.ToyRandomizer(ComponentArgs()))
+    made = components(randomizer=toy.ToyRandomizer(ComponentArgs()))
     requests = [EpisodeRequest("j", "a", i, variant=i // 2) for i in range(4)]
     hashes = [e.scene.content_hash for e in chain(made, requests, tmp_path) if e.scene]
     assert hashes[0] == hashes[1] != hashes[2] == hashes[3]
@@ -120,17 +120,17 @@ class WrongRandomizer(BaseRandomizer[ComponentArgs]):
 
 
 def test_a_wrong_return_type_fails_with_the_components_name(tmp_path: Path) -> None:
-    (episode,) = chain(pipeline(planner=WrongPlanner(ComponentArgs())), [request(0)], tmp_path)
+    (episode,) = chain(components(planner=WrongPlanner(ComponentArgs())), [request(0)], tmp_path)
     assert episode.failure is not None
     assert "WrongPlanner.gen_sequence returned dict, but must return Sequence" in episode.failure.detail
-    (episode,) = chain(pipeline(randomizer=WrongRandomizer(ComponentArgs())), [request(0)], tmp_path)
+    (episode,) = chain(components(randomizer=WrongRandomizer(ComponentArgs())), [request(0)], tmp_path)
     assert episode.failure is not None
     assert "WrongRandomizer.randomize returned NoneType" in episode.failure.detail
 
 
 def test_failed_plans_are_results_and_never_reach_the_renderer(tmp_path: Path) -> None:
     seen: list[tuple[str, int]] = []
-    made = pipeline(planner=toy.ToyPlanner(toy.ToyPlannerArgs(fail_share=1.0)))
+    made = components(planner=toy.ToyPlanner(toy.ToyPlannerArgs(fail_share=1.0)))
     (episode,) = chain(made, [request(0)], tmp_path, seen=lambda stage, e: seen.append((stage, e.request.index)))
     assert episode.failure is not None
     assert episode.failure.planned
@@ -170,7 +170,7 @@ class BuggyRenderer(toy.ToyRenderer):
 def test_an_error_fails_its_episode_with_stage_reason_and_traceback(
     tmp_path: Path, other: dict[str, Any], stage: str, reason: str
 ) -> None:
-    episodes = list(chain(pipeline(**other), [request(0), request(1)], tmp_path))
+    episodes = list(chain(components(**other), [request(0), request(1)], tmp_path))
     assert len(episodes) == 2
     for episode in episodes:
         assert episode.failure is not None
@@ -186,7 +186,7 @@ class NoBackend(toy.ToyRenderer):
 
 def test_an_unavailable_backend_stops_the_runner(tmp_path: Path) -> None:
     with pytest.raises(BackendUnavailable):
-        list(chain(pipeline(renderer=NoBackend(ComponentArgs())), [request(0)], tmp_path))
+        list(chain(components(renderer=NoBackend(ComponentArgs())), [request(0)], tmp_path))
 
 
 def test_a_module_that_a_component_lacks_stops_the_runner_with_the_extra_that_brings_it(tmp_path: Path) -> None:
@@ -196,7 +196,7 @@ def test_a_module_that_a_component_lacks_stops_the_runner_with_the_extra_that_br
 
     sentence = r"^render: .*'mujoco' is not installed here: pip install 'nimbusd\[mujoco\]'"
     with pytest.raises(BackendUnavailable, match=sentence):
-        list(chain(pipeline(renderer=Lacking(ComponentArgs())), [request(0)], tmp_path))
+        list(chain(components(renderer=Lacking(ComponentArgs())), [request(0)], tmp_path))
 
 
 def test_storing_overlaps_the_next_render_and_is_reported_when_durable(tmp_path: Path) -> None:
@@ -216,7 +216,7 @@ def test_storing_overlaps_the_next_render_and_is_reported_when_durable(tmp_path:
     def report(episode: Episode) -> None:
         stored.append(episode.request.index)
 
-    made = pipeline(writer=SlowWriter(ComponentArgs()))
+    made = components(writer=SlowWriter(ComponentArgs()))
     episodes = list(chain(made, [request(0), request(1)], tmp_path, writers=1, seen=seen, stored=report))
     assert stored == [0, 1]
     assert all(episode.failure is None for episode in episodes)

@@ -10,8 +10,8 @@ import pytest
 from nimbusd.stages import CameraFrames, ComponentArgs, EpisodeRequest, Observation, Scene, SceneConfig, Sequence
 from nimbusd.stages.base import BaseLoader, BasePlanner, BaseRenderer
 from nimbusd.stages.errors import AssetError
-from nimbusd.stages.load.mend.mend import warned
-from nimbusd.stages.runner import Pipeline, run_stages
+from nimbusd.stages.load.mend import warned
+from nimbusd.stages.runner import Components, run_stages
 from nimbusd.stages.sight import check_cameras_inside, check_sight
 from nimbusd.stages.types import F64
 from tests.support import toy
@@ -119,7 +119,7 @@ def test_such_an_episode_fails_in_the_render_stage_as_the_scene_s_fault(
     tmp_path: Path, planner: type[Standing], text: str, rendered: int
 ) -> None:
     renderer = Blind(ComponentArgs())
-    made = Pipeline(
+    made = Components(
         HouseLoader(ComponentArgs()), None, planner(ComponentArgs()), renderer, toy.ToyWriter(ComponentArgs())
     )
     more: dict[str, Any] = {"job_seed": 1, "scene_config": lambda name: SceneConfig(name=name), "writers": 0}

@@ -11,6 +11,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
+from nimbusd.stages.stage_names import STAGES as STAGES_OF_AN_EPISODE
 from nimbusd.supervisor.page import DAEMON, FIRST_WORKER, LINE_BYTES, STAGES, HeartbeatPage, PageError
 from nimbusd.supervisor.watchdog import STALL_S, Mercy, judge
 
@@ -28,6 +29,10 @@ def test_a_beat_is_read_as_it_was_written(stage: str, allowance_s: float, now_ns
     assert owed.counter == 1
     line.work.rest()
     assert line.working().deadline_ns == 0
+
+
+def test_a_line_can_be_in_every_stage_of_an_episode_in_their_order() -> None:
+    assert [stage for stage in STAGES if stage in STAGES_OF_AN_EPISODE] == list(STAGES_OF_AN_EPISODE)
 
 
 def test_a_line_is_a_cache_line_and_neighbours_do_not_touch() -> None:

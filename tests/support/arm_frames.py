@@ -1,4 +1,4 @@
-"""What MuJoCo's rasterizer and ray casting see of the same recorded states."""
+"""Frames of the same recorded states, by MuJoCo's rasterizer and by ray casting."""
 
 from __future__ import annotations
 

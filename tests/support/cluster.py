@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import yaml
 
-from nimbusd.chaos import cluster
+from nimbusd.chaos.cluster import ProcessCluster
 from nimbusd.chaos.processes import PATIENCE_S, Daemon
 from nimbusd.core.ids import EpisodeKey, JobId
 from nimbusd.job import Job, read_job
 from nimbusd.master.ledger.ledger import Ledger
+from tests.support.toy_jobs import write_toy_job
 
 __all__ = [
     "PATIENCE_S",
@@ -35,7 +35,7 @@ __all__ = [
 REPOSITORY = Path(__file__).parents[2]
 
 
-class Cluster(cluster.Cluster):
+class Cluster(ProcessCluster):
     """A master and nodes; leaving the context kills all of them."""
 
     def join_node(self, name: str, token: str, state: Path | None = None) -> Daemon:
@@ -47,11 +47,11 @@ class Cluster(cluster.Cluster):
     def nimbusctl(self, *args: str) -> subprocess.CompletedProcess[str]:
         """Run a command of `nimbusctl` against the master."""
         return subprocess.run(
-            [sys.executable, "-m", "nimbusd.cli", *args, "--master", self.address],
+            [sys.executable, "-m", "nimbusd.cli", *args, "--master", self.address, "--timeout", str(PATIENCE_S)],
             capture_output=True,
             text=True,
-            env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-            timeout=PATIENCE_S,
+            env={**os.environ, "PYTHONPATH": str(REPOSITORY), "NO_COLOR": "1"},
+            timeout=2 * PATIENCE_S,
         )
 
     def committed(self, job: str) -> list[EpisodeKey]:
@@ -61,35 +61,23 @@ class Cluster(cluster.Cluster):
 
 
 def pieces_of(output: Path) -> list[str]:
-    """What lies in the folder of pieces, drafts included."""
+    """The contents of the folder of pieces, drafts included."""
     return sorted(path.name for path in (output / ".pieces").iterdir())
 
 
-def toy_job(folder: Path, name: str = "toy", **changes: Any) -> Job:
+def toy_job(folder: Path, name: str = "toy", pipeline: dict[str, Any] | None = None, **changes: Any) -> Job:
     """A job of toy components: 3 scenes of 4 episodes, a third of the plans fail. One of scene c waits at a gate.
 
     The gate is the file `<folder>/<name>.gate`: see `tests.support.toy.GatedRenderer`.
     """
-    described: dict[str, Any] = {
-        "name": name,
-        "seed": 3,
-        "output": str(folder / name),
-        "scenes": [{"name": scene} for scene in "abc"],
-        "episodes_per_scene": 4,
-        "pipeline": {
-            "load": {"component": "tests.support.toy:ToyLoader"},
-            "plan": {"component": "tests.support.toy:ToyPlanner", "args": {"fail_share": 0.3}},
-            "render": {
-                "component": "tests.support.toy:GatedRenderer",
-                "args": {"gate": str(gate_of(folder, name)), "scenes": ["c"]},
-            },
-            "store": {"component": "tests.support.toy:ToyWriter"},
-        },
-        "limits": {"beat_timeout_s": 20.0},
+    gate = {"gate": str(gate_of(folder, name)), "scenes": ["c"]}
+    pipeline = {
+        "plan": {"component": "tests.support.toy:ToyPlanner", "args": {"fail_share": 0.3}},
+        "render": {"component": "tests.support.toy:GatedRenderer", "args": gate},
+        **(pipeline or {}),
     }
-    path = folder / f"{name}.yaml"
-    path.write_text(yaml.safe_dump({**described, **changes}))
-    return read_job(path)
+    values = {"name": name, "output": str(folder / name), "limits": {"beat_timeout_s": 20.0}, **changes}
+    return read_job(write_toy_job(folder / f"{name}.yaml", pipeline, **values))
 
 
 def gate_of(folder: Path, name: str) -> Path:

@@ -24,7 +24,7 @@ SHIPPED = {
 
 
 class Tensor:
-    """As much of torch's as is used."""
+    """The part of torch that is used."""
 
     def __init__(self, values: Any) -> None:
         self.values = np.asarray(values)

@@ -9,11 +9,11 @@ from types import SimpleNamespace
 
 
 class NVMLError(Exception):
-    """What every call may raise."""
+    """The error that every call may raise."""
 
 
 class NVMLLibraryMismatchError(Exception):
-    """What calls with several versions raise under a driver that is older than the package: no NVMLError."""
+    """The error of calls with several versions under a driver that is older than the package: no NVMLError."""
 
 
 @dataclass

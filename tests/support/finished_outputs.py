@@ -8,24 +8,19 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tests.processes.test_run_processes import write_job
+from tests.support.toy_jobs import scenes, write_toy_job
 
 REPOSITORY = Path(__file__).parents[2]
 NIMBUSCTL = (sys.executable, "-m", "nimbusd.cli")
-TOYS: dict[str, Any] = {
-    "load": {"component": "tests.support.toy:ToyLoader"},
-    "plan": {"component": "tests.support.toy:ToyPlanner"},
-    "render": {"component": "tests.support.toy:ToyRenderer"},
-    "store": {"component": "NavWriter", "args": {"media": "image"}},
-}
 
 
 def small_job(folder: Path, **pipeline: Any) -> Path:
     """A job of two scenes with one episode each, stored as a real dataset in `<folder>/out`."""
     folder.mkdir(exist_ok=True)
-    scenes = [{"name": "attic"}, {"name": "kitchen"}]
-    return write_job(
-        folder, scenes=scenes, episodes_per_scene=1, pipeline={**TOYS, **pipeline}, limits={"beat_timeout_s": 20.0}
+    stages = {"store": {"component": "NavWriter", "args": {"media": "image"}}, **pipeline}
+    limits = {"beat_timeout_s": 20.0}
+    return write_toy_job(
+        folder / "job.yaml", stages, scenes=scenes("attic", "kitchen"), episodes_per_scene=1, limits=limits
     )
 
 

@@ -134,7 +134,7 @@ WINDOW = (1.4, 2.6, 1.0, 2.0)
 
 @dataclass(frozen=True)
 class HousePaths:
-    """What BProc3DFrontLoader needs: the house file, the models' folder, the textures' folder."""
+    """The paths that BProc3DFrontLoader needs: the house file, the models' folder, the textures' folder."""
 
     house: Path
     furniture: Path

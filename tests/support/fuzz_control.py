@@ -251,7 +251,7 @@ class LiveResult:
 
     @property
     def failures(self) -> list[str]:
-        """What should not have been, as sentences."""
+        """Findings: what should not have been, as sentences."""
         out = [f"the master's loop met an error: {error}" for error in self.errors]
         if (growth := self.rss_after_bytes - self.rss_before_bytes) > MAX_GROWTH_BYTES:
             out.append(f"the master's memory grew by {growth / 2**20:.1f} MiB")

@@ -37,7 +37,7 @@ class _Writer:
         self.colors: list[F64] = []
 
     def chance(self, probability: float, feature: str) -> bool:
-        """Whether something is done this time; what is done is counted."""
+        """True if something is to be done this time; it is counted."""
         found = bool(self.rng.random() < probability)
         if found:
             self.features.add(feature)

@@ -54,7 +54,7 @@ def make_file(seed: int, folder: Path) -> Made:
 
 
 def problems(made: Made, seed: int) -> list[str]:
-    """What the loader does wrong with the file, in a random unit and with a random up axis; empty if nothing."""
+    """The fault of the loader with the file, in a random unit and with a random up axis; empty if none."""
     rng = np.random.default_rng((seed, 1))
     unit_m = float(rng.choice([1.0, 0.01, 0.0254, 3.0]))
     up = rng.choice(["y", "z", ""])
@@ -78,7 +78,7 @@ def problems(made: Made, seed: int) -> list[str]:
 
 
 def damage_is_told(made: Made, seed: int) -> str:
-    """What happens instead of an AssetError, or of loading, when bytes of the file are lost or changed; else empty."""
+    """The event in place of an AssetError, or of loading, when bytes of the file are lost or changed; else empty."""
     rng = np.random.default_rng((seed, 2))
     content = bytearray(made.path.read_bytes())
     if rng.random() < 0.5:

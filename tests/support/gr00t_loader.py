@@ -1,4 +1,4 @@
-"""What GR00T's and InternVLA-M1's loaders read of a LeRobot v2.1 dataset with a `meta/modality.json`."""
+"""The values that GR00T's and InternVLA-M1's loaders read of a LeRobot v2.1 dataset with a `meta/modality.json`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What InternNav's loader (`navdp_lerobot_dataset.py`) reads of a dataset, and what it makes of it."""
+"""The values that InternNav's loader (`navdp_lerobot_dataset.py`) reads of a dataset and makes of it."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ PREDICTED = 24
 DIGIT = 4
 """Frames between two of them (its `pred_digit`)."""
 SCALE = 4.0
-"""What a step is multiplied by. The policy's diffusion clips what it predicts to -1 … 1 (`clip_sample`)."""
+"""The factor of a step. The policy's diffusion clips what it predicts to -1 … 1 (`clip_sample`)."""
 
 
 class Sample(NamedTuple):

@@ -81,7 +81,7 @@ def kill_once(path: Path, rng: random.Random, longest_s: float = 0.05) -> tuple[
 
 
 def check(path: Path, acknowledged: int) -> int:
-    """How many batches the ledger holds: all up to some batch in full, at least the acknowledged ones."""
+    """Count the batches of the ledger: all up to some batch in full, at least the acknowledged ones."""
     with Ledger.open(path) as ledger:
         leases = ledger.open_leases()
         batches = leases[-1].lease + 1 if leases else 0

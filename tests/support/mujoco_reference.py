@@ -1,4 +1,4 @@
-"""What MuJoCo's own drawing shows of a model: the reference for our rasterizer."""
+"""MuJoCo's own drawing of a model: the reference for our rasterizer."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from nimbusd.stages import Material, Room, Scene, SceneObject
-from nimbusd.stages.types import F64
+from nimbusd.stages.types import F64, I32
 
 Span = tuple[float, float]
 
@@ -31,17 +31,21 @@ class Boxes:
         T = np.eye(4)
         T[:3, :3] = [[c, -s, 0], [s, c, 0], [0, 0, 1]]
         T[:3, 3] = middle
+        self.mesh(category, corners - middle, _FACES, T)
+
+    def mesh(self, category: str, corners: F64, faces: I32, T_world_object: F64) -> None:
+        """Add an object. corners: (N, 3) metres. faces: (M, 3) their numbers, counter-clockwise from outside."""
         number = len(self.objects) + 1
         self.objects.append(
             SceneObject(
                 name=f"{category}_{number}",
                 category=category,
                 instance_id=number,
-                vertices=(corners - middle).astype(np.float32),
-                faces=_FACES,
+                vertices=corners.astype(np.float32),
+                faces=faces,
                 materials=(Material("plain"),),
-                face_material=np.zeros(len(_FACES), np.int32),
-                T_world_object=T,
+                face_material=np.zeros(len(faces), np.int32),
+                T_world_object=T_world_object,
             )
         )
 

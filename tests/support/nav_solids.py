@@ -12,8 +12,8 @@ from itertools import pairwise
 import numpy as np
 import shapely
 
-from nimbusd.stages import Scene, SceneObject
-from nimbusd.stages.types import F64, I32, Material
+from nimbusd.stages import Scene
+from nimbusd.stages.types import F64
 from tests.support.nav_scenes import Boxes, Span, empty_room
 
 KINDS = (
@@ -32,7 +32,7 @@ KINDS = (
 
 @dataclass(frozen=True)
 class Solid:
-    """What a closed mesh encloses: a footprint from one height to another."""
+    """The inside of a closed mesh: a footprint from one height to another."""
 
     footprint: shapely.Polygon
     z: Span
@@ -91,27 +91,12 @@ class SolidBoxes(Boxes):
         if inside_out:
             array = array[:, ::-1]
         for part in array[:, None] if loose else [array]:
-            self._mesh(category, corners, np.ascontiguousarray(part), T)
+            self.mesh(category, corners, np.ascontiguousarray(part), T)
         self.solids.append(Solid(shapely.Polygon(outline), z))
 
     def plane(self, category: str, corners: Sequence[Sequence[float]]) -> None:
         """A single face with four corners, counter-clockwise as seen from where it looks to."""
-        self._mesh(category, np.array(corners, float), np.array([[0, 1, 2], [0, 2, 3]], np.int32), np.eye(4))
-
-    def _mesh(self, category: str, corners: F64, faces: I32, T: F64) -> None:
-        number = len(self.objects) + 1
-        self.objects.append(
-            SceneObject(
-                name=f"{category}_{number}",
-                category=category,
-                instance_id=number,
-                vertices=corners.astype(np.float32),
-                faces=faces,
-                materials=(Material("plain"),),
-                face_material=np.zeros(len(faces), np.int32),
-                T_world_object=T,
-            )
-        )
+        self.mesh(category, np.array(corners, float), np.array([[0, 1, 2], [0, 2, 3]], np.int32), np.eye(4))
 
 
 def rectangle(x: Span, y: Span, turn_rad: float = 0.0) -> F64:
@@ -123,7 +108,7 @@ def rectangle(x: Span, y: Span, turn_rad: float = 0.0) -> F64:
 
 
 def ground(kind: str, size_m: float) -> SolidBoxes:
-    """What solids stand on: an open floor, or a room with a ceiling, of closed boxes or of single faces."""
+    """The ground of solids: an open floor, or a room with a ceiling, of closed boxes or of single faces."""
     boxes, low, high = SolidBoxes(), 0.0, size_m
     if kind == "slab":
         boxes.box("floor", (low, high), (low, high), (-0.2, 0))

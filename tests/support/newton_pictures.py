@@ -1,4 +1,4 @@
-"""What Newton sees of our USD stage, by rays on Warp's CPU backend: python -m tests.support.newton_pictures OUT.npz.
+"""Pictures of our USD stage by Newton, by rays on Warp's CPU backend: python -m tests.support.newton_pictures OUT.npz.
 
 A reader of USD that is not ours: geometry, poses, cameras, their lens and our paths, as somebody else understands them.
 In a process of its own, since Warp compiles for the processor that it finds.

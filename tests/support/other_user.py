@@ -1,4 +1,4 @@
-"""What a user can do to another one's daemons: run as that user, it tries everything, and prints what came of it.
+"""Attacks on another user's daemons: run as a user, it tries everything, and prints what came of it.
 
     python -m tests.support.other_user '{"pid": 1, "state": "…", …}'
 

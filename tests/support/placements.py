@@ -1,4 +1,4 @@
-"""Which of NumPy's functions give other bits where their memory lies otherwise: `python -m tests.support.placements`.
+"""NumPy's functions that give other bits where their memory lies otherwise: `python -m tests.support.placements`.
 
 Prints JSON. found: instructions that NumPy uses beyond its baseline. placed: functions whose bits depend on where the
 memory of a strided input ends and that of the output begins. stored: functions of ours, of those that make stored
@@ -101,7 +101,7 @@ def stored() -> list[str]:
 
 
 def _results(make: Callable[[F64], Any], values: F64) -> set[bytes]:
-    """What comes of equal numbers in a mapping far from what is made of them, and of `_spread` ones all around it."""
+    """The results of equal numbers in a mapping far from what is made of them, and of `_spread` ones all around it."""
     far: F64 = np.frombuffer(mmap.mmap(-1, values.nbytes), values.dtype).reshape(values.shape)
     far[...] = values
     spread, blocks = _spread(values)

@@ -30,11 +30,11 @@ UPS: dict[str, F64] = {
     "-y": np.array([[1, 0, 0], [0, 0, 1], [0, -1, 0]], np.float64),
     "-z": np.array([[1, 0, 0], [0, -1, 0], [0, 0, -1]], np.float64),
 }
-"""How a scene lies that was loaded with the wrong axis: the file's axis that was taken for up → (3, 3) rotation."""
+"""Rotations of a scene that was loaded with the wrong axis: the file's axis that was taken for up → (3, 3)."""
 
 UNITS = {"mm": 1000.0, "cm": 100.0, "inch": 39.37, "foot": 3.28084, "m as mm": 1e-3, "m as cm": 0.01,
          "m as inch": 0.0254, "m as foot": 0.3048}  # fmt: skip
-"""How many times too large a scene is whose unit was taken for another."""
+"""Factors by which a scene is too large whose unit was taken for another."""
 
 
 def changed(scene: Scene, R: F64, factor: float = 1.0) -> Scene:
@@ -57,7 +57,7 @@ def apartment(seed: int, rooms: int) -> Scene:
 
 
 def proxy(scene: Scene, seed: int) -> Scene:
-    """What GSMeshLoader makes of splats alone: the boundary of voxels."""
+    """The proxy that GSMeshLoader makes of splats alone: the boundary of voxels."""
     voxels = occupied_voxels(sample_splats(scene.objects, 150_000, seed), 0.1, min_cover=0.5, min_cells=30)
     return Scene("proxy", (voxel_mesh(voxels),))
 

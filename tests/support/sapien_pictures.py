@@ -19,7 +19,7 @@ from nimbusd.stages.types import Camera, CameraFrames, Light, Material, Scene
 from tests.support.analytic_scenes import ODD_CAMERA, box, lit, look_at, moved, plane, shot, sphere
 
 SOFTWARE_VULKAN = Path(sys.prefix) / "share" / "vulkan" / "vk_swiftshader_icd.json"
-"""Where scripts/setup.sh puts it."""
+"""The place where scripts/setup.sh puts it."""
 NO_DEVICE = 3
 
 EYE = look_at((2.4, -2.9, 1.7), (0.2, 0.1, 0.5))

@@ -1,4 +1,4 @@
-"""What stories of the scheduler are told with: jobs, leases, and a scheduler with a clock."""
+"""The parts of stories of the scheduler: jobs, leases, and a scheduler with a clock."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from nimbusd.transport.sockets.addresses import socket_path
 
 Answer: TypeAlias = control.Message | bytes | None
 Script: TypeAlias = Callable[[control.Request], Answer]
-"""What to answer a request with: a message, bytes as they are, or nothing."""
+"""An answer to a request: a message, bytes as they are, or nothing."""
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""What splats look like, in plain float64 numpy: one Gaussian after another over whole images."""
+"""Pictures of splats in plain float64 numpy: one Gaussian after another over whole images."""
 
 from __future__ import annotations
 

@@ -23,6 +23,8 @@ from nimbusd.stages import (
     SceneObject,
     Sequence,
 )
+from nimbusd.stages.store.formats.lerobot.tree import LerobotTree
+from nimbusd.stages.store.read import Dataset
 from nimbusd.stages.store.writers.nav import NavWriter, NavWriterArgs
 from nimbusd.stages.types import U8
 
@@ -154,6 +156,13 @@ def store_episode(writer: NavWriter, output: Path, index: int, *, attempt: int =
 
 def store_episodes(writer: NavWriter, output: Path, indexes: Iterable[int], **options: Any) -> list[Piece]:
     return [store_episode(writer, output, index, **options) for index in indexes]
+
+
+def lerobot_tree(dataset: Dataset) -> LerobotTree:
+    """The first tree of a dataset of LeRobot's."""
+    tree = dataset.trees[0]
+    assert isinstance(tree, LerobotTree)
+    return tree
 
 
 JOB = {"name": "job", "seed": 3}

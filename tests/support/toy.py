@@ -112,7 +112,7 @@ class ToyRenderer(BaseRenderer[ComponentArgs]):
 
 
 class FaultArgs(ComponentArgs):
-    """Where to fail: at the first attempt of these episodes only, remembered by files in `marks`.
+    """Failures: at the first attempt of these episodes only, remembered by files in `marks`.
 
     kind: `hang` (in C, holding the GIL), `segfault`, `exit` (status 0) or `raise`. always: at every attempt.
     """
@@ -233,7 +233,7 @@ class StepRenderer(ToyRenderer):
         return super().gen_obs(seq)
 
     def _step(self) -> bool:
-        """Whether there was a step to take; it is used up."""
+        """True if there was a step to take; it is used up."""
         for step in self.args.gate.parent.glob(f"{self.args.gate.name}.[0-9]*"):
             with contextlib.suppress(FileNotFoundError):
                 step.unlink()

@@ -18,9 +18,9 @@ import yaml
 
 from nimbusd.stages import Camera, CameraFrames, Feature, Label, Observation, PlanningFailed, Scene, Sequence
 from nimbusd.stages.packing import PlanValue
-from nimbusd.stages.store.formats.a1.columns import ArmSignals, a1_columns
+from nimbusd.stages.store.arm_columns import ArmSignals, a1_columns
 from nimbusd.stages.store.frame_labels import inside, project
-from nimbusd.stages.types import F64, U8
+from nimbusd.stages.types import F64, SIMULATION_QPOS, U8
 from nimbusd.stages.workflow import Workflow, pack, register, unpack
 
 GAIN = 0.5
@@ -154,7 +154,7 @@ class ToyArm(Workflow):
         states, actions = a1_columns(arms, np.tile(looking_down(0.0, 0.0, 0.01), (length, 1, 1)))
         states["observation.state"] = Feature(np.concatenate([arm.joint_position for arm in arms], axis=1))
         actions["action"] = Feature(np.concatenate([arm.joint_command for arm in arms], axis=1))
-        states["simulation.qpos"] = Feature(np.array([state["cube"] for state in sequence]))
+        states[SIMULATION_QPOS] = Feature(np.array([state["cube"] for state in sequence]))
         cube = np.array([looking_down(*state["cube"]) for state in sequence])
         poses = {camera.name: np.array([self._camera_pose(camera, state) for state in sequence]) for camera in CAMERAS}
         failed = bool(self.task_cfg.get("failed"))

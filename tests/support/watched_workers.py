@@ -21,7 +21,7 @@ from nimbusd.supervisor.watch import Seat, WorkerWatch
 from nimbusd.supervisor.watchdog import stack_path
 
 PATIENCE_S = 30.0
-"""The wait for what must come. Only a failing test waits as long."""
+"""The longest wait for what must come. It passes only in a failing test."""
 PRELUDE = """
 import ctypes, os, signal, subprocess, sys, threading, time
 from nimbusd.supervisor.page import own_line
@@ -41,7 +41,7 @@ orphan = subprocess.check_output(["sh", "-c", "setsid sleep 1000 >/dev/null & ec
 with open(stacks + ".children", "w") as file:
     file.write(f"{group.pid} {other_group.pid} {session.pid} {orphan}")
 """
-"""Processes that a worker starts; it writes their pids down beside its stacks."""
+"""The processes that a worker starts; it writes their pids down beside its stacks."""
 
 
 class Bench:

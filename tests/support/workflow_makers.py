@@ -8,7 +8,7 @@ from typing import Any
 from nimbusd.stages.runner import run_stages
 from nimbusd.stages.types import Episode, Piece
 from tests.support.toy_workflow import task_file
-from tests.support.workflow_process import pipeline_of, requests_of, scene_of
+from tests.support.workflow_process import components_of, requests_of, scene_of
 
 
 def store(
@@ -31,9 +31,9 @@ def store(
         "seed": 5,
     }
     output.mkdir(parents=True, exist_ok=True)
-    pipeline = pipeline_of(settings)
+    components = components_of(settings)
     made = run_stages(
-        pipeline,
+        components,
         requests_of(settings),
         job_seed=5,
         scene_config=lambda _: scene_of(settings),

@@ -16,17 +16,17 @@ from typing import Any
 from nimbusd.stages.base import SceneConfig
 from nimbusd.stages.packing import pack_sequence, unpack_sequence
 from nimbusd.stages.registry import create
-from nimbusd.stages.runner import LoadIterator, Pipeline, PlanIterator, RandomizeIterator, run_stages
+from nimbusd.stages.runner import Components, LoadIterator, PlanIterator, RandomizeIterator, run_stages
 from nimbusd.stages.types import Episode, EpisodeRequest
 from nimbusd.stages.workflow.env_components import EnvSceneConfig
 
 ENV = "nimbusd.stages.workflow.env_components"
 
 
-def pipeline_of(settings: dict[str, Any]) -> Pipeline:
+def components_of(settings: dict[str, Any]) -> Components:
     loader = {"workflow_type": settings["workflow"], "workflow_args": settings.get("workflow_args", {})}
     store = settings.get("store", {"media": "image"})
-    return Pipeline(
+    return Components(
         loader=create(f"{ENV}:EnvLoader", "load", loader),
         randomizer=create(f"{ENV}:EnvRandomizer", "randomize", settings.get("randomize", {})),
         planner=create(f"{ENV}:EnvPlanner", "plan", settings.get("plan", {})),
@@ -44,34 +44,34 @@ def scene_of(settings: dict[str, Any]) -> SceneConfig:
     return EnvSceneConfig(name="lift", cfg_path=Path(settings["tasks"]), **settings.get("scene", {}))
 
 
-def episodes_until_planned(settings: dict[str, Any], pipeline: Pipeline) -> Iterator[Episode]:
-    loaded = LoadIterator(requests_of(settings), pipeline.loader, lambda _: scene_of(settings), _output(settings), {})
-    yield from RandomizeIterator(loaded, pipeline.randomizer, settings["seed"])
+def episodes_until_planned(settings: dict[str, Any], components: Components) -> Iterator[Episode]:
+    loaded = LoadIterator(requests_of(settings), components.loader, lambda _: scene_of(settings), _output(settings), {})
+    yield from RandomizeIterator(loaded, components.randomizer, settings["seed"])
 
 
-def plan(settings: dict[str, Any], pipeline: Pipeline) -> None:
+def plan(settings: dict[str, Any], components: Components) -> None:
     backlog = Path(settings["backlog"])
     backlog.mkdir(exist_ok=True)
-    for episode in PlanIterator(episodes_until_planned(settings, pipeline), pipeline.planner, settings["seed"]):
+    for episode in PlanIterator(episodes_until_planned(settings, components), components.planner, settings["seed"]):
         _check(episode)
         assert episode.sequence is not None
         (backlog / f"{episode.request.index}").write_bytes(pack_sequence(episode.sequence))
 
 
-def render(settings: dict[str, Any], pipeline: Pipeline) -> None:
-    assert pipeline.renderer is not None
-    assert pipeline.writer is not None
-    for episode in episodes_until_planned(settings, pipeline):
+def render(settings: dict[str, Any], components: Components) -> None:
+    assert components.renderer is not None
+    assert components.writer is not None
+    for episode in episodes_until_planned(settings, components):
         _check(episode)
         assert episode.scene is not None
         seq = unpack_sequence(Path(settings["backlog"], f"{episode.request.index}").read_bytes())
-        pipeline.renderer.load(episode.scene)
-        pipeline.writer.save_data(seq, pipeline.renderer.gen_obs(seq), episode)
+        components.renderer.load(episode.scene)
+        components.writer.save_data(seq, components.renderer.gen_obs(seq), episode)
 
 
-def fused(settings: dict[str, Any], pipeline: Pipeline) -> None:
+def fused(settings: dict[str, Any], components: Components) -> None:
     episodes = run_stages(
-        pipeline,
+        components,
         requests_of(settings),
         job_seed=settings["seed"],
         scene_config=lambda _: scene_of(settings),
@@ -93,9 +93,9 @@ def _check(episode: Episode) -> None:
 
 def main() -> None:
     settings = json.loads(Path(sys.argv[2]).read_text())
-    pipeline = pipeline_of(settings)
-    {"plan": plan, "render": render, "fused": fused}[sys.argv[1]](settings, pipeline)
-    pipeline.close()
+    components = components_of(settings)
+    {"plan": plan, "render": render, "fused": fused}[sys.argv[1]](settings, components)
+    components.close()
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ _CLEARANCE_M = 0.02
 
 @dataclass(frozen=True)
 class Table:
-    """Where everything is. (2,) each."""
+    """Positions of everything, (2,) each, metres."""
 
     pusher: Point
     disc: Point
@@ -45,7 +45,7 @@ def step(table: Table, command: Point, max_step_m: float) -> Table:
 
 
 def command_of(table: Table) -> Point:
-    """Where to go next: behind the disc as seen from the mark, around it if need be, and then through it."""
+    """The next place to go to: behind the disc as seen from the mark, around it if need be, and then through it."""
     ahead = table.mark - table.disc
     ahead = ahead / max(float(np.linalg.norm(ahead)), 1e-9)
     offset = table.pusher - table.disc

@@ -91,7 +91,8 @@ class Balance:
             for lease in leases:
                 if lease.id not in victim.held or idle_there or now - lease.granted_at < _rest_s(lease):
                     continue
-                waiting = sorted(i for i in lease.open if (lease.id, i) not in begun and i not in lease.revoking)
+                unasked = lease.open - lease.revoking.keys() - lease.in_review
+                waiting = sorted(i for i in unasked if (lease.id, i) not in begun)
                 queued_s += len(waiting) * job.cost_s(lease.scene) / (max(1, victim.slots) * victim.speed)
                 if waiting:
                     queues.append((-queued_s, lease.id, waiting))

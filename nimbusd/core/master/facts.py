@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, TypeAlias
 
-from nimbusd.core.ids import Attempt, EpisodeKey, JobId, NodeId
+from nimbusd.core.ids import Attempt, EpisodeKey, JobId, LeaseId, NodeId
 from nimbusd.core.records import JobRecorded, JobState, LeaseClosed, LeaseOpened, LostPiece, Record, SceneHistory, Tried
 from nimbusd.transport.messages.node import (
     Ack,
@@ -54,8 +54,9 @@ class JobPlan:
     attempts: worker losses or errors after which an episode is quarantined. environment: hash that nodes must
     have; empty: that of the first node it is leased to. max_nodes: at most so many at a time; 0: any number.
     dynload: False gives every node a fixed share of the scenes, as systems without load balancing do. packages: of
-    the environment, version by name; empty where that was never recorded. first_attempt: the number of the first
-    attempt at an episode.
+    the environment, version by name; empty where that was never recorded. counting: names of the packages that count
+    for it (see `core.environments`); None: all that a node tells. first_attempt: the number of the first attempt at an
+    episode.
     """
 
     job: JobId
@@ -68,6 +69,7 @@ class JobPlan:
     dynload: bool = True
     packages: Mapping[str, str] = field(default_factory=dict)
     first_attempt: int = 1
+    counting: frozenset[str] | None = None
 
 
 # --- facts ---
@@ -117,6 +119,7 @@ class ReviewBegan:
     """Pieces of a node are being looked at: those of attempts that were given up are leased to nobody meanwhile."""
 
     node: NodeId
+    lease: LeaseId
     job: JobId
     scene: str
     attempt: int

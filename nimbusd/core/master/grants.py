@@ -17,6 +17,8 @@ from nimbusd.core.words import counted, listed
 
 MOST_LEASED = 1024
 """Episodes in one lease."""
+LEAST_GRANTED = 16
+"""Episodes that a node may get at a time however little is left: more leases would cost more than they even out."""
 RANGE_FRACTION = 1 / 2
 """The part of a node's fair share of what is pending that one range is at most."""
 FEED_FRACTION = 1 / 16
@@ -90,13 +92,19 @@ class Grants:
     # --- leases ---
 
     def grant(self, node: LiveNode, now: float) -> list[Order]:
-        """Lease to a node what it can take now."""
+        """Lease to a node what it should have now.
+
+        A node that can hold much gets no more than its range of all that it may have, though not in crumbs: it is asked
+        again when it has done some of it. Every slot gets an episode.
+        """
         orders: list[Order] = []
         credit = self.credit(node)
         jobs = self._jobs_for(node) if credit > 0 else []
-        while credit > 0 and jobs:
+        in_range = sum(self._range(job, node) for job in jobs)
+        left = max(in_range, idle_slots(node, self._tasks), LEAST_GRANTED)
+        while credit > 0 and left > 0 and jobs:
             job = min(jobs, key=lambda job: self._turn(job, node))
-            job.bind(node.environment, node.packages)
+            job.bind(node)
             scene, most = self._choose_scene(job, node, credit, now)
             if scene is None:
                 jobs.remove(job)
@@ -106,6 +114,7 @@ class Grants:
             self._used_s[job.plan.user] = self._usage(job) + count * job.cost_s(scene)
             orders += self._tasks.grant(job, scene, node.name, spans, now)
             credit -= count
+            left -= count
             if not job.pending.episodes:
                 jobs.remove(job)
         return orders
@@ -268,8 +277,9 @@ def why_unable(job: JobTasks, node: LiveNode) -> Waiting | None:
         return Waiting(Cause.DRAINED, "the node is being drained")
     if node.name in job.unfit:
         return Waiting(Cause.UNFIT, job.unfit[node.name])
-    if job.environment and node.environment != job.environment:
-        return Waiting(Cause.ENVIRONMENT, differences(job.packages, node.packages, f"on {node.name}"))
+    if job.environment and not job.fits(node):
+        there = node.environment_for(job.plan.counting)
+        return Waiting(Cause.ENVIRONMENT, differences(job.packages, there.packages, f"on {node.name}"))
     if not job.environment and job.nodes and node.name not in job.nodes:
         expected = f"the job's environment is that of {min(job.nodes)}, which is expected back"
         return Waiting(Cause.ENVIRONMENT, expected)

@@ -6,6 +6,7 @@ import heapq
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from nimbusd.core.environments import Environment, environment_of
 from nimbusd.core.estimate import Mean
 from nimbusd.core.ids import LeaseId, NodeId
 from nimbusd.transport.messages.node import Heartbeat, Hello, Running
@@ -40,12 +41,22 @@ class LiveNode:
     draining: bool = False
     pace: Mean = field(default_factory=Mean)
     packages: Mapping[str, str] = field(default_factory=dict)
-    """Those that its environment is the hash of, version by name."""
+    """What its environment is the hash of."""
+    _environments: dict[frozenset[str], Environment] = field(default_factory=dict)
+    """What it has of the packages that count, by their names."""
 
     @property
     def is_here(self) -> bool:
         """True once it has said hello to this master; until then it is a name in the ledger."""
         return self.session != EXPECTED
+
+    def environment_for(self, counting: frozenset[str] | None) -> Environment:
+        """The part of its environment that counts for a job. counting: names of packages; None: all of them."""
+        if counting is None:
+            return Environment(self.environment, self.packages)
+        if (found := self._environments.get(counting)) is None:
+            found = self._environments[counting] = environment_of(self.packages, counting)
+        return found
 
     @property
     def speed(self) -> float:
@@ -91,6 +102,7 @@ class WorkerManager:
         if node is not None and node.session == fact.session:
             node.environment, node.slots, node.hello_at = fact.environment, fact.slots, now
             node.packages = fact.packages
+            node._environments.clear()
             self._seen(node, now)
             return None
         fresh = LiveNode(fact.node, fact.session, fact.environment, fact.slots, now + self.dead_after_s, now)

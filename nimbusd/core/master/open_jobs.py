@@ -10,6 +10,7 @@ from nimbusd.core.estimate import Estimates
 from nimbusd.core.ids import JobId, LeaseId, NodeId
 from nimbusd.core.master.alike import FirstFailures
 from nimbusd.core.master.facts import JobPlan
+from nimbusd.core.master.nodes import LiveNode
 from nimbusd.core.master.scenes import Pending, SceneEpisodes
 from nimbusd.core.records import JobState
 from nimbusd.core.tally import Tally
@@ -30,11 +31,14 @@ class OpenLease:
     open: set[int]
     granted_at: float
     revoking: dict[int, float] = field(default_factory=dict)
+    in_review: set[int] = field(default_factory=set)
+    """Episodes of which a piece is being looked at: there is nothing left to give back."""
 
     def drop(self, index: int) -> None:
         """Hold an episode no more."""
         self.open.discard(index)
         self.revoking.pop(index, None)
+        self.in_review.discard(index)
 
 
 @dataclass(slots=True)
@@ -87,11 +91,16 @@ class JobTasks:
     packages: Mapping[str, str] = field(default_factory=dict)
     """Of its environment, version by name; empty while that is not known."""
 
-    def bind(self, environment: str, packages: Mapping[str, str]) -> None:
+    def bind(self, node: LiveNode) -> None:
         """Take a node's environment for the job's, if it has none yet; learn what packages make it up."""
-        self.environment = self.environment or environment
-        if not self.packages and self.environment == environment:
-            self.packages = packages
+        there = node.environment_for(self.plan.counting)
+        self.environment = self.environment or there.hash
+        if not self.packages and self.fits(node):
+            self.packages = there.packages
+
+    def fits(self, node: LiveNode) -> bool:
+        """True where a node has the job's environment. A hash that was asked for may be over all that the node has."""
+        return self.environment in (node.environment_for(self.plan.counting).hash, node.environment)
 
     def doubtful(self) -> set[str]:
         """Scenes that wait for others, which may go better: nothing has succeeded yet, and these have failed."""

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 
-from nimbusd.core.environments import differing
+from nimbusd.core.environments import Environment, differing, environment_of
 from nimbusd.core.ids import JobId, NodeId
 from nimbusd.core.master.balance import Balance
 from nimbusd.core.master.facts import (
@@ -247,32 +246,33 @@ class Scheduler:
         job = self.tasks.jobs.get(fact.job)
         if job is None:
             return []
-        environment, packages = fact.environment, fact.packages
-        if not environment:
-            environment, packages = self._most_common_environment(job)
-        if not environment or environment == job.environment:
+        chosen = self._environment_told(fact, job) if fact.environment else self._most_common_environment(job)
+        if chosen is None or chosen.hash == job.environment:
             return []
-        before, now = differing(job.packages, packages)
-        job.environment, job.packages, job.is_bound = environment, packages, True
+        before, now = differing(job.packages, chosen.packages)
+        job.environment, job.packages, job.is_bound = chosen.hash, chosen.packages, True
         self._grants.deal_anew(job)  # the nodes that could work on it may be others
         self._hungry |= self._starved
         self._starved.clear()
-        recorded = JobRecorded(job.plan.job, job.state, job.why, environment, packages)
+        recorded = JobRecorded(job.plan.job, job.state, job.why, chosen.hash, chosen.packages)
         return [recorded, PackagesChanged(job.plan.job, before, now)]
 
-    def _most_common_environment(self, job: JobTasks) -> tuple[str, Mapping[str, str]]:
+    @staticmethod
+    def _environment_told(fact: EnvironmentAccepted, job: JobTasks) -> Environment:
+        """Of what a fact tells of a whole node, the part that counts for the job."""
+        told = Environment(fact.environment, fact.packages)
+        return told if job.plan.counting is None else environment_of(fact.packages, job.plan.counting)
+
+    def _most_common_environment(self, job: JobTasks) -> Environment | None:
         """The environment that most slots have of nodes which get work and can make the job's components.
 
-        Of two that are as common, another one than the job's. ("", {}): there is no such node.
+        Of two that are as common, another one than the job's. None: there is no such node.
         """
-        slots: Counter[str] = Counter()
-        packages: dict[str, Mapping[str, str]] = {}
+        slots: Counter[Environment] = Counter()
         for node in self.nodes:
             if node.is_here and not node.draining and node.name not in job.unfit:
-                slots[node.environment] += node.slots
-                packages[node.environment] = node.packages
-        most = max(slots, key=lambda name: (slots[name], name != job.environment, name), default="")
-        return most, packages.get(most, {})
+                slots[node.environment_for(job.plan.counting)] += node.slots
+        return max(slots, key=lambda one: (slots[one], one.hash != job.environment, one.hash), default=None)
 
     # --- work ---
 
@@ -282,7 +282,7 @@ class Scheduler:
         if job is not None and not job.environment:
             if node is None or not node.is_here:
                 return False
-            job.bind(node.environment, node.packages)
+            job.bind(node)
         return True
 
     def _learn(self, fact: Commit) -> None:

@@ -268,6 +268,9 @@ class TaskManager:
 
     def hold(self, fact: ReviewBegan) -> None:
         """Lease to nobody what was given up, and of which a piece has come all the same, until that was looked at."""
+        lease = self._live(fact.lease, fact.node, fact.job, fact.scene, fact.attempt)
+        if lease is not None:
+            lease.in_review.update(fact.indexes)
         job = self.jobs.get(fact.job)
         if job is not None and fact.scene in job.scenes:
             for index in fact.indexes:
@@ -276,6 +279,9 @@ class TaskManager:
     def let_go(self, key: EpisodeKey) -> None:
         """An episode that was held is pending again."""
         job = self.jobs.get(key.job)
+        for lease in job.leases.values() if job is not None else ():
+            if lease.scene == key.scene:
+                lease.in_review.discard(key.index)
         if job is not None and key.scene in job.scenes:
             job.scenes[key.scene].let_go(key.index)
 

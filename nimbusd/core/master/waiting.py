@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from nimbusd.core.environments import differences
+from nimbusd.core.environments import Environment, differences
 from nimbusd.core.ids import JobId, NodeId
 from nimbusd.core.master.facts import Cause, JobWaits, Waiting
 from nimbusd.core.master.grants import credit, why_not, why_unable
@@ -110,7 +110,7 @@ def _why_held(job: JobTasks, nodes: WorkerManager) -> Waiting | None:
 def _why_none_is_fit(job: JobTasks, nodes: Sequence[LiveNode]) -> Waiting:
     """Nodes that are alike are named together."""
     drained: list[NodeId] = []
-    differing: defaultdict[str, list[LiveNode]] = defaultdict(list)
+    differing: defaultdict[Environment, list[LiveNode]] = defaultdict(list)
     unfit: defaultdict[str, list[NodeId]] = defaultdict(list)
     for node in nodes:
         why = why_unable(job, node)
@@ -119,15 +119,15 @@ def _why_none_is_fit(job: JobTasks, nodes: Sequence[LiveNode]) -> Waiting:
             case Cause.DRAINED:
                 drained.append(node.name)
             case Cause.ENVIRONMENT if job.environment:
-                differing[node.environment].append(node)
+                differing[node.environment_for(job.plan.counting)].append(node)
             case _:
                 unfit[why.why].append(node.name)
     if len(drained) == len(nodes):
         are = f"the only node, {drained[0]}, is" if len(nodes) == 1 else f"all {len(nodes):,} nodes are"
         return Waiting(Cause.DRAINED, f"{are} being drained; give one work again: nimbusctl drain {drained[0]} --undo")
     said = [
-        differences(job.packages, alike[0].packages, f"on {listed([node.name for node in alike])}")
-        for alike in differing.values()
+        differences(job.packages, there.packages, f"on {listed([node.name for node in alike])}")
+        for there, alike in differing.items()
     ]
     said += [f"{listed(names)}: {error}" for error, names in unfit.items()]
     if drained:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from nimbusd.core.ids import Attempt, JobId, LeaseId, NodeId, WorkerId
 from nimbusd.core.master.nodes import HEARTBEAT_S
 from nimbusd.core.node.backlog import Backlog
+from nimbusd.core.node.commits import Commits
 from nimbusd.core.node.facts import (
     DropPiece,
     DropPlan,
@@ -83,7 +84,7 @@ class NodeMachine:
         self._backlog = Backlog()
         self._staff = Staff(self._leases, self._backlog, slots, plan_only, memory_bytes, spill_bytes)
         self._heartbeats = Heartbeats(slots, heartbeat_s, self._leases, self._staff)
-        self._stored: dict[LeaseId, list[Stored]] = {}
+        self._commits: Commits[Stored] = Commits()
         self._draining = False
         self._unfit: set[JobId] = set()
 
@@ -97,7 +98,7 @@ class NodeMachine:
         """Numbers of things that are remembered of leases, by kind: all zero when the node is idle."""
         return {
             "leases": len(self._leases),
-            "stored": len(self._stored),
+            "stored": len(self._commits),
             "given": sum(len(worker.given) for worker in self._staff.workers.values()),
             "holding": self._leases.holding(),
             "planned": self._backlog.planned(),
@@ -225,12 +226,14 @@ class NodeMachine:
         orders = self._drop_planned(held, set(planned))
         for index in indexes:
             held.note(index, None, now)
+        self._heartbeats.gave_back()
         return [*orders, GiveBack(self._node, held.id, indexes)]
 
     def _acknowledged(self, fact: Ack) -> list[NodeOrder]:
         held = self._leases.get(fact.lease)
         if held is None:
             return []
+        self._commits.answered(fact.lease)
         orders: list[NodeOrder] = []
         for index in (*fact.indexes, *fact.refused):
             piece = held.told.pop(index, None)
@@ -241,7 +244,7 @@ class NodeMachine:
 
     def _forget_if_over(self, held: HeldLease) -> None:
         if self._leases.close_if_over(held):
-            self._stored.pop(held.id, None)
+            self._commits.forget(held.id)
 
     # --- workers ---
 
@@ -300,7 +303,7 @@ class NodeMachine:
             plan_s = plan.cost_s
         pace.rendered(max(0.0, piece.cost_s - plan_s - store_s), store_s, now)
         self._leases[attempt.lease].note(piece.index, piece, now)
-        self._stored.setdefault(attempt.lease, []).append(piece)
+        self._commits.stored(attempt.lease, piece)
         return self._end_plan(attempt)
 
     def _failed(self, fact: AttemptFailed, now: float) -> list[NodeOrder]:
@@ -345,6 +348,7 @@ class NodeMachine:
                 orders += self._end_plan(attempt)
                 held.told[index] = None
                 held.again_at = now + TELL_AGAIN_S
+                self._heartbeats.gave_back()
                 orders.append(GiveBack(self._node, attempt.lease, (index,)))
             elif begun is None:
                 self._wait_again(attempt)
@@ -364,9 +368,7 @@ class NodeMachine:
                 if self._draining or held.job in self._unfit:
                     orders += self._give_back(held, now)
         orders += self._staff.settle(now)
-        for lease, pieces in self._stored.items():
-            orders.append(self._tell_stored(self._leases[lease], tuple(pieces)))
-        self._stored.clear()
+        orders += [self._tell_stored(self._leases[lease], pieces) for lease, pieces in self._commits.due(now)]
         if self._heartbeats.due(now):
             orders += self._tell_again(now)
             orders += [DropPlan(plan.path) for plan in self._forgotten(now)]
@@ -394,6 +396,7 @@ class NodeMachine:
             returned = tuple(index for index, outcome in held.told.items() if outcome is None)
             orders += [outcome for outcome in held.told.values() if isinstance(outcome, Fail)]
             if pieces:
+                self._commits.repeated(held.id, now)
                 orders.append(self._tell_stored(held, pieces))
             if returned:
                 orders.append(GiveBack(self._node, held.id, returned))

@@ -100,7 +100,7 @@ class Intake:
         async with self._lock(row.job):
             known = await self._ledger.call(lambda ledger: ledger.job(row.job))
             if known is not None:
-                row = await self._same_job(known, row)
+                row, job = await self._same_job(known, row, job)
             if row.job in self._open and (known is None or known.spec["output"] == row.spec["output"]):
                 await self._ledger.call_writing(lambda ledger: ledger.put_job(row))
             else:
@@ -111,8 +111,11 @@ class Intake:
                 await self._retry(row.job)
             return row
 
-    async def _same_job(self, known: JobRow, row: JobRow) -> JobRow:
-        """The row of a job that is submitted again. Raises LedgerError if it is not the same one."""
+    async def _same_job(self, known: JobRow, row: JobRow, job: Job) -> tuple[JobRow, Job]:
+        """The row of a job that is submitted again, and the job. Raises LedgerError if it is not the same one.
+
+        Of one that began, those packages count that counted when it did.
+        """
         if known.fingerprint != row.fingerprint:
             raise LedgerError(
                 f"there is another job {row.job!r}, with other scenes, seed or pipeline: rename one, or remove the "
@@ -121,13 +124,18 @@ class Intake:
         if known.spec.get("output") != row.spec["output"]:
             before, now = Path(str(known.spec.get("output"))), Path(str(row.spec["output"]))
             await asyncio.to_thread(check_moved, row.job, row.fingerprint, before, now)
-        return dataclasses.replace(
+        if known.environment:
+            requires = known.spec.get("requires")
+            job = dataclasses.replace(job, requires=None if requires is None else tuple(requires))
+            row = dataclasses.replace(row, spec={**row.spec, "requires": requires})
+        row = dataclasses.replace(
             row,
             submitted_unix_s=known.submitted_unix_s,
             environment=row.environment or known.environment,
             packages=known.packages if row.environment in ("", known.environment) else {},
             began_with=known.began_with,
         )
+        return row, job
 
     async def retry(self, name: JobId) -> int:
         """Make a job's quarantined episodes pending again. Returns how many."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from nimbusd.core.environments import environment_of, names_that_count
 from nimbusd.core.ids import JobId
 from nimbusd.core.master.facts import JobPlan, ScenePlan
 from nimbusd.core.records import JobRow
@@ -9,7 +10,13 @@ from nimbusd.job import Job
 
 
 def plan_of(row: JobRow, job: Job) -> JobPlan:
-    """The plan of a job as it was submitted. Looks at the scenes' files, as far as that is allowed."""
+    """The plan of a job as it was submitted. Looks at the scenes' files, as far as that is allowed.
+
+    Nodes are compared with the packages that are on record, by those that count: however an older nimbusd chose and
+    hashed them, a job that began goes on where these are the same.
+    """
+    counting = names_that_count(job.requires, row.packages)
+    recorded = environment_of(row.packages, counting)
     most = job.episodes_per_scene * job.max_tries_per_episode
     scenes = tuple(
         ScenePlan(name, job.episodes_per_scene, job.exact, most, cost_hint(job, name), dict(entry))
@@ -21,10 +28,11 @@ def plan_of(row: JobRow, job: Job) -> JobPlan:
         row.user,
         row.priority,
         job.limits.attempts,
-        row.environment,
+        recorded.hash if row.packages else row.environment,
         row.max_nodes,
         row.dynload,
-        row.packages,
+        recorded.packages,
+        counting=counting,
     )
 
 

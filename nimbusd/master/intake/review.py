@@ -107,7 +107,7 @@ class Review:
             due.append(piece)
         if due:
             indexes = tuple(piece.index for piece in due)
-            self._tell(ReviewBegan(fact.node, fact.job, fact.scene, fact.attempt, indexes))
+            self._tell(ReviewBegan(fact.node, fact.lease, fact.job, fact.scene, fact.attempt, indexes))
             waiting = self._waiting.setdefault(fact.job, _Waiting())
             waiting.told.append(replace(fact, stored=tuple(due)))
             if not waiting.busy:

@@ -22,7 +22,7 @@ from nimbusd.master.ledger.thread import LedgerThread
 from nimbusd.master.output.folder import Claim, claim_output, is_marked, owner_of, remember_job
 from nimbusd.master.output.owner import Whose, first_attempt, judge, read_owner, refusal
 from nimbusd.master.publish.published import check_place
-from nimbusd.service import why_hidden
+from nimbusd.program.systemd import why_hidden
 from nimbusd.stages.errors import OutputGone, StoreError
 from nimbusd.stages.store.piece import PIECES
 from nimbusd.stages.store.trash import empty_trash, throw_away

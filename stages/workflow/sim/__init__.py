@@ -1,28 +1,37 @@
-"""Manipulation in simulation, on MuJoCo: from a task's configuration to a layout, a demonstration and its labels.
+"""Manipulation in simulation: from a task's configuration to a layout, a demonstration and its labels.
 
-The way of an episode (the names are the public interface; each module's docstring says more):
+The way of an episode, by the public names:
 
-    task = parse_task(config)                       # dict from YAML → ManipTask; ArgumentsError with sentences
-    layout = randomize_layout(task, rng)            # → Layout; PlanningFailed("impossible", "no_layout", "not_seen")
-    demo = plan_episode(task, layout, rng, beat)    # → Demonstration, or raises PlanningFailed(reason, detail)
-    scene = scene_of(layout)                        # → Scene for the stages: meshes, lights, provenance["layout"]
-    label_rows(layout)                              # → segmentation table
+    task = parse_task(config)                           # dict from YAML → ManipTask; ArgumentsError with sentences
+    layout = randomize_layout(task, rng)                # → Layout; PlanningFailed: impossible, no_layout, not_seen
+    demo = plan_episode(task, layout, rng, beat)        # → Demonstration; PlanningFailed with one of `REASONS`
+    scene = scene_of(layout)                            # → Scene: meshes, lights, provenance["layout"]
+    label_rows(layout)                                  # → segmentation table
     styled(layout, style), camera_poses(layout, qpos)   # the same trace in other looks and from other views
 
-Rendering stands in `nimbusd.renderers.mujoco` (stages do not import renderers; the component `MujocoRenderer` is
-found through the registry). It needs the layout, from `scene.provenance["layout"]` (`Layout.to_json`), and the recorded
-rows: `Sequence.states["simulation.qpos"]` with values (T, nq) float64. Keys that start with `simulation.` are for
-replay; writers store them only when asked.
+The rooms, each of which imports only those below it:
 
-`plan_episode` raises PlanningFailed with one of the reasons in `REASONS`. Everything here is deterministic: the same
-task, layout and generator give byte-equal demonstrations in another process on the same kind of machine.
+    episode     performs a layout's skills and judges the result
+    randomize   draws layouts of a task and tries them
+    task        the template from a file, and the mistakes that it may have
+    skills      what arms do, a class each
+    workcell    simulation, planners and grips of an episode, and the relations that hold in it
+    scene       what is seen of a layout
+    motion      ways for an arm
+    world       a layout in physics
+    layout      a world as a value
+    models      kinds of objects and robots, and their files
+
+Renderers show an episode by its layout (`scene.provenance["layout"]`) and its rows: `simulation.qpos` of the sequence,
+(T, nq) float64, or the poses of `object_poses`. The same task, layout and generator give byte-equal demonstrations, in
+any process on the same kind of machine.
 """
 
 from nimbusd.stages.workflow.sim.demonstration import (
     ArmTrace,
-    AttemptFailed,
     ContactEvent,
     Demonstration,
+    DemonstrationFailed,
     KeyPoint,
     Phase,
 )
@@ -42,49 +51,27 @@ from nimbusd.stages.workflow.sim.layout.layout import (
     Surface,
     TableLayout,
 )
-from nimbusd.stages.workflow.sim.layout.randomize import randomize_layout
-from nimbusd.stages.workflow.sim.layout.scene import object_poses, scene_of
-from nimbusd.stages.workflow.sim.layout.seen import seen_at_start
-from nimbusd.stages.workflow.sim.layout.style import Style, camera_poses, styled
+from nimbusd.stages.workflow.sim.layout.style import Style, styled
 from nimbusd.stages.workflow.sim.models.assets import file_of
-from nimbusd.stages.workflow.sim.skills import basic as skills_basic
-from nimbusd.stages.workflow.sim.skills import fixture as skills_fixture
-from nimbusd.stages.workflow.sim.skills import handle as skills_handle
-from nimbusd.stages.workflow.sim.skills import pick as skills_pick
-from nimbusd.stages.workflow.sim.skills.skill import SKILLS, Skill, make_skill, skill
+from nimbusd.stages.workflow.sim.randomize.draw import randomize_layout
+from nimbusd.stages.workflow.sim.reasons import REASONS, Reason
+from nimbusd.stages.workflow.sim.scene.scene import object_poses, scene_of
+from nimbusd.stages.workflow.sim.scene.seen import seen_at_start
+from nimbusd.stages.workflow.sim.skills import SKILLS, Skill, make_skill, skill
 from nimbusd.stages.workflow.sim.task.check import parse_task
 from nimbusd.stages.workflow.sim.task.feasible import impossibilities
 from nimbusd.stages.workflow.sim.task.file_check import mistakes_in_files
 from nimbusd.stages.workflow.sim.task.task import ManipTask
-
-REASONS = (
-    "impossible",  # no layout of the task can be worked in: home, reach, sizes, weights, room
-    "no_layout",  # no placement without overlap and within reach
-    "not_seen",  # no still camera sees enough of a thing that the task is about
-    "no_grasp",  # no grasp candidate on the object
-    "ik_failed",  # candidates exist, the arm reaches none of them
-    "no_path",  # reachable, but no way there free of collision
-    "collision_in_recheck",  # the timed trajectory touches something
-    "grasp_slipped",  # the object is not in the hand after closing or lifting
-    "dropped",  # lost on the way
-    "forbidden_contact",  # robot or carried object touched what it must not
-    "precondition",  # a skill was asked for in a state that it does not fit
-    "skill_failed",  # a skill's own success condition does not hold (drawer not open, button not pressed …)
-    "unstable",  # the simulation diverged
-    "goal_not_reached",  # all skills done, but the validator disagrees
-)
-
-SKILL_MODULES = (skills_basic, skills_fixture, skills_handle, skills_pick)
-"""Importing them makes their skills known; a user's own module does so with the decorator `skill`."""
+from nimbusd.stages.workflow.sim.world.poses import camera_poses
 
 __all__ = [
     "REASONS",
     "SKILLS",
     "ArmTrace",
-    "AttemptFailed",
     "CameraLayout",
     "ContactEvent",
     "Demonstration",
+    "DemonstrationFailed",
     "KeyPoint",
     "Layout",
     "LightLayout",
@@ -93,6 +80,7 @@ __all__ = [
     "Phase",
     "Physics",
     "Pose",
+    "Reason",
     "RegionLayout",
     "RelationLayout",
     "RobotLayout",

@@ -11,24 +11,23 @@ import numpy as np
 
 from nimbusd.stages.errors import PlanningFailed
 from nimbusd.stages.types import F64
-from nimbusd.stages.workflow.sim.demonstration import ArmTrace, AttemptFailed, Demonstration
+from nimbusd.stages.workflow.sim.demonstration import ArmTrace, Demonstration, DemonstrationFailed
 from nimbusd.stages.workflow.sim.layout.layout import Layout, SkillCall
-from nimbusd.stages.workflow.sim.layout.relations import holds, settled
-from nimbusd.stages.workflow.sim.layout.seen import seen_at_start
-from nimbusd.stages.workflow.sim.layout.style import camera_poses
-from nimbusd.stages.workflow.sim.skills.skill import RETRIED, make_skill
-from nimbusd.stages.workflow.sim.skills.workcell import Workcell
+from nimbusd.stages.workflow.sim.reasons import POSTPONED, RETRIED
+from nimbusd.stages.workflow.sim.scene.seen import seen_at_start
+from nimbusd.stages.workflow.sim.skills import make_skill
 from nimbusd.stages.workflow.sim.task.task import ManipTask
-from nimbusd.stages.workflow.sim.world.body_poses import BodyPoses
+from nimbusd.stages.workflow.sim.workcell.relations import holds, settled
+from nimbusd.stages.workflow.sim.workcell.workcell import Workcell
+from nimbusd.stages.workflow.sim.world.poses import BodyPoses, camera_poses
 from nimbusd.stages.workflow.sim.world.world import ArmIndex, build_world
 
 SETTLE_STEPS = 20
 _MOVED_M = 0.015
-_POSTPONED = frozenset({"no_grasp", "ik_failed", "no_path", "collision_in_recheck", "forbidden_contact"})
 _ITEM_TRIES = 2
 _END_STEPS, _PATIENCE_STEPS = 6, 40
 _CLOSING_M = 1e-4
-"""Fingers that are told to be no further apart than this beyond their least are told to close."""
+"""A command for an opening no further than this beyond the least is one to close."""
 
 
 def plan_episode(
@@ -36,7 +35,7 @@ def plan_episode(
 ) -> Demonstration:
     """Perform the skills of a layout of `task` until its goals hold.
 
-    Raises PlanningFailed with one of the reasons in `sim.REASONS` (AttemptFailed where something was done before it
+    Raises PlanningFailed with one of the reasons in `REASONS` (DemonstrationFailed where something was done before it
     failed), ValueError for a layout of another task.
     """
     if layout.task != task.name:
@@ -57,7 +56,7 @@ def plan_episode(
         if not cell.phases:
             raise
         cell.simulation.finish()
-        raise AttemptFailed(error.reason, error.detail, _demonstration(cell, (), clock)) from error
+        raise DemonstrationFailed(error.reason, error.detail, _demonstration(cell, (), clock)) from error
     cell.simulation.finish()
     return _demonstration(cell, reached, clock)
 
@@ -92,7 +91,7 @@ def _perform_block(cell: Workcell, items: list[list[_Numbered]], clock: _Clock) 
             try:
                 _perform_item(cell, item, clock)
             except PlanningFailed as error:
-                if len(items) == 1 or error.reason not in _POSTPONED or cell.exhausted:
+                if len(items) == 1 or error.reason not in POSTPONED or cell.exhausted:
                     raise
                 cell.rollback(point)
                 cell.count("postponed")

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import math
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from nimbusd.stages.types import F64
+
+Vector: TypeAlias = tuple[float, float, float]
+Quaternion: TypeAlias = tuple[float, float, float, float]
+"""w, x, y, z."""
 
 UP: F64 = np.array([0.0, 0.0, 1.0])
 """The world's upward direction."""
@@ -32,7 +37,7 @@ def matrix_of(position: npt.ArrayLike, quaternion: npt.ArrayLike) -> F64:
     return T
 
 
-def quaternion_of(rotation: F64) -> tuple[float, float, float, float]:
+def quaternion_of(rotation: F64) -> Quaternion:
     """Unit quaternion with w >= 0 of a (3, 3) rotation matrix."""
     m = rotation
     # Shepperd's method: divide by the largest of the four components.
@@ -116,6 +121,12 @@ def look_at(eye: npt.ArrayLike, target: npt.ArrayLike, up: npt.ArrayLike | None 
     right = unit(across)
     rotation = np.stack([right, np.cross(back, right), back], axis=1)
     return transform(rotation @ about((0.0, 0.0, 1.0), roll_rad) if roll_rad else rotation, eye)
+
+
+def downward(yaw_rad: float) -> F64:
+    """(3, 3) tool orientation that points straight down, closing along the world's y turned by `yaw_rad`."""
+    c, s = np.cos(yaw_rad), np.sin(yaw_rad)
+    return np.array([[c, s, 0.0], [s, -c, 0.0], [0.0, 0.0, -1.0]])
 
 
 def unit(vector: F64) -> F64:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from nimbusd.core.ids import JobId, LeaseId, Span
-from nimbusd.core.master.facts import CheckSettled, JobAdded, NodeDrainAsked
+from nimbusd.core.master.facts import CheckSettled, JobAdded, NodeDrainAsked, ReviewBegan
 from nimbusd.core.records import JobRecorded, JobState, LeaseOpened, State
 from nimbusd.transport.messages.node import Bye, CannotRun, GiveBack, Heartbeat, Lease, Revoke, SayHello
 from tests.support.scheduler_story import (
@@ -97,10 +97,27 @@ def test_ranges_shrink_as_less_is_left() -> None:
     story = Story(plan(scene("s", 400)))
     for node in (A, B):
         story.join(node)
-    sizes = [lease.spans[0].size for lease in grants(story.beat(A, credit=1000))]
+    sizes: list[int] = []
+    while leases := grants(story.beat(A, credit=1000)):
+        sizes += [lease.spans[0].size for lease in leases]
     assert sizes[0] == 100
     assert sizes == sorted(sizes, reverse=True)
     assert sizes[-1] == 1
+
+
+def test_one_node_does_not_take_all_that_is_left_however_much_it_can_hold() -> None:
+    story = Story(plan(*(scene(f"s{n}", 40) for n in range(10))))
+    for node in (A, B):
+        story.join(node)
+    assert len(places(story.beat(A, credit=1000))) == 120, "a quarter, in whole scenes of 40"
+    assert len(places(story.beat(B, credit=1000))) == 80
+
+
+def test_every_idle_slot_gets_an_episode_though_that_is_more_than_the_range() -> None:
+    story = Story(plan(scene("s", 40)))
+    story.join(A, slots=30)
+    story.join(B, slots=30)
+    assert 30 <= len(places(story.beat(A, credit=100))) < 40
 
 
 def test_a_scene_that_cannot_be_done_in_time_gets_more_slots_before_the_others_begin() -> None:
@@ -244,6 +261,15 @@ def test_a_lease_is_split_when_another_node_has_nothing_to_do() -> None:
     assert begun not in {index for order in asked for index in order.indexes if order.lease == lease.lease}
     given_back = story.tell(*(GiveBack(A, order.lease, order.indexes) for order in asked))
     assert {lease.node for lease in grants(given_back)} == {B}
+
+
+def test_what_is_stored_already_is_not_asked_back_while_its_piece_is_looked_at() -> None:
+    story, lease = share_out()
+    stored = tuple(index for span in lease.spans for index in range(span.start, span.stop))
+    story.tell(ReviewBegan(A, lease.lease, lease.job, lease.scene, lease.attempt, stored))
+    story.beat(A, credit=0)
+    asked = [order for order in story.beat(B, credit=2) if isinstance(order, Revoke)]
+    assert not [order for order in asked if order.lease == lease.lease]
 
 
 def test_what_is_given_back_goes_to_the_idle_node_though_another_jobs_episodes_are_not_for_it() -> None:

@@ -13,7 +13,7 @@ from nimbusd.stages.load.asset_hashes import AssetHashes
 from nimbusd.stages.load.mesh.loader import BProcObjLoader, MeshArgs, MeshConfig
 from nimbusd.stages.load.splats.from_mesh import sample_splats
 from nimbusd.stages.load.splats.loader import GSMeshArgs, GSMeshConfig, GSMeshLoader
-from nimbusd.stages.runner import Pipeline, plan_stages
+from nimbusd.stages.runner import Components, plan_stages
 from nimbusd.stages.store.read import open_dataset
 from nimbusd.stages.workflow.sim.models.mjcf_files import files_with_parts
 from tests.stages.load.test_mesh_loader import quarters, write_obj
@@ -53,7 +53,7 @@ def test_a_file_is_read_again_only_when_it_changed(tmp_path: Path) -> None:
 
 def files_of_an_episode(loader: BaseLoader[Any, Any], config: SceneConfig, output: Path) -> dict[str, str]:
     """What the load stage adds to an episode's context."""
-    made = Pipeline(loader, None, toy.ToyPlanner(toy.ToyPlannerArgs()), None, None)
+    made = Components(loader, None, toy.ToyPlanner(toy.ToyPlannerArgs()), None, None)
     request = EpisodeRequest("j", config.name, 0)
     (episode,) = plan_stages(
         made, [request], job_seed=1, scene_config=lambda _: config, output=output, context={"job": {"name": "j"}}

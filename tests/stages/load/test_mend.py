@@ -10,11 +10,11 @@ import pytest
 from nimbusd.stages import ComponentArgs, Episode, EpisodeRequest, SceneConfig
 from nimbusd.stages.base import BaseLoader
 from nimbusd.stages.load.front3d.loader import BProc3DFrontLoader, Front3DArgs, Front3DConfig
-from nimbusd.stages.load.mend.mend import warned, warnings_of
+from nimbusd.stages.load.mend import warned, warnings_of
 from nimbusd.stages.load.mend.recentre import recentred
 from nimbusd.stages.load.mesh.loader import BProcObjLoader, MeshArgs, MeshConfig
 from nimbusd.stages.load.splats.loader import GSMeshArgs, GSMeshConfig, GSMeshLoader
-from nimbusd.stages.runner import Pipeline, plan_stages
+from nimbusd.stages.runner import Components, plan_stages
 from nimbusd.stages.types import Scene
 from tests.stages.load.test_coincident import area, sheet
 from tests.stages.load.test_inward import furniture, shell
@@ -82,10 +82,10 @@ class Given(BaseLoader[ComponentArgs, SceneConfig]):
 
 
 def loaded(scene: Scene, output: Path) -> Episode:
-    """What the load stage makes of a loader's scene."""
+    """Pass a loader's scene through the load stage."""
     loader = Given(ComponentArgs())
     loader.scene = scene
-    made = Pipeline(loader, None, toy.ToyPlanner(toy.ToyPlannerArgs()), None, None)
+    made = Components(loader, None, toy.ToyPlanner(toy.ToyPlannerArgs()), None, None)
     (episode,) = plan_stages(
         made,
         [EpisodeRequest("j", "room", 0)],

@@ -16,11 +16,12 @@ from hypothesis.extra import numpy as hnp
 
 from nimbusd.cli.show import show
 from nimbusd.show import episode_view
-from nimbusd.stages.store.formats.a1.columns import camera_pose_rows, camera_poses, required_columns
+from nimbusd.stages.store.arm_columns import camera_pose_rows, camera_poses, required_columns
 from nimbusd.stages.store.poses import euler_rows, inverse, pose_rows, transforms_of
 from nimbusd.stages.store.read import Dataset, open_dataset
 from nimbusd.stages.store.verify.verify import verify_dataset
 from nimbusd.stages.types import F64
+from tests.support.store_makers import lerobot_tree
 from tests.support.toy_workflow import CAMERAS, GAIN, tool
 from tests.support.workflow_makers import publish, store
 
@@ -257,10 +258,10 @@ def test_a_camera_that_looks_along_the_robots_x_has_its_z_there_in_the_release()
 )
 def test_the_releases_name_of_a_robot_is_taken_where_it_has_one(robot: str, called: str, tmp_path: Path) -> None:
     data = dataset(tmp_path, episodes=1, task={"robot": robot})
-    assert (data.trees[0].info["robot_type"], data.meta(0)["robot"]) == (called, called)
+    assert (lerobot_tree(data).info["robot_type"], data.meta(0)["robot"]) == (called, called)
 
 
 def test_a_robot_that_a_workflow_does_not_name_is_unknown_unless_the_writer_is_told(tmp_path: Path) -> None:
-    assert dataset(tmp_path, episodes=1).trees[0].info["robot_type"] == "unknown"
+    assert lerobot_tree(dataset(tmp_path, episodes=1)).info["robot_type"] == "unknown"
     other = dataset(tmp_path / "other", episodes=1, robot_type="franka")
-    assert other.trees[0].info["robot_type"] == "franka"
+    assert lerobot_tree(other).info["robot_type"] == "franka"

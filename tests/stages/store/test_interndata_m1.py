@@ -13,13 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from nimbusd.stages.notes import SubTask
 from nimbusd.stages.store.encode import decode_image
-from nimbusd.stages.store.formats.m1.labels import EpisodeMarks, Point, Step, label_lines
+from nimbusd.stages.store.formats.m1.labels import EpisodeMarks, Point, label_lines
 from nimbusd.stages.store.formats.m1.vqa import KINDS, PHRASINGS, questions
 from nimbusd.stages.store.frame_labels import Box, boxes, inner_point, inside, project, visible
 from nimbusd.stages.store.read import open_dataset
 from nimbusd.stages.store.verify.verify import verify_dataset
-from nimbusd.stages.types import U16, Camera, CameraFrames, Label, Observation, Sequence
+from nimbusd.stages.types import SIMULATION_QPOS, U16, Camera, CameraFrames, Label, Observation, Sequence
 from tests.support.toy_workflow import CAMERAS, CUBE_ID, looking_down, tool
 from tests.support.workflow_makers import publish, store
 
@@ -189,14 +190,14 @@ def test_plans_are_the_instructions_of_the_parts(root: Path) -> None:
 
 
 def watched(noun: str = "cube", instruction: str = "lift the cube", moved_m: float = 0.2) -> list[Any]:
-    """What is asked of four frames of a cube, 20 x 10 pixels, while a tool moves `moved_m` to the right."""
+    """The questions about four frames of a cube, 20 x 10 pixels, while a tool moves `moved_m` to the right."""
     poses = np.tile(np.eye(4), (4, 1, 1))
     poses[:, 0, 3] = np.linspace(0, moved_m, 4)
     poses[:, 2, 3] = -1.0
     seq = Sequence(10.0, "Tidy up.", (CAMERA,), {"cam": np.tile(np.eye(4), (4, 1, 1))}, {"cam": np.eye(4)}, {}, {},
                    T_world_object={"cube": np.tile(np.eye(4), (4, 1, 1))})  # fmt: skip
     point = Point("grip", "grasp", "cube", 2, np.tile([0.0, 0.0, -1.0], (4, 1)), 0.05)
-    marks = EpisodeMarks({"": poses}, (point,), (Step(0, 4, instruction, ""),), {"cube": noun})
+    marks = EpisodeMarks({"": poses}, (point,), (SubTask(0, 4, instruction, ""),), {"cube": noun})
     ids = np.zeros((4, 30, 40), np.uint16)
     ids[:, 10:20, 10:30] = 7
     frames = CameraFrames(rgb=np.zeros((4, 30, 40, 3), np.uint8), instance=ids)
@@ -251,7 +252,7 @@ def test_questions_can_be_left_out(tmp_path: Path) -> None:
 def test_the_planning_trace_keeps_what_a_replay_needs_in_full_precision(root: Path) -> None:
     table = pq.read_table(root / "traces/chunk-000/episode_000001.parquet", partitioning=None)
     cube = np.array(table.column("object.red_cube").to_pylist()).reshape(-1, 4, 4)
-    recorded = np.array(table.column("simulation.qpos").to_pylist())
+    recorded = np.array(table.column(SIMULATION_QPOS).to_pylist())
     assert recorded.dtype == np.float64
     assert np.array_equal(cube[:, :3, 3], recorded)
     assert (recorded.astype(np.float32) != recorded).any()

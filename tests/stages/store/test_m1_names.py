@@ -10,11 +10,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from nimbusd.stages.store.columns import Column
-from nimbusd.stages.store.formats.lerobot.modality import modality
+from nimbusd.stages.store.formats.lerobot_v21.modality import modality
 from nimbusd.stages.store.poses import euler_rows, inverse, pose_rows, transforms_of
 from nimbusd.stages.store.read import Dataset, open_dataset
 from nimbusd.stages.store.verify.verify import verify_dataset
 from tests.support.gr00t_loader import Loader
+from tests.support.store_makers import lerobot_tree
 from tests.support.toy_workflow import CAMERAS, looking_down, tool
 from tests.support.workflow_makers import publish, store
 
@@ -60,7 +61,7 @@ def test_features_have_the_names_and_sizes_of_the_release(v21: Dataset) -> None:
     ours = {key for key in shapes if key.startswith("observation.camera.")}
     defaults = {"timestamp", "frame_index", "episode_index", "index", "task_index"}
     assert {key: shape for key, shape in shapes.items() if key not in ours | defaults} == wanted
-    assert v21.trees[0].info["robot_type"] == "franka"
+    assert lerobot_tree(v21).info["robot_type"] == "franka"
 
 
 def test_a_loader_of_the_releases_kind_reads_every_key(v21: Dataset) -> None:

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from nimbusd.cli.publish import verify
 from nimbusd.cli.show import show
-from nimbusd.node.environment import environment_hash, packages
+from nimbusd.job import read_job
+from nimbusd.node.environment import environment_for
 from nimbusd.show.made_with import made_with_lines
 from nimbusd.stages import Piece, StoreError
 from nimbusd.stages.store.made_with import (
@@ -38,7 +39,7 @@ NEW = {"python": "3.11.7", "numpy": "2.0.0"}
 
 
 def told(packages: dict[str, str], **more: Any) -> dict[str, Any]:
-    """What a node tells its workers to record."""
+    """The environment that a node tells its workers to record."""
     return {"hash": packages_hash(packages), "packages": packages, **more}
 
 
@@ -136,11 +137,12 @@ def test_it_is_told_in_words_with_what_differs_from_the_first() -> None:
 def test_a_job_that_ran_has_its_packages_in_its_dataset_and_verify_and_show_tell_them(tmp_path: Path) -> None:
     output = finished(tmp_path)
     (one,) = open_dataset(output).environments
-    assert (dict(one.packages), one.episodes, one.hash) == (dict(packages()), ((0, 1),), environment_hash())
+    expected = environment_for(read_job(tmp_path / "job.yaml"))
+    assert (dict(one.packages), one.episodes, one.hash) == (expected.packages, ((0, 1),), expected.hash)
     done = CliRunner().invoke(verify, [str(output)])
     assert (done.exit_code, done.output.splitlines()[1:]) == (0, made_with_lines([one])), done.output
     told = orjson.loads(CliRunner().invoke(verify, [str(output), "--json"]).output)
-    assert told["environments"] == [{"hash": one.hash, "packages": dict(packages()), "episodes": [[0, 1]]}]
+    assert told["environments"] == [{"hash": one.hash, "packages": expected.packages, "episodes": [[0, 1]]}]
     shown = orjson.loads(CliRunner().invoke(show, [str(output), "--episodes", "0", "--json"]).output)
     assert shown["made_with"] == made_with_lines([one])
 

@@ -22,13 +22,13 @@ from nimbusd.stages import Feature, Piece, StoreError
 from nimbusd.stages.store.columns import Column, schema
 from nimbusd.stages.store.formats.lerobot.content import DATA
 from nimbusd.stages.store.formats.lerobot.flat import MOST_NAMED, FlatFeatures, flat_column
-from nimbusd.stages.store.formats.lerobot.v21 import write_v21
+from nimbusd.stages.store.formats.lerobot_v21.build import write_v21
 from nimbusd.stages.store.publish import Tree, publish_pieces, write_nimbusd_metadata
 from nimbusd.stages.store.read import open_dataset
-from nimbusd.stages.store.record import StoredPiece
+from nimbusd.stages.store.source_piece import SourcePiece
 from nimbusd.stages.store.stats import vector_stats
 from nimbusd.stages.store.verify.verify import verify_dataset
-from tests.support.store_makers import JOB, make_episode, make_observation, make_sequence, make_writer
+from tests.support.store_makers import JOB, lerobot_tree, make_episode, make_observation, make_sequence, make_writer
 
 POSE = "observation.camera.front.T_world_camera"
 GRID = "observation.grid"
@@ -64,10 +64,10 @@ def test_arrays_are_published_as_rows_of_numbers_and_read_back_in_their_shape(tm
         np.testing.assert_array_equal(episode.states[GRID], grid)
         assert episode.states[HANDS].shape == (8 + index, 2, 3)
         assert episode.T_world_camera["front"].shape == (8 + index, 4, 4)
-    for _, stats in dataset.trees[0].statistics():
+    for _, stats in lerobot_tree(dataset).statistics():
         for key, entry in numbers.items():
             assert np.shape(stats[key]["mean"]) == tuple(entry["shape"])
-    (_, of_first) = next((place, s) for place, s in dataset.trees[0].statistics() if place == "episode 0")
+    (_, of_first) = next((place, s) for place, s in lerobot_tree(dataset).statistics() if place == "episode 0")
     np.testing.assert_allclose(of_first[GRID]["mean"], grids[0].reshape(8, -1).mean(axis=0), rtol=1e-6)
     read = orjson.loads((dataset.trees[0].root / "meta/conventions.json").read_bytes())
     assert read["shapes"] == ({} if own else {POSE: [4, 4]}) | {GRID: [2, 3, 4], HANDS: [2, 3]}
@@ -76,8 +76,8 @@ def test_arrays_are_published_as_rows_of_numbers_and_read_back_in_their_shape(tm
 def test_a_dataset_of_before_with_nested_lists_is_read_and_verified_all_the_same(tmp_path: Path) -> None:
     writer, pieces, grids = stored_with_arrays(tmp_path, format="lerobot-v2.1")
 
-    def build(root: Path, stored: list[StoredPiece]) -> None:
-        """As it was written up to schema version 1.1.0."""
+    def build(root: Path, stored: list[SourcePiece]) -> None:
+        """A dataset as it was written up to schema version 1.1.0."""
         tree = Tree(root)
         every = [column.key for column in stored[0].columns]
         write_v21(tree, stored, chunk_episodes=1000, stats_extra=[{} for _ in stored], whole=every)

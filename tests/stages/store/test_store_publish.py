@@ -17,10 +17,11 @@ import pytest
 from nimbusd.stages import Piece, StoreError
 from nimbusd.stages.seeds import scene_key
 from nimbusd.stages.store.conventions import SCHEMA_VERSION
-from nimbusd.stages.store.formats.lerobot.v30 import FileSizes, build_v30
+from nimbusd.stages.store.formats.lerobot_v30.build import build_v30
+from nimbusd.stages.store.media import FileSizes
 from nimbusd.stages.store.piece import PIECES
 from nimbusd.stages.store.read import open_dataset
-from nimbusd.stages.store.record import load_piece
+from nimbusd.stages.store.source_piece import load_piece
 from nimbusd.stages.store.verify.verify import verify_dataset
 from tests.support.store_makers import (
     JOB,

@@ -16,7 +16,7 @@ from nimbusd.stages import AssetError, ComponentError, Feature, Sequence
 from nimbusd.stages.packing import pack_sequence, unpack
 from nimbusd.stages.seeds import stream
 from nimbusd.stages.store.poses import transforms_of
-from nimbusd.stages.types import F64
+from nimbusd.stages.types import F64, SIMULATION_QPOS
 from nimbusd.stages.workflow import EnvLoader, EnvPlanner, EnvRandomizer, EnvScene
 from nimbusd.stages.workflow.env_components import (
     EnvLoaderArgs,
@@ -24,7 +24,6 @@ from nimbusd.stages.workflow.env_components import (
     EnvRandomizerArgs,
     EnvSceneConfig,
 )
-from nimbusd.stages.workflow.recorded import QPOS
 from nimbusd.stages.workflow.sim import Layout
 from tests.stages.workflow.test_workflow_modes import contents, pieces_of, run_well
 from tests.support.slow import slow
@@ -94,7 +93,7 @@ def test_the_plan_info_carries_layout_and_states(recorded: tuple[EnvScene, Seque
     made, seq = recorded
     data = unpack(unpack(seq.plan_info)["info"])
     assert Layout.from_json(data["layout"]) == layout_of(made)
-    assert np.array_equal(data["qpos"], seq.states[QPOS].values)
+    assert np.array_equal(data["qpos"], seq.states[SIMULATION_QPOS].values)
     assert set(data["T_world_camera"]) == {camera.name for camera in seq.cameras}
 
 
@@ -213,6 +212,16 @@ def test_a_wrong_style_or_layout_file_is_named(tmp_path: Path) -> None:
         scene(tmp_path, restyle={"light": True})
     (tmp_path / "layout.json").write_text('{"version": 9}')
     with pytest.raises(AssetError, match=r"layout\.json cannot be read: this layout has version 9"):
+        scene(tmp_path, layout_path=tmp_path / "layout.json")
+
+
+def test_a_layout_file_with_a_robot_that_is_none_is_named_with_the_key(
+    tmp_path: Path, recorded: tuple[EnvScene, Sequence]
+) -> None:
+    stated = dict(recorded[0].provenance["layout"])
+    stated["robot"] = {**stated["robot"], "definition": {**stated["robot"]["definition"], "arms": {}}}
+    (tmp_path / "layout.json").write_text(json.dumps(stated))
+    with pytest.raises(AssetError, match=r"layout\.json cannot be read: the layout's RobotModel: arms: must not be"):
         scene(tmp_path, layout_path=tmp_path / "layout.json")
 
 

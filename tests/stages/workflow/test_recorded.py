@@ -11,12 +11,12 @@ import pytest
 
 from nimbusd.stages import Camera, CameraFrames, Episode, EpisodeRequest, Label, Observation, Sequence
 from nimbusd.stages.registry import create
+from nimbusd.stages.store.arm_columns import required_columns, stated_meanings, tcp_poses
 from nimbusd.stages.store.durable import to_json
-from nimbusd.stages.store.formats.a1.columns import required_columns, stated_meanings, tcp_poses
-from nimbusd.stages.store.formats.lerobot.content import robot_type_of
+from nimbusd.stages.store.media import robot_type_of
 from nimbusd.stages.store.poses import transforms_of
-from nimbusd.stages.types import F64
-from nimbusd.stages.workflow.recorded import QPOS, sequence_of
+from nimbusd.stages.types import F64, SIMULATION_QPOS, is_for_replay
+from nimbusd.stages.workflow.recorded import sequence_of
 from nimbusd.stages.workflow.sim import (
     ArmTrace,
     CameraLayout,
@@ -30,6 +30,7 @@ from nimbusd.stages.workflow.sim import (
     RobotLayout,
     TableLayout,
 )
+from nimbusd.stages.workflow.sim.models.robots import ROBOTS
 
 T = 20
 FRONT = Camera("front", 64, 64, 60.0, 60.0, 32.0, 32.0)
@@ -114,7 +115,7 @@ def layout() -> Layout:
     return Layout(
         task="relation",
         instruction="Put the milk to the left of the can.",
-        robot=RobotLayout("panda", {}, Pose(), {}, {}),
+        robot=RobotLayout("panda", ROBOTS["franka"], Pose(), {}, {}),
         table=TableLayout((0.4, 0.0), (1.0, 1.0), 0.0),
         objects=(),
         cameras=(CameraLayout(FRONT, Pose()), CameraLayout(WRIST, Pose(), "arm")),
@@ -177,8 +178,8 @@ def test_notes_are_json_and_the_same_for_the_same_demonstration() -> None:
 
 
 def test_the_simulators_state_is_kept_in_full_precision_for_replay() -> None:
-    assert np.array_equal(single().states[QPOS].values, demonstration({"arm": arm(0.0, 7)}).qpos)
-    assert single().states[QPOS].values.dtype == np.float64
+    assert np.array_equal(single().states[SIMULATION_QPOS].values, demonstration({"arm": arm(0.0, 7)}).qpos)
+    assert single().states[SIMULATION_QPOS].values.dtype == np.float64
 
 
 def test_intrinsics_come_from_the_layout_and_poses_from_the_demonstration() -> None:
@@ -188,7 +189,8 @@ def test_intrinsics_come_from_the_layout_and_poses_from_the_demonstration() -> N
 
 
 def test_a_robot_may_have_another_name_in_datasets() -> None:
-    robot = replace(layout().robot, definition={"robot_type": "panda_robotiq"})
+    robot = layout().robot
+    robot = replace(robot, definition=robot.definition.model_copy(update={"robot_type": "panda_robotiq"}))
     seq = sequence_of(demonstration({"arm": arm(0.0, 7)}), replace(layout(), robot=robot))
     assert seq.notes["robot"]["type"] == robot_type_of(seq) == "panda_robotiq"
 
@@ -227,9 +229,9 @@ def test_every_writer_takes_it(tmp_path: Path, name: str) -> None:
     meant = orjson.loads((root / "meta/conventions.json").read_bytes())["arm_columns"]
     assert "told to close" in meant["gripper.openness"]
     features = info["features"]
-    assert not [key for key in features if key.startswith("simulation.")]
+    assert not [key for key in features if is_for_replay(key)]
     assert "states.joint.position" in features
-    assert ("observation.joint.drawer" in features) == (not name.startswith("interndata_a1"))
+    assert ("observation.joint.drawer" in features) == (not name.startswith("formats.a1"))
 
 
 @pytest.mark.parametrize(

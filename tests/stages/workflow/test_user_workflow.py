@@ -17,6 +17,7 @@ import pytest
 
 from nimbusd.stages.store.read import Dataset, open_dataset
 from nimbusd.stages.store.verify.verify import verify_dataset
+from tests.support.store_makers import lerobot_tree
 
 pytestmark = pytest.mark.processes
 REPOSITORY = Path(__file__).parents[3]
@@ -65,7 +66,7 @@ def dataset(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Datase
 def states(data: Dataset) -> list[bytes]:
     columns: list[bytes] = []
     for index in range(data.episodes):
-        table: Any = data.trees[0].table(index)
+        table: Any = lerobot_tree(data).table(index)
         columns += [np.array(table.column(name).to_pylist()).tobytes() for name in ("observation.state", "action")]
     return columns
 

@@ -17,7 +17,7 @@ from nimbusd.stages.store.piece import PIECES, read_piece
 from nimbusd.stages.store.read import open_dataset
 from nimbusd.stages.types import Piece
 from tests.support.toy_workflow import task_file
-from tests.support.workflow_process import pipeline_of
+from tests.support.workflow_process import components_of
 
 pytestmark = pytest.mark.processes
 EPISODES = [0, 1, 2, 3]
@@ -85,7 +85,7 @@ def test_episodes_of_one_layout_share_it_and_differ_in_their_plans(tmp_path: Pat
         "episodes": EPISODES,
     }
     run_well("fused", tmp_path / "out", **settings)
-    writer = pipeline_of({**settings, "seed": 5}).writer
+    writer = components_of({**settings, "seed": 5}).writer
     assert writer is not None
     dataset = open_dataset(writer.publish(tmp_path / "out", pieces_of(tmp_path / "out"), {}, True))
     cubes = [dataset.meta(i)["scene"]["provenance"]["workflow"]["layout"]["cube"] for i in EPISODES]
@@ -97,7 +97,7 @@ def test_episodes_of_one_layout_share_it_and_differ_in_their_plans(tmp_path: Pat
 def test_a_workflow_without_frames_is_stored_with_the_files_that_it_saved(tmp_path: Path) -> None:
     settings = {"workflow": "tests.support.toy_workflow:ListArm", "tasks": str(task_file(tmp_path)), "episodes": [0, 1]}
     run_well("fused", tmp_path / "out", **settings)
-    writer = pipeline_of({**settings, "seed": 5}).writer
+    writer = components_of({**settings, "seed": 5}).writer
     assert writer is not None
     root = writer.publish(tmp_path / "out", pieces_of(tmp_path / "out"), {}, True)
     dataset = open_dataset(root)
@@ -127,7 +127,7 @@ def test_plans_that_were_stored_alone_can_be_shown_later(tmp_path: Path, kind: s
     settings = {"workflow": f"tests.support.toy_workflow:{kind}", "tasks": str(task_file(tmp_path)), "episodes": [0, 1]}
     run_well("fused", tmp_path / "both", **settings)
     run_well("fused", tmp_path / "plans", render={"render": False}, **settings)
-    writer = pipeline_of({**settings, "seed": 5}).writer
+    writer = components_of({**settings, "seed": 5}).writer
     assert writer is not None
     writer.publish(tmp_path / "plans", pieces_of(tmp_path / "plans"), {}, True)
     scene = {"plans": str(tmp_path / "plans"), "seed": 1}

@@ -1,4 +1,4 @@
-"""What a job says of a workflow's renderer is looked at before anything runs."""
+"""A job's choice of a workflow's renderer is checked before anything runs."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ from nimbusd.stages.workflow.env_components import (
     EnvSceneConfig,
 )
 from nimbusd.stages.workflow.manip import ManipWorkflow
-from tests.stages.workflow.sim.test_task_file import JOB, TASK
 from tests.support.analytic_scenes import shot
 from tests.support.store_makers import make_scene
+from tests.support.task_files import JOB, TASK
 
 pytest.importorskip("mujoco", reason="needs the mujoco extra")
 
 
 def findings(folder: Path, workflow_args: dict[str, Any], kind: str = "errors") -> list[dict[str, Any]]:
-    """What `nimbusctl check` says of a job with these workflow_args."""
+    """The findings of `nimbusctl check` in a job with these workflow_args."""
     job = json.loads(json.dumps(JOB))
     job["pipeline"]["load"]["args"]["workflow_args"] = workflow_args
     (folder / "job.yaml").write_text(yaml.safe_dump(job, sort_keys=False))
@@ -57,7 +57,7 @@ def findings(folder: Path, workflow_args: dict[str, Any], kind: str = "errors") 
         ({"renderer": 5}, "renderer: must be the name of a component, but it is 5"),
         ({"renderer": "SCGSRenderer"}, "renderer: SCGSRenderer cannot show what arms move; MujocoRenderer does"),
         ({"renderer": "EnvRenderer"}, "renderer: EnvRenderer cannot show what arms move"),
-        ({"renderer": "tests.support.toy_components:ToyRenderer"}, "renderer: ToyRenderer cannot show what arms move"),
+        ({"renderer": "tests.support.toy:ToyRenderer"}, "renderer: ToyRenderer cannot show what arms move"),
         ({"renderer": "BlenderProcRenderer", "renderer_args": {"presett": "draft"}},
          "renderer_args.presett: unknown key 'presett'; did you mean 'preset'?"),
         ({"renderer_args": {"tolerance_m": -1}}, "renderer_args.tolerance_m: must be 0 or more, but it is -1"),
@@ -143,7 +143,7 @@ def still_and_moving() -> tuple[Scene, Sequence, Sequence]:
 
 def test_renderers_of_still_scenes_refuse_what_moves_by_name_and_take_what_stands() -> None:
     scene, still, moving = still_and_moving()
-    for name in ("SCGSRenderer", "tests.support.toy_components:ToyRenderer"):
+    for name in ("SCGSRenderer", "tests.support.toy:ToyRenderer"):
         renderer = create(name, "render", {})
         check_motion(renderer, still, scene)
         with pytest.raises(

@@ -9,21 +9,18 @@ files/…              what a workflow saved in a format of its own, where it di
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from pathlib import PurePosixPath
-from typing import Any, Literal
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
-from nimbusd.stages.errors import StoreError
-from nimbusd.stages.store.columns import Column, feature_column, image_array, index_arrays, parquet_bytes, schema
+from nimbusd.stages.store.columns import Column, image_array, index_arrays, parquet_bytes, schema
+from nimbusd.stages.store.content import checked_frames, encode_all, kept_states, own_files, state_columns
 from nimbusd.stages.store.conventions import depth_to_counts
-from nimbusd.stages.store.encode import VideoSettings, encode_png, encode_video, video_facts
+from nimbusd.stages.store.encode import encode_png, encode_video, video_facts
+from nimbusd.stages.store.media import ContentSettings
 from nimbusd.stages.store.piece import PieceDraft
 from nimbusd.stages.store.record import RECORD, episode_record, record_bytes
 from nimbusd.stages.store.stats import image_stats, vector_stats
@@ -36,31 +33,12 @@ CAMERA_PREFIX = "observation.camera."
 DEPTH_PREFIX = "observation.depth."
 INSTANCE_PREFIX = "observation.instance."
 SEMANTIC_PREFIX = "observation.semantic."
-SIMULATION_PREFIX = "simulation."
-"""States that only a replay needs; they are no columns of a dataset."""
 FILES = "files"
-_MOST_THREADS = 4
-
-
-@dataclass(frozen=True, slots=True)
-class ContentSettings:
-    """What of an observation is stored, and how. depth, segmentation: keep them where the renderer made them."""
-
-    media: Literal["video", "image"] = "video"
-    video: VideoSettings = field(default_factory=VideoSettings)
-    depth: bool = True
-    segmentation: bool = True
-    robot: str = "mobile_base"
-    threads: int = 0
-
-    @property
-    def pool_size(self) -> int:
-        return self.threads or min(_MOST_THREADS, len(os.sched_getaffinity(0)))
 
 
 @dataclass(frozen=True, slots=True)
 class FeatureLayout:
-    """What the features of a format are called. image_key: of a camera's frames. features: all columns of numbers."""
+    """Names of a format's features. image_key: camera → that of its frames. features: all columns of numbers."""
 
     image_key: Callable[[str], str]
     features: Callable[[Sequence], dict[str, Feature]]
@@ -111,28 +89,6 @@ def write_lerobot(
     beat()
 
 
-def checked_frames(seq: Sequence, obs: Observation) -> dict[str, CameraFrames]:
-    """Frames by camera in the order of `seq.cameras`. Raises StoreError if any is missing or misshapen."""
-    if not len(seq):
-        raise StoreError("the sequence has no frames, so there is nothing to store")
-    if not seq.task.strip():
-        raise StoreError("the sequence has no task text; LeRobot readers need one. Check the planner.")
-    frames = {}
-    for camera in seq.cameras:
-        seen = obs.frames.get(camera.name)
-        if seen is None:
-            raise StoreError(f"the observation has no frames of camera {camera.name!r}; check the renderer")
-        if "/" in camera.name or not camera.name:
-            raise StoreError(f"camera name {camera.name!r} cannot be part of a file name; rename the camera")
-        expected = (len(seq), camera.height, camera.width)
-        for name in ("rgb", "depth_m", "instance", "semantic"):
-            pixels = getattr(seen, name)
-            if pixels is not None and pixels.shape[:3] != expected:
-                raise StoreError(f"camera {camera.name!r}: {name} is {pixels.shape}, the sequence wants {expected}")
-        frames[camera.name] = seen
-    return frames
-
-
 def camera_features(seq: Sequence) -> dict[str, Feature]:
     """Per frame and camera: intrinsics (4,) and pose T_world_camera (4, 4)."""
     features = {}
@@ -144,53 +100,14 @@ def camera_features(seq: Sequence) -> dict[str, Feature]:
     return features
 
 
-def kept_states(seq: Sequence) -> dict[str, Feature]:
-    """States that are columns of a dataset: all but those for replay."""
-    return {key: feature for key, feature in seq.states.items() if not key.startswith(SIMULATION_PREFIX)}
-
-
-def robot_type_of(seq: Sequence) -> str:
-    """What the sequence calls its robot (the note `robot`), or `unknown`."""
-    return str(seq.notes.get("robot", {}).get("type") or "unknown")
-
-
-def own_files(obs: Observation) -> Mapping[str, bytes]:
-    """What a workflow saved itself. Raises StoreError for a path that leads out of the piece."""
-    for path in obs.files:
-        parts = PurePosixPath(path).parts
-        if not parts or path.startswith("/") or ".." in parts:
-            raise StoreError(f"the workflow saved a file as {path!r}; only paths inside its own folder can be kept")
-    return obs.files
-
-
 LEROBOT_LAYOUT = FeatureLayout(
     lambda camera: IMAGE_PREFIX + camera,
     lambda seq: {**kept_states(seq), **seq.actions, **camera_features(seq)},
 )
 
 
-def state_columns(features: dict[str, Feature], length: int) -> tuple[list[Column], dict[str, npt.NDArray[Any]]]:
-    """Columns of `features` and their values. Raises StoreError for one that has not `length` rows."""
-    columns, values = [], {}
-    for key, feature in features.items():
-        column, rows = feature_column(key, feature)
-        if len(rows) != length:
-            raise StoreError(f"feature {key!r} has {len(rows)} rows for {length} frames; check the planner")
-        columns.append(column)
-        values[key] = rows
-    return columns, values
-
-
 def image_column(key: str, dtype: str, rgb: U8) -> Column:
     return Column(key, dtype, tuple(rgb.shape[1:]), ("height", "width", "channels"))
-
-
-def encode_all(encode: Callable[[Any], bytes], frames: Any, threads: int, beat: Callable[[], None]) -> Iterator[bytes]:
-    """`encode` of each frame, in order, on `threads` threads (the encoders release the GIL)."""
-    with ThreadPoolExecutor(threads) as pool:
-        for content in pool.map(encode, frames):
-            beat()
-            yield content
 
 
 def annotation_table(

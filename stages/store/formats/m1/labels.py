@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from nimbusd.stages.errors import StoreError
-from nimbusd.stages.store.formats.a1.columns import arm_prefixes, tcp_poses
+from nimbusd.stages.notes import KeyPointNote, Notes, SubTask
+from nimbusd.stages.store.arm_columns import arm_prefixes, tcp_poses
 from nimbusd.stages.store.frame_labels import boxes, project, rounded, visible
 from nimbusd.stages.types import F64, U16, Camera, CameraFrames, Label, Observation, Sequence
 
@@ -30,26 +31,16 @@ class Point:
     width_m: float
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
-    """A part of the episode with an instruction of its own: frames start … stop - 1."""
-
-    start: int
-    stop: int
-    instruction: str
-    arm: str
-
-
 @dataclass(frozen=True)
 class EpisodeMarks:
-    """What a sequence says about itself besides columns.
+    """The marks of an episode: tools, points, parts and names, which a sequence states besides its columns.
 
     tcp: arm (empty for the only one) → (T, 4, 4) T_world_tcp. nouns: object's name → how one speaks of it.
     """
 
     tcp: Mapping[str, F64]
     points: tuple[Point, ...]
-    steps: tuple[Step, ...]
+    steps: tuple[SubTask, ...]
     nouns: Mapping[str, str]
 
     @classmethod
@@ -62,37 +53,31 @@ class EpisodeMarks:
         if not prefixes:
             raise StoreError("InternData-M1 needs states.tcp_to_robot_pose and its like; `a1_columns` makes them")
         tcp = {prefix.rstrip("_"): tcp_poses(seq.states, prefix) for prefix in prefixes}
-        points = tuple(_point(note, seq) for note in seq.notes.get("keypoints", ()))
-        steps = tuple(
-            Step(int(note["start"]), int(note["stop"]), str(note["instruction"]), str(note.get("arm", "")))
-            for note in seq.notes.get("sub_tasks", ())
-        )
-        return cls(tcp, points, steps, {str(key): str(noun) for key, noun in seq.notes.get("nouns", {}).items()})
+        notes = Notes(seq.notes)
+        return cls(tcp, tuple(_point(note, seq) for note in notes.key_points), notes.sub_tasks, notes.nouns)
 
     def noun(self, name: str) -> str:
         """An object's name as one says it."""
         return self.nouns.get(name) or name.replace("_", " ")
 
-    def step_at(self, frame: int) -> Step | None:
+    def step_at(self, frame: int) -> SubTask | None:
         return next((step for step in self.steps if step.start <= frame < step.stop), None)
 
-    def trace(self, step: Step) -> F64 | None:
+    def trace(self, step: SubTask) -> F64 | None:
         """Positions (N, 3) of the tool that works in `step`; None if it names none of several arms."""
         arm = step.arm if step.arm in self.tcp else next(iter(self.tcp)) if len(self.tcp) == 1 else None
         return None if arm is None else np.asarray(self.tcp[arm][step.start : step.stop, :3, 3])
 
 
-def _point(note: Mapping[str, Any], seq: Sequence) -> Point:
-    local = np.array([*note["position"], 1.0])
-    target = str(note.get("frame", ""))
-    if not target:
+def _point(note: KeyPointNote, seq: Sequence) -> Point:
+    local = np.array([*note.position, 1.0])
+    if not note.frame:
         positions = np.tile(local[:3], (len(seq), 1))
-    elif target in seq.T_world_object:
-        positions = (np.asarray(seq.T_world_object[target], np.float64) @ local)[:, :3]
+    elif note.frame in seq.T_world_object:
+        positions = (np.asarray(seq.T_world_object[note.frame], np.float64) @ local)[:, :3]
     else:
-        raise StoreError(f"key point {note['name']!r} moves with {target!r}, whose poses the sequence does not have")
-    width_m = float(note.get("width_m", 0.0))
-    return Point(str(note["name"]), str(note["kind"]), target, int(note["row"]), positions, width_m)
+        raise StoreError(f"key point {note.name!r} moves with {note.frame!r}, whose poses the sequence does not have")
+    return Point(note.name, note.kind, note.frame, note.row, positions, note.width_m)
 
 
 def label_lines(seq: Sequence, obs: Observation, marks: EpisodeMarks, beat: Callable[[], None]) -> list[dict[str, Any]]:

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from nimbusd.stages.errors import StoreError
-from nimbusd.stages.store.formats.a1.columns import EULER_NAMES, POSE_NAMES, arm_prefixes
-from nimbusd.stages.store.formats.lerobot.content import FeatureLayout, camera_features, kept_states
+from nimbusd.stages.store.arm_columns import EULER_NAMES, POSE_NAMES, arm_prefixes
+from nimbusd.stages.store.content import kept_states
+from nimbusd.stages.store.formats.lerobot.content import FeatureLayout, camera_features
 from nimbusd.stages.store.poses import euler_rows, inverse, pose_rows, transforms_of
 from nimbusd.stages.types import F64, Feature, Sequence
 
@@ -55,7 +56,7 @@ M1_LAYOUT = FeatureLayout(lambda camera: IMAGE.format(camera=camera), m1_feature
 
 
 def is_released(keys: Any) -> bool:
-    """Whether columns have the release's names."""
+    """True where columns have the release's names."""
     return any(key.startswith("state.") for key in keys)
 
 

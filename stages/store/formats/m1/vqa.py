@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from nimbusd.stages.store.formats.m1.labels import EpisodeMarks, Step
+from nimbusd.stages.notes import SubTask
+from nimbusd.stages.store.formats.m1.labels import EpisodeMarks
 from nimbusd.stages.store.frame_labels import inner_point, inside, project, rounded
 from nimbusd.stages.types import Camera, Observation, Sequence
 
@@ -133,7 +134,7 @@ def _affordance(marks: EpisodeMarks, camera: Camera, frame: int, label: Mapping[
         yield Question("affordance", camera.name, frame, question, f"({u:g}, {v:g})", [u, v], row["object"])
 
 
-def _trace(seq: Sequence, marks: EpisodeMarks, camera: Camera, step: Step) -> Iterator[Question]:
+def _trace(seq: Sequence, marks: EpisodeMarks, camera: Camera, step: SubTask) -> Iterator[Question]:
     """The tool's way through the step as it would be drawn into the image of the step's first frame, if it moves."""
     positions = marks.trace(step)
     if positions is None or len(positions) < 2:

@@ -1,4 +1,4 @@
-"""How surfaces look: their procedural pictures, and a floor that nobody takes for the table."""
+"""Looks of surfaces: procedural pictures, and a floor that nobody takes for the table."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def picture(kind: str, seed: int) -> U8:
 
 
 def floor_beside(table: Surface, draw: Callable[[], Surface]) -> Surface:
-    """The first floor of those drawn that is told from the table by its colour; of eight, the one that differs most."""
+    """The first of eight floors whose colour differs enough from the table's; else the one that differs most."""
     best = draw()
     for _ in range(_CANDIDATES - 1):
         if colour_distance(best, table) >= APART:

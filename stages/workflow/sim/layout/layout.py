@@ -11,15 +11,17 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, TypeAlias, TypeVar, Union
+from typing import Annotated, Any, Literal, TypeVar, Union
 
 import numpy as np
-from pydantic import Field
+from pydantic import BaseModel, Field
 
+from nimbusd.stages.arguments import validate
 from nimbusd.stages.types import F64, Camera, Rgb
+from nimbusd.stages.workflow.sim.models.objects import ObjectModel
+from nimbusd.stages.workflow.sim.models.robots import RobotModel
+from nimbusd.stages.workflow.sim.rotation import Quaternion, Vector, matrix_of, quaternion_of
 
-Vector: TypeAlias = tuple[float, float, float]
-Quaternion: TypeAlias = tuple[float, float, float, float]
 T = TypeVar("T")
 
 
@@ -32,21 +34,17 @@ class Pose:
 
     def matrix(self) -> F64:
         """(4, 4) float64, `T_parent_child`."""
-        from nimbusd.stages.workflow.sim.rotation import matrix_of
-
         return matrix_of(self.position, self.quaternion)
 
     @classmethod
     def from_matrix(cls, T_parent_child: F64) -> Pose:
-        from nimbusd.stages.workflow.sim.rotation import quaternion_of
-
         x, y, z = (float(value) for value in T_parent_child[:3, 3])
         return cls((x, y, z), quaternion_of(T_parent_child[:3, :3]))
 
 
 @dataclass(frozen=True, slots=True)
 class Surface:
-    """How a thing looks. color: sRGB in 0…1. texture: name of a procedural texture, empty for a plain colour.
+    """The look of a thing. color: sRGB in 0…1. texture: name of a procedural texture, empty for a plain colour.
 
     texture_seed: picks the texture's variant. texture_scale: repeats per metre. gloss: 0 is matt, 1 a mirror-like
     highlight. With `own`, the object's own look (the texture of its mesh) is kept and `color` tints it.
@@ -62,18 +60,22 @@ class Surface:
 
 @dataclass(frozen=True, slots=True)
 class ObjectLayout:
-    """One object. model: key of the object library (`milk`, `cube`, `bin`, `drawer` …). name: unique in the layout.
+    """One object.
 
-    definition: the object model itself (see `objects.ObjectModel`), so that a layout needs no library.
-    category: word of the segmentation table. instance_id: 1…65535, unique. size_m: edges of
-    its bounding box in its own frame (of meshes: after scaling by `scale`).
-    fixed: stands still (bins, drawers); what it has of joints still moves. joint: value of its joint at the start.
+    name: unique in the layout.
+    model: key of the object library (`milk`, `cube`, `bin`, `drawer` …).
+    definition: the object model itself, so that a layout needs no library; its noun with the colour that was drawn.
+    category: word of the segmentation table.
+    instance_id: 1…65535, unique.
+    size_m: edges of its bounding box in its own frame (of meshes: after scaling by `scale`).
+    fixed: True where it stands still (bins, drawers); its joint, if it has one, still moves.
+    joint: value of its joint at the start, m or rad.
     group: the slot of the task that it fills, such as `clutter`.
     """
 
     name: str
     model: str
-    definition: Mapping[str, Any]
+    definition: ObjectModel
     category: str
     instance_id: int
     pose: Pose
@@ -143,12 +145,12 @@ class LightLayout:
 class RobotLayout:
     """The robot. model: key of the robot library or of the task's own `robots`. base: `T_world_robot`.
 
-    definition: the robot model itself (see `robots.RobotModel`), so that a layout needs no library.
+    definition: the robot model itself, so that a layout needs no library.
     start: arm name → joint positions in radians. opening: arm name → finger opening at the start, metres.
     """
 
     model: str
-    definition: Mapping[str, Any]
+    definition: RobotModel
     base: Pose
     start: Mapping[str, tuple[float, ...]]
     opening: Mapping[str, float]
@@ -156,7 +158,7 @@ class RobotLayout:
 
 @dataclass(frozen=True, slots=True)
 class Physics:
-    """How time passes. substeps: physics steps per control step; fps: control steps per second.
+    """Time and gravity. substeps: physics steps per control step; fps: control steps per second.
 
     impratio: how much stiffer friction is than normal contact; with the elliptic cone it is what makes grasps hold; of
     MuJoCo alone. simulator: who computes it, see `sim.simulator`.
@@ -199,14 +201,36 @@ class SkillCall:
     block: int = 0
     item: int = 0
 
+    def words(self) -> set[str]:
+        """The arguments that are text: names of things, relations, files."""
+        return {value for value in self.arguments.values() if isinstance(value, str)}
+
+
+@dataclass(frozen=True, slots=True)
+class Draws:
+    """The draws of a layout beside places and looks.
+
+    choices: word of each of the task's choices. nouns: name of an object or region → how instructions call it.
+    draw: number of this layout among those that were drawn; the ones before it were thrown away.
+    """
+
+    choices: Mapping[str, str] = field(default_factory=dict)
+    nouns: Mapping[str, str] = field(default_factory=dict)
+    draw: int = 0
+
 
 @dataclass(frozen=True, slots=True)
 class Layout:
     """A whole world and what is to be done in it.
 
-    task: name of the task template. instruction: the sentence for this episode; paraphrases: others of the same
-    meaning. goals: all must hold at the end. skills: what to do, in order. background: surfaces of `floor`, `wall`.
-    draws: what randomization drew, for the record. version: of this structure.
+    task: name of the task template.
+    instruction: the sentence for this episode.
+    goals: all must hold at the end.
+    skills: what to do, in order.
+    background: surfaces of `floor` and `wall`.
+    paraphrases: other sentences of the same meaning.
+    draws: the draws of randomization, for the record.
+    version: of this structure.
     """
 
     task: str
@@ -223,7 +247,7 @@ class Layout:
     sky: Rgb = (0.6, 0.7, 0.8)
     physics: Physics = field(default_factory=Physics)
     paraphrases: tuple[str, ...] = ()
-    draws: Mapping[str, Any] = field(default_factory=dict)
+    draws: Draws = field(default_factory=Draws)
     version: int = 1
 
     def object(self, name: str) -> ObjectLayout:
@@ -247,7 +271,11 @@ class Layout:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Layout:
-        """The layout that `to_json` wrote. Raises ValueError for another version, TypeError for a foreign structure."""
+        """The layout that `to_json` wrote.
+
+        Raises ValueError for another version, TypeError for a foreign structure, ArgumentsError for a robot or object
+        whose definition does not fit its model.
+        """
         if value.get("version") != 1:
             raise ValueError(f"this layout has version {value.get('version')!r}; this program reads version 1")
         return _built(cls, value)
@@ -256,6 +284,8 @@ class Layout:
 def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {entry.name: _plain(getattr(value, entry.name)) for entry in dataclasses.fields(value)}
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -268,8 +298,8 @@ def _plain(value: Any) -> Any:
 def _built(kind: type[T], value: Mapping[str, Any]) -> T:
     """An instance of the dataclass `kind` from plain values, following its annotations."""
     hints = typing.get_type_hints(kind)
-    known = {entry.name for entry in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    if strangers := sorted(set(value) - known):
+    fields = {entry.name for entry in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    if strangers := sorted(set(value) - fields):
         raise TypeError(f"{kind.__name__} has no field {strangers[0]!r}")
     return kind(**{name: _typed(hints[name], item) for name, item in value.items()})
 
@@ -283,6 +313,8 @@ def _typed(hint: Any, value: Any) -> Any:
         return tuple(_typed(item, entry) for item, entry in zip(items, value, strict=True))
     if isinstance(origin, type) and issubclass(origin, Mapping):
         return {key: _typed(args[1], entry) for key, entry in value.items()}
-    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+    if isinstance(hint, type) and issubclass(hint, BaseModel):
+        return validate(hint, value, f"the layout's {hint.__name__}")
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         return _built(hint, value)
     return float(value) if hint is float else value

@@ -14,15 +14,13 @@ from pydantic import Field
 
 from nimbusd.stages.base import ComponentArgs
 from nimbusd.stages.load.textures import KINDS
-from nimbusd.stages.types import F64
 from nimbusd.stages.workflow.sim.layout.flooring import floor_beside
 from nimbusd.stages.workflow.sim.layout.layout import CameraLayout, Layout, LightLayout, Pose, Surface
-from nimbusd.stages.workflow.sim.rotation import about, transform
-from nimbusd.stages.workflow.sim.world.world import build_world, import_mujoco
+from nimbusd.stages.workflow.sim.rotation import about
 
 
 class Style(ComponentArgs):
-    """How far a trace's looks differ from its layout's. seed: picks one of many; the defaults change nothing.
+    """Limits of how other looks differ from a layout's. seed: picks one of many; the defaults change nothing.
 
     materials: new textures of table, floor and walls, new tints of the objects. lights: new direction and brightness.
     view_m, view_rad: shift and turn of fixed cameras, at most.
@@ -53,21 +51,6 @@ def styled(layout: Layout, style: Style) -> Layout:
     if style.view_m or style.view_rad:
         layout = replace(layout, cameras=tuple(_moved(entry, style, view_rng) for entry in layout.cameras))
     return layout
-
-
-def camera_poses(layout: Layout, qpos: F64) -> dict[str, F64]:
-    """Camera name → (T, 4, 4) `T_world_camera` along recorded states, (T, nq), as the layout mounts its cameras."""
-    mujoco, world = import_mujoco(), build_world(layout)
-    data = mujoco.MjData(world.model)
-    poses = {entry.name: np.tile(entry.pose.matrix(), (len(qpos), 1, 1)) for entry in layout.cameras}
-    mounted = [(entry, world.arm(entry.mount).flange) for entry in layout.cameras if entry.mount]
-    for row, state in enumerate(qpos if mounted else ()):
-        data.qpos[:] = state
-        mujoco.mj_kinematics(world.model, data)
-        for entry, body in mounted:
-            T = transform(data.xmat[body].reshape(3, 3), data.xpos[body])
-            poses[entry.name][row] = T @ entry.pose.matrix()
-    return poses
 
 
 def _surface(old: Surface, rng: np.random.Generator) -> Surface:

@@ -71,7 +71,7 @@ IN_RADIANS = ("robosuite",)
 
 
 def cache_folder() -> Path:
-    """Where fetched assets lie."""
+    """The folder of fetched assets."""
     if given := os.environ.get("NIMBUSD_ASSETS"):
         return Path(given)
     cache = os.environ.get("XDG_CACHE_HOME")
@@ -108,7 +108,7 @@ def file_of(reference: str) -> str:
 
 
 def fetched(package: str) -> bool:
-    """Whether the package's assets are there."""
+    """True where the package's assets are there."""
     return (cache_folder() / PACKAGES[package].folder).is_dir()
 
 
@@ -138,7 +138,7 @@ def fetch(package: str, say: Callable[[str], None] = lambda text: None) -> Path:
 
 
 def _is_whole(entry: Package, folder: Path) -> bool:
-    """Whether there is something of each part that is kept."""
+    """True where there is something of each part that is kept."""
     parts = [part.removeprefix(entry.root) for part in entry.keep]
     return all(
         any((folder / part).parent.glob(f"{Path(part).name}*")) if part and not part.endswith("/")

@@ -12,11 +12,11 @@ from typing import Literal
 import numpy as np
 
 from nimbusd.stages.types import F64
-from nimbusd.stages.workflow.sim.layout.layout import ObjectLayout, Vector
-from nimbusd.stages.workflow.sim.rotation import about, transform
+from nimbusd.stages.workflow.sim.models.objects import ObjectModel
+from nimbusd.stages.workflow.sim.rotation import Vector, about, transform
 
 DRAWER_HANDLE_M = (0.045, 0.036)
-"""How far the plate of a drawer's handle stands before the front, and the height at which to grip it."""
+"""Distance of the plate of a drawer's handle from the front, and the height at which to grip it."""
 
 DOOR_THICK_M = 0.012
 POST_RADIUS_M = 0.010
@@ -77,20 +77,19 @@ class Handle:
         return min(max(value, 0.0), self.travel)
 
 
-def handle_of(entry: ObjectLayout) -> Handle:
-    """The handle of a drawer or a door. Raises ValueError for anything else."""
-    x, y, z = entry.size_m
-    shape, travel = entry.definition["shape"], float(entry.definition["travel"])
-    if shape == "drawer":
+def handle_of(model: ObjectModel, size_m: Vector) -> Handle:
+    """The handle of a drawer or a door of this size. Raises ValueError for anything else."""
+    x, y, z = size_m
+    if model.shape == "drawer":
         before, height = DRAWER_HANDLE_M
         point, axis = np.array([-x / 2 - before, 0.0, height]), np.array([-1.0, 0.0, 0.0])
-        return Handle("slide", point, axis, point, 0.018, 0.035, False, travel)
-    if shape == "door":
-        side = hinge_side(entry.definition["hinge"])
+        return Handle("slide", point, axis, point, 0.018, 0.035, False, model.travel)
+    if model.shape == "door":
+        side = hinge_side(model.hinge)
         point = np.array([-x / 2 - POST_BEFORE_M, side * (POST_INSET_M - y / 2), z / 2 - GRIP_BELOW_M])
-        axis, pivot = np.array([0.0, 0.0, -float(side)]), np.array(hinge_m(entry.size_m, side))
-        return Handle("hinge", point, axis, pivot, 2 * POST_RADIUS_M, 0.045, True, travel)
-    raise ValueError(f"{entry.name} is a {entry.category}, which has no handle")
+        axis, pivot = np.array([0.0, 0.0, -float(side)]), np.array(hinge_m(size_m, side))
+        return Handle("hinge", point, axis, pivot, 2 * POST_RADIUS_M, 0.045, True, model.travel)
+    raise ValueError(f"a {model.category} has no handle")
 
 
 def tray_m(size_m: Vector) -> tuple[Vector, float]:
@@ -110,15 +109,14 @@ def hinge_m(size_m: Vector, side: int) -> Vector:
     return -size_m[0] / 2 + DOOR_THICK_M, side * size_m[1] / 2, 0.0
 
 
-def needed_space(entry: ObjectLayout) -> tuple[float, float, float, float]:
+def needed_space(model: ObjectModel, size_m: Vector) -> tuple[float, float, float, float]:
     """Least x, most x, least y, most y of what an object covers, its joint anywhere and fingers at its handle."""
-    x, y, _ = entry.size_m
+    x, y, _ = size_m
     x0, x1, y0, y1 = -x / 2, x / 2, -y / 2, y / 2
-    shape, travel = entry.definition["shape"], float(entry.definition["travel"])
-    if shape == "drawer":
-        return x0 - DRAWER_HANDLE_M[0] - travel - _FINGER_M, x1, y0, y1
-    if shape == "door":
-        beside = POST_BEFORE_M + _FINGER_M if travel > _SIDEWAYS_RAD else 0.0
-        left = hinge_side(entry.definition["hinge"]) > 0
+    if model.shape == "drawer":
+        return x0 - DRAWER_HANDLE_M[0] - model.travel - _FINGER_M, x1, y0, y1
+    if model.shape == "door":
+        beside = POST_BEFORE_M + _FINGER_M if model.travel > _SIDEWAYS_RAD else 0.0
+        left = hinge_side(model.hinge) > 0
         return x0 - y - _FINGER_M, x1, y0 - (0.0 if left else beside), y1 + (beside if left else 0.0)
     return x0, x1, y0, y1

@@ -51,7 +51,7 @@ def _simplified(points: F64, faces: I32) -> tuple[F64, I32] | None:
 
 
 def _within(fine: F64, fine_faces: I32, coarse: F64, coarse_faces: I32) -> bool:
-    """Whether the vertices and the triangles' centres of either mesh lie within the bound of the other."""
+    """True where the vertices and the triangles' centres of either mesh lie within the bound of the other."""
     back = np.concatenate([coarse, coarse[coarse_faces].mean(axis=1)])
     if surface_distances(back, fine[fine_faces]).max() > BOUND_M:
         return False

@@ -48,7 +48,7 @@ def turned_faces(points: F64, faces: I32) -> BoolArray:
 
 
 class _Edges:
-    """Which faces share edges, by the numbers of their corners.
+    """Pairs of faces that share edges, by the numbers of their corners.
 
     at_border: faces with an edge that is not shared by exactly two.
     """
@@ -104,7 +104,7 @@ def _welded(points: F64, faces: I32) -> I32:
 
 
 def _wrong_bodies(corners: F64, patch: I32, volume: F64, bodies: I32) -> BoolArray:
-    """Which closed bodies look inwards and should not, or the reverse, for bodies inside others."""
+    """Mark closed bodies that look inwards and should not, or the reverse, for bodies inside others."""
     sign = np.where(volume[bodies] < 0, -1, 1)
     if len(bodies) == 1:
         return np.asarray(sign < 0)

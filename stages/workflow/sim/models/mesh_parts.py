@@ -134,7 +134,7 @@ def _cells_inside(triangles: F64) -> tuple[F64, float]:
 
 
 def _over(x: F64, y: F64, a: F64, b: F64, c: F64) -> BoolArray:
-    """Whether upright lines at x, y go through a triangle."""
+    """True where upright lines at x, y go through a triangle."""
     sides = [(q[0] - p[0]) * (y - p[1]) - (q[1] - p[1]) * (x - p[0]) for p, q in ((a, b), (b, c), (c, a))]
     left, right = np.ones(len(x), np.bool_), np.ones(len(x), np.bool_)
     for side in sides:

@@ -18,7 +18,7 @@ from nimbusd.stages.types import F32, F64, I32, U8, Material, Rgb
 from nimbusd.stages.workflow.sim.models.assets import file_of
 from nimbusd.stages.workflow.sim.models.mesh_coarse import coarse_mesh
 from nimbusd.stages.workflow.sim.models.mesh_facing import turned_faces
-from nimbusd.stages.workflow.sim.world.mujoco_module import import_mujoco
+from nimbusd.stages.workflow.sim.mujoco_module import import_mujoco
 
 Up: TypeAlias = Literal["", "y", "z"]
 MESH_SUFFIXES = (".obj", ".glb", ".gltf", ".ply", ".stl", ".msh")
@@ -60,7 +60,7 @@ def mesh_shape(reference: str, unit_m: float, up: Up = "") -> MeshShape:
 def add_mesh(spec: Any, name: str, reference: str, unit_m: float, up: Up, scale: float) -> F64:
     """Add the mesh to a specification. Returns where its geoms stand in the object's frame, (3,).
 
-    Its hull is known only where there is no coarse one, which `add_hull` adds.
+    MuJoCo makes its hull only where there is no coarse mesh, whose hull `add_hull` adds.
     """
     mujoco = import_mujoco()
 
@@ -95,7 +95,8 @@ def _is_read_by_mujoco(path: str) -> bool:
 
 def _read(path: str, unit_m: float, up: Up) -> MeshShape:
     from nimbusd.stages.load.mend.recentre import check_part_resolution
-    from nimbusd.stages.load.mesh.files import Z_UP_FROM_Y_UP, default_up_axis, join_parts, read_mesh_file
+    from nimbusd.stages.load.mesh.files import default_up_axis, join_parts, read_mesh_file
+    from nimbusd.stages.load.mesh.part import Z_UP_FROM_Y_UP
 
     part = join_parts(Path(path).stem, read_mesh_file(Path(path)))
     check_part_resolution(part, unit_m, f"object file {path}")

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 from pydantic import Field, model_validator
 
 from nimbusd.stages.base import ComponentArgs
-from nimbusd.stages.workflow.sim.layout.layout import Vector
 from nimbusd.stages.workflow.sim.models.mesh_shape import Up, mesh_shape
-from nimbusd.stages.workflow.sim.task.numbers import Color, Name, Size, Words
+from nimbusd.stages.workflow.sim.numbers import Color, Name, Size, Words
+from nimbusd.stages.workflow.sim.rotation import Vector
 
 Shape: TypeAlias = Literal["mesh", "box", "cylinder", "bin", "drawer", "door", "button", "knob"]
 JOINTED = ("drawer", "door", "button", "knob")
@@ -37,12 +37,19 @@ _LEAST_KG, _MOST_KG = 0.02, 0.4
 class ObjectModel(ComponentArgs):
     """One kind of object.
 
-    shape: `mesh` reads `mesh` (`package:path`, or a file), in metres after `unit_m`; the others are made by code with
-    `size_m` (x, y, z edges of the bounding box; least and most where a range). collision: what a mesh collides as;
-    `parts` are convex pieces, for hollow things.
-    up: the file's upward axis; empty follows its kind (y for .glb and .gltf, else z). texture: picture of a mesh that
-    has texture coordinates, instead of the file's own. noun: as instructions call it. density: kg/m³.
-    grasps: a JSON or npz file with grasps of its own, see `grasps`. travel: range of a fixture's joint, m or rad.
+    shape: `mesh` reads the file `mesh`; the others are made by code with `size_m`.
+    category: word of the segmentation table.
+    noun: the object in instructions.
+    mesh: `package:path`, or a file.
+    unit_m: metres in a unit of the file.
+    up: the file's upward axis; empty follows its kind (y for .glb and .gltf, else z).
+    texture: picture of a mesh that has texture coordinates, instead of the file's own.
+    collision: what a mesh collides as; `parts` are convex pieces, for hollow things.
+    size_m, size_max_m: x, y, z edges of the bounding box; least and most where a range.
+    density: kg/m³.
+    colors: it comes in these, by name.
+    grasps: a JSON or npz file with grasps of its own, see `grasps`.
+    travel: range of a fixture's joint, m or rad.
     hinge: the side of a door's hinge, as one sees it who stands before it.
     """
 
@@ -101,13 +108,9 @@ class ObjectModel(ComponentArgs):
     def is_fixture(self) -> bool:
         return self.shape in FIXTURES
 
-    def dump(self) -> dict[str, Any]:
-        """JSON values, as a layout carries them."""
-        return self.model_dump(mode="json")
-
 
 def size_fault(model: ObjectModel, size_m: Vector) -> str:
-    """What is wrong with the edges of an object of this kind, made by code; empty where nothing is."""
+    """The fault of an object of this kind, made by code with these edges; empty without one."""
     if model.shape == "mesh":
         return "a mesh is as large as its file says; `scale` of `randomize` changes it"
     least = _LEAST_M.get(model.shape, (0.0, 0.0, 0.0))
@@ -200,7 +203,7 @@ LIBRARY: dict[str, ObjectModel] = {
 
 
 def mass_kg(model: ObjectModel, size: Vector) -> float:
-    """What an object of this size weighs: as dense as its model says, but neither like a feather nor like a stone."""
+    """Mass of an object of this size: as dense as its model says, but neither like a feather nor like a stone."""
     share = math.pi / 4 if model.shape == "cylinder" else 1.0
     return min(max(model.density * share * size[0] * size[1] * size[2], _LEAST_KG), _MOST_KG)
 

@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from nimbusd.stages.base import ComponentArgs
-from nimbusd.stages.workflow.sim.task.numbers import Angle, Distance, Position, Positive, Turn, Words
+from nimbusd.stages.workflow.sim.numbers import Angle, Distance, Position, Positive, Turn, Words
 
 
 def _no_two(kind: str, names: Sequence[Any]) -> None:
@@ -40,11 +40,18 @@ class FingerModel(ComponentArgs):
 
 
 class GripperModel(ComponentArgs):
-    """A parallel gripper. mjcf: `package:path` of its file. tcp_m: the tool centre in the flange frame.
+    """A parallel gripper.
 
-    opening_m: least and most distance between the pads. bodies: those that may touch what is grasped (fingers).
-    force_n: grip force. reach_m: how far the finger ends lie beyond the tool centre. thickness_m: of a finger,
-    along the closing direction. palm_m: free depth between the tool centre and the palm.
+    mjcf: `package:path` of its file.
+    fingers: its joints; those of one finger's bars are coupled.
+    opening_m: least and most distance between the pads.
+    tcp_m: the tool centre in the flange frame.
+    finger_bodies: those that may touch what is grasped.
+    force_n: grip force.
+    kp: gain of the fingers' servos.
+    reach_m: distance of the finger ends beyond the tool centre.
+    thickness_m: of a finger, along the closing direction.
+    palm_m: free depth between the tool centre and the palm.
     """
 
     mjcf: str
@@ -80,11 +87,18 @@ class PartModel(ComponentArgs):
 
 
 class ArmModel(ComponentArgs):
-    """An arm. part: index into the robot's parts. joints: names in that file, base to tip. flange: body of the gripper.
+    """An arm.
 
-    home: joint positions, radians. kp: gains of the position servos; the damping is kp / 30. force_nm: their limits.
+    part: index into the robot's parts.
+    joints: names in that file, base to tip.
+    flange: body that the gripper is screwed to.
+    base: body that poses are given from; empty for the first joint's.
+    home: joint positions, radians.
+    kp: gains of the position servos; the damping is kp / 30.
+    force_nm: limits of the servos.
     velocity, acceleration: limits that trajectories keep, radians per second (squared).
-    noun: how instructions call it, where a robot has several.
+    armature: least inertia of a joint.
+    noun: the arm in instructions, where a robot has several.
     """
 
     part: int = Field(default=0, ge=0, le=63)
@@ -128,10 +142,6 @@ class RobotModel(ComponentArgs):
         _no_two("flanges of arms", [(arm.part, arm.flange) for arm in self.arms.values()])
         _no_two("joints of arms", [(arm.part, joint) for arm in self.arms.values() for joint in arm.joints])
         return self
-
-    def dump(self) -> dict[str, Any]:
-        """JSON values, as a layout carries them."""
-        return self.model_dump(mode="json")
 
 
 PANDA_GRIPPER = GripperModel(

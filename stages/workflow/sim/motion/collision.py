@@ -1,4 +1,4 @@
-"""Whether an arm, with what it holds, touches anything: MuJoCo's own collision shapes, at given joint positions.
+"""Collision checks of an arm with what it holds: MuJoCo's own collision shapes, at given joint positions.
 
 Planning and simulation share the shapes, so what is free here is free there. The checker has a copy of the model whose
 contact margins are widened, which makes near misses visible, and a state of its own.
@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from nimbusd.stages.types import F64, BoolArray
+from nimbusd.stages.workflow.sim.mujoco_module import import_mujoco
 from nimbusd.stages.workflow.sim.rotation import inverse, quaternion_of
-from nimbusd.stages.workflow.sim.world.world import ArmIndex, World, import_mujoco
+from nimbusd.stages.workflow.sim.world.world import ArmIndex, World
 
 DETECT_M = 0.01
 """Pairs nearer than this are found; a query's clearance lies below."""
@@ -23,7 +24,7 @@ DETECT_M = 0.01
 
 @dataclass(frozen=True)
 class Held:
-    """What a gripper holds. T_tcp_object: its pose in the tool frame."""
+    """A thing in a gripper. T_tcp_object: its pose in the tool frame."""
 
     name: str
     T_tcp_object: F64
@@ -119,7 +120,7 @@ class CollisionChecker:
         self._relevant = relevant & ~self._always
 
     def obstacles(self) -> dict[str, F64]:
-        """Where `observe` saw each object that the hand may not touch and that does not move with it: name → (4, 4)."""
+        """Objects that the hand may not touch and that stay when it moves: name → (4, 4), as `observe` saw them."""
         moving = {self._held.name} if self._held else set()
         if self._led is not None:
             moving |= {self._led.name, *self._led.riders}
@@ -148,7 +149,7 @@ class CollisionChecker:
         return self._world.owner[a], self._world.owner[b]
 
     def free(self, joints: F64) -> bool:
-        """Whether nothing is nearer than the clearance."""
+        """True where nothing is nearer than the clearance."""
         return self.touching(joints) is None
 
     def first_touch(self, path: F64, step_rad: float) -> tuple[int, tuple[str, str]] | None:

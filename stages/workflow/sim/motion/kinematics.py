@@ -7,16 +7,21 @@ from typing import Any
 import numpy as np
 
 from nimbusd.stages.types import F64
-from nimbusd.stages.workflow.sim.rotation import inverse, rotation_vector
-from nimbusd.stages.workflow.sim.world.world import ArmIndex, World, import_mujoco
+from nimbusd.stages.workflow.sim.mujoco_module import import_mujoco
+from nimbusd.stages.workflow.sim.rotation import downward, inverse, rotation_vector, transform
+from nimbusd.stages.workflow.sim.world.world import ArmIndex, World
 
 _ITERATIONS = 60
 _DAMPING = 1e-3
 _STEP_RAD = 0.5
 _POSITION_M, _ROTATION_RAD = 2e-4, 2e-3
 _LIMIT_MARGIN_RAD = 0.02
+_ABOVE_M = 0.12
+_YAWS_RAD = (0.0, 0.8, -0.8, 1.57)
+"""Turns of a tool that points down: one of them is the least that working at a place takes."""
+
 _ROTATION_WEIGHT_M = 0.25
-"""How many metres of position error a radian of rotation error counts."""
+"""Metres of position error that a radian of rotation error counts as."""
 
 
 class ArmKinematics:
@@ -45,7 +50,7 @@ class ArmKinematics:
         return np.asarray(self._flange() @ self._arm.T_ee_tcp)
 
     def farther_than_it_reaches(self, point: F64) -> bool:
-        """Whether a point of the world, (3,), is farther from the first joint than all links are long together."""
+        """True where a point of the world, (3,), is farther from the first joint than all links are long together."""
         return float(np.linalg.norm(point - self._shoulder)) > self._reach_m
 
     def solve(self, T_world_tcp: F64, start: F64, home: F64 | None = None) -> F64 | None:
@@ -78,6 +83,11 @@ class ArmKinematics:
             q = np.clip(q + step * min(1.0, _STEP_RAD / max(largest, 1e-9)), self.lower, self.upper)
         return None
 
+    def reaches_above(self, point: F64, start: F64) -> bool:
+        """True where joint positions are found, from `start`, with the tool above a point, (3,), and pointing down."""
+        spot = point + np.array([0.0, 0.0, _ABOVE_M])
+        return any(self.solve(transform(downward(yaw), spot), start) is not None for yaw in _YAWS_RAD)
+
     def solve_any(self, T_world_tcp: F64, near: F64, rng: np.random.Generator, starts: int = 6) -> list[F64]:
         """Distinct solutions, nearest to `near` first, searched from `near`, from home and from around home.
 
@@ -100,7 +110,7 @@ class ArmKinematics:
         return np.asarray(q + 2 * np.pi * turns)
 
     def _farthest(self) -> tuple[F64, float]:
-        """Where the first joint is in the world, and the length of the links from there to the tool."""
+        """The place of the first joint in the world, and the length of the links from there to the tool."""
         model, arm = self._model, self._arm
         joints = [int(model.dof_jntid[address]) for address in arm.v]
         first, body = int(model.jnt_bodyid[joints[0]]), arm.flange

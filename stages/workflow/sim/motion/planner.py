@@ -50,7 +50,7 @@ class MotionLimits:
 
 
 class MotionPlanner(Protocol):
-    """Plans for one arm. The checker has been told what may touch what (`set_query`) and where things are."""
+    """Plans for one arm. The checker has where things are, and by `set_query` what may touch what."""
 
     name: str
 

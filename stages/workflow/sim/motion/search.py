@@ -19,7 +19,7 @@ from nimbusd.stages.types import F64
 
 @dataclass(frozen=True)
 class Search:
-    """How long to search. range_rad: edge length of the trees. shortcuts: to be tried.
+    """Limits of a search. range_rad: edge length of the trees. shortcuts: to be tried.
 
     iterations: of the search, which also ends when so many states have been asked about: where an arm is hemmed in, an
     iteration takes ten times as many of them as elsewhere.

@@ -1,4 +1,4 @@
-"""Whether an arm touches itself at home, by more than hulls do that stand off the links that they are around.
+"""Finds arms that touch themselves at home, by more than hulls do that stand off the links that they are around.
 
 Shapes of neighbouring links overlap by nature, whatever the posture.
 """
@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from nimbusd.stages.types import F64
-from nimbusd.stages.workflow.sim.world.world import ArmIndex, World, import_mujoco
+from nimbusd.stages.workflow.sim.mujoco_module import import_mujoco
+from nimbusd.stages.workflow.sim.world.world import ArmIndex, World
 
 _DEEP_M = 0.02
 _POSTURES = 40

@@ -1,4 +1,4 @@
-"""Which grasps are worth the arm's while: those where the open hand finds room, from several sides."""
+"""Chooses grasps that are worth an arm's while: those where the open hand finds room, from several sides."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from nimbusd.stages.workflow.sim.skills.grasps import Grasp
 from nimbusd.stages.workflow.sim.skills.open_hand import OpenHand
 
 CANDIDATES = 40
-"""How many grasps an arm tries."""
+"""Grasps that an arm tries, at most."""
 
 _PER_SIDE = 12
-"""Of these, how many whose closing directions lie in the same eighth of a turn."""
+"""Of these, the most whose closing directions lie in the same eighth of a turn."""
 
 _WAY_STEP_M = 0.02
 _SPARE_M = 0.0005
@@ -63,7 +63,7 @@ class GraspChoice:
 
     @property
     def blocked_by(self) -> tuple[str, int, int] | None:
-        """Where no grasp was worth trying: what blocks most of them, how many it blocks, and of how many.
+        """The thing that blocks most grasps where none was worth trying, how many it blocks, and of how many.
 
         An empty name stands for grasps that close beside the object's collision shape.
         """
@@ -73,7 +73,7 @@ class GraspChoice:
         return name, count, self.asked
 
     def _blocker(self, T_grasp: F64, opening_m: float) -> str | None:
-        """What the open hand would touch at the grasp, or on its straight way to it."""
+        """The first thing that the open hand would touch at the grasp, or on its straight way to it."""
         steps = math.ceil(self._approach_m / _WAY_STEP_M)
         for step in range(steps + 1):
             T = T_grasp @ transform(None, (0, 0, -self._approach_m * step / steps))

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import math
 import zipfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,10 +33,12 @@ _SPREAD_M, _SPREAD_TRACE = 0.008, 2.9
 """Grasps nearer than this, and turned by less than about 18 degrees, count as the same."""
 
 _ROUNDED = 1e-3
-"""How far a file's rotations may be off by rounding."""
+"""Rounding error that a file's rotations may have."""
 
 _FAR_M, _WIDEST_M = 1.0, 0.3
 _TILTS_RAD = (0.0, 0.35, -0.35, 0.7, -0.7)
+_STEEP = 0.7
+"""Least share of an approach that points downwards."""
 
 
 @dataclass(frozen=True)
@@ -56,40 +59,49 @@ def antipodal_grasps(
     degrees of it (steep ones score best), each closing axis with both signs, so that two yaws and several tilts exist
     per pair.
     """
+    centre = (mesh.vertices.min(axis=0) + mesh.vertices.max(axis=0)) / 2
+    bottom = float((mesh.vertices @ down).max())
+    top = float((mesh.vertices @ down).min())
+    grasps: list[Grasp] = []
+    for middle, closing, width in _pairs(mesh, gripper, rng, samples):
+        for approach in _approaches(closing, down):
+            depth = _depth(middle, approach, down, gripper, bottom, top)
+            offset = float(np.linalg.norm((depth - centre) - ((depth - centre) @ down) * down))
+            height = abs(float((depth - centre) @ down)) / max(bottom - top, 1e-6)
+            score = float(approach @ down) - 6.0 * offset - 0.3 * height - 2.0 * width
+            for sign in (1.0, -1.0):
+                y = sign * closing
+                rotation = np.stack([np.cross(y, approach), y, approach], axis=1)
+                grasps.append(Grasp(transform(rotation, depth), width, score))
+    grasps.sort(key=lambda grasp: -grasp.score)
+    return _spread(grasps)
+
+
+def _pairs(
+    mesh: TriangleMesh, gripper: GripperModel, rng: np.random.Generator, samples: int
+) -> Iterator[tuple[F64, F64, float]]:
+    """Opposite points that the gripper fits around: midway between them, the direction from one to the other, width."""
     points, normals = sample_surface(mesh, samples, rng)
     width, face = farthest_hit(mesh, points, -normals)
     a, b, c = (mesh.vertices[mesh.faces[:, corner]] for corner in range(3))
     outward = np.cross(b - a, c - a)
     outward /= np.maximum(np.linalg.norm(outward, axis=1, keepdims=True), 1e-15)
     low, high = gripper.opening_m
-    centre = (mesh.vertices.min(axis=0) + mesh.vertices.max(axis=0)) / 2
-    bottom = float((mesh.vertices @ down).max())
-    top = float((mesh.vertices @ down).min())
-    grasps: list[Grasp] = []
     for i in range(samples):
-        if face[i] < 0 or not low < width[i] < high - WIDTH_SPARE_M:
-            continue
-        closing = -normals[i]
-        if closing @ outward[face[i]] < _FRICTION_COS:
-            continue
-        steep = down - (down @ closing) * closing
-        if np.linalg.norm(steep) < 0.7:  # closing along the vertical leaves no way in from above
-            continue
-        middle = points[i] + closing * (width[i] / 2)
-        for tilt in _TILTS_RAD:
-            approach = about(closing, tilt) @ unit(steep)
-            if approach @ down < 0.7:
-                continue
-            depth = _depth(middle, approach, down, gripper, bottom, top)
-            offset = float(np.linalg.norm((depth - centre) - ((depth - centre) @ down) * down))
-            height = abs(float((depth - centre) @ down)) / max(bottom - top, 1e-6)
-            score = float(approach @ down) - 6.0 * offset - 0.3 * height - 2.0 * float(width[i])
-            for sign in (1.0, -1.0):
-                y = sign * closing
-                rotation = np.stack([np.cross(y, approach), y, approach], axis=1)
-                grasps.append(Grasp(transform(rotation, depth), float(width[i]), score))
-    grasps.sort(key=lambda grasp: -grasp.score)
-    return _spread(grasps)
+        fits = face[i] >= 0 and low < width[i] < high - WIDTH_SPARE_M
+        if fits and -normals[i] @ outward[face[i]] >= _FRICTION_COS:
+            yield points[i] - normals[i] * (width[i] / 2), -normals[i], float(width[i])
+
+
+def _approaches(closing: F64, down: F64) -> Iterator[F64]:
+    """Unit directions across `closing` in which the hand may come, within 45 degrees of `down`."""
+    steep = down - (down @ closing) * closing
+    if np.linalg.norm(steep) < _STEEP:  # closing along the vertical leaves no way in from above
+        return
+    for tilt in _TILTS_RAD:
+        approach = about(closing, tilt) @ unit(steep)
+        if approach @ down >= _STEEP:
+            yield approach
 
 
 def _depth(middle: F64, approach: F64, down: F64, gripper: GripperModel, bottom: float, top: float) -> F64:
@@ -147,7 +159,7 @@ def read_grasps(path: str) -> list[Grasp]:
 
 
 def _fault(poses: F64, widths: F64, scores: F64) -> str:
-    """What is wrong with N grasps, naming the first that it is wrong with (from 0); empty where nothing is."""
+    """The fault of N grasps, with the number of the first that has it (from 0); empty without one."""
     rotations, places = poses[:, :3, :3], poses[:, :3, 3]
     with np.errstate(all="ignore"):
         finite = np.isfinite(poses).all(axis=(1, 2)) & np.isfinite(widths) & np.isfinite(scores)

@@ -1,4 +1,4 @@
-"""Whether an open gripper, taken alone, would touch what stands around it: what decides for most grasps of mugs.
+"""Checks of an open gripper, taken alone, against what stands around it: they decide for most grasps of mugs.
 
 A grasp on a mug's rim or handle may be as good as any by its opposite sides, and yet the gripper cannot be there, since
 a finger would stand in the mug's collision shape. Asked of the hand alone, that takes no joint positions.
@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from nimbusd.stages.types import F64
+from nimbusd.stages.workflow.sim.mujoco_module import import_mujoco
 from nimbusd.stages.workflow.sim.rotation import inverse
-from nimbusd.stages.workflow.sim.world.world import ArmIndex, World, import_mujoco
+from nimbusd.stages.workflow.sim.world.world import ArmIndex, World
 
 _BEFORE_M, _PRESS_M = 0.01, 0.003
 """From where before a pad an object is looked for, and how much farther than to its width fingers close to reach it."""
@@ -54,14 +55,14 @@ class OpenHand:
         return None
 
     def holds(self, name: str, T_world_tcp: F64, width_m: float) -> bool:
-        """Whether an object lies between the pads when they close to its width: seen from both sides, or reached so.
+        """True where an object lies between the pads when they close to its width: seen from both sides, or touched so.
 
-        Fingers reach what their middle line misses; how those move that hang on others is known to the simulation only.
+        Fingers touch what their middle line misses. Only the simulation shows how those move that hang on others.
         """
         return self._seen(name, T_world_tcp, width_m) or self._reached(name, T_world_tcp, width_m)
 
     def _seen(self, name: str, T_world_tcp: F64, width_m: float) -> bool:
-        """Whether the line between the pads meets the object near either."""
+        """True where the line between the pads meets the object near either."""
         mine = [geom for geom in self._around.tolist() if self._owner[geom] == name]
         for side in (1.0, -1.0):
             start = T_world_tcp[:3, 3] + side * (width_m / 2 + _BEFORE_M) * T_world_tcp[:3, 1]
@@ -70,7 +71,7 @@ class OpenHand:
         return True
 
     def _reached(self, name: str, T_world_tcp: F64, width_m: float) -> bool:
-        """Whether fingers on both sides of the tool touch the object."""
+        """True where fingers on both sides of the tool touch the object."""
         self._open(width_m - _PRESS_M)
         sides = set[bool]()
         for geom in self._fingers:

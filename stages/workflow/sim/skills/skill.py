@@ -1,42 +1,51 @@
-"""Atomic skills: pick, place, push, goto_pose, gripper, open, close, press, rotate, home.
+"""`Skill`: what task files compose by name. It checks a precondition, acts, and verifies its own success.
 
-A skill is a model of its arguments with three parts: `check` (the precondition, else PlanningFailed('precondition')),
-`act` (plans and runs its phases; PlanningFailed with what went wrong), and `verify` (its own success condition, else
-PlanningFailed). `perform` does the three, and tries again from the same state with other random numbers where a try
-failed in a way that another grasp or place may avoid. Tasks compose skills from configuration, by name.
+`perform` does the three, and tries again from the same state with other random numbers where a try failed in a way that
+another grasp or place may avoid.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
-import numpy as np
 from pydantic import Field
 
 from nimbusd.stages.arguments import did_you_mean, validate
 from nimbusd.stages.base import ComponentArgs
 from nimbusd.stages.errors import ComponentError, PlanningFailed
-from nimbusd.stages.types import F64
-from nimbusd.stages.workflow.sim.demonstration import KeyPoint
-from nimbusd.stages.workflow.sim.skills.workcell import EFFORT, Workcell
-from nimbusd.stages.workflow.sim.world.world import ArmIndex
+from nimbusd.stages.workflow.sim.models.objects import Shape
+from nimbusd.stages.workflow.sim.reasons import RETRIED
+from nimbusd.stages.workflow.sim.workcell.workcell import EFFORT, Workcell
 
-RETRIED = frozenset(
-    {"grasp_slipped", "dropped", "forbidden_contact", "skill_failed", "collision_in_recheck", "no_path", "ik_failed"}
-)
 CLOSE_STEPS, OPEN_STEPS = 12, 10
+"""Control steps that fingers get to close and to open."""
+
+SLIP_M = 0.02
+"""Distance that a thing in the hand may have moved since it was gripped."""
+
+FINGER_SPARE_M = 0.024
+"""Room that fingers leave around a thing when they open."""
 
 
 class Skill(ComponentArgs, ABC):
-    """Base of the skills. arm: which one acts; empty picks the nearest. tries: from the same state.
+    """Base of the skills: a model of the arguments that a task file gives, with three steps.
 
+    name: the skill in task files.
+    sentence: instruction of a call that states none; `{object}` is that argument in words.
     files: arguments that are paths; relative ones start at the task file's folder.
+    done_to: shapes that its `object` may have; empty for any.
+    moves: True where its `object` must stand free.
+    arm: the one that acts; empty picks the nearest.
+    tries: from the same state, with other random numbers.
     """
 
     name: ClassVar[str]
+    sentence: ClassVar[str] = ""
     files: ClassVar[tuple[str, ...]] = ()
+    done_to: ClassVar[tuple[Shape, ...]] = ()
+    moves: ClassVar[bool] = False
     arm: str = ""
     tries: int = Field(default=3, ge=1, le=100)
 
@@ -81,8 +90,11 @@ SKILLS: dict[str, type[Skill]] = {}
 """Skill name → class."""
 
 
-def skill(kind: type[Skill]) -> type[Skill]:
-    """Class decorator: make a skill known by its name. Raises ComponentError where the name is taken."""
+K = TypeVar("K", bound=type[Skill])
+
+
+def skill(kind: K) -> K:
+    """Class decorator: enter a skill into `SKILLS` by its name. Raises ComponentError where the name is taken."""
     if kind.name in SKILLS:
         raise ComponentError(f"skill '{kind.name}' is defined twice: {SKILLS[kind.name].__name__} and {kind.__name__}")
     SKILLS[kind.name] = kind
@@ -94,24 +106,3 @@ def make_skill(name: str, arguments: Mapping[str, Any]) -> Skill:
     if name not in SKILLS:
         raise ComponentError(f"no skill is called '{name}'; {did_you_mean(name, SKILLS)}")
     return validate(SKILLS[name], arguments, f"arguments of skill '{name}'")
-
-
-def downward(yaw_rad: float) -> F64:
-    """(3, 3) tool orientation that points straight down, closing along the world's y turned by `yaw_rad`."""
-    c, s = np.cos(yaw_rad), np.sin(yaw_rad)
-    return np.array([[c, s, 0.0], [s, -c, 0.0], [0.0, 0.0, -1.0]])
-
-
-def empty_handed(cell: Workcell, arm: ArmIndex) -> None:
-    """Raises PlanningFailed('precondition') where the arm holds something."""
-    if arm.name in cell.grips:
-        raise PlanningFailed("precondition", f"{arm.name} already holds {cell.grips[arm.name].name}")
-
-
-def note_point(
-    cell: Workcell, kind: str, name: str, frame: str, point: F64, arm: ArmIndex, approach: F64, width: float = 0.0
-) -> None:
-    """Record a key point that is reached about now."""
-    x, y, z = (float(value) for value in point)
-    a, b, c = (float(value) for value in approach)
-    cell.keypoints.append(KeyPoint(name, kind, frame, (x, y, z), cell.row, arm.name, (a, b, c), width))

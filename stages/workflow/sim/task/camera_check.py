@@ -1,4 +1,4 @@
-"""What can be wrong with a task's cameras beyond the shape of their keys."""
+"""Mistakes in a task's cameras beyond the shape of their keys."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import numpy as np
 
 from nimbusd.stages.arguments import Mistake, did_you_mean
 from nimbusd.stages.plain import Key
-from nimbusd.stages.workflow.sim.layout.cameras import eye_and_target
 from nimbusd.stages.workflow.sim.task.camera_spec import TASK, CameraSpec
 from nimbusd.stages.workflow.sim.task.task import ManipTask
 from nimbusd.stages.workflow.sim.world.world import ROOM_M
@@ -33,7 +32,7 @@ def in_cameras(task: ManipTask) -> Iterator[Mistake]:
 def _in_direction(task: ManipTask, spec: CameraSpec, place: tuple[Key, ...]) -> Iterator[Mistake]:
     arms = task.robot_model().arms
     for name in arms if spec.mount == "*" else [spec.mount]:
-        eye, target = eye_and_target(spec, arms[name] if name else None)
+        eye, target = spec.eye_and_target(arms[name] if name else None)
         if np.linalg.norm(eye - target) < _NEAREST_M:
             yield Mistake((*place, "target_m"), f"'{spec.name}' stands in its own target; move one of the two")
             return
@@ -54,9 +53,9 @@ def _in_direction(task: ManipTask, spec: CameraSpec, place: tuple[Key, ...]) -> 
 
 def _in_frame(task: ManipTask, spec: CameraSpec, place: tuple[Key, ...]) -> Iterator[Mistake]:
     things = [*(slot.name for slot in task.slots), *(region.name for region in task.regions)]
-    known = [TASK, *(f"${name}" for name in things)]
+    words = [TASK, *(f"${name}" for name in things)]
     for number, word in enumerate(spec.framed):
-        if word not in known:
+        if word not in words:
             yield Mistake(
-                (*place, "frame", number), f"nothing to frame is called '{word}'; {did_you_mean(word, known)}"
+                (*place, "frame", number), f"nothing to frame is called '{word}'; {did_you_mean(word, words)}"
             )

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from pydantic import Field, field_validator, model_validator
 
 from nimbusd.stages.base import ComponentArgs
-from nimbusd.stages.workflow.sim.task.numbers import Angle, Name, Position
+from nimbusd.stages.types import F64
+from nimbusd.stages.workflow.sim.models.robots import ArmModel
+from nimbusd.stages.workflow.sim.numbers import Angle, Name, Position
 
+STILL_M = ((1.15, 0.0, 0.7), (0.42, 0.0, 0.05))
+"""Place and target of a still camera that states none: before the table, facing the robot."""
+
+MOUNTED_M = (0.07, 0.0, 0.02)
+"""Place in the flange's frame of a mounted camera that states none. It looks just beyond the tool centre."""
+
+_BEYOND_TOOL_M = (0.02, 0.0, 0.04)
 TASK = "task"
 """Word of `frame` for whatever goals and skills name."""
 
@@ -16,14 +27,17 @@ TASK = "task"
 class CameraSpec(ComponentArgs):
     """A camera that stands still, or rides on an arm.
 
-    position_m, target_m: where it is and looks, from the robot's base on the table, or in the flange's frame. None
-    stands for a place before the table, and for one beside the hand that looks at the fingers.
+    width, height: pixels.
+    hfov_rad: horizontal field of view.
+    position_m, target_m: its place and what it looks at, from the robot's base on the table, or in the flange's frame;
+        None is a place before the table, and for a mounted one beside the hand, looking at the fingers.
     roll_rad: turn about the line of sight, counter-clockwise as seen from behind the camera.
-    mount: empty for a still camera, an arm's name, or `*` for one on every arm. mount_limit_m: how far from the flange
-    a mounted camera may be.
+    mount: empty for a still camera, an arm's name, or `*` for one on every arm.
+    mount_limit_m: farthest distance of a mounted camera from the flange.
     frame: what a still camera brings into its picture, by moving without turning: `task` (whatever goals and skills
-    name), `$slot` (all objects of it), `$region`; one or a list. None means `task` where neither position_m nor
-    target_m is given, else nothing. margin: share of width and height that is kept free at each edge.
+        name), `$slot` (all objects of it), `$region`; one or a list. None is `task` where neither position_m nor
+        target_m is given, else nothing.
+    margin: share of width and height that is kept free at each edge.
     nearest_m: least distance to what is framed, along the line of sight.
     """
 
@@ -55,10 +69,26 @@ class CameraSpec(ComponentArgs):
 
     @property
     def framed(self) -> tuple[str, ...]:
-        """What it brings into its picture; empty for nothing."""
+        """Words for what it brings into its picture; empty for nothing."""
         if self.frame is not None:
             return self.frame
         return (TASK,) if not self.mount and self.position_m is None and self.target_m is None else ()
+
+    def mounts(self, arms: Sequence[str]) -> dict[str, str]:
+        """Names of the cameras that this stands for → arms that they ride on (empty for a still one)."""
+        mounts = list(arms) if self.mount == "*" else [self.mount]
+        return {self.name if len(mounts) == 1 else f"{self.name}_{mount}": mount for mount in mounts}
+
+    def eye_and_target(self, arm: ArmModel | None) -> tuple[F64, F64]:
+        """The camera's place and what it looks at, (3,) each: from the robot's base on the table, or in `arm`'s flange.
+
+        arm: the one that it rides on; None for a still camera.
+        """
+        eye, target = STILL_M
+        if arm is not None:
+            x, y, z = np.add(arm.gripper.tcp_m, _BEYOND_TOOL_M).tolist()
+            eye, target = MOUNTED_M, (x, y, z)
+        return np.array(self.position_m or eye, np.float64), np.array(self.target_m or target, np.float64)
 
 
 DEFAULT_CAMERAS = (

@@ -1,4 +1,4 @@
-"""What can be wrong with a task beyond the shape of its keys: names, models, places and words.
+"""Mistakes in a task beyond the shape of its keys: names, models, places and words.
 
 Everything is found without drawing a layout. Each mistake says where it stands, and the nearest right word.
 """
@@ -13,22 +13,16 @@ from typing import Any
 
 from nimbusd.stages.arguments import ArgumentsError, Mistake, did_you_mean, validate
 from nimbusd.stages.plain import Key
-from nimbusd.stages.workflow.sim.layout.relations import JOINT_SHAPES, WORDS
-from nimbusd.stages.workflow.sim.layout.relations import KINDS as RELATIONS
 from nimbusd.stages.workflow.sim.models.fixtures import CONTAINERS
 from nimbusd.stages.workflow.sim.models.objects import size_fault
-from nimbusd.stages.workflow.sim.skills.skill import SKILLS
+from nimbusd.stages.workflow.sim.skills import SKILLS
 from nimbusd.stages.workflow.sim.task.camera_check import in_cameras
-from nimbusd.stages.workflow.sim.task.names import mistakes_in_names, names_always_there, object_names
-from nimbusd.stages.workflow.sim.task.task import ManipTask, SkillSpec, SlotSpec
+from nimbusd.stages.workflow.sim.task.names import mistakes_in_names
+from nimbusd.stages.workflow.sim.task.task import ManipTask, SkillSpec
+from nimbusd.stages.workflow.sim.workcell.relations import JOINT_SHAPES, WORDS
+from nimbusd.stages.workflow.sim.workcell.relations import KINDS as RELATIONS
 
 MOST_STEP_S = 0.005
-DONE_TO = {"open": JOINT_SHAPES["open"], "close": JOINT_SHAPES["closed"], "press": JOINT_SHAPES["pressed"],
-           "rotate": JOINT_SHAPES["turned"]}  # fmt: skip
-"""Skills of fixtures → shapes that they are done to."""
-
-MOVED = ("pick", "place", "push")
-"""Skills that need something that stands free."""
 
 
 def mistakes_in(task: ManipTask) -> Iterator[Mistake]:
@@ -165,32 +159,32 @@ def _in_skill(task: ManipTask, index: int, call: SkillSpec) -> Iterator[Mistake]
         yield from _in_reference(task, (*place, "reference"), relation, reference, call.for_each)
     if "object" in names and "object" not in wrong:
         yield from _in_object(task, (*place, "object"), call)
-    known = {*_always_there(task), *call.with_, *(["item", "bin"] if call.for_each else [])}
-    yield from _in_words(("skills", index, "instruction"), call.instruction, known)
+    words = {*_always_there(task), *call.with_, *(["item", "bin"] if call.for_each else [])}
+    yield from _in_words(("skills", index, "instruction"), call.instruction, words)
 
 
 def _in_object(task: ManipTask, place: tuple[Key, ...], call: SkillSpec) -> Iterator[Mistake]:
-    """Whether what a skill is done to can be one that it is done to."""
+    """Mistakes in the thing that a skill is done to: a region, another kind of object, one that stands still."""
     value = str(call.with_["object"])
     if call.with_.get("reference") == value:
         yield Mistake((*place[:-1], "reference"), f"'{value}' cannot stand in a relation to itself")
     if any(region.name == value.removeprefix("$") for region in task.regions):
         yield Mistake(place, f"'{value}' is a region, to which no skill is done")
     for model in _models(task, value, call.for_each):
-        shape, wanted = task.object_model(model).shape, DONE_TO.get(call.skill)
-        if wanted is not None and shape not in wanted:
+        shape, wanted = task.object_model(model).shape, SKILLS[call.skill].done_to
+        if wanted and shape not in wanted:
             yield Mistake(place, f"'{call.skill}' is done to a {' or a '.join(wanted)}, not to '{model}'")
-    if call.skill in MOVED:
-        for slot in _slots(task, value, call.for_each):
+    if SKILLS[call.skill].moves:
+        for slot in task.slots_of(value, call.for_each):
             first = task.all_objects().get(slot.models[0])
-            if slot.fixed if slot.fixed is not None else first is not None and first.is_fixture:
+            if slot.fixed or (first is not None and slot.stands_still(first)):
                 yield Mistake(place, f"'{call.skill}' moves things, but '{slot.name}' stands still; say 'fixed: false'")
 
 
 def _in_reference(
     task: ManipTask, place: tuple[Key, ...], relation: str, reference: str, for_each: str
 ) -> Iterator[Mistake]:
-    """What is wrong with the second of two things that stand in a relation."""
+    """Mistakes in the second of two things that stand in a relation."""
     wrong = list(_in_name(task, place, reference, for_each))
     yield from wrong
     if wrong:
@@ -209,7 +203,7 @@ def _in_reference(
 def _in_name(
     task: ManipTask, place: tuple[Key, ...], value: str, for_each: str, regions: bool = True
 ) -> Iterator[Mistake]:
-    """Whether a word stands for something: a placeholder (`$slot`), or the name of an object or region."""
+    """The mistake in a word that is no placeholder (`$slot`), and the name of no object or region."""
     places = [region.name for region in task.regions] if regions else []
     fillers = [*(slot.name for slot in task.slots), *places]
     if value.startswith("$"):
@@ -221,7 +215,7 @@ def _in_name(
             hint = f"'for_each: {empty.name}' is done for as many as there are"
             yield Mistake(place, f"'{value}' is missing in some layouts; {hint}")
         return
-    objects = [name for slot in task.slots for name in names_always_there(slot)]
+    objects = [name for slot in task.slots for name in slot.names_always_there()]
     if value not in (*objects, *places):
         hint = f"did you mean '${value}'?" if value in fillers else did_you_mean(value, [*objects, *places])
         yield Mistake(place, f"no object is called '{value}'; {hint}")
@@ -240,29 +234,19 @@ def _in_words(place: tuple[Key, ...], template: str, known: Iterable[str]) -> It
 
 
 def _always_there(task: ManipTask) -> set[str]:
-    """What instructions can name: slots that are never empty, regions, choices."""
+    """Names that instructions can use: slots that are never empty, regions, choices."""
     slots = {slot.name for slot in task.slots if slot.count[0] > 0}
     return slots | {region.name for region in task.regions} | set(task.choices)
 
 
 def _models(task: ManipTask, value: str, for_each: str) -> list[str]:
     """Models that a name or placeholder may stand for; none for regions, and for what is unknown."""
-    found = _slots(task, value, for_each)
+    found = task.slots_of(value, for_each)
     return sorted({key for slot in found for key in slot.models if key in task.all_objects()})
 
 
-def _slots(task: ManipTask, value: str, for_each: str) -> list[SlotSpec]:
-    """Slots that a name or placeholder may stand for an object of."""
-    word = value.removeprefix("$")
-    if task.sort is not None and word == "bin" and task.sort.slot == for_each:
-        names = set(task.sort.into)
-    else:
-        names = {for_each if word == "item" and for_each else word}
-    return [slot for slot in task.slots if slot.name in names or value in object_names(slot)]
-
-
 def _values(task: ManipTask, word: str) -> tuple[str, ...]:
-    """What a word that may be a choice stands for."""
+    """The words that a word stands for, which may be a choice."""
     return task.choices.get(word[1:], (word,)) if word.startswith("$") else (word,)
 
 

@@ -1,4 +1,4 @@
-"""What no layout of a task can mend, found without drawing one.
+"""Mistakes that no layout of a task can mend, found without drawing one.
 
 A robot whose home is outside its limits or touches something; slots and regions that no arm reaches; things that no
 gripper takes, that are too heavy, or that do not fit into what they are put into; more things than a slot has room for.
@@ -17,15 +17,14 @@ import numpy as np
 from nimbusd.stages.arguments import Mistake
 from nimbusd.stages.plain import Key
 from nimbusd.stages.types import F64
-from nimbusd.stages.workflow.sim.layout.layout import Layout, Pose, RobotLayout, TableLayout, Vector
+from nimbusd.stages.workflow.sim.layout.layout import Layout, Pose, RobotLayout, TableLayout
 from nimbusd.stages.workflow.sim.models.fixtures import WALL_M, tray_m
 from nimbusd.stages.workflow.sim.models.mesh_shape import mesh_shape
 from nimbusd.stages.workflow.sim.models.objects import mass_kg, own_size
 from nimbusd.stages.workflow.sim.motion.collision import CollisionChecker
 from nimbusd.stages.workflow.sim.motion.kinematics import ArmKinematics
-from nimbusd.stages.workflow.sim.motion.reach import reached_above
 from nimbusd.stages.workflow.sim.motion.self_touch import self_touch
-from nimbusd.stages.workflow.sim.rotation import UP
+from nimbusd.stages.workflow.sim.rotation import UP, Vector
 from nimbusd.stages.workflow.sim.skills.grasps import SAMPLES, WIDTH_SPARE_M, antipodal_grasps
 from nimbusd.stages.workflow.sim.task.task import ManipTask, SlotSpec
 from nimbusd.stages.workflow.sim.world.geometry import TriangleMesh
@@ -57,7 +56,7 @@ def bare_world(task: ManipTask) -> World:
     model, table = task.robot_model(), task.table
     robot = RobotLayout(
         task.robot,
-        model.dump(),
+        model,
         Pose((0.0, 0.0, table.height_m)),
         {name: arm.home for name, arm in model.arms.items()},
         {name: arm.gripper.opening_m[1] for name, arm in model.arms.items()},
@@ -120,7 +119,7 @@ def _far(what: str, x_m: Span, y_m: Span) -> str:
 def _reached(
     task: ManipTask, world: World, kinematics: dict[str, ArmKinematics], x_m: Span, y_m: Span, height_m: float
 ) -> bool:
-    """Whether an arm reaches above one of some points of a rectangle on the table."""
+    """True where an arm reaches above one of some points of a rectangle on the table."""
     xs, ys = (np.unique(np.linspace(*limits, _GRID)) for limits in (x_m, y_m))
     points = np.array([[x, y, task.table.height_m + height_m] for x in xs for y in ys])
     for name, arm in world.arms.items():
@@ -128,7 +127,7 @@ def _reached(
             np.argsort(np.abs(np.linalg.norm(points[:, :2] - _base(world, arm), axis=1) - 0.5), kind="stable")
         ]
         for point in near:
-            if reached_above(kinematics[name], np.asarray(arm.model.home), point):
+            if kinematics[name].reaches_above(point, np.asarray(arm.model.home)):
                 return True
     return False
 
@@ -141,24 +140,14 @@ def _needed(task: ManipTask) -> set[str]:
     """Slots and regions that skills name: an arm has to come there."""
     found: set[str] = set()
     for call in task.skills:
-        for value in call.with_.values():
-            if isinstance(value, str):
-                found |= _slots_of(task, value, call.for_each) | ({value.removeprefix("$")} & _regions(task))
+        for word in call.words():
+            found |= {slot.name for slot in task.slots_of(word, call.for_each)}
+            found |= {word.removeprefix("$")} & _regions(task)
     return found
 
 
 def _regions(task: ManipTask) -> set[str]:
     return {region.name for region in task.regions}
-
-
-def _slots_of(task: ManipTask, word: str, for_each: str) -> set[str]:
-    """Slots that an object's name or a placeholder stands for."""
-    name = word.removeprefix("$")
-    if word == "$item":
-        return {for_each}
-    if word == "$bin" and task.sort is not None and task.sort.slot == for_each:
-        return set(task.sort.into)
-    return {slot.name for slot in task.slots if name == slot.name or name.rpartition("_")[0] == slot.name}
 
 
 # Things -----------------------------------------------------------------------------------------------------------
@@ -184,9 +173,8 @@ def _of_picks(task: ManipTask) -> Iterator[Mistake]:
     for index, call in enumerate(task.skills):
         if call.skill != "pick":
             continue
-        slots = _slots_of(task, str(call.with_.get("object", "")), call.for_each)
         own_grasps = bool(call.with_.get("grasps"))
-        for slot in (slot for slot in task.slots if slot.name in slots):
+        for slot in task.slots_of(call.word("object"), call.for_each):
             problems = [_unpickable(task, slot, key, own_grasps) for key in slot.models]
             if all(problems):
                 yield Mistake(
@@ -195,10 +183,10 @@ def _of_picks(task: ManipTask) -> Iterator[Mistake]:
 
 
 def _unpickable(task: ManipTask, slot: SlotSpec, key: str, own_grasps: bool) -> str:
-    """Why a model of a slot can never be picked; empty where it may be."""
+    """The reason for which a model of a slot can never be picked; empty where it may be."""
     model, arms = task.object_model(key), task.robot_model().arms
     size = _least_size(task, slot, key)
-    if slot.fixed if slot.fixed is not None else model.is_fixture:
+    if slot.stands_still(model):
         return f"'{key}' stands still; let it be moved by fixed: false, or pick something else"
     weight_n = mass_kg(model, size) * task.randomize.mass[0] * abs(task.physics.gravity)
     slip = model.friction * task.randomize.friction[1]
@@ -219,7 +207,7 @@ def _unpickable(task: ManipTask, slot: SlotSpec, key: str, own_grasps: bool) -> 
 
 
 def _has_grasp(task: ManipTask, key: str, arm: str) -> bool:
-    """Whether a mesh, as it stands in its file, has a pair of opposite sides for an arm's gripper."""
+    """True where a mesh, as it stands in its file, has a pair of opposite sides for an arm's gripper."""
     model = task.object_model(key)
     shape = mesh_shape(model.mesh, model.unit_m, model.up)
     vertices, faces = shape.coarse or (shape.vertices, shape.faces)
@@ -231,28 +219,19 @@ def _has_grasp(task: ManipTask, key: str, arm: str) -> bool:
 def _of_containers(task: ManipTask) -> Iterator[Mistake]:
     """Places into which nothing that is put there fits."""
     for index, call in enumerate(task.skills):
-        relation = str(call.with_.get("relation", ""))
-        if call.skill != "place" or relation != "in":
+        if call.skill != "place" or call.word("relation") != "in":
             continue
-        words = (str(call.with_.get(name, "")) for name in ("object", "reference"))
         subjects, references = (
-            [
-                (slot, key)
-                for slot in task.slots
-                if slot.name in _slots_of(task, word, call.for_each)
-                for key in slot.models
-            ]
-            for word in words
+            [(slot, key) for slot in task.slots_of(call.word(name), call.for_each) for key in slot.models]
+            for name in ("object", "reference")
         )
         spaces = [space for slot, key in references if (space := _space(task, slot, key)) is not None]
         if not subjects or not spaces or len(spaces) < len(references):
             continue
         if not any(_fits(_least_size(task, slot, key), space) for slot, key in subjects for space in spaces):
-            into, what = (str(call.with_[name]) for name in ("reference", "object"))
+            said = f"nothing that '{call.word('object')}' may be fits into '{call.word('reference')}'"
             place = ("skills", index, "with", "reference")
-            yield Mistake(
-                place, f"nothing that '{what}' may be fits into '{into}'; give a larger size_m, or smaller things"
-            )
+            yield Mistake(place, f"{said}; give a larger size_m, or smaller things")
 
 
 def _space(task: ManipTask, slot: SlotSpec, key: str) -> Vector | None:

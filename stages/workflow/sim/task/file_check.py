@@ -1,4 +1,4 @@
-"""What can be wrong with the files that a task names: each is read, and what is made of it is built alone."""
+"""Mistakes in the files that a task names: each is read, and what is made of it is built alone."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from nimbusd.stages.workflow.sim.layout.layout import ObjectLayout, Pose, Surfac
 from nimbusd.stages.workflow.sim.models.assets import PACKAGES, fetched, file_of
 from nimbusd.stages.workflow.sim.models.mesh_shape import MESH_SUFFIXES, mesh_shape
 from nimbusd.stages.workflow.sim.models.objects import ObjectModel, own_size
+from nimbusd.stages.workflow.sim.mujoco_module import import_mujoco
 from nimbusd.stages.workflow.sim.skills.grasps import read_grasps
 from nimbusd.stages.workflow.sim.task.robot_check import mistakes_in_robot
 from nimbusd.stages.workflow.sim.task.task import ManipTask
 from nimbusd.stages.workflow.sim.world.bodies import add_object
-from nimbusd.stages.workflow.sim.world.world import import_mujoco
 
 
 def mistakes_in_files(task: ManipTask) -> Iterator[Mistake]:
     """Files that are missing, of an unknown kind, or from which no robot or object can be made.
 
-    Of packages that are not fetched here nothing is known, and without MuJoCo nothing of what is made of files.
+    Files of packages that are not fetched here are passed over; without MuJoCo, nothing is built.
     """
     unknown: set[tuple[Key, ...]] = set()
     for path, reference in task.files():
@@ -64,7 +64,7 @@ def _try_mesh(model: ObjectModel, found: Path) -> None:
 
 
 def _can_be_read(model: ObjectModel) -> bool:
-    """Whether what reads the kind of its mesh is installed."""
+    """True where the reader of its kind of mesh is installed."""
     return Path(model.mesh).suffix.lower() not in (".obj", ".ply") or find_spec("mapbox_earcut") is not None
 
 
@@ -75,6 +75,6 @@ def _build(model: ObjectModel) -> None:
         own = not model.colors
         add_object(
             spec,
-            ObjectLayout("it", "it", model.dump(), model.category, 1, Pose(), size, surface=Surface(own=own)),
+            ObjectLayout("it", "it", model, model.category, 1, Pose(), size, surface=Surface(own=own)),
         )
         spec.compile()

@@ -1,4 +1,4 @@
-"""What can be wrong with the names of a task: used twice, or meaning something else already."""
+"""Mistakes in the names of a task: used twice, or meaning something else already."""
 
 from __future__ import annotations
 
@@ -7,26 +7,13 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from nimbusd.stages.arguments import Mistake
 from nimbusd.stages.plain import Key
-from nimbusd.stages.workflow.sim.layout.cameras import mounts_of
 from nimbusd.stages.workflow.sim.models.objects import LIBRARY
 from nimbusd.stages.workflow.sim.models.robots import ROBOTS
-from nimbusd.stages.workflow.sim.task.numbers import naming
-from nimbusd.stages.workflow.sim.task.task import ManipTask, SlotSpec
+from nimbusd.stages.workflow.sim.numbers import naming
+from nimbusd.stages.workflow.sim.task.task import ManipTask
 
 OF_THE_ROOM = ("table", "floor", "wall", "robot")
-"""What is always there and called so in contacts and labels."""
-
-
-def object_names(slot: SlotSpec) -> list[str]:
-    """Every name that an object of the slot may have."""
-    if slot.count == (1, 1):
-        return [slot.name]
-    return [f"{slot.name}_{number}" for number in range(1, slot.count[1] + 1)]
-
-
-def names_always_there(slot: SlotSpec) -> list[str]:
-    """The names of those objects of the slot that every layout has."""
-    return object_names(slot) if slot.count == (1, 1) else object_names(slot)[: slot.count[0]]
+"""Names of what is always there, in contacts and labels."""
 
 
 def mistakes_in_names(task: ManipTask) -> Iterator[Mistake]:
@@ -61,7 +48,7 @@ def _on_the_table(task: ManipTask) -> Iterator[Mistake]:
     """Slots, their objects, regions and choices share one space of names: skills and words speak of them alike."""
     named: list[tuple[tuple[Key, ...], list[str]]] = []
     for index, slot in enumerate(task.slots):
-        named.append((("slots", index, "name"), list(dict.fromkeys([slot.name, *object_names(slot)]))))
+        named.append((("slots", index, "name"), list(dict.fromkeys([slot.name, *slot.object_names()]))))
     named += [(("regions", index, "name"), [region.name]) for index, region in enumerate(task.regions)]
     named += [(("choices", name), [name]) for name in task.choices]
     placeholders = (
@@ -82,11 +69,11 @@ def _on_the_table(task: ManipTask) -> Iterator[Mistake]:
 def _of_cameras(task: ManipTask) -> Iterator[Mistake]:
     """A camera with mount `*` is one on every arm, `<name>_<arm>`."""
     arms = list(task.robot_model().arms)
-    spread = [list(mounts_of(camera, arms)) for camera in task.cameras]
+    spread = [list(camera.mounts(arms)) for camera in task.cameras]
     counts = Counter(name for names in spread for name in names)
-    told: set[str] = set()
+    repeated: set[str] = set()
     for index, names in enumerate(spread):
         twice = next((name for name in names if counts[name] > 1), None)
-        if twice is not None and twice in told:
+        if twice is not None and twice in repeated:
             yield Mistake(("cameras", index, "name"), f"two cameras are called '{twice}'; give one another name")
-        told.update(names)
+        repeated.update(names)

@@ -1,4 +1,4 @@
-"""What can be wrong with the files of a robot of a user's own: names that they lack, joints of another kind, hands.
+"""Mistakes in the files of a robot of a user's own: names that they lack, joints of another kind, hands.
 
 Everything is found by reading the files and compiling the robot alone, without a task.
 """
@@ -14,7 +14,8 @@ from nimbusd.stages.arguments import Mistake, did_you_mean
 from nimbusd.stages.errors import AssetError
 from nimbusd.stages.plain import Key
 from nimbusd.stages.workflow.sim.models.robots import ArmModel, RobotModel
-from nimbusd.stages.workflow.sim.world.world import add_robot, import_mujoco, read_mjcf
+from nimbusd.stages.workflow.sim.mujoco_module import import_mujoco
+from nimbusd.stages.workflow.sim.world.robot_bodies import add_robot, read_mjcf
 
 _SPARE = 1e-3
 
@@ -72,14 +73,14 @@ def _in_arm(mujoco: Any, place: tuple[Key, ...], part: Any, mjcf: str, arm: ArmM
 def _in_gripper(mujoco: Any, place: tuple[Key, ...], gripper: Any, arm: ArmModel) -> Iterator[Mistake]:
     model = arm.gripper
     yield from _absent((*place, "finger_bodies"), gripper.bodies, model.finger_bodies, "body", model.mjcf)
-    known = {joint.name: joint for joint in gripper.joints if joint.name}
+    joints = {joint.name: joint for joint in gripper.joints if joint.name}
     for index, finger in enumerate(model.fingers):
         where = (*place, "fingers", index)
-        if finger.joint not in known:
-            hint = did_you_mean(finger.joint, known)
+        if finger.joint not in joints:
+            hint = did_you_mean(finger.joint, joints)
             yield Mistake((*where, "joint"), f"robot file {model.mjcf} has no joint called '{finger.joint}'; {hint}")
             continue
-        joint = known[finger.joint]
+        joint = joints[finger.joint]
         degrees = gripper.compiler.degree and joint.type == mujoco.mjtJoint.mjJNT_HINGE
         low, high = (float(np.deg2rad(value) if degrees else value) for value in joint.range)
         if joint.type not in (mujoco.mjtJoint.mjJNT_SLIDE, mujoco.mjtJoint.mjJNT_HINGE):
@@ -95,8 +96,8 @@ def _in_gripper(mujoco: Any, place: tuple[Key, ...], gripper: Any, arm: ArmModel
 def _absent(
     place: tuple[Key, ...], entries: Any, names: Sequence[str], kind: str, mjcf: str, single: bool = False
 ) -> Iterator[Mistake]:
-    known = [entry.name for entry in entries if entry.name]
+    present = [entry.name for entry in entries if entry.name]
     for index, name in enumerate(names):
-        if name not in known:
+        if name not in present:
             where = place if single else (*place, index)
-            yield Mistake(where, f"robot file {mjcf} has no {kind} called '{name}'; {did_you_mean(name, known)}")
+            yield Mistake(where, f"robot file {mjcf} has no {kind} called '{name}'; {did_you_mean(name, present)}")

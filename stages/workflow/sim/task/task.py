@@ -22,9 +22,7 @@ from nimbusd.stages.plain import Key
 from nimbusd.stages.workflow.sim.layout.layout import Physics
 from nimbusd.stages.workflow.sim.models.objects import LIBRARY, ObjectModel
 from nimbusd.stages.workflow.sim.models.robots import ROBOTS, RobotModel
-from nimbusd.stages.workflow.sim.skills.skill import SKILLS
-from nimbusd.stages.workflow.sim.task.camera_spec import DEFAULT_CAMERAS, CameraSpec
-from nimbusd.stages.workflow.sim.task.numbers import (
+from nimbusd.stages.workflow.sim.numbers import (
     AngleRange,
     BrightnessRange,
     Color,
@@ -38,10 +36,12 @@ from nimbusd.stages.workflow.sim.task.numbers import (
     Words,
     rising,
 )
+from nimbusd.stages.workflow.sim.skills import SKILLS
+from nimbusd.stages.workflow.sim.task.camera_spec import DEFAULT_CAMERAS, CameraSpec
 
 M = TypeVar("M", bound=ComponentArgs)
-_MODULES = {"sapien": "sapien", "curobo": "curobo"}
-"""Simulator or planner → the Python module that it runs with."""
+_MODULES = {"sapien": ("sapien",), "curobo": ("curobo", "torch")}
+"""Simulator or planner → the Python modules that it runs with."""
 
 _Count = Annotated[int, Field(ge=0, le=50)]
 _CountRange = Annotated[tuple[_Count, _Count], AfterValidator(rising)]
@@ -57,12 +57,18 @@ class TableSpec(ComponentArgs):
 
 
 class SlotSpec(ComponentArgs):
-    """Something to put on the table. models: keys of the object library, one is drawn per object.
+    """Something to put on the table.
 
-    count: least and most. x_m, y_m: where its centre may lie, from the robot's base. yaw_rad: how it may be turned.
-    distinct: no model twice in the slot (while there are enough). color: fix the colour of code-made models.
-    gap_m: free space around it. fixed: None follows the model (bins and drawers stand still). joint: of a fixture,
-    its opening at the start as a share of its travel. look: what its colour and texture are, drawn or `own`.
+    models: keys of the object library, one is drawn per object.
+    count: least and most.
+    x_m, y_m: range of its centre, from the robot's base.
+    yaw_rad: range of its turn about the vertical.
+    distinct: no model twice in the slot (while there are enough).
+    color: one of the colours of code-made models; empty draws one.
+    gap_m: free space around it.
+    fixed: None follows the model (bins and drawers stand still).
+    joint: of a fixture, its opening at the start as a share of its travel.
+    size_m: edges of its bounding box, instead of the model's.
     """
 
     name: Name
@@ -77,6 +83,20 @@ class SlotSpec(ComponentArgs):
     fixed: bool | None = None
     joint: float = Field(default=0.0, ge=0, le=1)
     size_m: Size | None = None
+
+    def stands_still(self, model: ObjectModel) -> bool:
+        """True where an object of this model does not move in this slot."""
+        return model.is_fixture if self.fixed is None else self.fixed
+
+    def object_names(self) -> list[str]:
+        """Every name that an object of the slot may have."""
+        if self.count == (1, 1):
+            return [self.name]
+        return [f"{self.name}_{number}" for number in range(1, self.count[1] + 1)]
+
+    def names_always_there(self) -> list[str]:
+        """Names of those objects of the slot that every layout has."""
+        return self.object_names() if self.count == (1, 1) else self.object_names()[: self.count[0]]
 
 
 class RegionSpec(ComponentArgs):
@@ -107,6 +127,14 @@ class SkillSpec(ComponentArgs):
     instruction: str = ""
     for_each: str = ""
 
+    def word(self, argument: str) -> str:
+        """An argument as text; empty where the call states none."""
+        return str(self.with_.get(argument, ""))
+
+    def words(self) -> list[str]:
+        """All arguments that are text."""
+        return [value for value in self.with_.values() if isinstance(value, str)]
+
     @field_validator("skill")
     @classmethod
     def _known(cls, value: str) -> str:
@@ -116,18 +144,23 @@ class SkillSpec(ComponentArgs):
 
 
 class SortSpec(ComponentArgs):
-    """Where the objects of a slot belong: container slot → models."""
+    """The places of a slot's objects: container slot → models that belong there."""
 
     slot: str
     into: dict[str, tuple[str, ...]] = Field(min_length=1)
 
 
 class RandomizeSpec(ComponentArgs):
-    """How far a layout may vary. Ranges are (least, most); factors multiply; 0 or () leaves as it is.
+    """Limits within which layouts vary. Ranges are (least, most); factors multiply; 0 or () leaves as it is.
 
-    scale, mass, friction: factors per object. camera_m, camera_rad, focal: of fixed cameras' place, direction and
-    focal length (relative). robot_rad: of the start posture, per joint. key, fill, ambient: brightness of the lamps.
-    sun_rad: of the key light's direction. warmth: how far lamps turn yellow or blue. sizes: of code-made models.
+    scale, mass, friction: factors per object.
+    tables, floors, walls: textures.
+    camera_m, camera_rad, focal: of fixed cameras' place, direction and focal length (relative).
+    robot_rad: of the start posture, per joint.
+    key, fill, ambient: brightness of the lamps.
+    sun_rad: of the key light's direction.
+    warmth: how far lamps turn yellow or blue.
+    sizes: True varies the sizes of code-made models.
     """
 
     scale: FactorRange = (0.95, 1.05)
@@ -157,10 +190,17 @@ class RandomizeSpec(ComponentArgs):
 
 
 class ManipTask(ComponentArgs):
-    """A task template. objects, robots: models of the task's own. `task_check` looks at what its names refer to.
+    """A task template; `task.check` looks at what its names refer to.
 
-    robot: key of `robots` or of the library. planner: `connect` runs anywhere, `curobo` on a GPU.
-    seen_share: how much of one still camera's picture each thing that goals and skills name must fill at the start.
+    robot: key of `robots` or of the library.
+    planner: `connect` runs anywhere, `curobo` on a GPU.
+    robots, objects: models of the task's own.
+    choices: word → words that it is drawn from.
+    sort: places of a slot's objects.
+    goals: relations that must hold at the end.
+    skills: what to do, in order.
+    instructions: templates; one is the episode's sentence, the others are its paraphrases.
+    seen_share: least share of one still camera's picture that each thing of goals and skills fills at the start.
     """
 
     name: Words
@@ -197,9 +237,21 @@ class ManipTask(ComponentArgs):
         """The model called `key`."""
         return self.all_objects()[key]
 
+    def slots_of(self, word: str, for_each: str = "") -> list[SlotSpec]:
+        """Slots that a placeholder, or the name of an object, may stand for an object of.
+
+        for_each: the slot for whose objects the entry is repeated, which `$item` and `$bin` then depend on.
+        """
+        name = word.removeprefix("$")
+        if name == "bin" and self.sort is not None and self.sort.slot == for_each:
+            names = set(self.sort.into)
+        else:
+            names = {for_each if name == "item" and for_each else name}
+        return [slot for slot in self.slots if slot.name in names or word in slot.object_names()]
+
     def modules(self) -> tuple[str, ...]:
         """Python modules that the task's simulator and planner run with, beside MuJoCo, which every task needs."""
-        return tuple(_MODULES[word] for word in (self.physics.simulator, self.planner) if word in _MODULES)
+        return tuple(name for word in (self.physics.simulator, self.planner) for name in _MODULES.get(word, ()))
 
     def file_references(self) -> list[str]:
         """Files of the robot and of all objects that may be drawn, as `file_of` takes them; none twice."""

@@ -12,7 +12,7 @@ import numpy as np
 
 from nimbusd.stages.types import U8
 from nimbusd.stages.workflow.sim.layout.flooring import picture as picture_of
-from nimbusd.stages.workflow.sim.layout.layout import ObjectLayout, Surface, Vector
+from nimbusd.stages.workflow.sim.layout.layout import ObjectLayout, Surface
 from nimbusd.stages.workflow.sim.models.assets import file_of
 from nimbusd.stages.workflow.sim.models.fixtures import (
     DOOR_THICK_M,
@@ -29,6 +29,7 @@ from nimbusd.stages.workflow.sim.models.fixtures import (
 from nimbusd.stages.workflow.sim.models.mesh_parts import convex_parts
 from nimbusd.stages.workflow.sim.models.mesh_shape import add_hull, add_mesh, mesh_shape
 from nimbusd.stages.workflow.sim.models.objects import ObjectModel
+from nimbusd.stages.workflow.sim.rotation import Vector
 
 VISIBLE_GROUP = 1
 COLLISION_GROUP = 3
@@ -72,7 +73,7 @@ def as_encoded(picture: Any) -> None:
 
 def add_object(spec: Any, entry: ObjectLayout) -> None:
     """Add one object of the layout with its joints."""
-    model = ObjectModel.model_validate(entry.definition)
+    model = entry.definition
     body = spec.worldbody.add_body(
         name=f"object/{entry.name}", pos=list(entry.pose.position), quat=list(entry.pose.quaternion)
     )

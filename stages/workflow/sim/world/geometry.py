@@ -1,4 +1,4 @@
-"""Triangle meshes of a world's bodies, and what follows from them: extents, footprints, points on surfaces."""
+"""Triangle meshes of a world's bodies, points on their surfaces, and where lines leave them."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import numpy as np
 
 from nimbusd.stages.types import F64, I32
 from nimbusd.stages.workflow.sim.models.mesh_shape import mesh_shape
-from nimbusd.stages.workflow.sim.models.objects import ObjectModel
+from nimbusd.stages.workflow.sim.mujoco_module import import_mujoco
 from nimbusd.stages.workflow.sim.world.bodies import VISIBLE_GROUP
-from nimbusd.stages.workflow.sim.world.world import World, import_mujoco
+from nimbusd.stages.workflow.sim.world.world import World
 
 _ROUND = 32
 _PAIRS = 200_000
@@ -61,7 +61,7 @@ def object_mesh(world: World, name: str, qpos: F64 | None = None) -> TriangleMes
     Of a mesh with very many triangles, the coarse one that it also collides as.
     """
     entry = world.layout.object(name)
-    model = ObjectModel.model_validate(entry.definition)
+    model = entry.definition
     if model.shape == "mesh" and (coarse := mesh_shape(model.mesh, model.unit_m, model.up).coarse) is not None:
         return TriangleMesh(coarse[0] * entry.scale, coarse[1])
     mujoco = import_mujoco()
@@ -120,7 +120,7 @@ def sample_surface(mesh: TriangleMesh, count: int, rng: np.random.Generator) -> 
 
 
 def farthest_hit(mesh: TriangleMesh, origins: F64, directions: F64) -> tuple[F64, I32]:
-    """Where lines leave the mesh: distance of each ray's last hit, (N,), and that face, (N,); 0 and -1 without one."""
+    """Distance at which each ray leaves the mesh, (N,), and the face there, (N,); 0 and -1 for a ray that misses it."""
     a, b, c = (mesh.vertices[mesh.faces[:, corner]] for corner in range(3))
     far, face = np.zeros(len(origins)), np.full(len(origins), -1, np.int32)
     rows = max(1, _PAIRS // max(1, len(a)))
@@ -131,7 +131,7 @@ def farthest_hit(mesh: TriangleMesh, origins: F64, directions: F64) -> tuple[F64
 
 
 def _last_hits(a: F64, e1: F64, e2: F64, origins: F64, directions: F64) -> tuple[F64, I32]:
-    """As `farthest_hit`, by Möller–Trumbore for all rays and faces at once: one corner of each, and two edges."""
+    """`farthest_hit` by Möller–Trumbore, all rays and faces at once. a, e1, e2: a corner and two edges of each face."""
     p = np.cross(directions[:, None], e2[None])
     det = np.einsum("nfk,fk->nf", p, e1)
     ok = np.abs(det) > 1e-14

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from nimbusd.stages.types import F64
+from nimbusd.stages.workflow.sim.mujoco_module import import_mujoco
 from nimbusd.stages.workflow.sim.world.simulator import Contacts
-from nimbusd.stages.workflow.sim.world.world import World, import_mujoco
+from nimbusd.stages.workflow.sim.world.world import World
 
 _FIRM_M = -0.001
 """Penetration from which a touch counts as one that planning should have prevented."""
@@ -70,7 +71,7 @@ class MujocoSimulator:
         self._mujoco.mj_setState(self._model, self.data, state, kind)
 
     def diverged(self) -> bool:
-        """Whether MuJoCo had to throw a state away and start from its own."""
+        """True where MuJoCo had to throw a state away and start from its own."""
         kinds = self._mujoco.mjtWarning
         bad = (kinds.mjWARN_BADQPOS, kinds.mjWARN_BADQVEL, kinds.mjWARN_BADQACC)
         return any(self.data.warning[int(kind)].number for kind in bad)

@@ -15,9 +15,9 @@ import numpy as np
 from nimbusd.stages import sapien_package
 from nimbusd.stages.errors import AssetError
 from nimbusd.stages.types import F64, I32
+from nimbusd.stages.workflow.sim.mujoco_module import import_mujoco
 from nimbusd.stages.workflow.sim.rotation import inverse, transform
 from nimbusd.stages.workflow.sim.world.sapien_shapes import Shapes, along, pose
-from nimbusd.stages.workflow.sim.world.world import import_mujoco
 
 _ITERATIONS = 16, 1
 """Of PhysX's solver per step: positions, velocities."""
@@ -60,7 +60,7 @@ class Tree:
 
 @dataclass
 class Bodies:
-    """What a scene holds. geom_of: collision shape → geom id."""
+    """The bodies of a scene. geom_of: collision shape → geom id."""
 
     scene: Any
     system: Any

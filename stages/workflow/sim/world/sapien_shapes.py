@@ -8,11 +8,11 @@ import numpy as np
 
 from nimbusd.stages.errors import AssetError
 from nimbusd.stages.types import F64
+from nimbusd.stages.workflow.sim.mujoco_module import import_mujoco
 from nimbusd.stages.workflow.sim.rotation import inverse, matrix_of, quaternion_of, transform
-from nimbusd.stages.workflow.sim.world.world import import_mujoco
 
 _CONTACT_M = 0.002
-"""How far from a shape its contacts begin to be found; a body at 1 m/s goes 2 mm in a step."""
+"""Distance from a shape at which its contacts begin to be found; a body at 1 m/s goes 2 mm in a step."""
 
 _MOST_EXCLUDED = 32
 _BODY_BITS = 16

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from nimbusd.stages.types import F64, I32
+from nimbusd.stages.workflow.sim.mujoco_module import import_mujoco
 from nimbusd.stages.workflow.sim.rotation import matrix_of, rotation_vector
 from nimbusd.stages.workflow.sim.world.sapien_bodies import Bodies, Free, Tree, build_bodies, import_sapien
 from nimbusd.stages.workflow.sim.world.simulator import Contacts
-from nimbusd.stages.workflow.sim.world.world import World, import_mujoco
+from nimbusd.stages.workflow.sim.world.world import World
 
 _FIRM_N = 3.0
 """Normal force from which a touch counts as one that planning should have prevented: bodies do not sink in."""
@@ -39,7 +40,7 @@ class _Touch:
 
 @dataclass(frozen=True)
 class _State:
-    """What `set_state` needs. touches: PhysX finds them only in the next step."""
+    """A state for `set_state`. touches: PhysX finds them only in the next step."""
 
     qpos: F64
     qvel: F64
@@ -137,12 +138,12 @@ class SapienSimulator:
             _put(free, state.qpos[free.q : free.q + 7], state.qvel[free.v : free.v + 6])
 
     def diverged(self) -> bool:
-        """Whether something is not a number, or faster than anything on a table."""
+        """True where something is not a number, or faster than anything on a table."""
         state = np.concatenate([self.qpos, self.qvel])
         return not np.isfinite(state).all() or bool(np.abs(state).max() > _WILD)
 
     def _found(self) -> tuple[_Touch, ...]:
-        """What touches after the last step, by geoms: PhysX lists it by addresses in memory."""
+        """Contacts after the last step, by geoms: PhysX lists it by addresses in memory."""
         if self._touches is None:
             step_s, geom_of = float(self._bodies.system.timestep), self._bodies.geom_of
             found = []
@@ -159,7 +160,7 @@ class SapienSimulator:
 
 
 def _places(bodies: Bodies) -> tuple[list[Any], list[Any]]:
-    """Where joints and free bodies are, as SAPIEN says it."""
+    """Positions of joints and free bodies, as SAPIEN says them."""
     return [tree.articulation.get_qpos() for tree in bodies.trees], [free.entity.get_pose() for free in bodies.frees]
 
 

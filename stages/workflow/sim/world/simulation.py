@@ -37,7 +37,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where to come back to."""
+    """A state to come back to, and how much was recorded until then."""
 
     state: Any
     targets: F64
@@ -144,9 +144,9 @@ class Simulation:
         return float(np.abs(self.simulator.qvel[index.free_v : index.free_v + 6]).max())
 
     def wandered(self, name: str, steps: int) -> float:
-        """How far a free object was from where it is now, at most, in the last control steps: metres, or radians.
+        """Farthest that a free object was from its pose now in the last control steps: metres, or radians.
 
-        Infinite where there were not so many; 0 for a fixed one.
+        Infinite where there were fewer steps; 0 for a fixed object.
         """
         start = self.world.objects[name].free_q
         if start < 0:
@@ -178,7 +178,7 @@ class Simulation:
         return tuple(sorted({free[body] for body in carried if body in free}))
 
     def finger_touches(self, arm: ArmIndex, name: str) -> int:
-        """How many of the arm's finger joints' sides touch an object."""
+        """Number of the arm's fingers that touch an object; a finger of several bars counts once."""
         model = self.world.model
         mine = self.world.objects[name].bodies
         sides: set[int] = set()

@@ -17,9 +17,9 @@ from nimbusd.stages.workflow.sim.world.world import World
 
 @dataclass(frozen=True)
 class Contacts:
-    """Where shapes touch or nearly do. geoms: (n, 2) ids. touching: (n,) whether they do.
+    """Pairs of shapes that touch or nearly do. geoms: (n, 2) ids. touching: (n,) True where they do.
 
-    firm: (n,) whether they are pressed together as no motion that planning let through presses them.
+    firm: (n,) True where they are pressed together as no motion that planning let through presses them.
     """
 
     geoms: I32
@@ -54,7 +54,7 @@ class Simulator(Protocol):
         """(4, 4) `T_world_body`."""
 
     def contacts(self) -> Contacts:
-        """What touches now."""
+        """The contacts of now."""
 
     def force_n(self, contact: int) -> float:
         """Normal force of a contact, by its position in `contacts()`."""
@@ -66,7 +66,7 @@ class Simulator(Protocol):
         """Go back to a state. What follows depends on it and on the steps from there alone."""
 
     def diverged(self) -> bool:
-        """Whether the state is no longer to be believed."""
+        """True where the state is no longer to be believed."""
 
 
 SIMULATORS = {

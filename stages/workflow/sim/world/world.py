@@ -6,46 +6,43 @@ friction cone with a high `impratio`, and a bounded grip force. Actuators are fo
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import orjson
 
-from nimbusd.stages.arguments import did_you_mean
 from nimbusd.stages.errors import AssetError
 from nimbusd.stages.types import F64, I32, U16, BoolArray
-from nimbusd.stages.workflow.sim.layout.layout import Layout, Pose, Surface
-from nimbusd.stages.workflow.sim.models.assets import IN_RADIANS, file_of
-from nimbusd.stages.workflow.sim.models.linkage import couple_fingers
-from nimbusd.stages.workflow.sim.models.mjcf_files import mended_text
+from nimbusd.stages.workflow.sim.layout.labels import FLOOR_ID, ROBOT_ID, TABLE_ID, WALL_ID
+from nimbusd.stages.workflow.sim.layout.layout import Layout, Surface
 from nimbusd.stages.workflow.sim.models.robots import ArmModel, RobotModel
-from nimbusd.stages.workflow.sim.rotation import matrix_of, transform
-from nimbusd.stages.workflow.sim.world.bodies import VISIBLE_GROUP, add_material, add_object, as_encoded
-from nimbusd.stages.workflow.sim.world.mujoco_module import import_mujoco as import_mujoco
-
-FLOOR_ID, WALL_ID, TABLE_ID, ROBOT_ID = 1, 2, 3, 4
-FIRST_OBJECT_ID = 10
-"""Instance ids: the room's, then one per arm from ROBOT_ID, then objects and regions."""
+from nimbusd.stages.workflow.sim.mujoco_module import import_mujoco as import_mujoco
+from nimbusd.stages.workflow.sim.rotation import transform
+from nimbusd.stages.workflow.sim.world.bodies import VISIBLE_GROUP, add_material, add_object
+from nimbusd.stages.workflow.sim.world.robot_bodies import add_robot
 
 NEAR_M, FAR_M = 0.01, 30.0
 """Clipping planes of rendering."""
 
 ROOM_M = 3.0
 ROOM_HEIGHT_M = 2.6
-_DAMPING_RATIO = 1.0 / 30.0
 
 
 @dataclass(frozen=True)
 class ArmIndex:
-    """Where an arm is in the model. q, v: addresses of its joints in qpos and qvel; servos: actuator ids.
+    """Addresses of an arm in the model. n joints.
 
-    fingers_q, fingers_v, finger_servos: of the gripper. flange: body id. T_ee_tcp: tool centre in the flange frame.
+    q, v: of its joints in qpos and qvel.
+    servos: ids of its actuators.
+    fingers_q, fingers_v, finger_servos: the same of the gripper.
+    flange, base: body ids.
+    T_ee_tcp: (4, 4) tool centre in the flange frame.
     lower, upper: (n,) limits of the joints, radians; infinite for a joint that turns without end.
-    bodies: ids of all its bodies; finger_bodies: those that may touch what is grasped; hand_bodies: the whole gripper.
+    bodies: ids of all its bodies.
+    finger_bodies: those that may touch what is grasped.
+    hand_bodies: the whole gripper.
     """
 
     name: str
@@ -67,7 +64,7 @@ class ArmIndex:
 
     @property
     def endless(self) -> BoolArray:
-        """(n,) which joints have no limits: positions of theirs that differ by whole turns are one posture."""
+        """(n,) True for joints without limits: positions of theirs that differ by whole turns are one posture."""
         return np.asarray(np.isinf(self.lower) & np.isinf(self.upper))
 
     def opening_of(self, qpos: F64) -> F64:
@@ -80,7 +77,7 @@ class ArmIndex:
         return np.asarray(low + (high - low) * np.mean(shares, axis=0))
 
     def opening_velocity_of(self, qvel: F64) -> F64:
-        """How fast the pads part for (…, nv) velocities, metres per second."""
+        """Speed at which the pads part for (…, nv) velocities, metres per second."""
         low, high = self.model.gripper.opening_m
         rates = [
             qvel[..., address] / (finger.open - finger.closed)
@@ -97,7 +94,7 @@ class ArmIndex:
 
 @dataclass(frozen=True)
 class ObjectIndex:
-    """Where an object is. free_q, free_v, joint_q: addresses in qpos and qvel, -1 where it has none.
+    """Addresses of an object. free_q, free_v, joint_q: addresses in qpos and qvel, -1 where it has none.
 
     part: the body that its joint moves, -1 without one.
     """
@@ -153,7 +150,7 @@ def build_world(layout: Layout) -> World:
 def _build(text: bytes) -> World:
     layout = Layout.from_json(orjson.loads(text))
     mujoco = import_mujoco()
-    robot = RobotModel.model_validate(layout.robot.definition)
+    robot = layout.robot.definition
     spec = mujoco.MjSpec()
     _set_options(mujoco, spec, layout)
     _add_room(mujoco, spec, layout)
@@ -232,82 +229,6 @@ def _add_room(mujoco: Any, spec: Any, layout: Layout) -> None:
                 size=[region.size_m[0] / 2, region.size_m[1] / 2, 0.0005], rgba=[*region.color, 1.0],
                 pos=list(region.pose.position), quat=list(region.pose.quaternion),
             )  # fmt: skip
-
-
-def add_robot(mujoco: Any, spec: Any, robot: RobotModel, T_world_robot: F64) -> None:
-    """Add a robot's parts, grippers and servos to a specification. Raises AssetError that names the file."""
-    for number, part in enumerate(robot.parts):
-        place = T_world_robot @ matrix_of(part.position, part.quaternion)
-        _add_part(mujoco, spec, robot, number, part.mjcf, place)
-
-
-def _add_part(mujoco: Any, spec: Any, robot: RobotModel, number: int, mjcf: str, T_world_part: F64) -> None:
-    part = read_mjcf(mujoco, mjcf)
-    for arm in robot.arms.values():
-        if arm.part == number:
-            _require(part.bodies, [arm.flange, *filter(None, [arm.base])], "body", mjcf)
-            _require(part.joints, arm.joints, "joint", mjcf)
-    place = Pose.from_matrix(T_world_part)
-    frame = spec.worldbody.add_frame(pos=list(place.position), quat=list(place.quaternion))
-    spec.attach(part, prefix=f"robot{number}/", frame=frame)
-    for name, arm in robot.arms.items():
-        if arm.part != number:
-            continue
-        gripper = read_mjcf(mujoco, arm.gripper.mjcf)
-        _require(gripper.joints, [finger.joint for finger in arm.gripper.fingers], "joint", arm.gripper.mjcf)
-        _require(gripper.bodies, arm.gripper.finger_bodies, "body", arm.gripper.mjcf)
-        flange = spec.body(f"robot{number}/{arm.flange}")
-        links = [body.name for body in gripper.bodies if body.name and body.name != "world"]
-        turning = any(joint.type == mujoco.mjtJoint.mjJNT_HINGE for joint in gripper.joints)
-        for entry in [*gripper.tendons, *gripper.equalities] if turning else ():
-            gripper.delete(entry)
-        spec.attach(gripper, prefix=f"gripper/{name}/", frame=flange.add_frame())
-        if turning:
-            couple_fingers(mujoco, spec, f"gripper/{name}/", links, arm.gripper.fingers)
-        for joint_name, kp, force in zip(arm.joints, arm.kp, arm.force_nm, strict=True):
-            joint = spec.joint(f"robot{number}/{joint_name}")
-            joint.armature = max(float(joint.armature), arm.armature)
-            _add_servo(mujoco, spec, f"servo/{name}/{joint_name}", joint.name, kp, force)
-        for finger in arm.gripper.fingers:
-            _add_servo(mujoco, spec, f"servo/{name}/{finger.joint}", f"gripper/{name}/{finger.joint}",
-                       arm.gripper.kp, arm.gripper.force_n)  # fmt: skip
-        for body_name in arm.gripper.finger_bodies:
-            for geom in spec.body(f"gripper/{name}/{body_name}").geoms:
-                geom.friction, geom.condim = [arm.gripper.pad_friction, 0.05, 0.001], 4
-    for body in spec.bodies:
-        if body.name.startswith((f"robot{number}/", "gripper/")):
-            body.gravcomp = 1.0
-
-
-def _require(entries: Any, names: Iterable[str], kind: str, mjcf: str) -> None:
-    """Raises AssetError for a name that the file does not have."""
-    known = [entry.name for entry in entries if entry.name]
-    for name in names:
-        if name not in known:
-            raise AssetError(f"robot file {mjcf} has no {kind} called '{name}'; {did_you_mean(name, known)}")
-
-
-def read_mjcf(mujoco: Any, mjcf: str) -> Any:
-    """A file with bodies, joints and geoms alone: servos, cameras and lamps are ours. Raises AssetError."""
-    path = file_of(mjcf)
-    try:
-        text = mended_text(Path(path), radians=mjcf.partition(":")[0] in IN_RADIANS)
-        part = mujoco.MjSpec.from_file(path) if text is None else mujoco.MjSpec.from_string(text)
-        part.modelfiledir = str(Path(path).absolute().parent)
-    except ValueError as error:
-        raise AssetError(f"robot file {path} cannot be read: {' '.join(str(error).split())}") from error
-    for kind in (part.actuators, part.sensors, part.cameras, part.lights, part.sites):
-        for entry in list(kind):
-            part.delete(entry)
-    for picture in part.textures:
-        as_encoded(picture)
-    return part
-
-
-def _add_servo(mujoco: Any, spec: Any, name: str, joint: str, kp: float, force: float) -> None:
-    servo = spec.add_actuator(name=name, target=joint, trntype=mujoco.mjtTrn.mjTRN_JOINT)
-    servo.set_to_position(kp=kp, kv=kp * _DAMPING_RATIO)
-    servo.forcelimited, servo.forcerange = True, [-force, force]
 
 
 def _index(mujoco: Any, layout: Layout, robot: RobotModel, model: Any) -> World:

@@ -1,4 +1,4 @@
-"""What the columns of an arm say, checked from outside for every robot: against its own file and against time."""
+"""The columns of an arm, checked from outside for every robot: against its own file and against time."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from nimbusd.stages.store.arm_columns import ROBOT_POSE, arm_prefixes
 from nimbusd.stages.store.columns import feature_column
-from nimbusd.stages.store.formats.a1.columns import ROBOT_POSE, arm_prefixes
 from nimbusd.stages.store.poses import euler_rows, inverse, pose_rows, transforms_of
-from nimbusd.stages.types import F64, Sequence
-from nimbusd.stages.workflow.recorded import QPOS, sequence_of
+from nimbusd.stages.types import F64, SIMULATION_QPOS, Sequence
+from nimbusd.stages.workflow.recorded import sequence_of
 from nimbusd.stages.workflow.sim import Layout, plan_episode, randomize_layout
 from nimbusd.stages.workflow.sim.models.assets import file_of
 from nimbusd.stages.workflow.sim.models.robots import ROBOTS, RobotModel
@@ -120,7 +120,7 @@ def test_actions_are_the_states_one_frame_later_and_commands_come_before_what_th
     assert np.abs(np.diff(state, axis=0)).max() > 0.01
 
     def off(command: F64, lag: int) -> float:
-        """How far the state `lag` frames after a command is from it."""
+        """Distance of the state `lag` frames after a command from that command."""
         span = slice(8, len(state) - 8)
         return float(np.sqrt(np.mean((command[span] - np.roll(state, -lag, axis=0)[span]) ** 2)))
 
@@ -199,7 +199,7 @@ def test_the_width_is_the_distance_between_the_pads(robot: str) -> None:
             sides.setdefault(body, []).append(geom)
     left, right = sides.values()
     ends = [phase["stop"] - 1 for phase in seq.notes["phases"] if phase["name"] == "fingers"]
-    qpos = np.asarray(seq.states[QPOS].values)
+    qpos = np.asarray(seq.states[SIMULATION_QPOS].values)
     for row in ends:
         data.qpos[:] = qpos[row]
         mujoco.mj_kinematics(world.model, data)

@@ -14,11 +14,11 @@ from scipy.spatial import ConvexHull
 
 from nimbusd.stages.errors import AssetError, BackendUnavailable, PlanningFailed
 from nimbusd.stages.workflow.sim import REASONS, Pose, RelationLayout, plan_episode, randomize_layout
-from nimbusd.stages.workflow.sim.layout.relations import holds, resting_spots, settled
 from nimbusd.stages.workflow.sim.motion.planner import MotionLimits, check_trajectory
-from nimbusd.stages.workflow.sim.rotation import UP, about, transform
-from nimbusd.stages.workflow.sim.skills.skill import downward, make_skill
-from nimbusd.stages.workflow.sim.skills.workcell import Workcell
+from nimbusd.stages.workflow.sim.rotation import UP, about, downward, transform
+from nimbusd.stages.workflow.sim.skills.skill import make_skill
+from nimbusd.stages.workflow.sim.workcell.relations import holds, resting_spots, settled
+from nimbusd.stages.workflow.sim.workcell.workcell import Workcell
 from nimbusd.stages.workflow.sim.world.simulation import Command, Simulation
 from nimbusd.stages.workflow.sim.world.world import build_world
 from tests.support.manip_worlds import cube_into_area, planned, put, require_simulation, task_of

@@ -1,4 +1,4 @@
-"""What of the manipulation simulation needs no simulator: layouts, rotations, timing, grasps, stacking, task files."""
+"""Parts of the manipulation that need no simulator: layouts, rotations, timing, grasps, stacking, task files."""
 
 from __future__ import annotations
 
@@ -33,8 +33,10 @@ from nimbusd.stages.workflow.sim import (
     parse_task,
     styled,
 )
+from nimbusd.stages.workflow.sim.layout.layout import Draws
 from nimbusd.stages.workflow.sim.models.assets import PACKAGES, Package, _unpack, asset
-from nimbusd.stages.workflow.sim.models.robots import PANDA_GRIPPER
+from nimbusd.stages.workflow.sim.models.objects import LIBRARY
+from nimbusd.stages.workflow.sim.models.robots import PANDA_GRIPPER, ROBOTS
 from nimbusd.stages.workflow.sim.motion.timing import timed
 from nimbusd.stages.workflow.sim.rotation import about, inverse, look_at, matrix_of, quaternion_of, rotation_vector
 from nimbusd.stages.workflow.sim.skills.grasps import antipodal_grasps, read_grasps
@@ -50,15 +52,15 @@ def small_layout() -> Layout:
     return Layout(
         task="stack",
         instruction="Stack.",
-        robot=RobotLayout("franka", {"parts": []}, Pose((0.0, 0.1, 0.7)), {"arm": (0.1, 0.2)}, {"arm": 0.08}),
+        robot=RobotLayout("franka", ROBOTS["franka"], Pose((0.0, 0.1, 0.7)), {"arm": (0.1, 0.2)}, {"arm": 0.08}),
         table=TableLayout((0.4, 0.0), (1.0, 1.0), 0.7),
-        objects=(ObjectLayout("a", "cube", {"shape": "box"}, "cube", 10, Pose((0.1, 1 / 3, 0.7)), (0.1, 0.1, 0.1)),),
+        objects=(ObjectLayout("a", "cube", LIBRARY["cube"], "cube", 10, Pose((0.1, 1 / 3, 0.7)), (0.1, 0.1, 0.1)),),
         cameras=(CameraLayout(camera, Pose((1.0, 0.0, 1.0))), CameraLayout(camera, Pose(), "arm")),
         lights=(LightLayout("key", "sun", (0.0, 0.0, 2.0), (0.1, 0.0, -1.0), (0.5, 0.5, 0.5)),),
         goals=(RelationLayout("a", "on", "b"),),
         skills=(SkillCall("pick", {"object": "a", "lift_m": 0.1}, "pick it up"),),
         background={"floor": Surface(texture="planks", texture_seed=7)},
-        draws={"choices": {"relation": "left_of"}},
+        draws=Draws({"relation": "left_of"}),
     )
 
 
