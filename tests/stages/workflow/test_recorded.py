@@ -231,7 +231,7 @@ def test_every_writer_takes_it(tmp_path: Path, name: str) -> None:
     features = info["features"]
     assert not [key for key in features if key.startswith("simulation.")]
     assert "states.joint.position" in features
-    assert ("observation.joint.drawer" in features) == (not name.startswith("interndata_a1"))
+    assert ("observation.joint.drawer" in features) == (not name.startswith("formats.a1"))
 
 
 @pytest.mark.parametrize(
