@@ -230,6 +230,8 @@ _SHAPES = {kind: _shape(kind) for kind in typing.get_args(Event)}
 def _rounded(value: Any) -> Any:
     if isinstance(value, float):
         return round(value, 6)
+    if isinstance(value, str | int):
+        return value
     if isinstance(value, Mapping):
         return {key: _rounded(inner) for key, inner in value.items()}
     return value

@@ -90,7 +90,8 @@ def _print(report: ContractReport) -> None:
     console.print(f"[bold]{escape(report.component)}[/] ({report.stage or 'no component'})")
     console.print(table)
     if report.failed:
-        console.print(f"[red]{counted(len(report.failed), 'line')} of the contract:[/] fails.")
+        verb = "fails" if len(report.failed) == 1 else "fail"
+        console.print(f"[red]{counted(len(report.failed), 'line')} of the contract {verb}.[/]")
     elif report.untried:
         console.print(f"[yellow]{counted(len(report.untried), 'line')} could not be tried here;[/] the others hold.")
     else:

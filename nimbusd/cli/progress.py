@@ -29,7 +29,7 @@ _RECENT = 32
 
 
 @dataclass
-class Tally:
+class RunTally:
     """The sum of the events so far. stage_s, stage_frames: seconds and frames by stage in this run."""
 
     wanted: int = 0
@@ -86,7 +86,7 @@ class Progress:
 
     def __init__(self, out: TextIO) -> None:
         self._out = out
-        self.tally = Tally()
+        self.tally = RunTally()
 
     def __enter__(self) -> Progress:
         return self
@@ -180,7 +180,7 @@ def _tell_lost(why: str) -> None:
     click.echo(f"warning: the progress is not shown any more, the run goes on: {why}", err=True)
 
 
-def _line(event: events.Event, tally: Tally) -> str:
+def _line(event: events.Event, tally: RunTally) -> str:
     """An event as a line for people; empty for events that only displays and programs follow."""
     match event:
         case events.JobStarted():
@@ -219,7 +219,7 @@ def _line(event: events.Event, tally: Tally) -> str:
             return ""
 
 
-def _summary(ended: events.JobEnded, tally: Tally) -> list[str]:
+def _summary(ended: events.JobEnded, tally: RunTally) -> list[str]:
     lines = [
         f"{ended.job} {ended.status}: {ended.committed} of {counted(ended.wanted, 'episode')} in "
         f"{_duration(ended.elapsed_s)}"
@@ -243,7 +243,7 @@ def _summary(ended: events.JobEnded, tally: Tally) -> list[str]:
     return lines
 
 
-def _outcome(tally: Tally) -> str:
+def _outcome(tally: RunTally) -> str:
     parts = [f"no plan: {reason} {number}" for reason, number in sorted(tally.failed.items())]
     parts += [f"retried: {reason} {number}" for reason, number in sorted(tally.retried.items()) if number]
     if tally.quarantined:
@@ -251,7 +251,7 @@ def _outcome(tally: Tally) -> str:
     return "  ".join(parts)
 
 
-def _rate(tally: Tally, stage: str) -> str:
+def _rate(tally: RunTally, stage: str) -> str:
     rate = tally.frames / max(tally.stage_s[stage], 1e-9)
     return f"{rate:.1f}" if rate < 1000 else f"{rate / 1000:.0f}k"
 

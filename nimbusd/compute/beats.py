@@ -23,7 +23,7 @@ heartbeat page, which is what deadlines go by, every one counts."""
 
 
 class Beats:
-    """The signs of life of `worker` while it works on a job.
+    """The signs of life of a worker while it works on a job.
 
     limits: of the job. costly_stage: the last stage that a new scene makes slow; once through it, the worker knows the
     scene, and its silences there are usual ones.

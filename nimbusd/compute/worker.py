@@ -20,9 +20,10 @@ from typing import Any
 
 from nimbusd import __version__
 from nimbusd.compute.beats import Beats
-from nimbusd.compute.leases import Leases
+from nimbusd.compute.episode_orders import EpisodeOrders
 from nimbusd.compute.link import DaemonLink
 from nimbusd.compute.progress import ThreadProgress, wait_for_message
+from nimbusd.compute.results import result_of
 from nimbusd.compute.spare import Spare
 from nimbusd.core.ids import JobId, WorkerId
 from nimbusd.core.node.split import Role
@@ -35,16 +36,13 @@ from nimbusd.stages.errors import NimbusError
 from nimbusd.stages.modules import what_is_missing
 from nimbusd.stages.planned import Planned, write_planned
 from nimbusd.stages.runner import Components, failure_of, plan_stages, store_stages
-from nimbusd.stages.store.piece import manifest_digest
 from nimbusd.stages.types import Episode, EpisodeRequest
 from nimbusd.supervisor.cgroups import join_group
 from nimbusd.supervisor.page import FIRST_WORKER, Line, own_line
 from nimbusd.supervisor.prctl import become_subreaper, die_with_parent, reap_zombies
 from nimbusd.supervisor.target import dump_stacks_when_asked
 from nimbusd.transport.messages import local as m
-from nimbusd.transport.messages.bounds import MOST_BYTES, MOST_FOLDER, MOST_FRAMES
-from nimbusd.transport.messages.failures import Failure, kind_of
-from nimbusd.transport.messages.node import Stored
+from nimbusd.transport.messages.failures import Failure
 
 log = logging.getLogger(__name__)
 
@@ -56,9 +54,9 @@ REAP_EVERY_S = 60.0
 
 
 class ComputeWorker:
-    """Turns leases into pieces.
+    """Makes the episodes that the daemon orders.
 
-    link: to the daemon, which calls it `worker`. device: for its renderer. line: its own on the heartbeat page.
+    link: to the daemon, which calls this worker by its name. device: for its renderer. line: on the heartbeat page.
     """
 
     def __init__(self, link: DaemonLink, worker: WorkerId, device: str, line: Line) -> None:
@@ -81,7 +79,7 @@ class ComputeWorker:
         job = Job.from_dict(assignment.job)
         self._role = Role(assignment.role)
         self._plans = tuple(Path(folder) for folder in assignment.plans)
-        self._leases = Leases(self._link, self._worker, self._working, min(WAIT_S, job.limits.beat_timeout_s))
+        self._orders = EpisodeOrders(self._link, self._worker, self._working, min(WAIT_S, job.limits.beat_timeout_s))
         costly_stage = "plan" if self._role is Role.PLAN else "render"
         self._beats = Beats(self._link, self._worker, self._line, self._working, job.limits, costly_stage)
         try:
@@ -123,8 +121,8 @@ class ComputeWorker:
         self._link.send(m.WorkerPulls(self._worker, 2))  # one to work on and one to go on with
 
         def scene_config(scene: str) -> SceneConfig:
-            assert self._leases.current is not None
-            return job.scene_config(scene, self._leases.current.entry)
+            assert self._orders.current is not None
+            return job.scene_config(scene, self._orders.current.entry)
 
         planned = plan_stages(
             pipeline,
@@ -154,14 +152,37 @@ class ComputeWorker:
         finally:
             episodes.close()
 
+    def _plan_of(self, episode: Episode) -> Path | None:
+        path = self._orders.of(episode.request).plan
+        return Path(path) if path else None
+
+    def _hand_over(self, episode: Episode) -> None:
+        """Put a planned episode into the backlog, or tell why there is none."""
+        if episode.failure is None:
+            assert episode.sequence is not None
+            order = self._orders.of(episode.request)
+            attempt = order.attempt
+            path = self._plans[order.spill] / f"{attempt.lease}.{attempt.key.index}.{attempt.number}"
+            planned = Planned(episode.sequence, dict(episode.timings_s), episode.context["started_unix_s"])
+            try:
+                size_bytes = write_planned(path, planned)
+            except (NimbusError, OSError) as error:
+                episode.failure = failure_of("plan", error)
+            else:
+                self._orders.end(episode.request)
+                plan = m.Plan(str(path), size_bytes, order.spill, sum(episode.timings_s.values()))
+                self._link.send(m.EpisodePlanned(self._worker, attempt, plan, _memory()))
+                return
+        self._tell_end(episode)
+
     def _requests(self, job: Job) -> Iterator[EpisodeRequest]:
-        """Leases as they come, until the daemon wants us to leave."""
+        """Orders as they come, until the daemon wants us to leave."""
         fingerprint = job.fingerprint()
-        while (order := self._leases.next()) is not None:
+        while (order := self._orders.next()) is not None:
             self._link.send(m.WorkerPulls(self._worker, 1))
             key, number = order.attempt.key, order.attempt.number
             request = EpisodeRequest(job.name, key.scene, key.index, job.variant(key.index), number, fingerprint)
-            self._leases.begin(request, order)
+            self._orders.begin(order, request)
             yield request
             self._beats.made()
             if (now := time.monotonic()) - self._reaped_at > REAP_EVERY_S:
@@ -171,32 +192,7 @@ class ComputeWorker:
     def _begin_stage(self, stage: str, episode: Episode) -> None:
         if stage == "load":
             episode.context = {**episode.context, "started_unix_s": time.time()}
-        self._beats.begin(stage, episode.request, self._leases.of(episode).attempt)
-
-    def _plan_of(self, episode: Episode) -> Path | None:
-        path = self._leases.of(episode).plan
-        return Path(path) if path else None
-
-    # --- the ends of episodes ---
-
-    def _hand_over(self, episode: Episode) -> None:
-        """Put a planned episode into the backlog, or tell why there is none."""
-        if episode.failure is None:
-            assert episode.sequence is not None
-            order = self._leases.of(episode)
-            attempt = order.attempt
-            path = self._plans[order.spill] / f"{attempt.lease}.{attempt.key.index}.{attempt.number}"
-            planned = Planned(episode.sequence, dict(episode.timings_s), episode.context["started_unix_s"])
-            try:
-                size_bytes = write_planned(path, planned)
-            except (NimbusError, OSError) as error:
-                episode.failure = failure_of("plan", error)
-            else:
-                self._leases.end(episode)
-                plan = m.Plan(str(path), size_bytes, order.spill, sum(episode.timings_s.values()))
-                self._link.send(m.EpisodePlanned(self._worker, attempt, plan, _memory()))
-                return
-        self._tell_end(episode)
+        self._beats.begin(stage, episode.request, self._orders.of(episode.request).attempt)
 
     def _report(self, episode: Episode) -> None:
         """Tell the daemon how an episode ended. Called from a writer thread, or ours if it failed before."""
@@ -205,37 +201,13 @@ class ComputeWorker:
             self._beats.stored()
 
     def _tell_end(self, episode: Episode) -> None:
-        attempt = self._leases.end(episode)
+        attempt = self._orders.end(episode.request)
         cost_s = sum(episode.timings_s.values())
-        made = _failure(episode) or _stored(episode, cost_s)
+        made = result_of(episode, cost_s)
         if isinstance(made, Failure):
             self._link.send(m.AttemptFailed(self._worker, attempt, made.plain(), cost_s, _memory()))
         else:
             self._link.send(m.EpisodeStored(self._worker, attempt, made, _memory()))
-
-
-def _failure(episode: Episode) -> Failure | None:
-    """Why there is no piece of an episode, or none that any master would hear of."""
-    if (failed := episode.failure) is not None:
-        kind = kind_of(failed.reason, planning=failed.planned)
-        return Failure(failed.stage, failed.reason, failed.detail, failed.evidence, kind)
-    piece = episode.piece
-    assert piece is not None
-    size_bytes = sum(file.size_bytes for file in piece.files)
-    if not 0 <= piece.length <= MOST_FRAMES or not 0 <= size_bytes <= MOST_BYTES:
-        why = f"the writer stored {piece.length} frames in {size_bytes} bytes, which cannot be"
-        return Failure("store", "bad_piece", why)
-    if len(piece.folder) > MOST_FOLDER:
-        return Failure("store", "bad_piece", "the writer's piece has a name that no folder can have")
-    return None
-
-
-def _stored(episode: Episode, cost_s: float) -> Stored:
-    piece = episode.piece
-    assert piece is not None
-    size_bytes = sum(file.size_bytes for file in piece.files)
-    index, digest = episode.request.index, manifest_digest(piece)
-    return Stored(index, piece.folder, piece.length, size_bytes, digest, cost_s, dict(episode.timings_s))
 
 
 def _join(group: str) -> None:

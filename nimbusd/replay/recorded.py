@@ -134,7 +134,7 @@ def _found_in_ledger(known: Recorded, ledger: Ledger) -> Recorded:
 
 
 def _configured(known: Recorded, then: Job, row: JobRow | None) -> Recorded:
-    """With what decided over the episode. then: the job that the output remembers. row: of it in the ledger."""
+    """Add what decided over the episode. then: the job that the output remembers. row: of it in the ledger."""
     record = record_of(known.output, known.folder) if known.folder else None
     return dataclasses.replace(
         known, configuration=configuration_on_record(then, known.scene, record), packages=_packages(record, row)
@@ -142,7 +142,7 @@ def _configured(known: Recorded, then: Job, row: JobRow | None) -> Recorded:
 
 
 def _packages(record: Mapping[str, Any] | None, row: JobRow | None) -> Mapping[str, str]:
-    """With which packages the episode was made, by its own record, else by the ledger where its job kept the same."""
+    """The packages that made the episode, by its own record, else by the ledger where its job kept the same."""
     environment: dict[str, dict[str, str]] = (record["run"].get("environment") if record else None) or {}
     if packages := environment.get("packages"):
         return packages

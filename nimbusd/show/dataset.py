@@ -22,12 +22,7 @@ _STOREY_M = 2.5
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """A dataset in numbers. cameras: name → (width, height). features: key → dtype and shape. scenes, tasks: counts.
-
-    failures: counts by reason, of a dataset that keeps failed attempts apart. made_with: the packages, and which
-    episodes were made with others; a line for each. warnings: what loaders told about the scenes. size_bytes: of all
-    files in the dataset's folder, hard-linked ones included.
-    """
+    """A dataset in numbers."""
 
     path: str
     format: str
@@ -36,15 +31,23 @@ class Summary:
     frames: int
     duration_s: float
     cameras: dict[str, tuple[int, int]]
+    """Name → (width, height)."""
     features: dict[str, str]
+    """Key → dtype and shape."""
     scenes: dict[str, int]
+    """Scene → episodes."""
     tasks: dict[str, int]
+    """Task → episodes."""
     failures: dict[str, int]
+    """Reason → episodes, of a dataset that keeps failed attempts apart."""
     made_with: list[str]
+    """A line for each set of packages, with the episodes that were made with it."""
     warnings: list[str]
+    """Warnings of loaders about the scenes."""
     shortest_frames: int
     longest_frames: int
     size_bytes: int
+    """Of all files in the dataset's folder, hard-linked ones included."""
 
 
 def summarize(dataset: Dataset) -> Summary:

@@ -1,4 +1,4 @@
-"""What a component under test is given in place of the other stages: a furnished room, a short walk, its pictures."""
+"""Stand-ins for what the other stages give a component under test: a furnished room, a short walk, its pictures."""
 
 from __future__ import annotations
 

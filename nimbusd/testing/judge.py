@@ -98,11 +98,14 @@ def _what_it_is(stage: str) -> str:
 
 
 def _of_calls(trials: Trials) -> Iterator[Finding]:
-    """What the long process showed."""
+    """The lines that the long process decides."""
     long = trials.long
     calls = long.calls
     method = "its stages" if long.stage == WORKFLOW else METHODS[long.stage][-1 if long.stage == "render" else 0]
-    broken = f"call {len(calls) + 1} of {method}: {long.error or long.unfit}" if not long.closing else ""
+    broken = ""
+    if not long.closing:
+        where = f"call {len(calls) + 1} of {method}"
+        broken = f"{where if long.calling else f'before {where}'}: {long.error or long.unfit}"
     ended_itself = long.silent or long.error.startswith("its process ")
     faults = list(dict.fromkeys(fault for call in calls for fault in call.faults))
     if broken and not ended_itself:

@@ -1,4 +1,4 @@
-"""What the contract tester says of a component: one finding per line of the contract."""
+"""The contract tester's report on a component: one finding per line of the contract."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 class ContractVerdict(StrEnum):
-    """How a line of the contract came out."""
+    """The outcome of a line of the contract."""
 
     HOLDS = "holds"
     FAILS = "fails"
@@ -77,6 +77,6 @@ class ContractReport:
         return "\n".join([f"{self.component} ({self.stage or 'no component'})", *rows])
 
     def to_json(self) -> dict[str, Any]:
-        """As `nimbusctl check --component … --json` prints it."""
+        """The object that `nimbusctl check --component … --json` prints."""
         rows = [{"line": f.line, "verdict": f.verdict.value, "evidence": f.evidence} for f in self.findings]
         return {"component": self.component, "stage": self.stage, "ok": not self.failed, "findings": rows}

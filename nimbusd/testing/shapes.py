@@ -1,4 +1,4 @@
-"""What is wrong with a value that a component returned, measured against what `nimbusd.stages.types` promises.
+"""Faults of values that components return, measured against what `nimbusd.stages.types` promises.
 
 Each function returns sentences, none where all is right. They look at everything once; a hundred equal mistakes are
 told by the first of them.
@@ -58,7 +58,7 @@ def stored_faults(piece: Any, episode: Episode) -> list[str]:
 
 
 def output_faults(output: Path) -> list[str]:
-    """What lies in an output folder that is no whole piece: torn ones, drafts that were left, other files."""
+    """All in an output folder that is no whole piece: torn ones, drafts that were left, other files."""
     found = [f"{path.name} lies in the output folder, where only {PIECES} may" for path in _beside_pieces(output)]
     for folder in sorted((output / PIECES).iterdir()) if (output / PIECES).is_dir() else ():
         found += torn(output, folder.name)
@@ -66,7 +66,7 @@ def output_faults(output: Path) -> list[str]:
 
 
 def torn(output: Path, folder: str) -> list[str]:
-    """What keeps `<output>/.pieces/<folder>` from being a whole piece. A draft is one that was left."""
+    """The faults that keep `<output>/.pieces/<folder>` from being a whole piece. A draft is one that was left."""
     if folder.endswith(draft_of(Path("x")).name[1:]):
         return [f"the draft {PIECES}/{folder} was left"]
     try:

@@ -49,7 +49,7 @@ METHODS: Mapping[str, tuple[str, ...]] = {
     "render": ("load", "gen_obs"),
     "store": ("save_data", "publish"),
 }
-"""What the stage runner and the publisher call of each component."""
+"""The methods of each component that the stage runner and the publisher call."""
 _ENV: Mapping[Stage, str] = {
     "load": "EnvLoader",
     "randomize": "EnvRandomizer",
@@ -61,7 +61,9 @@ _SEMVER = re.compile(r"\d+\.\d+\.\d+([-+][0-9A-Za-z.+-]+)?")
 
 @dataclass(frozen=True, slots=True)
 class StandRequest:
-    """What to test. args: of the component; for a workflow, its `workflow_args`. scene: its entry, without the name.
+    """A component to test, with its fixtures.
+
+    args: of the component; of a workflow, its `workflow_args`. scene: its entry, without the name.
 
     beside: stage → {component, args} of components that take the place of fixtures. output: a folder for pieces.
     """
@@ -129,7 +131,7 @@ class Stand:
         return made
 
     def declared_faults(self) -> list[str]:
-        """What is wrong with what the class declares, and with what the component says of itself."""
+        """Faults of what the class declares, and of what the component says of itself."""
         if self.stage == WORKFLOW:
             workflow: Any = workflow_class(self.request.component)
             return [*_version_faults(workflow), *_requires_faults(workflow.needs(self.request.args))]
@@ -145,7 +147,7 @@ class Stand:
         return faults
 
     def missing(self) -> list[str]:
-        """What keeps the component from working on this machine, a sentence each."""
+        """Reasons why the component cannot work on this machine, a sentence each."""
         stages = {"load": self.component} if self.stage == WORKFLOW else {self.stage: self.component}
         needs = self.component.needs()
         absent = [
@@ -192,7 +194,7 @@ class Stand:
                 return self._whole(index)
 
     def episode(self, index: int, attempt: int = 1) -> tuple[Episode, Observation]:
-        """What a writer is given."""
+        """An episode and its pictures, for a writer to store."""
         scene = self._variant(index)
         seq = self._sequence(scene, index)
         return fixtures.episode(self.request.output, index, scene, seq, attempt=attempt), self._observation(
@@ -310,7 +312,7 @@ class Stand:
 
 
 def content_of(made: Any, output: Path) -> Any:
-    """What must be equal in two processes: all of it; of a piece its files.
+    """The part of a result that must be equal in two processes: all of it; of a piece its files.
 
     Our own writers' record also says when and where the piece was made: that is left out.
     """

@@ -23,7 +23,7 @@ TWINS = 3
 
 @dataclass(frozen=True, slots=True)
 class TestPlan:
-    """How much to try, and how long to wait.
+    """The extent of a check: how much to try, and how long to wait.
 
     runs: calls in one process. twins: the first of them that are made again in a second process, and in the reverse
     order in a third; 0 leaves these lines untried, and `kill`. kills: processes to kill in a call. seed: of the

@@ -31,7 +31,7 @@ _WORDS_BYTES = 2000
 
 @dataclass(frozen=True, slots=True)
 class TrialRequest:
-    """What a process is to do.
+    """The work of one process.
 
     indexes: the episodes to call the component for, in this order. look: check what it returns, and that it leaves
     alone what it is given. publish: how many pieces to publish at the end. folders: publish those of the output
@@ -51,7 +51,7 @@ class TrialRequest:
     stored_in: Path = Path()
 
     def to_json(self) -> bytes:
-        """As the process reads it."""
+        """The request as the process reads it."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return orjson.dumps(values, default=str)
 
@@ -80,7 +80,7 @@ class TrialCall:
 
 @dataclass
 class Trial:
-    """What was seen of a process, from its first event to after its end.
+    """All that was seen of a process, from its first event to after its end.
 
     stage: of the component, once it was found. declared: faults of what it declares; None: it did not come so far, as
     with attempts and published. dataset: digest of what was published; folders: of which pieces. unfit: why this
@@ -190,7 +190,7 @@ class _TrialWatcher:
         return seen
 
     def _lines(self) -> Iterator[bytes | None]:
-        """What the process tells, until it lets go of the pipe; None when its time is up."""
+        """Lines that the process tells, until it lets go of the pipe; None when its time is up."""
         rest = b""
         while True:
             ready, _, _ = select.select([self._ear, self._target.pidfd], [], [], self._left_s())

@@ -67,7 +67,7 @@ class BeatRecord:
 
 
 class TrialRun:
-    """What one process does: see `nimbusd.testing.trial.TrialRequest`."""
+    """The work of this process: see `nimbusd.testing.trial.TrialRequest`."""
 
     def __init__(self, request: Mapping[str, Any], tell: Tell) -> None:
         self._request = request
@@ -166,7 +166,7 @@ class TrialRun:
 
 
 def _usage() -> dict[str, int]:
-    """What this process holds."""
+    """Memory, descriptors, threads and children of this process."""
     gc.collect()
     return {
         "memory_bytes": proc.anonymous_bytes(os.getpid()),

@@ -71,28 +71,34 @@ EARLIER_MEANINGS = {
 
 @dataclass(frozen=True, slots=True)
 class ArmSignals:
-    """One arm's T rows. name: empty for the robot's only arm, else `left`, `right` …
-
-    joint_position, joint_command: (T, n) radians. gripper_position, gripper_command: (T,) metres between the pads.
-    openness_command: (T,) 0 where the fingers are told to close, 1 where they are told to stand open.
-    T_world_armbase, T_world_ee (flange), T_world_tcp (between the finger tips): (T, 4, 4).
-    What may be left out: joint_velocity, joint_velocity_command (T, n) radians per second; gripper_velocity (T,) metres
-    per second; T_world_ee_command (T, 4, 4), the flange where `joint_command` puts it.
-    """
+    """One arm's T rows. The last four may be left out."""
 
     name: str
+    """Empty for the robot's only arm, else `left`, `right` …"""
     joint_position: F64
+    """(T, n) radians."""
     joint_command: F64
+    """(T, n) radians."""
     gripper_position: F64
+    """(T,) metres between the pads."""
     gripper_command: F64
+    """(T,) metres between the pads."""
     openness_command: F64
+    """(T,) 0 where the fingers are told to close, 1 where they are told to stand open."""
     T_world_armbase: F64
+    """(T, 4, 4)."""
     T_world_ee: F64
+    """(T, 4, 4) of the flange."""
     T_world_tcp: F64
+    """(T, 4, 4) between the finger tips."""
     joint_velocity: F64 | None = None
+    """(T, n) radians per second."""
     joint_velocity_command: F64 | None = None
+    """(T, n) radians per second."""
     gripper_velocity: F64 | None = None
+    """(T,) metres per second."""
     T_world_ee_command: F64 | None = None
+    """(T, 4, 4) of the flange where `joint_command` puts it."""
 
 
 def a1_columns(arms: Iterable[ArmSignals], T_world_robot: F64) -> tuple[dict[str, Feature], dict[str, Feature]]:

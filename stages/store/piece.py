@@ -7,6 +7,7 @@ drop `.tmp`, and `.pieces` is synced. So a folder without `.tmp` is always whole
 from __future__ import annotations
 
 import errno
+import functools
 import hashlib
 import os
 import re
@@ -50,6 +51,7 @@ def draft_of(piece: Path) -> Path:
     return piece.with_name(piece.name + _TMP)
 
 
+@functools.lru_cache(1024)
 def _safe(name: str) -> str:
     text = _AMBIGUOUS_UNDERSCORE.sub("%5F", quote(name, safe=""))
     if len(text) > _LONGEST_NAME:

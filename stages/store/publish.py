@@ -30,7 +30,7 @@ from nimbusd.stages.store.durable import (
 )
 from nimbusd.stages.store.made_with import ENVIRONMENT, environment_json, environments_of
 from nimbusd.stages.store.piece import piece_faults
-from nimbusd.stages.store.record import SourcePiece, load_piece
+from nimbusd.stages.store.source_piece import SourcePiece, load_piece
 from nimbusd.stages.types import Piece, PieceFile
 
 DATASET = "dataset"
@@ -220,30 +220,26 @@ def tasks_of(sources: Iterable[SourcePiece]) -> dict[str, int]:
 
 def robot_type(sources: Iterable[SourcePiece]) -> str:
     """The robot that made the episodes; of several all names, joined by `+`."""
-    return "+".join(sorted({str(piece.facts["robot"]) for piece in sources}))
+    return "+".join(sorted({piece.facts.robot for piece in sources}))
 
 
 def write_nimbusd_metadata(
     tree: Tree, sources: list[SourcePiece], job: Mapping[str, Any], extra: Mapping[str, Any]
 ) -> None:
     """The files beside LeRobot's own: conventions, one line of metadata per episode, the job, and the packages."""
-    tables = {str(piece.facts["label_table"]): piece.record["labels"] for piece in sources}
-    arms = stated_meanings(sources[0].record["features"], [str(piece.facts["schema_version"]) for piece in sources])
+    tables = {piece.facts.label_table: piece.record.labels for piece in sources}
+    arms = stated_meanings(sources[0].record.features, [piece.facts.schema_version for piece in sources])
     tree.write(CONVENTIONS, to_json(conventions(tables, {**arms, **extra}, _origins_of(sources)), indent=True))
     tree.write(EPISODES_METADATA, to_json_lines(piece.metadata(index) for index, piece in enumerate(sources)))
     tree.write(JOB, to_json(dict(job), indent=True))
-    environments = environments_of(piece.record["run"] for piece in sources)
+    environments = environments_of(piece.content["run"] for piece in sources)
     tree.write(ENVIRONMENT, to_json(environment_json(environments), indent=True))
 
 
 def _origins_of(sources: Iterable[SourcePiece]) -> dict[str, Any]:
     """Scene → `origin_m` of its provenance, where it has one."""
-    scenes = (piece.facts["scene"] for piece in sources)
-    return {
-        str(scene["id"]): scene["provenance"]["origin_m"]
-        for scene in scenes
-        if "origin_m" in scene.get("provenance", {})
-    }
+    scenes = (piece.facts.scene for piece in sources)
+    return {scene.id: scene.provenance["origin_m"] for scene in scenes if "origin_m" in scene.provenance}
 
 
 Extras: TypeAlias = Callable[[Tree, list[SourcePiece]], Mapping[str, Any]]

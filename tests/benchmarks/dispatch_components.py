@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -24,6 +25,13 @@ from nimbusd.stages import (
 from nimbusd.stages.store.piece import draft_piece
 
 
+def spin(seconds: float) -> None:
+    """Keep a core busy."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        pass
+
+
 class EmptyLoader(BaseLoader[ComponentArgs, SceneConfig]):
     """A scene of no objects."""
 
@@ -31,10 +39,19 @@ class EmptyLoader(BaseLoader[ComponentArgs, SceneConfig]):
         return Scene(config.name, ())
 
 
-class StillPlanner(BasePlanner[ComponentArgs]):
+class StillArgs(ComponentArgs):
+    """spin_s: how long to keep a core busy."""
+
+    spin_s: float = 0.0
+
+
+class StillPlanner(BasePlanner[StillArgs]):
     """One frame in which nothing moves, seen by no camera."""
 
+    args_model: ClassVar[type[ComponentArgs]] = StillArgs
+
     def gen_sequence(self, scene: Scene, rng: np.random.Generator) -> Sequence:
+        spin(self.args.spin_s)
         still = Feature(np.zeros((1, 1), np.float32), ("x",))
         return Sequence(
             fps=10.0,

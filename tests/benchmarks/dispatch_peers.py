@@ -108,8 +108,7 @@ class ScriptedNode:
     def _work(self) -> None:
         """Make some episodes of the first lease that has any."""
         self._working = False
-        held = next((held for held in self._held.values() if held.waiting), None)
-        if held is None:
+        if (held := next((held for held in self._held.values() if held.waiting), None)) is None:
             return
         for _ in range(min(AT_ONCE, len(held.waiting))):
             piece = self._store(held.lease, held.waiting.popleft())

@@ -29,7 +29,7 @@ def without_code(text: str) -> str:
 
 @cache
 def anchors(page: Path) -> frozenset[str]:
-    """What GitHub calls the headings of a page."""
+    """The names that GitHub gives the headings of a page."""
     headings = _HEADING.findall(without_code(page.read_text()))
     return frozenset(re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings)
 

@@ -31,7 +31,7 @@ HOUSES, SHOPS = JobId("houses"), JobId("shops")
 
 @dataclass
 class Model:
-    """What a ledger must say, kept in dicts."""
+    """The contents of a ledger, kept in dicts."""
 
     rows: dict[EpisodeKey, Record] = field(default_factory=dict)
     leases: dict[LeaseId, LeaseOpened] = field(default_factory=dict)

@@ -44,7 +44,7 @@ class Stage:
             self.master.heard(c.Hello(NodeId(node), "s", "1", "env", {}, 1, ()))
 
     async def lease(self, node: str, credit: int = 1) -> list[tuple[c.Lease, EpisodeRequest]]:
-        """What a node holds, once it was leased something."""
+        """A node's lease, once it has one."""
         self._seq += 1
         tasks = self.master.scheduler.tasks
         held = tuple(tasks.held_by(NodeId(node)))

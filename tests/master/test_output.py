@@ -84,7 +84,7 @@ HALF = {
     "warnings": [],
     "environments": [{"hash": "", "packages": {}, "episodes": [[0, 1]]}],
 }
-"""What verify finds with half of a job, whose pieces say nothing of their environment."""
+"""The findings of verify with half of a job, whose pieces say nothing of their environment."""
 
 
 def facts(*args: str | Path) -> dict[str, object]:

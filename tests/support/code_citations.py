@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import difflib
 import re
 from functools import cache
 from pathlib import Path
@@ -35,13 +36,18 @@ def symbols(path: Path) -> frozenset[str]:
 
 
 def fault(path: str, symbol: str) -> str:
-    """What is wrong with a citation, and where the thing is now; empty where it is right."""
+    """The fault of a citation, and where the thing is now; empty where it is right."""
     file = ROOT / path
     if not file.is_file():
         return f"{path} is not there{_elsewhere(Path(path).name, symbol)}"
     if symbol and symbol not in symbols(file):
-        return f"{path} has no {symbol}{_elsewhere('', symbol)}"
+        return f"{path} has no {symbol}{_elsewhere('', symbol)}; it has {', '.join(_nearest(symbol, file))}"
     return ""
+
+
+def _nearest(symbol: str, file: Path) -> list[str]:
+    """Names of the module that are most like the symbol."""
+    return difflib.get_close_matches(symbol, symbols(file), n=3, cutoff=0.4)
 
 
 def _members(node: ast.ClassDef) -> set[str]:

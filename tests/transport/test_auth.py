@@ -1,4 +1,4 @@
-"""Who may come in and what they may say: tokens, the allow-list and the gate."""
+"""Admission, and what each may say: tokens, the allow-list and the gate."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a node or a client may say at all: messages outside the bounds of their types are malformed."""
+"""Limits of what a node or a client may say: messages outside the bounds of their types are malformed."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def client(master: ScriptedMaster) -> Iterator[Client]:
 
 
 def python(code: str, *args: str) -> str:
-    """What a fresh interpreter prints."""
+    """Run code in a fresh interpreter; returns what it prints."""
     environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     done = subprocess.run(
         [sys.executable, "-c", code, *args], capture_output=True, text=True, env=environ, timeout=60, check=False
@@ -304,7 +304,7 @@ def test_keys_that_do_not_fit_are_told_at_once_and_in_words(tmp_path: Path) -> N
 
 
 def test_a_master_that_hangs_up_each_time_before_its_greeting_is_read_wants_encryption() -> None:
-    """As one with keys may do to a client without, where the machine is busy."""
+    """A master with keys may hang up so on a client without, where the machine is busy."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def hang_up() -> None:

@@ -14,7 +14,13 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from nimbusd.transport.client.errors import (
+from nimbusd.transport.client.follow import Event, Follow, Gap
+from nimbusd.transport.client.link import ClientLink
+from nimbusd.transport.client.presence import why_nobody_listens
+from nimbusd.transport.client.requests import Outstanding, RequestTable
+from nimbusd.transport.client.settings import find_settings
+from nimbusd.transport.codec.codec import MessageError, VersionError
+from nimbusd.transport.errors import (
     ClientClosed,
     ClientError,
     KeyRefused,
@@ -24,12 +30,6 @@ from nimbusd.transport.client.errors import (
     VersionMismatch,
     WaitTimeout,
 )
-from nimbusd.transport.client.follow import Event, Follow, Gap
-from nimbusd.transport.client.presence import why_nobody_listens
-from nimbusd.transport.client.requests import Outstanding, RequestTable
-from nimbusd.transport.client.settings import find_settings
-from nimbusd.transport.client.socket import ClientSocket
-from nimbusd.transport.codec.codec import MessageError, VersionError
 from nimbusd.transport.messages import control
 from nimbusd.transport.security.keys import KeyPair
 
@@ -71,8 +71,14 @@ class AsyncClient:
         self._answers: dict[int, asyncio.Future[control.Reply]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
-        self._socket = ClientSocket(
-            address, master_key, pair, self._on_frame, self._on_change, any_local_user=any_local_user
+        self._link = ClientLink(
+            address,
+            master_key,
+            pair,
+            self._on_message,
+            self._on_unreadable,
+            self._on_change,
+            any_local_user=any_local_user,
         )
 
     @classmethod
@@ -118,7 +124,7 @@ class AsyncClient:
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
-        self._socket.close()
+        self._link.close()
         for request in self._requests.all():
             self._fail(request, ClientClosed("the client was closed before the answer came"))
 
@@ -279,10 +285,10 @@ class AsyncClient:
     async def _absence(self) -> str:
         """Wait until an attempt to connect fails because nobody listens, and say why; for ever if somebody does."""
         while True:
-            await self._socket.tried_in_vain.wait()
+            await self._link.tried_in_vain.wait()
             if why := await why_nobody_listens(self.address):
                 return why
-            self._socket.tried_in_vain.clear()
+            self._link.tried_in_vain.clear()
 
     # --- the exchange ---
 
@@ -290,7 +296,7 @@ class AsyncClient:
         """Send a request and wait for its answer, which must be of type `answer`."""
         if self._closed:
             raise ClientClosed("this client is closed; connect a new one")
-        self._socket.try_again()
+        self._link.try_again()
         request = self._requests.ask(make, self._loop.time(), self.timeout_s, patience_s)
         future: asyncio.Future[control.Reply] = self._loop.create_future()
         self._answers[request.number] = future
@@ -317,44 +323,42 @@ class AsyncClient:
         for late in self._requests.expired(now):
             self._fail(late, self._too_late(late, now))
         blocked = False
-        for request in self._requests.due(now) if self._socket.connected else ():
+        for request in self._requests.due(now) if self._link.connected else ():
             try:
                 frame = control.encode(request.message)
             except MessageError as error:
                 self._requests.settle(request.number)
                 self._fail(request, RequestRefused("too_large", f"{_title(request)} cannot be sent: {error}"))
                 continue
-            if self._socket.send(frame):
+            if self._link.send(frame):
                 self._requests.sent(request.number, now)
             else:
                 blocked = True  # the handshake is over, but the pipe is not there yet, or full
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if (at := self._requests.next_at(self._socket.connected)) is not None:
+        if (at := self._requests.next_at(self._link.connected)) is not None:
             self._timer = self._loop.call_at(max(at, now + SEND_AGAIN_S) if blocked else at, self._pump)
 
     def _on_change(self) -> None:
         """The connection came or went, or was refused."""
-        if self._socket.refused:
+        if self._link.refused:
             for request in self._requests.all():
-                self._fail(request, KeyRefused(self._socket.refused))
-        if self._socket.connected:
+                self._fail(request, KeyRefused(self._link.refused))
+        if self._link.connected:
             self._requests.reconnected()
         self._pump()
 
-    def _on_frame(self, frame: bytes) -> None:
-        try:
-            message = control.decode(frame)
-        except VersionError as error:
+    def _on_unreadable(self, error: MessageError) -> None:
+        if isinstance(error, VersionError):
             problem = VersionMismatch(f"the master at {self.address} cannot be understood: {error}")
             for request in self._requests.all():
                 self._fail(request, problem)
             return
-        except MessageError as error:
-            self.dropped += 1
-            log.warning("dropped a frame of %d bytes from the master: %s", len(frame), error)
-            return
+        self.dropped += 1
+        log.warning("dropped a message of the master: %s", error)
+
+    def _on_message(self, message: control.Message) -> None:
         if isinstance(message, control.Refused) and message.request == 0:  # it could not even read the number
             for request in self._requests.all():
                 self._fail(request, _refusal(message))
@@ -378,7 +382,7 @@ class AsyncClient:
 
     def _too_late(self, request: Outstanding, now: float) -> ClientError:
         waited_s = now - request.asked_at
-        if not self._socket.connected:
+        if not self._link.connected:
             return MasterUnreachable(
                 f"cannot reach the master at {self.address} after {waited_s:.1f} s. "
                 "Is `nimbusd master` running there, and is this its address?"

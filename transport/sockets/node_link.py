@@ -1,9 +1,8 @@
-"""A connection to the master: that of a node, and of a client that lives on an asyncio loop."""
+"""A node's connection to the master, in words that its log can show; and how a node has its key made known there."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections import Counter
 from collections.abc import Callable
@@ -16,15 +15,16 @@ from nimbusd.transport.messages import control
 from nimbusd.transport.security.keys import KeyPair, is_key
 from nimbusd.transport.security.tokens import JoinToken
 from nimbusd.transport.sockets.addresses import check_address, needs_keys, socket_path
-from nimbusd.transport.sockets.monitor import ConnectionEvent, ConnectionMonitor
+from nimbusd.transport.sockets.dealer import FIRST_PAUSE_S, Dealer, Patience
+from nimbusd.transport.sockets.monitor import ConnectionEvent
 from nimbusd.transport.sockets.places import why_unreachable
-from nimbusd.transport.sockets.reader import SocketReader
 from nimbusd.transport.sockets.sparse_log import SparseLog
 
 log = logging.getLogger(__name__)
 
 
-_FIRST_RETRY_S, _LAST_RETRY_S = 0.1, 5.0
+LAST_RETRY_S = 5.0
+PATIENCE = Patience(pause_s=LAST_RETRY_S, handshake_s=15.0, silence_s=10.0)
 
 
 def _ignore() -> None:
@@ -32,11 +32,11 @@ def _ignore() -> None:
 
 
 class NodeLink:
-    """One DEALER, which connects again by itself, at first after 0.1 s and then up to 5 s. Belongs to the running loop.
+    """A node's connection to the master, which is made again at first after 0.1 s and then up to 5 s.
 
-    on_connected: the handshake succeeded; the master knows nothing of this connection yet, so say Hello.
-    on_disconnected: the connection broke; what was queued on it is lost. on_trouble: why there is no connection, or
-    no understanding, as a sentence; called when the reason changes. All are called in the loop.
+    Belongs to the running loop. on_connected: the handshake succeeded; the master knows nothing of this connection yet,
+    so say Hello. on_disconnected: the connection broke; what was queued on it is lost. on_trouble: why there is no
+    connection, or no understanding, as a sentence; called when the reason changes. All are called in the loop.
 
     counters: received, sent, unsent (no connection, or the master reads too slowly), malformed.
     """
@@ -63,89 +63,67 @@ class NodeLink:
         if encrypted and not is_key(master_key):
             raise TransportError(f"the master at {address} can be trusted by its public key alone, and none is given")
         self.counters: Counter[str] = Counter()
-        self.connected = False
         self.trouble = ""
         """Why there is no connection; empty: there is one, or it is being made."""
+        self.key_refused = False
+        """The last trouble was that the master does not know our key."""
         self._address = address
         self._keys = keys if encrypted else None
         self._master_key = master_key
         self._on_message = on_message
         self._on_connected, self._on_disconnected, self._on_trouble = on_connected, on_disconnected, on_trouble
-        self.key_refused = False
-        """The last trouble was that the master does not know our key."""
         self._shook_hands = False
         self._retry: asyncio.TimerHandle | None = None
-        self._retry_s = _FIRST_RETRY_S
+        self._retry_s = FIRST_PAUSE_S
         self._loop = asyncio.get_running_loop()
         self._sparse = SparseLog(log, self._loop.time)
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._socket = socket = self._context.socket(zmq.DEALER)
-        socket.immediate = True  # queue on a connection that stands only: Hello comes first on each
-        socket.reconnect_ivl, socket.reconnect_ivl_max = int(_FIRST_RETRY_S * 1000), int(_LAST_RETRY_S * 1000)
-        socket.connect_timeout = 5_000
-        socket.handshake_ivl = 15_000
-        socket.heartbeat_ivl, socket.heartbeat_timeout, socket.heartbeat_ttl = 5_000, 10_000, 30_000
-        socket.tcp_keepalive, socket.tcp_keepalive_idle = 1, 60
-        socket.maxmsgsize = control.CODEC.max_bytes + 256
-        socket.sndhwm = socket.rcvhwm = 10_000
-        socket.ipv6 = "[" in address
-        if self._keys is not None:
-            socket.curve_publickey, socket.curve_secretkey = self._keys.public.encode(), self._keys.secret.encode()
-            socket.curve_serverkey = master_key.encode()
-        self._monitor = ConnectionMonitor(socket, self._connection_event)
-        self._reader = SocketReader(socket, self._read_one)
-        socket.connect(address)
+        self._dealer = Dealer(
+            address,
+            PATIENCE,
+            self._received,
+            self._unreadable,
+            self._connection_event,
+            keys=self._keys,
+            master_key=master_key,
+            any_local_user=any_local_user,
+        )
+
+    @property
+    def connected(self) -> bool:
+        """True while messages can be sent."""
+        return self._dealer.connected
 
     def send(self, message: control.Message) -> bool:
         """Queue a message; never waits. False: it is dropped, because there is no connection or the queue is full.
 
         Raises MessageError for a message that is too large.
         """
-        frame = control.encode(message)
-        if self.connected:
-            try:
-                self._socket.send(frame, zmq.NOBLOCK)
-            except zmq.Again:
-                pass
-            else:
-                self.counters["sent"] += 1
-                self._reader.wake()
-                return True
-        self.counters["unsent"] += 1
-        return False
+        sent = self._dealer.send(control.encode(message))
+        self.counters["sent" if sent else "unsent"] += 1
+        return sent
 
     def close(self, linger_s: float = 0.5) -> None:
         """Leave; what is queued has linger_s to go out, for which this waits."""
         if self._retry is not None:
             self._retry.cancel()
-        self._reader.close()
-        self._monitor.close()
-        self._socket.close(linger=int(linger_s * 1000))
-        self._context.term()
+        self._dealer.close(linger_s)
 
-    def _read_one(self) -> None:
-        frame = self._socket.recv(zmq.NOBLOCK)
-        if self._socket.rcvmore:
-            while self._socket.rcvmore:
-                self._socket.recv(zmq.NOBLOCK)
-            frame = b""  # no message has several parts; an empty one is malformed
+    def _received(self, message: control.Message) -> None:
         self.counters["received"] += 1
-        try:
-            message = control.decode(frame)
-        except VersionError as error:
+        self._on_message(message)
+
+    def _unreadable(self, error: MessageError) -> None:
+        self.counters["received"] += 1
+        if isinstance(error, VersionError):
             self._say(f"the master at {self._address} cannot be understood: {error}")
             return
-        except MessageError as error:
-            self.counters["malformed"] += 1
-            self._sparse.warn("malformed", "dropped a message of the master at %s: %s", self._address, error)
-            return
-        self._on_message(message)
+        self.counters["malformed"] += 1
+        self._sparse.warn("malformed", "dropped a message of the master at %s: %s", self._address, error)
 
     def _connection_event(self, event: ConnectionEvent) -> None:
         if event.event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
-            self._socket.getsockopt(zmq.EVENTS)  # makes the socket notice its new connection, so that it can send
-            self.connected, self._shook_hands, self.key_refused, self.trouble = True, True, False, ""
-            self._retry_s = _FIRST_RETRY_S
+            self._shook_hands, self.key_refused, self.trouble = True, False, ""
+            self._retry_s = FIRST_PAUSE_S
             self._on_connected()
         elif event.failed:
             self._shook_hands = True
@@ -154,11 +132,9 @@ class NodeLink:
             if event.event != zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL and self._retry is None:
                 # ZeroMQ gives up after these. We don't: somebody may add our key, or start the right master.
                 self._retry = self._loop.call_later(self._retry_s, self._connect_again)
-                self._retry_s = min(2 * self._retry_s, _LAST_RETRY_S)
+                self._retry_s = min(2 * self._retry_s, LAST_RETRY_S)
         elif event.event == zmq.EVENT_DISCONNECTED:
-            if self.connected:
-                self.connected = False
-                self._on_disconnected()
+            self._on_disconnected()
         elif event.event == zmq.EVENT_CONNECT_RETRIED:
             if not self._shook_hands:
                 self._say(self._connection_trouble())
@@ -166,9 +142,7 @@ class NodeLink:
 
     def _connect_again(self) -> None:
         self._retry = None
-        with contextlib.suppress(zmq.ZMQError):  # it has forgotten the address already
-            self._socket.disconnect(self._address)
-        self._socket.connect(self._address)
+        self._dealer.connect_again()
 
     def _connection_trouble(self) -> str:
         if (path := socket_path(self._address)) is not None and (why := why_unreachable(path)):

@@ -56,10 +56,10 @@ class Heartbeats:
         """
         if self.due(now):
             return True
-        told, capacity = self._told_capacity, self._capacity(draining)
-        if told is not None and abs(capacity - told) <= WORTH_TELLING * told:
+        if 2 * self._leases.holding() > self._most_held() and self._staff.idle() <= self._leases.waiting():
             return False
-        return 2 * self._leases.holding() <= self._most_held() or self._staff.idle() > self._leases.waiting()
+        told = self._told_capacity
+        return told is None or abs(self._capacity(draining) - told) > WORTH_TELLING * told
 
     def tell(self, now: float, *, draining: bool) -> tuple[int, int]:
         """One is told now: its number, and how many episodes can be taken beyond those that are held."""

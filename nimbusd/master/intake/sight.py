@@ -12,7 +12,15 @@ from pathlib import Path
 from nimbusd.core.ids import EpisodeKey
 from nimbusd.stages.errors import StoreError
 from nimbusd.stages.store.beneath import read_beneath
-from nimbusd.stages.store.piece import PIECES, manifest_digest, piece_faults, piece_folder, piece_root, read_piece
+from nimbusd.stages.store.piece import (
+    MANIFEST,
+    PIECES,
+    manifest_digest,
+    piece_faults,
+    piece_folder,
+    piece_root,
+    read_piece,
+)
 from nimbusd.stages.store.record import MOST_RECORD_BYTES, RECORD, is_ours, parse_record
 from nimbusd.stages.types import EpisodeRequest, Piece
 from nimbusd.transport.messages.node import Stored
@@ -51,17 +59,18 @@ def misnamed(key: EpisodeKey, attempt: int, folder: str) -> str | None:
 
 def look(output: Path, key: EpisodeKey, told: Stored) -> Seen:
     """Compare a piece with what was told of it. Reads its manifest, its record and some sizes; may wait for a disk."""
-    pieces = output / PIECES
+    pieces = f"{output}/{PIECES}"
     try:
-        pieces.stat()
-    except OSError as error:
-        return Seen(Sight.BLIND, f"{pieces} cannot be seen here: {error.strerror}. The output must be shared storage.")
-    try:
-        if not stat.S_ISDIR(os.lstat(pieces / told.folder).st_mode):
+        if not stat.S_ISDIR(os.lstat(f"{pieces}/{told.folder}").st_mode):
             return Seen(Sight.WRONG, f"{told.folder} is no folder")
         piece = read_piece(output, told.folder)
         return _compared(output, key, told, piece)
     except (OSError, StoreError) as error:
+        try:
+            os.stat(pieces)
+        except OSError as blind:
+            why = f"{pieces} cannot be seen here: {blind.strerror}. The output must be shared storage."
+            return Seen(Sight.BLIND, why)
         cause = error.__cause__ if isinstance(error, StoreError) else error
         if not isinstance(cause, OSError) or cause.errno in (errno.ELOOP, errno.ENOTDIR):
             return Seen(Sight.WRONG, str(error))
@@ -77,7 +86,10 @@ def _compared(output: Path, key: EpisodeKey, told: Stored, piece: Piece) -> Seen
         return Seen(Sight.WRONG, f"{told.folder} has {size_bytes} bytes, and not {told.size_bytes}")
     if piece.length != told.frames:
         return Seen(Sight.WRONG, f"{told.folder} has {piece.length} frames, and not {told.frames}")
-    if faults := piece_faults(output, Piece(piece.folder, piece.length, piece.files[:MOST_SIZES]), deep=False):
+    files = [file for file in piece.files if file.path != MANIFEST]  # that one was read just now
+    if files and (
+        faults := piece_faults(output, Piece(piece.folder, piece.length, tuple(files[:MOST_SIZES])), deep=False)
+    ):
         return Seen(Sight.WRONG, faults[0])
     if why := record_fault(output, key, piece):
         return Seen(Sight.WRONG, why)

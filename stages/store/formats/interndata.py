@@ -16,7 +16,7 @@ from nimbusd.stages.store.formats.lerobot.format import LerobotFormat
 from nimbusd.stages.store.media import MediaArgs, robot_type_of
 from nimbusd.stages.store.outcome import build_by_outcome
 from nimbusd.stages.store.publish import Tree
-from nimbusd.stages.store.record import SourcePiece
+from nimbusd.stages.store.source_piece import SourcePiece
 from nimbusd.stages.store.stored_tree import StoredTree
 from nimbusd.stages.store.writers.base import DatasetWriter
 from nimbusd.stages.types import Observation, Sequence

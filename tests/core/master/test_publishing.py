@@ -1,4 +1,4 @@
-"""When jobs are published: soon after news, not too often, and ever more rarely where it fails."""
+"""The moments of publishing: soon after news, not too often, and ever more rarely where it fails."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Why nothing of a job moves: every reason is told apart, said once it has held, and never of a job that moves."""
+"""Reasons why nothing of a job moves: each has its own words, is said after a while, and never of a job that moves."""
 
 from __future__ import annotations
 

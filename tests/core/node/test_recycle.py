@@ -1,4 +1,4 @@
-"""When a worker is recycled: leaks are found, caches and peaks are not taken for leaks."""
+"""Recycling of workers: leaks are found, caches and peaks are not taken for leaks."""
 
 from __future__ import annotations
 

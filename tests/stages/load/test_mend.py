@@ -82,7 +82,7 @@ class Given(BaseLoader[ComponentArgs, SceneConfig]):
 
 
 def loaded(scene: Scene, output: Path) -> Episode:
-    """What the load stage makes of a loader's scene."""
+    """Pass a loader's scene through the load stage."""
     loader = Given(ComponentArgs())
     loader.scene = scene
     made = Components(loader, None, toy.ToyPlanner(toy.ToyPlannerArgs()), None, None)

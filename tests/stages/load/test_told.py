@@ -1,4 +1,4 @@
-"""What a loader doubted or left out reaches the person who made the dataset."""
+"""Doubts of a loader, and what it left out, reach the person who made the dataset."""
 
 from __future__ import annotations
 

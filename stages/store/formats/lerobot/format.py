@@ -14,7 +14,7 @@ from nimbusd.stages.store.formats.lerobot.tree import LerobotTree, lerobot_folde
 from nimbusd.stages.store.media import MediaArgs
 from nimbusd.stages.store.piece import PieceDraft
 from nimbusd.stages.store.publish import Extras, link_own_files
-from nimbusd.stages.store.record import SourcePiece
+from nimbusd.stages.store.source_piece import SourcePiece
 from nimbusd.stages.store.verify.motion import motion
 from nimbusd.stages.types import Episode, Observation, Sequence
 

@@ -11,7 +11,7 @@ import numpy as np
 from nimbusd.stages.store.columns import Column
 from nimbusd.stages.store.formats.lerobot.content import ANNOTATIONS
 from nimbusd.stages.store.publish import Tree
-from nimbusd.stages.store.record import SourcePiece
+from nimbusd.stages.store.source_piece import SourcePiece
 from nimbusd.stages.store.stats import Stats, vector_stats
 
 CHUNK_SIZE = 1000

@@ -27,7 +27,7 @@ from nimbusd.stages.store.publish import (
     tasks_of,
     write_nimbusd_metadata,
 )
-from nimbusd.stages.store.record import SourcePiece, states_of
+from nimbusd.stages.store.source_piece import SourcePiece, states_of
 from nimbusd.stages.store.stats import Stats
 
 VERSION = "v2.1"
@@ -87,7 +87,7 @@ def write_v21(
     flat = FlatFeatures(example.columns, whole)
     own = [replace(column, listed=column.shape == (1,) and listed(column.key)) for column in flat.columns]
     columns = [*own, *INDEX_COLUMNS]
-    videos = example.record["videos"]
+    videos = example.record.videos
     tasks = tasks_of(sources)
     stats_rows = []
     first = 0
@@ -130,6 +130,6 @@ def write_v21(
 
 def _episode_row(episode: int, piece: SourcePiece) -> dict[str, Any]:
     """Instructions of parts of the episode and key frames are extra keys, where the planner gave them."""
-    notes = piece.facts["notes"]
+    notes = piece.notes.values
     extra = {key: notes[key] for key in (SUB_TASKS, KEY_FRAMES) if key in notes}
     return {"episode_index": episode, "tasks": [piece.task], "length": piece.length, **extra}

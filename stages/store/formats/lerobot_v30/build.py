@@ -36,7 +36,7 @@ from nimbusd.stages.store.publish import (
     tasks_of,
     write_nimbusd_metadata,
 )
-from nimbusd.stages.store.record import SourcePiece, states_of
+from nimbusd.stages.store.source_piece import SourcePiece, states_of
 from nimbusd.stages.store.stats import Stats, merge_stats, vector_stats
 
 VERSION = "v3.0"
@@ -95,7 +95,7 @@ def build_v30(
         tree.adopt(path, lambda target, tables=tables: _write_parquet(target, columns, tables))  # type: ignore[misc]
         for episode in group:
             rows[episode] |= {"data/chunk_index": chunk, "data/file_index": place}
-    for key in example.record["videos"]:
+    for key in example.record.videos:
         _write_videos(tree, key, sources, sizes.video_mb * _MB if final else 0, rows)
     annotations = link_annotations(tree, sources)
     stats = [
@@ -182,8 +182,8 @@ def _write_metadata(
         "fps": number(example.fps),
         "splits": {"train": f"0:{len(sources)}"},
         "data_path": DATA_PATH,
-        "video_path": VIDEO_PATH if example.record["videos"] else None,
-        "features": features_json(columns, example.record["videos"]),
+        "video_path": VIDEO_PATH if example.record.videos else None,
+        "features": features_json(columns, example.record.videos),
     }
     tree.write("meta/info.json", to_json(info, indent=True))
     merged = {column.key: merge_stats([episode[column.key] for episode in stats]) for column in columns}

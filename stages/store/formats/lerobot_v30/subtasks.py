@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nimbusd.stages.store.columns import Column
-from nimbusd.stages.store.record import SourcePiece
+from nimbusd.stages.store.source_piece import SourcePiece
 
 SUBTASK = Column("subtask_index", "int64", (1,))
 SUBTASKS_PATH = "meta/subtasks.parquet"

@@ -32,10 +32,12 @@ from nimbusd.stages.store.formats.lerobot.content import ANNOTATIONS, DATA, anno
 from nimbusd.stages.store.formats.lerobot.metadata import link_annotations
 from nimbusd.stages.store.formats.lerobot_v21.build import Content, content_of, write_v21
 from nimbusd.stages.store.formats.n1.pointcloud import obstacle_mask, ply_bytes, read_ply, scene_points
+from nimbusd.stages.store.formats.n1.record import N1Record
 from nimbusd.stages.store.media import ContentSettings
 from nimbusd.stages.store.piece import PieceDraft
 from nimbusd.stages.store.publish import Tree, write_nimbusd_metadata
-from nimbusd.stages.store.record import RECORD, SourcePiece, episode_record, record_bytes
+from nimbusd.stages.store.record import RECORD, episode_record, record_bytes
+from nimbusd.stages.store.source_piece import SourcePiece
 from nimbusd.stages.store.stats import image_stats, vector_stats
 from nimbusd.stages.types import F32, U8, Episode, Feature, Observation, Sequence
 
@@ -188,10 +190,9 @@ def build_n1(
 def tree_path(piece: SourcePiece) -> str:
     """`<group>/<scene>` of an episode."""
     facts = piece.facts
-    camera = next(iter(facts["cameras"]))
-    variant = int(facts["scene"]["variant"])
-    scene = quote(str(facts["scene"]["id"]), safe=" ") + (f"_v{variant:03d}" if variant else "")
-    return check_path(f"{quote(str(facts['job']), safe=' ')}_{camera}/{scene}", f"piece {piece.piece.folder}")
+    camera, variant = next(iter(facts.cameras)), facts.scene.variant
+    scene = quote(facts.scene.id, safe=" ") + (f"_v{variant:03d}" if variant else "")
+    return check_path(f"{quote(facts.job, safe=' ')}_{camera}/{scene}", f"piece {piece.piece.folder}")
 
 
 def _build_tree(tree: Tree, sources: list[SourcePiece], job: Mapping[str, Any]) -> None:
@@ -227,12 +228,17 @@ def _build_tree(tree: Tree, sources: list[SourcePiece], job: Mapping[str, Any]) 
 
 def _write_point_cloud(tree: Tree, sources: list[SourcePiece]) -> None:
     """The cloud of the first episode, with obstacles above the floors that any of the episodes is on."""
-    first = sources[0]
-    floors = sorted({float(floor) for piece in sources for floor in piece.record["floors_m"]})
-    if floors == first.record["floors_m"]:
+    first, heights = sources[0], [_heights(piece) for piece in sources]
+    floors = sorted({floor for record in heights for floor in record.floors_m})
+    if floors == heights[0].floors_m:
         tree.link(f"meta/{POINT_CLOUD}", first, POINT_CLOUD)
         return
     points, colors = read_ply(read_beneath(first.root, POINT_CLOUD))
-    low_m, high_m = first.record["obstacles_m"]
+    low_m, high_m = heights[0].obstacles_m
     obstacles = obstacle_mask(points, floors, low_m, high_m)
     tree.write(f"meta/{POINT_CLOUD}", ply_bytes(points, colors, obstacles))
+
+
+def _heights(piece: SourcePiece) -> N1Record:
+    assert isinstance(piece.record, N1Record), "load_piece reads a record by its format's model"
+    return piece.record

@@ -60,9 +60,8 @@ def test_every_reason_that_is_raised_has_its_line_and_every_line_is_raised() -> 
     raised = set()
     for path in Path(sim.__file__).parent.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
-            if not isinstance(node, ast.Call) or getattr(node.func, "id", "") not in ("PlanningFailed", "Hopeless"):
-                continue
-            if isinstance(node.args[0], ast.Constant):
-                raised.add(node.args[0].value)
+            match node:
+                case ast.Call(func=ast.Name("PlanningFailed" | "Hopeless"), args=[ast.Constant(reason), *_]):
+                    raised.add(reason)
     assert raised == set(REASONS)
     assert set(REASONS) >= RETRIED | POSTPONED

@@ -1,4 +1,4 @@
-"""The episodes that the daemon has leased to a compute worker, from their arrival to their end."""
+"""The episodes that the daemon wants of a compute worker, from the order to their end."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from nimbusd.compute.link import DaemonLink
 from nimbusd.compute.progress import ThreadProgress, wait_for_message
 from nimbusd.core.ids import Attempt, WorkerId
 from nimbusd.stages.errors import NimbusError
-from nimbusd.stages.types import Episode, EpisodeRequest
+from nimbusd.stages.types import EpisodeRequest
 from nimbusd.transport.messages import local as m
 
 
-class Leases:
-    """The leases of `worker`. Only the working thread asks for the next; any thread may end one.
+class EpisodeOrders:
+    """The orders for episodes to a worker. Only the working thread asks for the next; any thread may end one.
 
     working: the progress of that thread. wait_s: how often it shows that it waits.
     """
@@ -26,13 +26,10 @@ class Leases:
         self._waiting: deque[m.MakeEpisode] = deque()
         self._begun: dict[EpisodeRequest, m.MakeEpisode] = {}
         self.current: m.MakeEpisode | None = None
-        """Of the episode that is being loaded, planned or rendered."""
+        """For the episode that is being loaded, planned or rendered."""
 
     def next(self) -> m.MakeEpisode | None:
-        """Wait for the next lease, which is the current one from now on.
-
-        None once the daemon wants us to leave: what has not begun has gone back then.
-        """
+        """Wait for the next order. None once the daemon wants us to leave: what has not begun has gone back then."""
         self.current = None
         while True:
             if self._waiting:
@@ -46,19 +43,18 @@ class Leases:
                 self._link.send(m.WorkerReturns(self._worker, tuple(order.attempt for order in self._waiting)))
                 return None
             elif message is None:
-                self.current = self._waiting.popleft()
-                return self.current
+                return self._waiting.popleft()
             else:
                 raise NimbusError(f"the daemon sent an unexpected {type(message).__name__}")
 
-    def begin(self, request: EpisodeRequest, order: m.MakeEpisode) -> None:
-        """An episode begins."""
-        self._begun[request] = order
+    def begin(self, order: m.MakeEpisode, request: EpisodeRequest) -> None:
+        """Turn to an order, which asks for the episode of this request."""
+        self.current = self._begun[request] = order
 
-    def of(self, episode: Episode) -> m.MakeEpisode:
-        """The order to make an episode that has begun."""
-        return self._begun[episode.request]
+    def of(self, request: EpisodeRequest) -> m.MakeEpisode:
+        """The order for an episode that has begun."""
+        return self._begun[request]
 
-    def end(self, episode: Episode) -> Attempt:
-        """Forget an episode, whose end is about to be told. Returns the attempt at it."""
-        return self._begun.pop(episode.request).attempt
+    def end(self, request: EpisodeRequest) -> Attempt:
+        """Forget an order, since the end of its attempt is about to be told. Returns the attempt."""
+        return self._begun.pop(request).attempt
