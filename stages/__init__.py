@@ -24,7 +24,6 @@ from nimbusd.stages.types import (
     Episode,
     EpisodeId,
     EpisodeRequest,
-    Failure,
     Feature,
     Label,
     Light,
@@ -37,6 +36,7 @@ from nimbusd.stages.types import (
     SceneObject,
     Sequence,
     Splats,
+    StageFailure,
 )
 
 __all__ = [
@@ -54,7 +54,6 @@ __all__ = [
     "Episode",
     "EpisodeId",
     "EpisodeRequest",
-    "Failure",
     "Feature",
     "Label",
     "Light",
@@ -71,5 +70,6 @@ __all__ = [
     "SceneObject",
     "Sequence",
     "Splats",
+    "StageFailure",
     "StoreError",
 ]

@@ -32,7 +32,7 @@ from nimbusd.stages.motion import check_motion
 from nimbusd.stages.planned import read_planned
 from nimbusd.stages.seeds import stream
 from nimbusd.stages.sight import check_cameras_inside, check_sight
-from nimbusd.stages.types import Episode, EpisodeRequest, Failure, Observation, Piece, Scene, Sequence
+from nimbusd.stages.types import Episode, EpisodeRequest, Observation, Piece, Scene, Sequence, StageFailure
 
 log = logging.getLogger(__name__)
 
@@ -126,20 +126,20 @@ class _StageIterator(Iterator[Episode]):
         raise NotImplementedError
 
 
-def failure_of(stage: str, error: Exception) -> Failure:
+def failure_of(stage: str, error: Exception) -> StageFailure:
     """What an exception from a component means for the episode."""
     if isinstance(error, PlanningFailed):
-        return Failure(stage, error.reason, error.detail, planned=True)
+        return StageFailure(stage, error.reason, error.detail, planned=True)
     evidence = "".join(traceback.format_exception(error))
     if isinstance(error, AssetError):
-        return Failure(stage, "asset_error", str(error), evidence=evidence)
+        return StageFailure(stage, "asset_error", str(error), evidence=evidence)
     if isinstance(error, ComponentError):
-        return Failure(stage, "component_error", str(error), evidence=evidence)
+        return StageFailure(stage, "component_error", str(error), evidence=evidence)
     if isinstance(error, OSError) and error.errno in _FULL:
-        return Failure(stage, "disk_full", str(error), evidence=evidence)
+        return StageFailure(stage, "disk_full", str(error), evidence=evidence)
     if isinstance(error, OSError) and stage == "store" and error.errno in _BROKEN:
-        return Failure(stage, "storage_error", str(error), evidence=evidence)
-    return Failure(stage, _snake(type(error).__name__), str(error), evidence=evidence)
+        return StageFailure(stage, "storage_error", str(error), evidence=evidence)
+    return StageFailure(stage, _snake(type(error).__name__), str(error), evidence=evidence)
 
 
 def _snake(name: str) -> str:

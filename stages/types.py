@@ -358,7 +358,7 @@ class EpisodeRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class StageFailure:
     """Why an episode came to nothing. stage: load, randomize, plan, render or store.
 
     reason: snake_case word that statistics group by. planned: True for PlanningFailed (a result, not
@@ -385,6 +385,6 @@ class Episode:
     sequence: Sequence | None = None
     observation: Observation | None = None
     piece: Piece | None = None
-    failure: Failure | None = None
+    failure: StageFailure | None = None
     timings_s: dict[str, float] = field(default_factory=dict)
     context: Mapping[str, Any] = field(default_factory=dict)

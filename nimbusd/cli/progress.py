@@ -61,10 +61,10 @@ class Tally:
                 self.stage_s.update(event.timings_s)  # Counter.update adds
                 self.first_commits.append(time.monotonic())
             case events.EpisodeFailed():
-                self.failed[event.reason] += 1
+                self.failed[event.failure.reason] += 1
             case events.AttemptLost():
                 self.quarantined += event.quarantined
-                self.retried[event.reason] += not event.quarantined
+                self.retried[event.failure.reason] += not event.quarantined
             case events.JobWaiting() | events.JobPaused():
                 self.waiting = event.why
             case events.JobResumed():
@@ -185,23 +185,23 @@ def _line(event: events.Event, tally: Tally) -> str:
         case events.JobStarted():
             done = f", {event.committed} already committed" if event.committed else ""
             return (
-                f"{event.job}: {counted(event.wanted, 'episode')}{done}, {counted(event.workers, 'worker')}, "
+                f"{event.job}: {counted(event.wanted, 'episode')}{done}, {counted(event.slots, 'worker')}, "
                 f"output {event.output}"
             )
         case events.WorkerUp():
             return f"worker {event.worker} is ready, rendering on {event.device}"
         case events.WorkerDown():
-            last = event.evidence.strip().splitlines()[-1:] or [""]
-            return f"worker {event.worker} is gone: {event.detail.rstrip('.')}. {last[0]}".rstrip()
+            last = event.failure.evidence.strip().splitlines()[-1:] or [""]
+            return f"worker {event.worker} is gone: {event.failure.detail.rstrip('.')}. {last[0]}".rstrip()
         case events.EpisodeCommitted():
             parts = [counted(event.frames, "frame")]
             parts += [f"{stage} {s:.1f} s" for stage, s in event.timings_s.items() if s >= 0.05]
             return f"[{tally.committed}/{tally.wanted}] {event.scene}/{event.index}: {', '.join(parts)}"
         case events.EpisodeFailed():
-            return f"{event.scene}/{event.index}: no plan ({event.reason}: {event.detail})"
+            return f"{event.scene}/{event.index}: no plan ({event.failure.reason}: {event.failure.detail})"
         case events.AttemptLost():
             fate = "set aside" if event.quarantined else "will be made again"
-            return f"{event.scene}/{event.index}: {event.reason}, {event.detail}; {fate}"
+            return f"{event.scene}/{event.index}: {event.failure.reason}, {event.failure.detail}; {fate}"
         case events.Published() if event.final:
             return f"published {counted(event.episodes, 'episode')}: {event.dataset}"
         case events.PublishFailed():

@@ -27,6 +27,7 @@ from nimbusd.compute.link import DaemonLink
 from nimbusd.compute.progress import Progress, SharedPulse
 from nimbusd.compute.spare import Spare
 from nimbusd.core.deadlines import Deadlines
+from nimbusd.core.ids import Attempt, JobId, WorkerId
 from nimbusd.core.node.split import Role
 from nimbusd.job import Job
 from nimbusd.node.memory import die_first, own_gpu_bytes, own_rss_bytes
@@ -41,7 +42,10 @@ from nimbusd.supervisor.cgroups import join_group
 from nimbusd.supervisor.page import FIRST_WORKER, Line, own_line
 from nimbusd.supervisor.prctl import become_subreaper, die_with_parent, reap_zombies
 from nimbusd.supervisor.target import dump_stacks_when_asked
-from nimbusd.transport.messages import worker as m
+from nimbusd.transport.messages import local as m
+from nimbusd.transport.messages.bounds import MOST_BYTES, MOST_FOLDER, MOST_FRAMES
+from nimbusd.transport.messages.failures import Failure, kind_of
+from nimbusd.transport.messages.node import Stored
 
 log = logging.getLogger(__name__)
 
@@ -56,25 +60,25 @@ REAP_EVERY_S = 60.0
 
 
 class ComputeWorker:
-    """Turns leases into pieces. `link` leads to the daemon; `slot` is the name it knows us by.
+    """Turns leases into pieces. `link` leads to the daemon; `worker` is the name it knows us by.
 
     line: ours on the heartbeat page.
     """
 
-    def __init__(self, link: DaemonLink, slot: str, device: str, line: Line) -> None:
+    def __init__(self, link: DaemonLink, worker: WorkerId, device: str, line: Line) -> None:
         self._link = link
         self._line = line
         self._working = Progress(line.work)
         self._stores = SharedPulse(line.store)
         self._storing: dict[int, Progress] = {}
         self._wait_s = WAIT_S
-        self._slot = slot
+        self._worker = worker
         self._device = device
-        self._leases: deque[m.Lease] = deque()
-        self._current: m.Lease | None = None
-        self._lease_of: dict[tuple[str, int, int], m.Lease] = {}
+        self._waiting: deque[m.MakeEpisode] = deque()
+        self._current: m.MakeEpisode | None = None
+        self._orders: dict[EpisodeRequest, m.MakeEpisode] = {}
         self._stage = ""
-        self._stored: dict[int, m.EpisodeRef] = {}
+        self._stored: dict[int, Attempt] = {}
         """What each writer thread is at."""
         self._last_beat = 0.0
         self._reaped_at = time.monotonic()
@@ -82,27 +86,27 @@ class ComputeWorker:
 
     def run(self) -> None:
         """Introduce ourselves, make the components, and work until told to leave."""
-        self._link.send(m.Hello(self._slot, os.getpid(), __version__))
-        welcome = self._wait_for_message()
-        if isinstance(welcome, m.Drain):
+        self._link.send(m.WorkerHello(self._worker, os.getpid(), __version__))
+        assignment = self._wait_for_message()
+        if isinstance(assignment, m.Leave):
             return
-        if not isinstance(welcome, m.Welcome):
-            raise NimbusError(f"the daemon said {type(welcome).__name__} instead of Welcome")
-        self._working.promise("open", welcome.open_timeout_s)
-        job = Job.from_dict(welcome.job)
-        self._role = Role(welcome.role)
-        self._plans = tuple(Path(folder) for folder in welcome.plans)
+        if not isinstance(assignment, m.Assign):
+            raise NimbusError(f"the daemon said {type(assignment).__name__} instead of Assign")
+        self._working.promise("open", assignment.open_timeout_s)
+        job = Job.from_dict(assignment.job)
+        self._role = Role(assignment.role)
+        self._plans = tuple(Path(folder) for folder in assignment.plans)
         self._wait_s = min(WAIT_S, job.limits.beat_timeout_s)
         try:
             pipeline = self._open(job)
         except (NimbusError, ModuleNotFoundError) as error:
             why = what_is_missing(error) if isinstance(error, ModuleNotFoundError) else str(error)
-            self._link.send(m.Fatal(self._slot, job.name, why))
+            self._link.send(m.Fatal(self._worker, JobId(job.name), why))
             return
         try:
-            self._work(job, welcome, pipeline)
+            self._work(job, assignment, pipeline)
         except NimbusError as error:
-            self._link.send(m.Fatal(self._slot, job.name, str(error)))
+            self._link.send(m.Fatal(self._worker, JobId(job.name), str(error)))
         finally:
             self._working.promise("close", CLOSE_S)
             pipeline.close()
@@ -112,25 +116,25 @@ class ComputeWorker:
         pipeline = job.make_pipeline(plans=self._role is not Role.RENDER, renders=self._role is not Role.PLAN)
         for stage, component in pipeline.components().items():
             component.beat = self._store_beat if stage == "store" else self._beat
-        faults.arm(pipeline.components(), self._slot)
+        faults.arm(pipeline.components(), self._worker)
         device = "none, it plans"
         if pipeline.renderer is not None:
             pipeline.renderer.open(self._device)
             device = str(getattr(pipeline.renderer, "device_name", self._device))
-        self._link.send(m.Ready(self._slot, device))
+        self._link.send(m.Ready(self._worker, device))
         return pipeline
 
-    def _work(self, job: Job, welcome: m.Welcome, pipeline: Pipeline) -> None:
+    def _work(self, job: Job, assignment: m.Assign, pipeline: Pipeline) -> None:
         context: dict[str, Any] = {
             "job": {"name": job.name, "seed": job.seed, "fingerprint": job.fingerprint()},
             "components": job.describe(),
             "node": platform.node(),
-            "slot": self._slot,
+            "slot": self._worker,
             "nimbusd": __version__,
-            "environment": welcome.environment,
+            "environment": assignment.environment,
         }
         self._limits, self._deadlines = job.limits, Deadlines(job.limits.beat_timeout_s, job.limits.stage_limits_s())
-        self._link.send(m.Pull(self._slot, 2))  # one to work on and one to go on with
+        self._link.send(m.WorkerPulls(self._worker, 2))  # one to work on and one to go on with
 
         def scene_config(scene: str) -> SceneConfig:
             assert self._current is not None
@@ -141,7 +145,7 @@ class ComputeWorker:
             self._requests(job),
             job_seed=job.seed,
             scene_config=scene_config,
-            output=Path(welcome.output),
+            output=Path(assignment.output),
             context=context,
             seen=self._stage_began,
             plan_of=self._plan_of,
@@ -165,57 +169,57 @@ class ComputeWorker:
             episodes.close()
 
     def _plan_of(self, episode: Episode) -> Path | None:
-        path = self._lease(episode).plan
+        path = self._orders[episode.request].plan
         return Path(path) if path else None
 
     def _hand_over(self, episode: Episode) -> None:
         """Put a planned episode into the backlog, or tell why there is none."""
         if episode.failure is None:
             assert episode.sequence is not None
-            lease = self._lease(episode)
-            ref = lease.episode
-            folder = self._plans[lease.spill]
-            path = folder / f"{ref.lease}.{ref.index}.{ref.attempt}"
+            order = self._orders[episode.request]
+            attempt = order.attempt
+            path = self._plans[order.spill] / f"{attempt.lease}.{attempt.key.index}.{attempt.number}"
             planned = Planned(episode.sequence, dict(episode.timings_s), episode.context["started_unix_s"])
             try:
                 size_bytes = write_planned(path, planned)
             except (NimbusError, OSError) as error:
                 episode.failure = failure_of("plan", error)
             else:
-                self._forget(episode)
-                timings_s = dict(episode.timings_s)
-                self._link.send(m.Planned(self._slot, ref, str(path), size_bytes, lease.spill, timings_s, _memory()))
+                del self._orders[episode.request]
+                plan = m.Plan(str(path), size_bytes, order.spill, sum(episode.timings_s.values()))
+                self._link.send(m.EpisodePlanned(self._worker, attempt, plan, _memory()))
                 return
         self._tell_end(episode)
 
     def _requests(self, job: Job) -> Iterator[EpisodeRequest]:
         """Leases as they come, until the daemon drains us; then unstarted ones go back."""
         fingerprint = job.fingerprint()
-        while (lease := self._next_lease()) is not None:
-            self._link.send(m.Pull(self._slot, 1))
-            ref = lease.episode
-            self._current = self._lease_of[ref.scene, ref.index, ref.attempt] = lease
-            yield EpisodeRequest(job.name, ref.scene, ref.index, job.variant(ref.index), ref.attempt, fingerprint)
+        while (order := self._next_order()) is not None:
+            self._link.send(m.WorkerPulls(self._worker, 1))
+            key, number = order.attempt.key, order.attempt.number
+            request = EpisodeRequest(job.name, key.scene, key.index, job.variant(key.index), number, fingerprint)
+            self._current = self._orders[request] = order
+            yield request
             self._current = None
             self._line.limit_episode(0)
             if (now := time.monotonic()) - self._reaped_at > REAP_EVERY_S:
                 self._reaped_at = now
                 reap_zombies()
 
-    def _next_lease(self) -> m.Lease | None:
+    def _next_order(self) -> m.MakeEpisode | None:
         while True:
-            if self._leases:
+            if self._waiting:
                 self._working.promise("wait", self._wait_s)
                 message = self._link.receive(timeout_s=0.0)
             else:
                 message = self._wait_for_message()
-            if isinstance(message, m.Lease):
-                self._leases.append(message)
-            elif isinstance(message, m.Drain):
-                self._link.send(m.GiveBack(self._slot, tuple(lease.episode for lease in self._leases)))
+            if isinstance(message, m.MakeEpisode):
+                self._waiting.append(message)
+            elif isinstance(message, m.Leave):
+                self._link.send(m.WorkerReturns(self._worker, tuple(order.attempt for order in self._waiting)))
                 return None
             elif message is None:
-                return self._leases.popleft()
+                return self._waiting.popleft()
             else:
                 raise NimbusError(f"the daemon sent an unexpected {type(message).__name__}")
 
@@ -233,7 +237,7 @@ class ComputeWorker:
         first = request.attempt == 1  # what was perhaps killed too soon has all its time at the next attempt
         if stage == "store":  # in a writer thread: it overlaps the next episode, whose stage is the one to show
             thread = threading.get_ident()
-            self._stored[thread] = self._ref(episode)
+            self._stored[thread] = self._attempt(episode)
             if thread not in self._storing:
                 self._storing[thread] = Progress(self._stores.part())
             self._storing[thread].begin(stage, self._deadlines, first)
@@ -247,7 +251,7 @@ class ComputeWorker:
         if stage == ("plan" if self._role is Role.PLAN else "render"):
             # Once through, and all that a new scene costs has been paid.
             self._familiar = (request.scene, request.variant)
-        self._link.send(m.Beat(self._slot, self._ref(episode), stage))
+        self._link.send(m.Beat(self._worker, self._attempt(episode), stage))
 
     def _wait_for_writer(self) -> None:
         self._line.limit_episode(0)
@@ -255,30 +259,22 @@ class ComputeWorker:
 
     def _beat(self) -> None:
         self._working.beat()
-        self._tell_beat(None if self._current is None else self._current.episode, self._stage)
+        self._tell_beat(None if self._current is None else self._current.attempt, self._stage)
 
     def _store_beat(self) -> None:
         thread = threading.get_ident()
         self._storing[thread].beat()
         self._tell_beat(self._stored.get(thread), "store")
 
-    def _tell_beat(self, ref: m.EpisodeRef | None, stage: str) -> None:
+    def _tell_beat(self, attempt: Attempt | None, stage: str) -> None:
         now = time.monotonic()
-        if now - self._last_beat < BEAT_EVERY_S or ref is None:
+        if now - self._last_beat < BEAT_EVERY_S or attempt is None:
             return
         self._last_beat = now
-        self._link.send(m.Beat(self._slot, ref, stage))
+        self._link.send(m.Beat(self._worker, attempt, stage))
 
-    def _lease(self, episode: Episode) -> m.Lease:
-        request = episode.request
-        return self._lease_of[request.scene, request.index, request.attempt]
-
-    def _ref(self, episode: Episode) -> m.EpisodeRef:
-        return self._lease(episode).episode
-
-    def _forget(self, episode: Episode) -> None:
-        request = episode.request
-        del self._lease_of[request.scene, request.index, request.attempt]
+    def _attempt(self, episode: Episode) -> Attempt:
+        return self._orders[episode.request].attempt
 
     def _report(self, episode: Episode) -> None:
         """Tell the daemon how an episode ended. Called from a writer thread, or ours if it failed before."""
@@ -289,29 +285,37 @@ class ComputeWorker:
             self._storing[thread].rest()
 
     def _tell_end(self, episode: Episode) -> None:
-        ref = self._ref(episode)
-        self._forget(episode)
-        timings_s = dict(episode.timings_s)
-        if (failure := episode.failure) is not None:
-            self._link.send(
-                m.Fail(
-                    self._slot,
-                    ref,
-                    failure.stage,
-                    failure.reason,
-                    failure.detail[:2000],
-                    failure.planned,
-                    failure.evidence[-20000:],
-                    timings_s,
-                    _memory(),
-                )
-            )
-            return
-        piece = episode.piece
-        assert piece is not None
-        size_bytes = sum(file.size_bytes for file in piece.files)
-        digest = manifest_digest(piece)
-        self._link.send(m.Commit(self._slot, ref, piece.folder, piece.length, size_bytes, digest, timings_s, _memory()))
+        attempt = self._orders.pop(episode.request).attempt
+        cost_s = sum(episode.timings_s.values())
+        made = _failure(episode) or _stored(episode, cost_s)
+        if isinstance(made, Failure):
+            self._link.send(m.AttemptFailed(self._worker, attempt, made.plain(), cost_s, _memory()))
+        else:
+            self._link.send(m.EpisodeStored(self._worker, attempt, made, _memory()))
+
+
+def _failure(episode: Episode) -> Failure | None:
+    """Why there is no piece of an episode, or none that any master would hear of."""
+    if (failed := episode.failure) is not None:
+        kind = kind_of(failed.reason, planning=failed.planned)
+        return Failure(failed.stage, failed.reason, failed.detail, failed.evidence, kind)
+    piece = episode.piece
+    assert piece is not None
+    size_bytes = sum(file.size_bytes for file in piece.files)
+    if not 0 <= piece.length <= MOST_FRAMES or not 0 <= size_bytes <= MOST_BYTES:
+        why = f"the writer stored {piece.length} frames in {size_bytes} bytes, which cannot be"
+        return Failure("store", "bad_piece", why)
+    if len(piece.folder) > MOST_FOLDER:
+        return Failure("store", "bad_piece", "the writer's piece has a name that no folder can have")
+    return None
+
+
+def _stored(episode: Episode, cost_s: float) -> Stored:
+    piece = episode.piece
+    assert piece is not None
+    size_bytes = sum(file.size_bytes for file in piece.files)
+    index, digest = episode.request.index, manifest_digest(piece)
+    return Stored(index, piece.folder, piece.length, size_bytes, digest, cost_s, dict(episode.timings_s))
 
 
 def _join(group: str) -> None:
@@ -368,13 +372,13 @@ def main() -> int:
 
 
 def _serve(link: DaemonLink, line: Line, args: argparse.Namespace) -> None:
-    slot, device = args.slot, args.device
+    worker, device = WorkerId(args.slot), args.device
     if args.spare:
-        if (place := Spare(link, slot, line, args.start_timeout).wait()) is None:
+        if (place := Spare(link, worker, line, args.start_timeout).wait()) is None:
             return
-        slot, device = place.worker, place.device
-    ComputeWorker(link, slot, device, line).run()
-    link.send(m.Bye(slot))
+        worker, device = place.worker, place.device
+    ComputeWorker(link, worker, device, line).run()
+    link.send(m.WorkerBye(worker))
 
 
 if __name__ == "__main__":

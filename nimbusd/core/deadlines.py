@@ -1,4 +1,4 @@
-"""How long a compute worker may be silent: as long as the job says, or less, once its stages are known.
+"""Allowances: a compute worker may be silent as long as the job says, or less, once its stages were measured.
 
 A limit that is safe for every stage of every scene is far too long for most: a planner that beats every millisecond
 hangs for two minutes before anybody minds. So each stage's silences (times between beats) are learned, and the
@@ -82,11 +82,11 @@ class Deadlines:
         self._learned_s: dict[str, float] = {}
 
     def limit_s(self, stage: str) -> float:
-        """What the job allows a stage."""
+        """The job's allowance for a stage, in seconds."""
         return self._stage_limits_s.get(stage, self._limit_s)
 
     def allowance_s(self, stage: str) -> float:
-        """How long a thread in a stage may be silent from now on."""
+        """Seconds that a thread in a stage may be silent from now on."""
         limit_s = self.limit_s(stage)
         return min(limit_s, self._learned_s.get(stage, limit_s))
 

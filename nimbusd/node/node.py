@@ -7,6 +7,7 @@ exit, a tick) is given to the machines, and one task carries out what they order
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import time
 import uuid
@@ -18,13 +19,11 @@ from typing import Any, Protocol, TypeAlias
 import zmq
 import zmq.asyncio
 
-from nimbusd import __version__, events, wire
+from nimbusd import __version__, events
 from nimbusd.core.environments import differing
-from nimbusd.core.ids import JobId, LeaseId, NodeId, WorkerId
-from nimbusd.core.master.facts import HeartbeatSeen, StoredPiece
+from nimbusd.core.ids import JobId, NodeId, WorkerId
 from nimbusd.core.node import facts as n
 from nimbusd.core.node import pool_facts as p
-from nimbusd.core.node.backlog import Plan
 from nimbusd.core.node.machine import NodeMachine
 from nimbusd.core.node.pool import WorkerPool
 from nimbusd.core.node.recycle import MB
@@ -39,8 +38,9 @@ from nimbusd.node.slots import Slot, environment_of_place
 from nimbusd.node.unfinished import UnfinishedPieces, remove_pieces
 from nimbusd.stages.errors import NimbusError, out_of_groups
 from nimbusd.transport.messages import control as c
-from nimbusd.transport.messages import worker as m
-from nimbusd.transport.messages.bounds import MOST_BYTES, MOST_FRAMES
+from nimbusd.transport.messages import local as m
+from nimbusd.transport.messages.bounds import MOST_DETAIL, plain_text
+from nimbusd.transport.messages.failures import Failure
 
 log = logging.getLogger(__name__)
 
@@ -49,11 +49,6 @@ ACKNOWLEDGED_WITHIN_S = 10.0
 """How long a node that leaves waits for the master to acknowledge what it made."""
 BACKSTOP_S = 5.0
 """How much later than the watchdog the daemon itself kills the silent: the time to replace a watchdog, and a kill."""
-_FINAL = frozenset({"asset_error", "component_error", "pickling_error"})
-"""Reasons that trying again cannot change."""
-_PLANNING = ("load", "randomize", "plan")
-_BLAMELESS = frozenset({"disk_full", "storage_error", "output_gone"})
-
 _Order: TypeAlias = n.NodeOrder | p.PoolOrder | events.WorkerUp | events.StageBegan
 
 
@@ -105,7 +100,6 @@ class Node:
         self._jobs: dict[JobId, Job] = {}
         self._began_with: dict[JobId, dict[str, str]] = {}
         """The packages that jobs began with, as far as the master knows them."""
-        self._entries: dict[LeaseId, dict[str, Any]] = {}
         self._unknown: dict[JobId, list[c.Lease]] = {}
         self._devices: set[str] = set()
         self._addresses: dict[WorkerId, bytes] = {}
@@ -140,7 +134,7 @@ class Node:
             try:
                 with out_of_groups(NimbusError):
                     await self._run_tasks()
-                self._link.send(c.Bye(self._name, self._session, self._leaving))
+                self._link.send(c.Bye(self._name, self._session, plain_text(self._leaving, MOST_DETAIL)))
             finally:
                 self.kill()
                 self._socket.close()
@@ -158,7 +152,7 @@ class Node:
 
     def status(self) -> str:
         """What it does, in a line."""
-        under_way = sum(1 for _ in self._machine.running())
+        under_way = sum(1 for _ in self._machine.running(self._clock()))
         line = f"{under_way} episodes under way in {len(self._slots)} slots"
         return f"{line}; leaving: {self._leaving}" if self._leaving else line
 
@@ -167,7 +161,7 @@ class Node:
         if not self._leaving:
             self._leaving = why
             log.info("leaving, %s: finishing what has begun", why)
-            self._fact(n.DrainSet(True))
+            self._fact(c.Drain(True))
             self._send_home()
             self._end_if_done()
 
@@ -189,41 +183,38 @@ class Node:
     def heard(self, message: c.ToNode) -> None:
         """A message from the master."""
         match message:
-            case c.Welcome():
-                self._fact(n.Connected(message.heartbeat_s))
+            case c.Welcome() | c.Revoke() | c.Ack():
+                self._fact(message)
             case c.SayHello():
                 self.say_hello()
             case c.JobSpec(job, spec, began_with):
-                self._began_with[JobId(job)] = began_with
+                self._began_with[job] = began_with
                 try:
                     told = Job.from_dict(spec)
                 except NimbusError as refusal:  # of a master that knows other jobs than this node
-                    self._unfit[JobId(job)] = str(refusal)
-                    self._link.send(c.CannotRun(self._name, job, str(refusal)))
+                    self._unfit[job] = str(refusal)
+                    self._tell_unfit(job)
                     return
-                if self._jobs.get(JobId(job), told) != told:
-                    self._unfit.pop(JobId(job), None)
-                    self._fact(n.JobChanged(JobId(job)))
-                self._jobs[JobId(job)] = told
-                for lease in self._unknown.pop(JobId(job), ()):
+                if self._jobs.get(job, told) != told:
+                    self._unfit.pop(job, None)
+                    self._fact(n.JobChanged(job))
+                self._jobs[job] = told
+                for lease in self._unknown.pop(job, ()):
                     self.heard(lease)
-            case c.Lease(lease, job):
-                if (error := self._unfit.get(JobId(job))) is not None:  # the master forgot it, or never heard
-                    self._link.send(c.CannotRun(self._name, job, error))
-                if JobId(job) not in self._jobs:
-                    self._unknown.setdefault(JobId(job), []).append(message)
+            case c.Lease(job=job):
+                if job in self._unfit:  # the master forgot it, or never heard
+                    self._tell_unfit(job)
+                if job not in self._jobs:
+                    self._unknown.setdefault(job, []).append(message)
                     self._link.send(c.NeedJob(self._name, job))
                     return
-                self._entries[LeaseId(lease)] = message.entry
-                known = self._jobs[JobId(job)]
+                known = self._jobs[job]
                 growth_mb = known.limits.recycle_growth_mb
                 growth_bytes = None if growth_mb is None else int(growth_mb * MB)
-                self._fact(n.JobKnown(JobId(job), known.mode, known.planners, known.writers, growth_bytes))
-                self._fact(wire.fact_from_master(message, self._name))
-            case c.Revoke() | c.Ack():
-                self._fact(wire.fact_from_master(message, self._name))
+                self._fact(n.JobKnown(job, known.mode, known.planners, known.writers, growth_bytes))
+                self._fact(message)
             case c.Drain(on):
-                self._fact(n.DrainSet(on or bool(self._leaving)))
+                self._fact(c.Drain(on or bool(self._leaving)))
             case c.Stop():
                 self.leave("the master asked")
             case c.Refused():
@@ -245,96 +236,62 @@ class Node:
     def _worker_said(self, address: bytes, message: m.Message) -> None:
         now = self._clock()
         match message:
-            case m.Hello(slot, pid) if is_spare(WorkerId(slot)):
-                self._addresses[WorkerId(slot)] = address
-                log.info("%s said hello from pid %d", slot, pid)
-                self._pool_fact(p.SpareIntroduced(WorkerId(slot)))
-            case m.Warm(slot):
-                log.info("%s is warm, pid %d", slot, self._processes.pid(WorkerId(slot)))
-                self._pool_fact(p.SpareWarm(WorkerId(slot)))
-            case m.Hello(slot, pid, version):
-                self._addresses[WorkerId(slot)] = address
-                log.info("worker %s said hello from pid %d, nimbusd %s", slot, pid, version)
+            case m.WorkerHello(worker, pid) if is_spare(worker):
+                self._addresses[worker] = address
+                log.info("%s said hello from pid %d", worker, pid)
+                self._pool_fact(p.SpareIntroduced(worker))
+            case m.Warm(spare):
+                log.info("%s is warm, pid %d", spare, self._processes.pid(spare))
+                self._pool_fact(p.SpareWarm(spare))
+            case m.WorkerHello(worker, pid, version):
+                self._addresses[worker] = address
+                log.info("worker %s said hello from pid %d, nimbusd %s", worker, pid, version)
                 self.ready.set()
-                self._pool.handle(p.WorkerIntroduced(WorkerId(slot)), now)
+                self._pool.handle(p.WorkerIntroduced(worker), now)
                 if self._leaving:
-                    self._order([n.RecallWorker(WorkerId(slot))])
+                    self._order([n.RecallWorker(worker)])
                 else:
-                    self._fact(n.WorkerWaits(WorkerId(slot), self._slot_of(WorkerId(slot)).renders))
-            case m.Ready(slot, device):
-                self._order([events.WorkerUp(slot, self._processes.pid(WorkerId(slot)), device)])
+                    self._fact(n.WorkerWaits(worker, self._slot_of(worker).renders))
+            case m.Ready(worker, device):
+                self._order([events.WorkerUp(worker, self._processes.pid(worker), device)])
                 self._devices.add(device)
-                self._pool_fact(p.WorkerReady(WorkerId(slot)))
-            case m.Pull(slot, credit):
-                self._fact(n.WorkerPulls(WorkerId(slot), credit))
-            case m.Beat(slot, ref, stage):
-                worker = WorkerId(slot)
-                self._unfinished.began(worker, ref)
+                self._pool_fact(p.WorkerReady(worker))
+            case m.Beat(worker, attempt, stage):
+                self._unfinished.began(worker, attempt)
                 self._pool.handle(p.BeatSeen(worker, busy=True), now)
                 if stage == "load":
                     self._pool.handle(p.EpisodeBegan(worker), now)
-                self._fact(n.EpisodeBegan(worker, LeaseId(ref.lease), ref.index, stage))
-                began = events.StageBegan(slot, ref.scene, ref.index, ref.attempt, stage)
+                self._fact(message)
+                began = events.StageBegan(worker, attempt.key.scene, attempt.key.index, attempt.number, stage)
                 if self._stages.get(worker) != began:  # a beat tells of the stage again
                     self._stages[worker] = began
                     self._order([began])
-            case m.Planned(slot) | m.Commit(slot) | m.Fail(slot):
-                self._episode_ended(WorkerId(slot), message)
-            case m.GiveBack(slot, refs):
-                returned = tuple((LeaseId(ref.lease), ref.index) for ref in refs)
-                self._fact(n.WorkerReturns(WorkerId(slot), returned))
-            case m.Fatal(slot, job, error):
-                self._pool.handle(p.LeaveAsked(WorkerId(slot)), now)
-                self._cannot_run(JobId(job), error)
-            case m.Bye(slot):
-                self._processes.said_bye(WorkerId(slot))
-            case m.Welcome() | m.Lease() | m.Drain() | m.Prepare() | m.TakePlace():
+            case m.EpisodePlanned() | m.EpisodeStored() | m.AttemptFailed():
+                self._unfinished.ended(message.worker, message.attempt)
+                self._fact(message)
+                # That is progress, and if it was the worker's last episode, it owes nothing more.
+                self._pool.handle(p.BeatSeen(message.worker, self._machine.busy(message.worker)), self._clock())
+            case m.WorkerPulls() | m.WorkerReturns():
+                self._fact(message)
+            case m.Fatal(worker, job, error):
+                self._pool.handle(p.LeaveAsked(worker), now)
+                self._cannot_run(job, error)
+            case m.WorkerBye(worker):
+                self._processes.said_bye(worker)
+            case m.Assign() | m.MakeEpisode() | m.Leave() | m.Prepare() | m.TakePlace():
                 log.warning("worker sent %s, which only a daemon may send", type(message).__name__)
 
     def _cannot_run(self, job: JobId, error: str) -> None:
         log.error("job %s cannot run here: %s", job, error)
         self._unfit[job] = error
-        self._link.send(c.CannotRun(self._name, job, error))
+        self._tell_unfit(job)
         self._fact(n.JobUnfit(job))
+
+    def _tell_unfit(self, job: JobId) -> None:
+        self._link.send(c.CannotRun(self._name, job, plain_text(self._unfit[job], MOST_DETAIL)))
 
     def _slot_of(self, worker: WorkerId) -> Slot:
         return self._slots[worker.rpartition("#")[0]]
-
-    def _episode_ended(self, worker: WorkerId, message: m.Planned | m.Commit | m.Fail) -> None:
-        ref, timings_s = message.episode, message.timings_s
-        lease, cost_s = LeaseId(ref.lease), sum(timings_s.values())
-        self._unfinished.ended(worker, ref)
-        self._fact(n.WorkerMeasured(worker, message.memory.rss_bytes, message.memory.gpu_bytes))
-        match message:
-            case m.Planned():
-                plan = Plan(message.path, message.size_bytes, message.spilled, cost_s)
-                self._fact(n.EpisodePlanned(worker, lease, ref.index, plan))
-            case m.Commit() if (why := _impossible(message)) is not None:
-                failure = n.EpisodeFailed(worker, lease, ref.index, "store", "bad_piece", why, "", cost_s)
-                self._fact(failure)
-            case m.Commit():
-                log.debug("%s/%d is stored in %s", ref.scene, ref.index, message.folder)
-                made = message.folder, message.frames, message.size_bytes, message.digest
-                piece = StoredPiece(ref.index, *made, cost_s, timings_s)
-                plan_s = sum(timings_s.get(stage, 0.0) for stage in _PLANNING)
-                self._fact(n.EpisodeStored(worker, lease, piece, plan_s, timings_s.get("store", 0.0)))
-            case m.Fail():
-                failure = n.EpisodeFailed(
-                    worker,
-                    lease,
-                    ref.index,
-                    message.stage,
-                    message.reason,
-                    message.detail,
-                    message.evidence,
-                    cost_s,
-                    planned=message.planned,
-                    final=message.reason in _FINAL,
-                    blameless=message.reason in _BLAMELESS,
-                )
-                self._fact(failure)
-        # That is progress, and if it was the worker's last episode, it owes nothing more.
-        self._pool.handle(p.BeatSeen(worker, self._machine.busy(worker)), self._clock())
 
     # --- facts and orders ---
 
@@ -367,15 +324,12 @@ class Node:
 
     async def _perform(self, order: _Order) -> None:
         match order:
-            case n.MakeEpisode(worker, lease, _, scene, index, attempt, plan, spill):
-                if (entry := self._entries.get(lease)) is None:  # its worker died, and then its lease was over
-                    return
-                ref = m.EpisodeRef(scene, index, attempt, lease)
+            case m.MakeEpisode(worker):
                 self._pool.handle(p.LeaseSent(worker), self._clock())
-                await self._send(worker, m.Lease(ref, entry, plan or "", spill))
+                await self._send(worker, order)
             case n.AssignJob(worker, job, role):
                 limits, spec = self._jobs[job].limits, self._jobs[job]
-                self._unfinished.works_on(worker, job, spec.output)
+                self._unfinished.works_on(worker, spec.output)
                 assigned = p.JobAssigned(
                     worker, job, limits.open_timeout_s, limits.longest_silence_s(), limits.episode_timeout_s
                 )
@@ -384,13 +338,13 @@ class Node:
                     return
                 plans = (str(self._folders.memory), str(self._folders.disk))
                 output, open_s = str(spec.output), limits.open_timeout_s
-                welcome = m.Welcome(spec.to_dict(), output, open_s, role.value, plans, self._environment(job))
-                await self._send(worker, welcome)
+                assignment = m.Assign(spec.to_dict(), output, open_s, role.value, plans, self._environment(job))
+                await self._send(worker, assignment)
             case n.RecallWorker(worker, why):
                 if why:
                     log.info("worker %s makes room for a new one: %s", worker, why)
                 self._pool.handle(p.LeaveAsked(worker), self._clock())
-                await self._send(worker, m.Drain())
+                await self._send(worker, m.Leave())
             case n.StopWorker(worker, why):
                 self._pool_fact(p.StopWanted(worker, why))
             case n.DropPiece(job, folder):
@@ -404,7 +358,7 @@ class Node:
             case p.TakeSpare(slot, worker, spare):
                 await self._take_spare(self._slots[slot], worker, spare)
             case p.DismissWorker(worker):
-                await self._send(worker, m.Drain())
+                await self._send(worker, m.Leave())
             case StartSpare(spare):
                 self._group.create_task(self._processes.look_after_spare(spare))
             case p.PrepareSpare(spare, job):
@@ -423,8 +377,10 @@ class Node:
                 raise NimbusError(f"no compute worker can run here: {detail}")
             case events.WorkerUp() | events.StageBegan():
                 self._watch(order)
-            case _:
-                self._tell(order)
+            case c.Heartbeat():
+                self._link.send(dataclasses.replace(order, load=self._meter.load()))
+            case c.Commit() | c.Fail() | c.GiveBack():
+                self._link.send(order)
 
     def _environment(self, job: JobId) -> dict[str, Any]:
         """What is recorded with episodes: the packages, and those that are others than the job began with."""
@@ -434,19 +390,6 @@ class Node:
             if before or now:
                 environment |= {"before": before, "now": now}
         return environment
-
-    def _tell(self, told: n.Told) -> None:
-        stages: dict[tuple[LeaseId, int], str] = {}
-        now_load = None
-        if isinstance(told, HeartbeatSeen):
-            stages = {(lease, index): stage for _, lease, index, stage, _ in self._machine.running()}
-            now_load = self._meter.load()
-            self._forget_leases(self._machine.leases())  # as of now, not of when it was told
-        self._link.send(wire.message_to_master(told, stages, now_load))
-
-    def _forget_leases(self, held: frozenset[LeaseId]) -> None:
-        for lease in self._entries.keys() - held:
-            del self._entries[lease]
 
     async def _send(self, worker: WorkerId, message: m.Message) -> None:
         if (address := self._addresses.get(worker)) is not None:
@@ -469,12 +412,13 @@ class Node:
 
     def _lost(self, order: p.ReportLost) -> None:
         evidence = "\n".join(filter(None, (self._processes.last_words(order.worker), order.stack)))
+        failure = Failure(order.stage, order.reason, order.detail, evidence)
         self._stages.pop(order.worker, None)
         if pieces := self._unfinished.left_by(order.worker):
             self._group.create_task(asyncio.to_thread(remove_pieces, pieces))
         if order.failed:
-            self._watch(events.WorkerDown(order.worker, order.reason, order.detail, evidence))
-        self._fact(n.WorkerGone(order.worker, order.reason, order.detail, evidence, order.stage))
+            self._watch(events.WorkerDown(order.worker, failure))
+        self._fact(n.WorkerGone(order.worker, failure.plain()))
 
     def _send_home(self) -> None:
         """Ask every worker to leave once it has finished what it has begun."""
@@ -492,13 +436,6 @@ class Node:
         elif self._clock() - self._worked_until > ACKNOWLEDGED_WITHIN_S:
             log.warning("leaving without an answer from the master: what it has not acknowledged is made again")
             self._over.set()
-
-
-def _impossible(message: m.Commit) -> str | None:
-    """Why no master would hear of a piece that a user's writer made, as a sentence; None: it may be as it says."""
-    if not 0 <= message.frames <= MOST_FRAMES or not 0 <= message.size_bytes <= MOST_BYTES:
-        return f"the writer stored {message.frames} frames in {message.size_bytes} bytes, which cannot be"
-    return None if len(message.folder) <= 255 else "the writer's piece has a name that no folder can have"
 
 
 def _remove_file(path: Path) -> None:

@@ -45,7 +45,7 @@ class _Enough(Exception):
     """The next stage shall not run."""
 
 
-class Attempt:
+class ReplayedAttempt:
     """An attempt as its request describes it: see `ReplayRequest.described`."""
 
     def __init__(self, request: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> None:
@@ -166,7 +166,7 @@ def main() -> None:
         os.write(args.tell, orjson.dumps(event) + b"\n")
 
     try:
-        Attempt(orjson.loads(args.request.read_bytes()), tell).run()
+        ReplayedAttempt(orjson.loads(args.request.read_bytes()), tell).run()
     except NimbusError as error:  # no episode can be made here: a backend is missing, say
         tell({"event": "unfit", "error": str(error)})
     leave_soon(0)

@@ -158,7 +158,7 @@ def play(scenario: Scenario) -> Cluster:
 
 
 def _all_work_s(scenario: Scenario) -> float:
-    """What everything would take, done after the faults by one slot of the slowest node."""
+    """Seconds that everything would take, done after the faults by one slot of the slowest node."""
     slowest = min(member.model.speed for member in scenario.members)
     return sum(
         (workload.cost_s(scene.name, index) + workload.load_s(scene.name)) / slowest

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import uvloop
 
-from nimbusd.core.ids import LeaseId
+from nimbusd.core.ids import LeaseId, NodeId, indexes_of
 from nimbusd.core.node.commits import GATHER_S, Commits
 from nimbusd.core.node.heartbeats import MOST_AHEAD
 from nimbusd.stages.store.durable import to_json
@@ -48,9 +48,9 @@ class ScriptedNode:
     """A node of one slot whose episodes take no time."""
 
     def __init__(self, address: str, name: str) -> None:
-        self._name = name
+        self._name = NodeId(name)
         self._loop = asyncio.get_running_loop()
-        self._held: dict[int, _Held] = {}
+        self._held: dict[LeaseId, _Held] = {}
         self._seq = 0
         self._commits: Commits[c.Stored] = Commits()
         self._working = False
@@ -68,18 +68,17 @@ class ScriptedNode:
             case c.JobSpec(_, spec):
                 self._pieces = Path(spec["output"]) / PIECES
             case c.Lease():
-                indexes = (index for start, count in message.spans for index in range(start, start + count))
-                self._held[message.lease] = _Held(message, deque(indexes))
+                self._held[message.lease] = _Held(message, deque(indexes_of(message.spans)))
                 self._work_soon()
-            case c.Ack(lease, indexes, refused):
+            case c.Ack(_, lease, indexes, refused):
                 assert not refused, f"the master refused pieces of {self._name}"
                 held = self._held[lease]
                 held.unacknowledged.difference_update(indexes)
-                self._commits.answered(LeaseId(lease))
+                self._commits.answered(lease)
                 if not (held.waiting or held.unacknowledged):
                     del self._held[lease]
                 self._tell_stored()
-            case c.Revoke(lease, indexes):
+            case c.Revoke(_, lease, indexes):
                 asked = self._held.get(lease)
                 if asked is not None and (wanted := set(indexes or asked.waiting) & set(asked.waiting)):
                     asked.waiting = deque(index for index in asked.waiting if index not in wanted)
@@ -114,7 +113,7 @@ class ScriptedNode:
         for _ in range(min(AT_ONCE, len(held.waiting))):
             piece = self._store(held.lease, held.waiting.popleft())
             held.unacknowledged.add(piece.index)
-            self._commits.stored(LeaseId(held.lease.lease), piece)
+            self._commits.stored(held.lease.lease, piece)
         self._tell_stored()
         self._loop.call_later(GATHER_S, self._tell_stored)
         self._work_soon()

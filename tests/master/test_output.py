@@ -28,6 +28,7 @@ from nimbusd.stages import EpisodeRequest, Piece
 from nimbusd.stages.errors import NimbusError, OutputGone
 from nimbusd.stages.registry import Kind
 from nimbusd.stages.store.piece import PIECES, manifest_digest, piece_folder
+from tests.support.records import record_of
 from tests.support.store_makers import make_writer, store_episode
 
 NAME = JobId("job")
@@ -69,11 +70,9 @@ def store(job: Job, index: int) -> Piece:
 
 def commit(piece: Piece, index: int) -> Record:
     digest = manifest_digest(piece)
-    return Record(
+    return record_of(
         EpisodeKey(NAME, "room", index),
         State.COMMITTED,
-        1,
-        0,
         folder=piece.folder,
         frames=piece.length,
         digest=digest,

@@ -34,6 +34,7 @@ from nimbusd.stages import EpisodeRequest, Piece
 from nimbusd.stages.errors import NimbusError
 from nimbusd.stages.store.piece import PIECES, draft_of, draft_piece, manifest_digest, piece_folder
 from nimbusd.transport.messages import control as c
+from tests.support.records import record_of
 
 NAME = JobId("job")
 WANTED = 6
@@ -77,7 +78,7 @@ def record(piece: Piece, index: int, attempt: int = 1) -> Record:
     size_bytes = sum(file.size_bytes for file in piece.files)
     key = EpisodeKey(NAME, "room", index)
     digest = manifest_digest(piece)
-    return Record(
+    return record_of(
         key, State.COMMITTED, attempt, 0, "n", folder=piece.folder, frames=1, size_bytes=size_bytes, digest=digest
     )
 

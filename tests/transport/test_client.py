@@ -29,6 +29,7 @@ from nimbusd.client import (
     RequestRefused,
     VersionMismatch,
 )
+from nimbusd.core.ids import NodeId
 from nimbusd.transport.messages import control
 from nimbusd.transport.security.keys import generate, write_pair
 from tests.support.scripted_master import Answer, ScriptedMaster, polite, scripted
@@ -178,7 +179,8 @@ def test_a_job_too_large_for_a_message_is_refused_here(client: Client) -> None:
 
 def test_failures_are_fetched_page_by_page() -> None:
     everything = [
-        control.FailureReport("kitchen", index, 1, "failed", "plan", "unreachable", "", "", "n") for index in range(250)
+        control.FailureReport("kitchen", index, 1, "failed", control.Failure("plan", "unreachable", ""), "n")
+        for index in range(250)
     ]
 
     def script(request: control.Request) -> Answer:
@@ -193,7 +195,7 @@ def test_failures_are_fetched_page_by_page() -> None:
 
 def test_answers_that_are_unasked_doubled_or_garbage_are_dropped_and_harm_nothing() -> None:
     junk: Iterator[Answer] = itertools.cycle(
-        [b"\xff\x00garbage", control.Done(9999), control.Hello("n", "s", "v", "e", {}, 1, ())]
+        [b"\xff\x00garbage", control.Done(9999), control.Hello(NodeId("n"), "s", "v", "e", {}, 1, ())]
     )
 
     def script(request: control.Request) -> Answer:

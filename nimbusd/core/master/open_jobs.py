@@ -19,7 +19,7 @@ FIRST_PAUSE_S = 2.0
 
 
 @dataclass(slots=True)
-class Lease:
+class OpenLease:
     """Episodes of a scene that a node holds. open: not settled yet; revoking: asked back, and when."""
 
     id: LeaseId
@@ -42,7 +42,7 @@ class Lease:
 
 @dataclass(slots=True)
 class Doubt:
-    """What speaks against a node in a job.
+    """Evidence against a node in a job.
 
     lies: pieces that were not as it said. blamed: times that it blamed the storage since it last stored something;
     stored_elsewhere: pieces of other nodes meanwhile.
@@ -54,7 +54,7 @@ class Doubt:
 
 
 @dataclass(slots=True)
-class Job:
+class JobTasks:
     """A job that is not over."""
 
     plan: JobPlan
@@ -64,38 +64,29 @@ class Job:
     environment: str
     """That its nodes must have: the first node's, recorded with the first commit, if none was asked for."""
     is_bound: bool
-    """Whether the environment is recorded."""
+    """True once the environment is recorded."""
     order: int
     first_failures: FirstFailures
     estimates: Estimates = field(default_factory=Estimates)
-    leases: dict[LeaseId, Lease] = field(default_factory=dict)
+    leases: dict[LeaseId, OpenLease] = field(default_factory=dict)
     nodes: Tally[NodeId] = field(default_factory=Tally)
     """Leases by node."""
     holders: Tally[str] = field(default_factory=Tally)
     """Leases by scene."""
-    copies: dict[tuple[str, int], list[Lease]] = field(default_factory=dict)
+    copies: dict[tuple[str, int], list[OpenLease]] = field(default_factory=dict)
     """Episodes that are in two leases."""
     node_losses: Counter[tuple[str, int]] = field(default_factory=Counter)
-    owners: dict[str, NodeId] = field(default_factory=dict)
-    """Who may work on a scene, where that is fixed."""
-    last_own: dict[NodeId, str] = field(default_factory=dict)
-    """The latest scene of a node's fixed share that it was leased."""
-    fresh: list[str] = field(default_factory=list)
-    """Scenes that nobody has worked on, or that were left by those who had, the longest last."""
-    loaded: dict[NodeId, Counter[str]] = field(default_factory=dict)
-    """How many slots of a node should have which scene loaded."""
-    late: list[str] = field(default_factory=list)
-    """Scenes that need more slots, the most urgent last; worked out again at `look_at`."""
-    look_at: float = 0.0
+    left: set[str] = field(default_factory=set)
+    """Scenes of which something was given back or given up since the lease policy last looked."""
     unfit: dict[NodeId, str] = field(default_factory=dict)
     """Nodes that cannot run it, and why."""
     doubts: dict[NodeId, Doubt] = field(default_factory=dict)
     """Nodes that may not be telling the truth."""
     resume_at: float = 0.0
     pause_s: float = FIRST_PAUSE_S
-    """How long the next pause is."""
+    """Seconds of the next pause."""
     why: str = ""
-    """Why it is paused."""
+    """The reason of a pause, in words."""
     packages: Mapping[str, str] = field(default_factory=dict)
     """Of its environment, version by name; empty while that is not known."""
 

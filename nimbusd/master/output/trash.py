@@ -1,4 +1,4 @@
-"""What an output folder can do without, kept for a while: `<output>/.nimbusd/trash/<Unix seconds>.<folder>/`.
+"""Things that an output folder can do without, kept for a while: `<output>/.nimbusd/trash/<Unix seconds>.<folder>/`.
 
 Nothing that was whole once is deleted at once: whoever finds that it was needed takes it back from there.
 """
@@ -20,7 +20,7 @@ _TRASH = "trash"
 
 
 def trash_of(output: Path) -> Path:
-    """Where the trash of an output folder is."""
+    """The path of an output folder's trash."""
     return output / PRIVATE / _TRASH
 
 
