@@ -1,4 +1,4 @@
-"""What can go wrong between processes that talk to each other: one type per meaning, each text a sentence for a person.
+"""Errors between processes that talk to each other: one type per meaning, each text a sentence for a person.
 
 Types that belong to one thing only, such as a key file or an address, stand beside it.
 """
@@ -42,7 +42,7 @@ class RequestRefused(ClientError):
 
 
 class WaitTimeout(ClientError, TimeoutError):
-    """What was waited for has not happened yet; it goes on without us."""
+    """The wait is over before its event has happened; the job goes on without us."""
 
 
 class ClientClosed(ClientError):

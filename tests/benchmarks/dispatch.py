@@ -100,7 +100,7 @@ class Nimbus:
         )
 
     def scripted_nodes(self, tasks: int) -> Sample:
-        """As many nodes of one slot, which make nothing."""
+        """Scripted nodes of one slot, one for each worker, which make nothing."""
         command = [sys.executable, "-m", "tests.benchmarks.dispatch_peers"]
         return self._measure(tasks, self._workers, 1, lambda address, _: [*command, address, str(self._workers)])
 

@@ -48,7 +48,7 @@ class ScriptedNode:
     """A node of one slot whose episodes take no time."""
 
     def __init__(self, address: str, name: str) -> None:
-        self._node = NodeId(name)
+        self._name = NodeId(name)
         self._loop = asyncio.get_running_loop()
         self._held: dict[LeaseId, _Held] = {}
         self._seq = 0
@@ -57,7 +57,7 @@ class ScriptedNode:
         self._link = NodeLink(address, self._heard, on_connected=self._hello)
 
     def _hello(self) -> None:
-        self._link.send(c.Hello(self._node, "s", "bench", "bench", {}, 1, ()))
+        self._link.send(c.Hello(self._name, "s", "bench", "bench", {}, 1, ()))
 
     def _heard(self, message: c.Message) -> None:
         match message:
@@ -71,7 +71,7 @@ class ScriptedNode:
                 self._held[message.lease] = _Held(message, deque(indexes_of(message.spans)))
                 self._work_soon()
             case c.Ack(_, lease, indexes, refused):
-                assert not refused, f"the master refused pieces of {self._node}"
+                assert not refused, f"the master refused pieces of {self._name}"
                 held = self._held[lease]
                 held.unacknowledged.difference_update(indexes)
                 self._commits.answered(lease)
@@ -79,11 +79,11 @@ class ScriptedNode:
                     del self._held[lease]
                 self._tell_stored()
             case c.Revoke(_, lease, indexes):
-                revoked = self._held.get(lease)
-                if revoked is not None and (wanted := set(indexes or revoked.waiting) & set(revoked.waiting)):
-                    revoked.waiting = deque(index for index in revoked.waiting if index not in wanted)
-                    revoked.unacknowledged |= wanted
-                    self._link.send(c.GiveBack(self._node, lease, tuple(sorted(wanted))))
+                asked = self._held.get(lease)
+                if asked is not None and (wanted := set(indexes or asked.waiting) & set(asked.waiting)):
+                    asked.waiting = deque(index for index in asked.waiting if index not in wanted)
+                    asked.unacknowledged |= wanted
+                    self._link.send(c.GiveBack(self._name, lease, tuple(sorted(wanted))))
                     self._tell()  # the master reckons with no more than is held, until it hears otherwise
             case _:
                 pass
@@ -95,7 +95,7 @@ class ScriptedNode:
     def _tell(self) -> None:
         self._seq += 1
         credit = max(0, MOST_HELD - self._waiting())
-        self._link.send(c.Heartbeat(self._node, "s", self._seq, credit, tuple(self._held), ()))
+        self._link.send(c.Heartbeat(self._name, "s", self._seq, credit, tuple(self._held), ()))
 
     def _waiting(self) -> int:
         return sum(len(held.waiting) for held in self._held.values())
@@ -121,7 +121,7 @@ class ScriptedNode:
     def _tell_stored(self) -> None:
         for id, stored in self._commits.due(self._loop.time()):
             lease = self._held[id].lease
-            self._link.send(c.Commit(self._node, id, lease.job, lease.scene, lease.attempt, stored))
+            self._link.send(c.Commit(self._name, id, lease.job, lease.scene, lease.attempt, stored))
 
     def _store(self, lease: c.Lease, index: int) -> c.Stored:
         """The smallest piece there is, in its place; not synced, since that is no work of the master."""

@@ -16,7 +16,7 @@ from typing import Any
 
 import msgpack
 
-from nimbusd.transport.codec.codec import MessageError
+from nimbusd.transport.codec import MessageError
 from nimbusd.transport.messages import control as c
 from nimbusd.transport.messages.bounds import Length, Letters, Printable, Range
 

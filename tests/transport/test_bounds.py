@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nimbusd.core.ids import Attempt, EpisodeKey, JobId, LeaseId, NodeId
-from nimbusd.transport.codec.codec import Codec, MessageError
+from nimbusd.transport.codec import Codec, MessageError
 from nimbusd.transport.messages import control as c
 from nimbusd.transport.messages.bounds import SLACK, Keys, Length, Letters, Printable, Range, plain_line, plain_text
 from tests.support.message_strategies import messages_of

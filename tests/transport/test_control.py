@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nimbusd.core.ids import JobId, LeaseId, NodeId, Span
-from nimbusd.transport.codec.codec import MAX_DEPTH, MAX_MESSAGE_BYTES, Codec, MessageError, VersionError
+from nimbusd.transport.codec import MAX_DEPTH, MAX_MESSAGE_BYTES, Codec, MessageError, VersionError
 from nimbusd.transport.messages import control as c
 from tests.support.fuzz_frames import fuzz_decoder
 from tests.support.message_strategies import messages_of

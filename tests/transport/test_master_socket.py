@@ -13,7 +13,7 @@ import pytest
 import zmq
 
 from nimbusd.core.ids import JobId, NodeId
-from nimbusd.transport.codec.codec import MAX_MESSAGE_BYTES
+from nimbusd.transport.codec import MAX_MESSAGE_BYTES
 from nimbusd.transport.errors import TransportError
 from nimbusd.transport.messages import control as c
 from nimbusd.transport.security.auth import Entry, Peer, Role

@@ -19,7 +19,7 @@ from nimbusd.transport.client.link import ClientLink
 from nimbusd.transport.client.presence import why_nobody_listens
 from nimbusd.transport.client.requests import Outstanding, RequestTable
 from nimbusd.transport.client.settings import find_settings
-from nimbusd.transport.codec.codec import MessageError, VersionError
+from nimbusd.transport.codec import MessageError, VersionError
 from nimbusd.transport.errors import (
     ClientClosed,
     ClientError,
@@ -36,7 +36,7 @@ from nimbusd.transport.security.keys import KeyPair
 log = logging.getLogger("nimbusd.client")
 
 TIMEOUT_S = 10.0
-"""How long a request may take, connecting included, unless the client was made with another limit."""
+"""The longest that a request may take, connecting included, unless the client was made with another limit."""
 SEND_AGAIN_S = 0.02
 ENDED = frozenset({"complete", "incomplete", "cancelled"})
 """States of a job that will not change by themselves."""
@@ -149,7 +149,7 @@ class AsyncClient:
     ) -> control.JobSummary:
         """Run a job, or go on with it if it is the same as before. job: `Job.to_dict()`.
 
-        priority: greater is sooner. max_nodes: at most so many nodes at a time, 0: no limit. dynload: False divides
+        priority: greater is sooner. max_nodes: the most nodes at a time, 0: no limit. dynload: False divides
         the work among the nodes beforehand. adopt: take over what lies in its output also if a newer state of the
         master's ledger wrote it, or a job with the same seed and component versions but another fingerprint.
         accept_environment: go on with the packages that most slots have now, though the job began with others.
@@ -185,7 +185,7 @@ class AsyncClient:
     async def repair(self, job: str, episodes: Iterable[tuple[str, int]] = ()) -> control.Done:
         """Make committed episodes again whose pieces are damaged or gone; `count` of them.
 
-        episodes: (scene, index) of those that are known to be; the others' manifests and sizes are looked at.
+        episodes: (scene, index) of some that are; of all others the manifests and sizes are looked at.
         """
         named = tuple(episodes)
         return await self._ask(control.Done, lambda number: control.Repair(number, job, named))
@@ -203,7 +203,7 @@ class AsyncClient:
         return (await self._ask(control.NodeList, control.Nodes)).nodes
 
     async def counters(self) -> Mapping[str, int]:
-        """What the master counts: messages dropped, wrong keys and the like."""
+        """The master's counters: messages dropped, wrong keys and the like."""
         return (await self._ask(control.NodeList, control.Nodes)).counters
 
     async def drain(self, node: str, on: bool = True) -> control.Done:
@@ -269,7 +269,7 @@ class AsyncClient:
         )
 
     async def _first_words(self) -> None:
-        """Hear from the master. Raises MasterUnreachable as soon as it is known that nobody listens there."""
+        """Hear from the master. Raises MasterUnreachable as soon as nobody is found to listen there."""
         answered = asyncio.ensure_future(self.ask_events("", "", 0.0))
         absent = asyncio.ensure_future(self._absence())
         try:

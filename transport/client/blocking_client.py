@@ -69,12 +69,12 @@ class Client:
 
     @property
     def address(self) -> str:
-        """Where the master is."""
+        """The master's address."""
         return self._client.address
 
     @property
     def timeout_s(self) -> float:
-        """How long a request may take; may be changed at any time, for the requests that follow."""
+        """The longest that a request may take; may be changed at any time, for the requests that follow."""
         return self._client.timeout_s
 
     @timeout_s.setter
@@ -102,7 +102,7 @@ class Client:
         adopt: bool = False,
         accept_environment: bool = False,
     ) -> control.JobSummary:
-        """As `AsyncClient.submit`."""
+        """See `AsyncClient.submit`."""
         return self._thread.call(
             self._client.submit(
                 job,
@@ -132,15 +132,15 @@ class Client:
         return self._thread.call(self._client.retry(job))
 
     def repair(self, job: str, episodes: Iterable[tuple[str, int]] = ()) -> control.Done:
-        """As `AsyncClient.repair`."""
+        """See `AsyncClient.repair`."""
         return self._thread.call(self._client.repair(job, episodes))
 
     def forget(self, job: str, *, delete_output: bool = False) -> control.Done:
-        """As `AsyncClient.forget`."""
+        """See `AsyncClient.forget`."""
         return self._thread.call(self._client.forget(job, delete_output=delete_output))
 
     def relocate(self, job: str, output: str) -> control.Done:
-        """As `AsyncClient.relocate`."""
+        """See `AsyncClient.relocate`."""
         return self._thread.call(self._client.relocate(job, output))
 
     def nodes(self) -> tuple[control.NodeSummary, ...]:
@@ -148,7 +148,7 @@ class Client:
         return self._thread.call(self._client.nodes())
 
     def counters(self) -> Mapping[str, int]:
-        """What the master counts: messages dropped, wrong keys and the like."""
+        """The master's counters: messages dropped, wrong keys and the like."""
         return self._thread.call(self._client.counters())
 
     def drain(self, node: str, on: bool = True) -> control.Done:
@@ -177,13 +177,13 @@ class Client:
     def watch(
         self, cursor: str | None = None, job: str | None = None, *, away_s: float | None = None
     ) -> Iterator[Event | Gap]:
-        """As `AsyncClient.watch`: events after `cursor`, without end."""
+        """Events after `cursor`, without end: see `AsyncClient.watch`."""
         follow = Follow(self._client.ask_events, cursor, job, away_s)
         while True:
             yield from self._thread.call(follow.more())
 
     def wait(self, job: str, timeout_s: float | None = None) -> control.JobSummary:
-        """As `AsyncClient.wait`: until the job has ended, and how."""
+        """Wait until the job has ended, and return its end: see `AsyncClient.wait`."""
         return self._thread.call(self._client.wait(job, timeout_s))
 
 

@@ -14,7 +14,7 @@ from nimbusd.transport.messages import control
 log = logging.getLogger("nimbusd.client")
 
 WATCH_S = 10.0
-"""How long one Watch waits at the master for events."""
+"""The time that one Watch waits at the master for events."""
 AWAY_S = 1.0
 """Pause between tries while a master that was reached before is away."""
 
@@ -39,7 +39,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Events are missing here: the master keeps only so many, or it has started anew.
+    """Events are missing here: the master keeps the latest only, or it has started anew.
 
     missed: how many; None: nobody knows. cursor: as in Event. Ask for `job` or `jobs` to learn where things stand.
     """
@@ -68,7 +68,7 @@ class Follow:
             self.cursor = (await self._events(0.0)).cursor
 
     async def more(self) -> list[Event | Gap]:
-        """What has happened since, waiting for it a while; may be nothing. The cursor moves on."""
+        """Get the events since the last look, waiting a while for some; there may be none. The cursor moves on."""
         await self.begin()
         before = self.cursor
         answer = await self._events(WATCH_S)
@@ -81,7 +81,7 @@ class Follow:
         return found
 
     async def through_absence(self, ask: Callable[[], Awaitable[T]]) -> T:
-        """What `ask` answers, however long the master is away meanwhile, if `away_s` allows it."""
+        """Get the answer of `ask` though the master is away meanwhile, for up to `away_s`."""
         clock = asyncio.get_running_loop().time
         began = clock()
         told = False
@@ -109,5 +109,5 @@ def _event(values: Mapping[str, Any], otherwise: str) -> Event:
 
 
 def _epoch(cursor: str) -> str:
-    """Which life of the master a cursor is of; the rest of it is the master's business."""
+    """The life of the master that a cursor is of; the rest of it is the master's business."""
     return cursor.partition(":")[0]

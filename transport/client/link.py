@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import zmq
 
-from nimbusd.transport.codec.codec import MessageError
+from nimbusd.transport.codec import MessageError
 from nimbusd.transport.errors import ClientError, TransportError
 from nimbusd.transport.messages import control
 from nimbusd.transport.security.keys import KeyPair, generate, is_key
@@ -49,7 +49,7 @@ class ClientLink:
         self.tried_in_vain = asyncio.Event()
         """An attempt to connect has failed."""
         self.refused = ""
-        """Why the two sides cannot agree, in words; empty while they do, or while there is nobody to agree with."""
+        """The reason why the two sides cannot agree, in words; empty while they do, or while nobody is there."""
         self._address = address
         self._encrypted = bool(master_key)
         self._broken_off = 0

@@ -1,4 +1,4 @@
-"""Whether anybody listens at an address at all. ZeroMQ tries for ever, and does not say why an attempt failed."""
+"""Find out that nobody listens at an address. ZeroMQ tries for ever, and does not say why an attempt failed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _PATIENCE_S = 2.0
 
 
 async def why_nobody_listens(address: str) -> str:
-    """Why no connection to a well-formed `address` can be had now, as a part of a sentence; empty: it can, or perhaps.
+    """The reason why nobody can connect to `address`, as a part of a sentence; empty: one can, or perhaps.
 
     A machine that says nothing at all, as behind a firewall, may be slow or on its way up: that is no answer.
     """

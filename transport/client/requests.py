@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from nimbusd.transport.messages import control
 
 REPEAT_AFTER_S = 3.0
-"""A request that was sent is sent again after so long without an answer: every request may be repeated."""
+"""The time without an answer after which a request is sent again: every request may be repeated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +26,11 @@ class Outstanding:
 
     @property
     def number(self) -> int:
-        """What the answer repeats."""
+        """The answer repeats it."""
         return self.message.request
 
     def due_at(self) -> float:
-        """When it is to be sent (again), if there is a connection."""
+        """The time at which it is to be sent (again), if there is a connection."""
         return self.asked_at if self.sent_at is None else self.sent_at + self.patience_s + REPEAT_AFTER_S
 
 
@@ -83,7 +83,7 @@ class RequestTable:
         return list(self._outstanding.values())
 
     def next_at(self, connected: bool) -> float | None:
-        """When `due` or `expired` will have something, as far as time decides. None: nothing is outstanding."""
+        """The time at which `due` or `expired` will have something if no answer comes; None: nothing is asked."""
         times = [request.give_up_at for request in self._outstanding.values()]
         if connected:
             times += [request.due_at() for request in self._outstanding.values()]

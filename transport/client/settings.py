@@ -1,4 +1,4 @@
-"""Where the master is and which keys to use: from arguments, the environment, and a settings file, in this order.
+"""The master's address and the keys to use: from arguments, the environment, and a settings file, in this order.
 
 The file is `~/.config/nimbus/client.toml` (or under XDG_CONFIG_HOME):
 
@@ -29,7 +29,7 @@ _YES, _NO = ("1", "true", "yes"), ("", "0", "false", "no")
 
 @dataclass(frozen=True, slots=True)
 class ClientSettings:
-    """What a client needs to connect. master_key: in Z85, empty: unencrypted. key: secret key file of this client.
+    """All that a client needs to connect. master_key: in Z85, empty: unencrypted. key: secret key file of this client.
 
     any_local_user: on the loopback address there are no keys.
     """
@@ -48,7 +48,7 @@ class ClientSettings:
 
 
 def settings_file(environ: Mapping[str, str] = os.environ) -> Path:
-    """Where the settings file is, if there is one."""
+    """The place of the settings file, if there is one."""
     folder = environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
     return Path(folder) / "nimbus" / "client.toml"
 

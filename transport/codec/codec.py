@@ -137,7 +137,7 @@ def _known_fields(cls: type[Any], body: dict[str, Any]) -> dict[str, Any]:
 
 
 def _title(message: object) -> str:
-    """What a person looks for in the log: the message's class and what it is about."""
+    """The message's class and its subject, by which a person finds it in the log."""
     about = ((name, getattr(message, name, None)) for name in ("node", "job", "scene"))
     said = ", ".join(f"{name} {value!r:.80}" for name, value in about if isinstance(value, str))
     return f"{type(message).__name__} ({said})" if said else type(message).__name__

@@ -38,7 +38,7 @@ class Compiler:
         self._readers: dict[type[Any], Callable[[dict[str, Any]], Any]] = {}
         self._writers: dict[type[Any], Callable[[Any], dict[str, Any]]] = {}
         self._names: dict[str, Any] = {}
-        """What the code of the class at hand refers to."""
+        """The names that the code of the class at hand refers to."""
 
     def reader(self, cls: type[Any]) -> Callable[[dict[str, Any]], Any]:
         """A function from a map of fields to the dataclass, which raises MessageError."""
@@ -137,7 +137,7 @@ class Compiler:
         raise TypeError(f"{where}: messages cannot have fields of type {hint}")
 
     def _check_tuple(self, hints: tuple[Any, ...], var: str, where: str, made: str) -> list[str]:
-        """Lines for a list of so many items. made: the name of the class to make of them; empty: a tuple."""
+        """Lines for a list of items of one type. made: the name of the class to make of them; empty: a tuple."""
         text = f"a list of {len(hints)}"
         items = ", ".join(f"{self._item(hint, where)}({var}[{i}])" for i, hint in enumerate(hints))
         return [

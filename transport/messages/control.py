@@ -9,7 +9,7 @@ from __future__ import annotations
 import typing
 from typing import Any, TypeAlias
 
-from nimbusd.transport.codec.codec import Codec
+from nimbusd.transport.codec import Codec
 from nimbusd.transport.messages.client import (
     Cancel,
     Done,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import typing
 from typing import TypeAlias
 
-from nimbusd.transport.codec.codec import MAX_MESSAGE_BYTES, Codec, MessageError
+from nimbusd.transport.codec import MAX_MESSAGE_BYTES, Codec, MessageError
 from nimbusd.transport.messages.worker import (
     Assign,
     AttemptFailed,

@@ -1,4 +1,4 @@
-"""Who may connect to a master, and what they may say.
+"""The rights of peers: who is let in by a master, and what each role may say.
 
 A master that can be reached over the network speaks CURVE: it proves its own key, and knows its peers by theirs. Its
 allow-list has one line per key, `ROLE NAME KEY`: a `node` may speak for the node of its name, an `admin` may make
@@ -27,7 +27,7 @@ class AllowListError(TransportError):
 
 
 class Role(enum.StrEnum):
-    """What a peer may say. LOCAL: came over an unencrypted address, which processes of this machine alone reach."""
+    """The rights of a peer. LOCAL: it came over an unencrypted address, which processes of this machine alone reach."""
 
     LOCAL = "local"
     NODE = "node"
@@ -113,7 +113,7 @@ class AllowList:
         self._by_name[entry.role, entry.name] = entry
 
     def get(self, key: str) -> Entry | None:
-        """Whose key it is."""
+        """The owner of a key, if it has one here."""
         return self._by_key.get(key)
 
     def entries(self) -> tuple[Entry, ...]:
@@ -138,7 +138,7 @@ _ALLOWED: Mapping[Role, frozenset[type]] = {
 
 
 def objection(peer: Peer, message: control.Message) -> str | None:
-    """Why `peer` may not say `message`, as a sentence for its user; None: it may.
+    """The reason why `peer` may not say `message`, as a sentence for its user; None: it may.
 
     Enrol is no matter of roles: see `Gate.enrol`.
     """

@@ -1,7 +1,7 @@
 """The master's gate: its allow-list and its open join tokens, kept in two files of its state folder.
 
 `authorized` has the allow-list and may be edited while the master runs: it is read again when it has changed, at the
-next handshake of a key that is not known and at each `refresh`. `tokens.json` has hashes of secrets and is the
+next handshake of a key that is not on it and at each `refresh`. `tokens.json` has hashes of secrets and is the
 master's alone.
 """
 
@@ -48,11 +48,11 @@ class Gate:
         self._tokens = _read_tokens(self._tokens_path)
 
     def entry(self, key: str) -> Entry | None:
-        """Whose key it is, as last read."""
+        """The owner of a key, as last read."""
         return self._list.get(key)
 
     def admits(self, key: str) -> bool:
-        """Whether a connection with `key` may stand: the key is known, or it may be about to enrol."""
+        """True where a connection with `key` may stand: the key is on the list, or its node may be about to enrol."""
         if self._list.get(key) is None:
             self.refresh()
         return self._list.get(key) is not None or self._tokens.is_open(self._clock())

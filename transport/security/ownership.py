@@ -1,4 +1,4 @@
-"""Who may write where, as far as owners and modes of files tell."""
+"""Rights to write, as far as owners and modes of files tell."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ROOT = 0
 
 
 def open_to_others(path: Path, uid: int) -> str | None:
-    """Why others than root and `uid` can change what lies at `path`, as a part of a sentence; None: they cannot.
+    """The reason why others than root and `uid` can change `path`, as a part of a sentence; None: they cannot.
 
     Looks at all folders on the way there, and where links lead. What does not exist is nobody's to change.
     """
@@ -56,7 +56,7 @@ def _objection(found: os.stat_result, uid: int, *, within: bool) -> str | None:
 
 @functools.lru_cache
 def _others_in(gid: int, uid: int) -> str:
-    """Who is in a group beside root and `uid`."""
+    """The members of a group beside root and `uid`."""
     try:
         members = set(grp.getgrgid(gid).gr_mem)
     except KeyError:
@@ -67,7 +67,7 @@ def _others_in(gid: int, uid: int) -> str:
 
 @functools.lru_cache
 def _is_unmapped(uid: int) -> bool:
-    """In a user namespace, files of the users outside all seem to be those of one: who could write is not known."""
+    """In a user namespace, files of all users outside seem to be of one: nobody can tell who could write."""
     overflow = int(Path("/proc/sys/kernel/overflowuid").read_text())
     everybody = Path("/proc/self/uid_map").read_text().split() == ["0", "0", "4294967295"]
     return uid == overflow and not everybody

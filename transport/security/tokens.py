@@ -14,7 +14,7 @@ import secrets
 import zlib
 from dataclasses import dataclass, field, replace
 
-from nimbusd.transport.codec.codec import Codec
+from nimbusd.transport.codec import Codec
 from nimbusd.transport.errors import TransportError
 from nimbusd.transport.security.keys import is_key
 
@@ -28,7 +28,7 @@ class TokenError(TransportError):
 
 @dataclass(frozen=True, slots=True)
 class JoinToken:
-    """What a node needs to join, and until when the master will take it."""
+    """All that a node needs to join, and the time until which the master takes it."""
 
     address: str
     master_key: str
@@ -73,7 +73,7 @@ def new_secret() -> str:
 
 
 class Redeemed(enum.Enum):
-    """What became of a secret that a node showed."""
+    """The verdict on a secret that a node showed."""
 
     YES = "yes"
     UNKNOWN = "unknown"

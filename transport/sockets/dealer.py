@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import zmq
 
-from nimbusd.transport.codec.codec import MessageError
+from nimbusd.transport.codec import MessageError
 from nimbusd.transport.errors import TransportError
 from nimbusd.transport.messages import control
 from nimbusd.transport.security.keys import KeyPair, is_key

@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 import zmq
 
-from nimbusd.transport.codec.codec import MAX_MESSAGE_BYTES, MessageError, VersionError
+from nimbusd.transport.codec import MAX_MESSAGE_BYTES, MessageError, VersionError
 from nimbusd.transport.errors import TransportError
 from nimbusd.transport.messages import control
 from nimbusd.transport.security.auth import Peer, Role, objection
@@ -34,7 +34,7 @@ _MAX_BYTES = {
     Role.NODE: MAX_MESSAGE_BYTES,
     Role.GUEST: 4096,
 }
-"""What a peer may make this process unpack, by how far it is trusted."""
+"""The largest frame that a peer may make this process unpack, by how far it is trusted."""
 _QUEUED_PER_PEER = 2_000
 _NOT_ACCEPTED = "did not accept a connection on %s: of another user, or there are too many (errno %d)"
 
@@ -91,7 +91,7 @@ class MasterSocket:
 
     @property
     def addresses(self) -> tuple[str, ...]:
-        """What it listens on; ports that were left to the system are filled in."""
+        """The addresses that it listens on; ports that were left to the system are filled in."""
         return tuple(address for listener in self._listeners for address in listener.addresses)
 
     def send(self, peer: Peer, message: control.Message) -> bool:
@@ -120,7 +120,7 @@ class MasterSocket:
         return admitted
 
     def receive(self, listener: int, route: bytes, key: str, frame: bytes) -> None:
-        """What a listener has read."""
+        """Judge a frame that a listener has read, and pass its message on."""
         peer = self._peer(listener, route, key)
         self.counters["received"] += 1
         size = len(frame)
@@ -171,7 +171,7 @@ class MasterSocket:
         self._sparse.warn(kind, "dropped a message of %s: %s", peer, why)
 
     def connection_event(self, event: ConnectionEvent) -> None:
-        """What a listener's monitor has seen."""
+        """Count an event that a listener's monitor has seen."""
         if event.event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
             self.counters["connected"] += 1
         elif event.event == zmq.EVENT_DISCONNECTED:

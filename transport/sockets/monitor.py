@@ -1,4 +1,4 @@
-"""What happens to a socket's connections, from ZeroMQ's socket monitor."""
+"""Events of a socket's connections, from ZeroMQ's socket monitor."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class ConnectionEvent:
 
     @property
     def failed(self) -> str | None:
-        """Why a handshake failed, in words; None: the event is of another kind."""
+        """The reason why a handshake failed, in words; None: the event is of another kind."""
         if self.event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
             return f"the key was refused (status {self.value})"
         if self.event == zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL:

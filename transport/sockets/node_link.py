@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import zmq
 
-from nimbusd.transport.codec.codec import MessageError, VersionError
+from nimbusd.transport.codec import MessageError, VersionError
 from nimbusd.transport.errors import TransportError
 from nimbusd.transport.messages import control
 from nimbusd.transport.security.keys import KeyPair, is_key
@@ -64,7 +64,7 @@ class NodeLink:
             raise TransportError(f"the master at {address} can be trusted by its public key alone, and none is given")
         self.counters: Counter[str] = Counter()
         self.trouble = ""
-        """Why there is no connection; empty: there is one, or it is being made."""
+        """The reason why there is no connection; empty: there is one, or it is being made."""
         self.key_refused = False
         """The last trouble was that the master does not know our key."""
         self._address = address

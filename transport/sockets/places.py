@@ -1,4 +1,4 @@
-"""Where the Unix socket of a master on this machine lies: where a master makes it, and where others look for it.
+"""Places of the Unix socket of a master on this machine: where a master makes it, and where others look for it.
 
 | who | folder |
 |---|---|
@@ -38,7 +38,7 @@ class Place:
 
 
 def place_to_listen(environ: Mapping[str, str], uid: int, *, for_group: bool = False) -> Place:
-    """Where a master of this user listens. for_group: others must be able to get there."""
+    """The place at which a master of this user listens. for_group: others must be able to get there."""
     if runtime := environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]:
         return Place(Path(runtime), ours=False)
     if uid == ROOT:
@@ -58,7 +58,7 @@ def find_socket(environ: Mapping[str, str], uid: int) -> str:
 
 
 def _has_socket(folder: Path) -> bool:
-    """Whether a socket can be seen there; in the folder of another user's master there is none for us."""
+    """True where a socket can be seen; in the folder of another user's master there is none for us."""
     try:
         return (folder / NAME).is_socket()
     except PermissionError:
@@ -66,7 +66,7 @@ def _has_socket(folder: Path) -> bool:
 
 
 def why_unreachable(path: Path) -> str:
-    """Why no connection to the Unix socket at `path` can be had now, as a part of a sentence; empty: there is one."""
+    """The reason why nobody can connect to the Unix socket at `path`, as a part of a sentence; empty: one can."""
     match error := knock(path):
         case None:
             return ""
@@ -81,7 +81,7 @@ def why_unreachable(path: Path) -> str:
 
 
 def knock(path: Path) -> OSError | None:
-    """What comes of connecting to the Unix socket at `path`; None: somebody listens."""
+    """Connect to the Unix socket at `path`, and return the error; None: somebody listens."""
     with socket.socket(socket.AF_UNIX) as probe:
         probe.setblocking(False)
         try:

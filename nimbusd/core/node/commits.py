@@ -1,4 +1,4 @@
-"""Which stored pieces a node tells of now, and which wait to be told together with others."""
+"""Pieces that are stored and not told yet, and the rule by which they go out together."""
 
 from __future__ import annotations
 
