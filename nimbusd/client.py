@@ -21,7 +21,8 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 from nimbusd.transport.client import async_client as client
 from nimbusd.transport.client import blocking_client
 from nimbusd.transport.client.async_client import ENDED
-from nimbusd.transport.client.errors import (
+from nimbusd.transport.client.follow import Event, Gap
+from nimbusd.transport.errors import (
     ClientClosed,
     ClientError,
     KeyRefused,
@@ -31,7 +32,6 @@ from nimbusd.transport.client.errors import (
     VersionMismatch,
     WaitTimeout,
 )
-from nimbusd.transport.client.follow import Event, Gap
 from nimbusd.transport.messages.control import (
     Done,
     FailureList,

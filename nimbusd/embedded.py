@@ -16,7 +16,7 @@ from nimbusd import events
 from nimbusd.config import MEMORY_SHARE
 from nimbusd.core.environments import differences, environment_of
 from nimbusd.core.ids import JobId, NodeId
-from nimbusd.core.master.facts import Cause, DrainAsked, EnvironmentAccepted, NodeLeft
+from nimbusd.core.master.facts import Cause, DrainAsked, EnvironmentAccepted
 from nimbusd.core.master.nodes import EXPECTED
 from nimbusd.job import Job
 from nimbusd.machine.memory import node_memory
@@ -26,7 +26,7 @@ from nimbusd.master.ledger.thread import LedgerThread
 from nimbusd.master.master import Master
 from nimbusd.master.output.folder import claim_output, ledger_path, owner_of
 from nimbusd.master.output.owner import Whose, refusal
-from nimbusd.master.publish.apart import PublishFailed
+from nimbusd.master.publish.apart import NotPublished
 from nimbusd.node.environment import environment
 from nimbusd.node.node import Node
 from nimbusd.node.slots import Slot
@@ -93,7 +93,7 @@ class JobRun:
                         row_of(self._job), self._job, retry=self._retry_quarantined, adopt=self._adopt
                     )
                     # The node of an earlier run died with it: nobody comes back for its leases.
-                    self._master.fact(NodeLeft(NodeId(NODE), EXPECTED, "ended"))
+                    self._master.fact(c.Bye(NodeId(NODE), EXPECTED, "ended"))
                     await self._work(group)
                     ended = self._ended or await self._cut_short()
                     serving.cancel()
@@ -144,7 +144,7 @@ class JobRun:
         await working
 
     def _is_of_another_environment(self) -> bool:
-        """Whether the job began with other packages, which stops this run: nothing here would ever change that."""
+        """True where the job began with other packages, which stops this run: nothing here would ever change that."""
         job = self._master.scheduler.tasks.jobs[self._name]
         everything = environment()
         here = environment_of(everything.packages, job.plan.counting)
@@ -175,7 +175,7 @@ class JobRun:
                 self._stopped_because = f"{why}. Put that right and run the same command again."
                 self.drain(self._stopped_because)
             case events.JobStarted():
-                self._tell(dataclasses.replace(event, workers=len(self._slots)))
+                self._tell(dataclasses.replace(event, slots=len(self._slots)))
             case _:
                 self._tell(event)
 
@@ -191,13 +191,13 @@ class JobRun:
                 )
 
     async def _cut_short(self) -> events.JobEnded:
-        """How a run ended that was asked to stop: published as far as it is, unless that failed or was under way."""
+        """End a run that was asked to stop: publish what there is, unless that failed or was under way."""
         job, dataset = self._master.open[self._name], None
         if job.publishing is None and not job.unpublished:
             self._publishing = asyncio.create_task(self._master.publish_now(self._name))
             try:
                 dataset = await self._publishing
-            except PublishFailed:
+            except NotPublished:
                 pass  # which was told
             except asyncio.CancelledError:
                 own_task = asyncio.current_task()

@@ -1,12 +1,15 @@
-"""What a run tells those who watch it: facts for progress displays, logs and programs."""
+"""Events that a run tells those who watch it: for progress displays, logs and programs."""
 
 from __future__ import annotations
 
 import dataclasses
 import time
+import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias, get_args
+from typing import Any, TypeAlias
+
+from nimbusd.transport.messages.failures import Failure
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +22,7 @@ class JobStarted:
     committed: int
     failed: int
     quarantined: int
-    workers: int
+    slots: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +36,10 @@ class WorkerUp:
 
 @dataclass(frozen=True, slots=True)
 class WorkerDown:
-    """A compute worker is gone, and should not be. evidence: its last output."""
+    """A compute worker is gone, and should not be. The failure's evidence: its last output."""
 
     worker: str
-    reason: str
-    detail: str
-    evidence: str
+    failure: Failure
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ class EpisodeCommitted:
     scene: str
     index: int
     attempt: int
-    worker: str
+    node: str
     frames: int
     timings_s: Mapping[str, float]
 
@@ -70,8 +71,7 @@ class EpisodeFailed:
 
     scene: str
     index: int
-    reason: str
-    detail: str
+    failure: Failure
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +81,7 @@ class AttemptLost:
     scene: str
     index: int
     attempt: int
-    reason: str
-    detail: str
+    failure: Failure
     quarantined: bool
 
 
@@ -182,24 +181,50 @@ Event: TypeAlias = (
 Watcher: TypeAlias = Callable[[Event], None]
 
 
+_Paths: TypeAlias = tuple[tuple[str, tuple[str, ...]], ...]
+"""JSON keys and where their values are in an event."""
+
+_OLDER_KEYS: Mapping[type[Any], Mapping[str, str]] = {
+    JobStarted: {"slots": "workers"},
+    EpisodeCommitted: {"node": "worker"},
+}
+"""Fields whose JSON key is an older name, which programs read."""
+_OF_FAILURE: Mapping[type[Any], tuple[str, ...]] = {
+    EpisodeFailed: ("reason", "detail"),
+    AttemptLost: ("reason", "detail"),
+    WorkerDown: ("reason", "detail", "evidence"),
+}
+"""Parts of a failure that an event says: evidence is long, and of episodes it can be asked for."""
+
+
 def to_json(event: Event) -> dict[str, Any]:
     """An event as JSON values: its fields, its type in snake_case as `event`, and the time in Unix seconds.
 
     Seconds are rounded to microseconds.
     """
-    name, fields = _KINDS[type(event)]
-    told = {field: _rounded(getattr(event, field)) for field in fields}
-    return {"event": name, "time": _rounded(time.time()), **told}
+    name, paths = _SHAPES[type(event)]
+    told: dict[str, Any] = {"event": name, "time": _rounded(time.time())}
+    for key, path in paths:
+        value: Any = event
+        for field_name in path:
+            value = getattr(value, field_name)
+        told[key] = _rounded(value)
+    return told
 
 
-def _snake_case(name: str) -> str:
-    return "".join(f"_{c.lower()}" if c.isupper() and i else c.lower() for i, c in enumerate(name))
+def _shape(kind: type[Any]) -> tuple[str, _Paths]:
+    """The name of a type of event in snake_case, and its JSON keys."""
+    name = "".join(f"_{c.lower()}" if c.isupper() and i else c.lower() for i, c in enumerate(kind.__name__))
+    paths: list[tuple[str, tuple[str, ...]]] = []
+    for f in dataclasses.fields(kind):
+        if f.name == "failure":
+            paths += [(key, (f.name, key)) for key in _OF_FAILURE[kind]]
+        else:
+            paths.append((_OLDER_KEYS.get(kind, {}).get(f.name, f.name), (f.name,)))
+    return name, tuple(paths)
 
 
-_KINDS = {
-    kind: (_snake_case(kind.__name__), tuple(f.name for f in dataclasses.fields(kind))) for kind in get_args(Event)
-}
-"""Type of event → its name and its fields."""
+_SHAPES = {kind: _shape(kind) for kind in typing.get_args(Event)}
 
 
 def _rounded(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What renderers of objects share: the check that a sequence fits its scene, and the arrays of its frames."""
+"""Shared by renderers of objects: the check that a sequence fits its scene, and the arrays of its frames."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def with_motion(renderer: BaseRenderer[Any], seq: Sequence, scene: Scene) -> Seq
 
 
 class FrameArrays:
-    """What the cameras see in `length` frames, filled frame by frame. depth, segmentation: whether to keep them."""
+    """The cameras' pictures of `length` frames, filled frame by frame. depth, segmentation: True to keep them."""
 
     def __init__(self, cameras: Iterable[Camera], length: int, *, depth: bool, segmentation: bool) -> None:
         shape = {camera.name: (length, camera.height, camera.width) for camera in cameras}

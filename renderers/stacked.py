@@ -42,7 +42,7 @@ class Tile:
 
 
 class StackBackend(Protocol):
-    """What a renderer must offer: draw all shots of one pass, in their order."""
+    """A renderer that can draw copies: draw all shots of one pass, in their order."""
 
     def render(self, shots: Sequence[Shot]) -> list[Tile]: ...
 

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
         Episode,
         EpisodeId,
         EpisodeRequest,
-        Failure,
         Feature,
         Label,
         Light,
@@ -44,6 +43,7 @@ if TYPE_CHECKING:
         SceneObject,
         Sequence,
         Splats,
+        StageFailure,
     )
 
 __all__ = [
@@ -61,7 +61,6 @@ __all__ = [
     "Episode",
     "EpisodeId",
     "EpisodeRequest",
-    "Failure",
     "Feature",
     "Label",
     "Light",
@@ -78,6 +77,7 @@ __all__ = [
     "SceneObject",
     "Sequence",
     "Splats",
+    "StageFailure",
     "StoreError",
 ]
 

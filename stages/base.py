@@ -39,7 +39,7 @@ def no_beat() -> None:
 
 
 class Component(ABC, Generic[A]):
-    """What all five have in common.
+    """The base of all five.
 
     version: semver of the component's results; change it when the same seed gives other episodes.
     requires: modules that its methods import; `nimbusctl check` warns where one is not installed.
@@ -66,7 +66,7 @@ class Component(ABC, Generic[A]):
         return (type(self).__module__, *self.needs(), *self.may_use)
 
     def unfit(self, stages: Mapping[str, Component[Any]]) -> list[str]:
-        """What of this machine and its environment keeps the component from working, a sentence each.
+        """A sentence for each thing on this machine, or in its environment, that keeps the component from working.
 
         stages: all components of the job, by stage. Asked where a job is checked, and before it runs here, of
         components whose modules are installed. Cheap; must not raise.
@@ -87,7 +87,7 @@ class BaseLoader(Component[A], Generic[A, S]):
         return []
 
     def asset_warnings(self, config: S) -> list[str]:
-        """What those files hold that the scene will lack, a sentence each; `nimbusctl check` tells them.
+        """A sentence for each thing in those files that the scene will lack; `nimbusctl check` prints them.
 
         Cheap: headers, not contents; a file that is missing is asset_paths' matter. Raises AssetError where a header
         alone tells that `load_asset` will fail.

@@ -49,7 +49,7 @@ class PlanningFailed(NimbusError):
 
 @contextlib.contextmanager
 def out_of_groups(*kinds: type[Exception]) -> Iterator[None]:
-    """Where a group of nothing but such errors would be raised, raise the first of them.
+    """Raise the first error in place of a group of nothing but such errors.
 
     Not by `except*`: some releases of Python put what is raised there into a group again.
     """

@@ -1,4 +1,4 @@
-"""How far points are from a mesh's surface, as the bound of a simplification asks."""
+"""The distance of points from a mesh's surface, as the bound of a simplification asks."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numpy as np
 from nimbusd.stages.types import F64
 
 _SAMPLE_M, _NEAREST = 0.004, 16
-"""How densely triangles are sampled to find those that are near a point, and how many samples are looked at."""
+"""The spacing of samples that find the triangles near a point, and the number of samples that are looked at."""
 
 
 def surface_distances(points: F64, triangles: F64) -> F64:

@@ -16,7 +16,7 @@ def missing_modules(names: Iterable[str]) -> list[str]:
 
 
 def how_to_install(module: str) -> str:
-    """What to do about a missing module, as the end of a sentence: the extra of nimbusd that brings it, if one does."""
+    """The way out where a module is missing, to end a sentence: the extra of nimbusd that brings it, if one does."""
     if (extra := _extra_with(module)) is not None:
         return f"pip install 'nimbusd[{extra}]'"
     return "install the package that has it"

@@ -1,4 +1,4 @@
-"""Whether a renderer can show what a sequence moves. Where it cannot, equal frames would be stored as a success."""
+"""Refusing sequences whose motion a renderer cannot show: equal frames would be stored as a success."""
 
 from __future__ import annotations
 

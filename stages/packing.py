@@ -45,7 +45,7 @@ def unpack(packed: bytes) -> PlanValue:
 
 
 def is_pickle(content: bytes) -> bool:
-    """Whether `content` looks like a pickle of protocol 2 to 5."""
+    """True if `content` looks like a pickle of protocol 2 to 5."""
     return len(content) > 2 and content[0] == 0x80 and content[1] in _PICKLE_PROTOCOLS and content[-1:] == b"."
 
 

@@ -20,7 +20,7 @@ _SURROGATES = ("\ud800", "\udfff")
 
 
 def unplain(value: object) -> Iterator[tuple[tuple[Key, ...], str]]:
-    """What is wrong in `value`: the place of each thing and a sentence, in no promised order.
+    """Mistakes in `value`: the place of each thing and a sentence, in no promised order.
 
     Plain are text, whole numbers of 64 bits, finite numbers, true, false, null, lists and mappings with text as keys.
     """
@@ -43,7 +43,7 @@ def unplain(value: object) -> Iterator[tuple[tuple[Key, ...], str]]:
 
 
 def is_printable(text: str) -> bool:
-    """Whether `text` has neither control characters, of any kind and direction, nor halves of characters."""
+    """True where `text` has neither control characters, of any kind and direction, nor halves of characters."""
     return text.isprintable()
 
 
@@ -72,6 +72,6 @@ def _wrong_scalar(value: object) -> str | None:
 
 
 def _has_halves(text: str) -> bool:
-    """Whether there are lone surrogates, which UTF-8 cannot say."""
+    """True where there are lone surrogates, which UTF-8 cannot say."""
     low, high = _SURROGATES
     return any(low <= character <= high for character in text)

@@ -116,5 +116,5 @@ def _by_path(path: str) -> object:
 
 
 def _why(error: Exception) -> str:
-    """What a module raised when it was imported, which may be anything."""
+    """The reason for which a module could not be imported; it may have raised anything."""
     return what_is_missing(error) if isinstance(error, ModuleNotFoundError) else f"{type(error).__name__}: {error}"

@@ -25,28 +25,28 @@ from typing import Any, TypeVar
 from nimbusd.stages.base import BaseLoader, BasePlanner, BaseRandomizer, BaseRenderer, BaseWriter, SceneConfig
 from nimbusd.stages.errors import AssetError, BackendUnavailable, ComponentError, NimbusError, PlanningFailed
 from nimbusd.stages.load.asset_hashes import AssetHashes
-from nimbusd.stages.load.mend.mend import warnings_of
+from nimbusd.stages.load.mend import warnings_of
 from nimbusd.stages.load.mend.recentre import check_near_origin
 from nimbusd.stages.modules import what_is_missing
 from nimbusd.stages.motion import check_motion
 from nimbusd.stages.planned import read_planned
 from nimbusd.stages.seeds import stream
 from nimbusd.stages.sight import check_cameras_inside, check_sight
-from nimbusd.stages.types import Episode, EpisodeRequest, Failure, Observation, Piece, Scene, Sequence
+from nimbusd.stages.types import Episode, EpisodeRequest, Observation, Piece, Scene, Sequence, StageFailure
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 StageSeen = Callable[[str, Episode], None]
 PlanOf = Callable[[Episode], Path | None]
-"""Where an episode's planned sequence lies; None: it is to be planned here."""
+"""The file of an episode's planned sequence; None: it is to be planned here."""
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _BROKEN = frozenset(
     {errno.EROFS, errno.EIO, errno.ESTALE, errno.ENODEV, errno.ENXIO, errno.ENOTCONN, errno.ETIMEDOUT}
     | {errno.EACCES, errno.EPERM}
 )
-"""What the storage says where it takes nothing from anybody: no episode's own doing."""
+"""Errors of a storage that takes nothing from anybody: no episode's own doing."""
 
 
 def _nothing(stage: str, episode: Episode) -> None:
@@ -126,20 +126,20 @@ class _StageIterator(Iterator[Episode]):
         raise NotImplementedError
 
 
-def failure_of(stage: str, error: Exception) -> Failure:
-    """What an exception from a component means for the episode."""
+def failure_of(stage: str, error: Exception) -> StageFailure:
+    """The failure of the episode that an exception from a component means."""
     if isinstance(error, PlanningFailed):
-        return Failure(stage, error.reason, error.detail, planned=True)
+        return StageFailure(stage, error.reason, error.detail, planned=True)
     evidence = "".join(traceback.format_exception(error))
     if isinstance(error, AssetError):
-        return Failure(stage, "asset_error", str(error), evidence=evidence)
+        return StageFailure(stage, "asset_error", str(error), evidence=evidence)
     if isinstance(error, ComponentError):
-        return Failure(stage, "component_error", str(error), evidence=evidence)
+        return StageFailure(stage, "component_error", str(error), evidence=evidence)
     if isinstance(error, OSError) and error.errno in _FULL:
-        return Failure(stage, "disk_full", str(error), evidence=evidence)
+        return StageFailure(stage, "disk_full", str(error), evidence=evidence)
     if isinstance(error, OSError) and stage == "store" and error.errno in _BROKEN:
-        return Failure(stage, "storage_error", str(error), evidence=evidence)
-    return Failure(stage, _snake(type(error).__name__), str(error), evidence=evidence)
+        return StageFailure(stage, "storage_error", str(error), evidence=evidence)
+    return StageFailure(stage, _snake(type(error).__name__), str(error), evidence=evidence)
 
 
 def _snake(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Whether the cameras of an episode are where there is something to see: an episode of nothing is an error.
+"""The check that the cameras of an episode are where there is something to see: an episode of nothing is an error.
 
 It mostly comes from a scene that lies on its side or is in another unit, where a plan can still be made.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from nimbusd.stages.errors import AssetError
-from nimbusd.stages.load.mend.mend import warnings_of
+from nimbusd.stages.load.mend import warnings_of
 from nimbusd.stages.types import F64, BoolArray, Observation, Scene, Sequence
 
 _LEAST_SEEN = 0.02
@@ -72,7 +72,7 @@ def check_sight(scene: Scene, obs: Observation) -> None:
 
 
 def _advice(scene: Scene) -> str:
-    """What is known to be doubtful in the scene, else where to look."""
+    """Doubts about the scene that its loader told, else the places to look."""
     known = warnings_of(scene)
     if known:
         return "What was found when it was loaded: " + "; ".join(known)

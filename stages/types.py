@@ -1,4 +1,4 @@
-"""What flows through the pipeline: `Scene` → `Sequence` → `Observation` → `Piece`.
+"""The values that flow through the pipeline: `Scene` → `Sequence` → `Observation` → `Piece`.
 
 Conventions, everywhere in nimbusd:
 
@@ -46,7 +46,7 @@ BACKGROUND_ID = 0
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """How a surface looks: the part of the glTF metallic-roughness model that every backend can show.
+    """The looks of a surface: the part of the glTF metallic-roughness model that every backend can show.
 
     base_color: linear RGB in 0…1; multiplied with `texture` where there is one.
     texture: (H, W, 3) uint8 sRGB, row 0 at the top (v = 1), or None.
@@ -66,32 +66,34 @@ class Material:
 
 @dataclass(frozen=True, slots=True)
 class SceneObject:
-    """A rigid thing in a scene: a triangle mesh with materials and a pose. It is an instance, or a part of one.
-
-    name: unique in its scene. category: lower-case word such as `chair`, `wall`, `floor`.
-    instance_id: 1…65535, unique in its scene but for parts; the value of its pixels in instance segmentation.
-    part_of: of one of several that are one instance (a robot's links, a cabinet and its door), the instance's name.
-    Its parts share `instance_id` and `category`, and one row of the label table; a part with that very name may leave
-    this empty.
-    vertices: (V, 3) float32 metres, object frame. faces: (F, 3) int32, counter-clockwise from outside.
-    uvs: (F, 3, 2) float32, one per face corner, v upwards; None without texture coordinates.
-    face_material: (F,) int32, index into `materials`.
-    smooth: shade with interpolated normals.
-    movable: a randomizer may move it (furniture, not walls).
-    """
+    """A rigid thing in a scene: a triangle mesh with materials and a pose. It is an instance, or a part of one."""
 
     name: str
+    """Unique in its scene."""
     category: str
+    """A lower-case word such as `chair`, `wall`, `floor`."""
     instance_id: int
+    """1…65535, unique in its scene but for parts; the value of its pixels in instance segmentation."""
     vertices: F32
+    """(V, 3) float32 metres, object frame."""
     faces: I32
+    """(F, 3) int32, counter-clockwise from outside."""
     materials: tuple[Material, ...]
     face_material: I32
+    """(F,) int32, index into `materials`."""
     uvs: F32 | None = None
+    """(F, 3, 2) float32, one per face corner, v upwards; None without texture coordinates."""
     T_world_object: F64 = field(default_factory=lambda: np.eye(4))
     smooth: bool = False
+    """True shades with interpolated normals."""
     movable: bool = False
+    """True lets a randomizer move it (furniture, not walls)."""
     part_of: str = ""
+    """Of one of several that are one instance (a robot's links, a cabinet and its door), the instance's name.
+
+    Its parts share `instance_id` and `category`, and one row of the label table; a part with that very name may leave
+    this empty.
+    """
 
     @property
     def instance_name(self) -> str:
@@ -132,22 +134,26 @@ class Room:
 
 @dataclass(frozen=True, slots=True)
 class Splats:
-    """A cloud of N 3D Gaussians that shows a scene (3D Gaussian splatting), in a frame of its own.
-
-    means: (N, 3) float32 centres. scales: (N, 3) float32 standard deviations along the Gaussian's axes, above 0.
-    quats: (N, 4) float32 unit quaternions w, x, y, z: the axes' rotation. opacities: (N,) float32 in 0…1.
-    sh: (N, K, 3) float32 spherical harmonics of the colour with K = (degree + 1)², degree 0…3; their value plus
-    0.5 is the sRGB-encoded colour seen along a direction of this frame.
-    T_world_splats: (4, 4) float64, a rotation, a shift and one scale (metres per unit of this frame). Colours
-    depend on the direction in this frame, so the cloud is never rotated: cameras are taken to it.
-    """
+    """A cloud of N 3D Gaussians that shows a scene (3D Gaussian splatting), in a frame of its own."""
 
     means: F32
+    """(N, 3) float32 centres."""
     scales: F32
+    """(N, 3) float32 standard deviations along the Gaussian's axes, above 0."""
     quats: F32
+    """(N, 4) float32 unit quaternions w, x, y, z: the axes' rotation."""
     opacities: F32
+    """(N,) float32 in 0…1."""
     sh: F32
+    """(N, K, 3) float32 spherical harmonics of the colour with K = (degree + 1)², degree 0…3.
+
+    Their value plus 0.5 is the sRGB-encoded colour seen along a direction of this frame.
+    """
     T_world_splats: F64 = field(default_factory=lambda: np.eye(4))
+    """(4, 4) float64, a rotation, a shift and one scale (metres per unit of this frame).
+
+    Colours depend on the direction in this frame, so the cloud is never rotated: cameras are taken to it.
+    """
 
     def __len__(self) -> int:
         return len(self.means)
@@ -169,22 +175,21 @@ class Splats:
 
 @dataclass(frozen=True)
 class Scene:
-    """A loaded scene, independent of any renderer. World frame: metres, Z up.
-
-    splats: how the scene looks as Gaussians, where a loader made them; `objects` are then the proxy mesh to plan on.
-    rooms may be empty (a bare mesh); planners then find the floors themselves.
-    sky_color, sky_strength: what rays that leave the scene see, linear RGB times strength in W/m²/sr.
-    provenance: where it came from (paths, seeds, licences), JSON values only.
-    """
+    """A loaded scene, independent of any renderer. World frame: metres, Z up."""
 
     name: str
     objects: tuple[SceneObject, ...]
     lights: tuple[Light, ...] = ()
     rooms: tuple[Room, ...] = ()
+    """Empty for a bare mesh; planners then find the floors themselves."""
     sky_color: Rgb = (1.0, 1.0, 1.0)
+    """Linear RGB that rays which leave the scene see, times `sky_strength`."""
     sky_strength: float = 0.0
+    """W/m²/sr."""
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    """JSON values: where it came from (paths, seeds, licences)."""
     splats: Splats | None = None
+    """The scene's looks as Gaussians, where a loader made them; `objects` are then the proxy mesh to plan on."""
 
     @cached_property
     def content_hash(self) -> str:
@@ -256,29 +261,28 @@ def is_for_replay(name: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Sequence:
-    """A planned trajectory: all a renderer needs to make T observations, and all that is stored beside them.
-
-    fps: frames per second of every array here. task: the instruction in words.
-    cameras: intrinsics by camera. T_world_camera: camera name → (T, 4, 4) float64.
-    T_base_camera: camera name → (4, 4) float64, the mounting on the robot; base frame x forward, z up.
-    states, actions: dataset key (`observation.state`, `action`) → Feature with T rows.
-    T_world_object: moved object's name → (T, 4, 4) float64; objects not named here stand still.
-    notes: JSON values for the episode's metadata (start, goal, path length, attempts …). `notes["result"]` is
-    {"success": bool, "reason": word or None} where a planner hands on failed attempts too.
-    plan_info: what the planner's own renderer needs besides (see stages/workflow); opaque to all others, not stored.
-    Keys of `states` that `is_for_replay` (they start with `simulation.`) are (T, …) rows of a simulator's state.
-    """
+    """A planned trajectory: all a renderer needs to make T observations, and all that is stored beside them."""
 
     fps: float
+    """Frames per second of every array here."""
     task: str
+    """The instruction in words."""
     cameras: tuple[Camera, ...]
+    """Intrinsics by camera."""
     T_world_camera: Mapping[str, F64]
+    """Camera → (T, 4, 4) float64."""
     T_base_camera: Mapping[str, F64]
+    """Camera → (4, 4) float64, the mounting on the robot; base frame x forward, z up."""
     states: Mapping[str, Feature]
+    """Dataset key (`observation.state`) → T rows. Those that `is_for_replay` are a simulator's state."""
     actions: Mapping[str, Feature]
+    """Dataset key (`action`) → T rows."""
     T_world_object: Mapping[str, F64] = field(default_factory=dict)
+    """Moved object's name → (T, 4, 4) float64; objects not named here stand still."""
     notes: Mapping[str, Any] = field(default_factory=dict)
+    """JSON values for the episode's metadata; `nimbusd.stages.notes` has those that are read."""
     plan_info: bytes = b""
+    """Bytes for the planner's own renderer (see stages/workflow); opaque to all others, not stored."""
 
     def __len__(self) -> int:
         """T; of the states where there is no camera."""
@@ -299,24 +303,23 @@ class Label:
 
 @dataclass(frozen=True, slots=True)
 class CameraFrames:
-    """What one camera saw. T frames of H x W pixels, sampled at pixel centres except RGB (antialiased).
-
-    rgb: (T, H, W, 3) uint8 sRGB. depth_m: (T, H, W) float32 metres along the optical axis, 0 = no hit.
-    instance, semantic: (T, H, W) uint16 ids, 0 = background. None where the renderer was not asked.
-    coverage: (T, H, W) float32 in 0…1, how much of the pixel is covered by the scene (the rest is background);
-    None from renderers whose surfaces have no holes.
-    """
+    """The frames of one camera: T frames of H x W pixels, sampled at pixel centres except RGB (antialiased)."""
 
     rgb: U8
+    """(T, H, W, 3) uint8 sRGB."""
     depth_m: F32 | None = None
+    """(T, H, W) float32 metres along the optical axis, 0 = no hit. None where the renderer was not asked."""
     instance: U16 | None = None
+    """(T, H, W) uint16 ids, 0 = background. None where the renderer was not asked."""
     semantic: U16 | None = None
+    """(T, H, W) uint16 ids, 0 = background. None where the renderer was not asked."""
     coverage: F32 | None = None
+    """(T, H, W) float32 in 0…1, the part of the pixel that the scene covers. None where surfaces have no holes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What the cameras saw along a sequence. labels: every object that ids in the frames can name.
+    """The frames of all cameras along a sequence. labels: every object that ids in the frames can name.
 
     files: what a workflow saved in a format of its own, by relative POSIX path; stored beside the rest as it is.
     """
@@ -370,7 +373,7 @@ class EpisodeRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class StageFailure:
     """Why an episode came to nothing. stage: load, randomize, plan, render or store.
 
     reason: snake_case word that statistics group by. planned: True for PlanningFailed (a result, not
@@ -397,6 +400,6 @@ class Episode:
     sequence: Sequence | None = None
     observation: Observation | None = None
     piece: Piece | None = None
-    failure: Failure | None = None
+    failure: StageFailure | None = None
     timings_s: dict[str, float] = field(default_factory=dict)
     context: Mapping[str, Any] = field(default_factory=dict)

@@ -55,7 +55,7 @@ class YamlError(NimbusError):
 
 @dataclass
 class YamlText:
-    """What a text says. value: plain values. lines: path of keys → line, of every value."""
+    """The content of a text. value: plain values. lines: path of keys → line, of every value."""
 
     value: Any = None
     lines: dict[tuple[Key, ...], int] = field(default_factory=dict)
@@ -115,7 +115,7 @@ def _refuse(line: int, text: str) -> NoReturn:
 
 
 def _is_tab(text: str, mark: yaml.Mark | None) -> bool:
-    """Whether the character at `mark` is one."""
+    """True where the character at `mark` is one."""
     lines = text.splitlines()
     return mark is not None and mark.line < len(lines) and lines[mark.line][mark.column : mark.column + 1] == "\t"
 
@@ -223,7 +223,7 @@ class _Reader:
         return {**merged, **own}
 
     def _merged(self, node: yaml.Node, line: int) -> dict[str, Any]:
-        """What `<<` adds to a mapping: the earlier of several mappings goes before the later."""
+        """The keys that `<<` adds to a mapping: the earlier of several mappings goes before the later."""
         merged: dict[str, Any] = {}
         for part in node.value if isinstance(node, yaml.SequenceNode) else [node]:
             if isinstance(part, yaml.MappingNode):

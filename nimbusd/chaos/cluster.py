@@ -14,12 +14,12 @@ from nimbusd.client import Client
 from nimbusd.supervisor.process import python
 
 
-class Cluster(AbstractContextManager["Cluster"]):
-    """A master and nodes; leaving the context kills all of them.
+class ProcessCluster(AbstractContextManager["ProcessCluster"]):
+    """A master and nodes; leaving the context kills all of them. Its deadlines are short, so that nobody waits for
+    them.
 
-    folder: for their state and their logs. bind: what the master listens on, a Unix socket if nothing is given; a
-    port `*` is chosen at its first start and kept. sockets: a private folder for those. The deadlines are short, so
-    that nobody need wait for them. env: what differs from our own environment.
+    folder: for their state and their logs. bind: the address of the master, a Unix socket by default; a port `*` is
+    chosen at its first start and kept. sockets: a private folder for those. env: changes to our own environment.
     """
 
     def __init__(

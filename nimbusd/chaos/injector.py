@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import orjson
 import psutil
 
-from nimbusd.chaos.cluster import Cluster
+from nimbusd.chaos.cluster import ProcessCluster
 from nimbusd.chaos.job_faults import JobFaults
 from nimbusd.chaos.plan import IN_COMPONENTS, OF_JOBS, Fault, Kind
 from nimbusd.chaos.proxy import DroppingProxy
@@ -33,15 +33,15 @@ class _Watched:
 
 
 class Injector:
-    """Hits the nodes of a cluster, each behind a proxy of its own, its master, and the job that they work at.
+    """Hits the nodes of a cluster, each behind a proxy of its own, its master, and the job that they work on.
 
-    faults: the folder through which components are given theirs. submit: submits that job again. say: is told what
+    faults: the folder through which components get theirs. submit: submits that job again. say: called with what
     happens, in words.
     """
 
     def __init__(
         self,
-        cluster: Cluster,
+        cluster: ProcessCluster,
         faults: Path,
         nodes: int,
         workers: int,
@@ -81,7 +81,7 @@ class Injector:
     # --- what is done to them ---
 
     def inject(self, fault: Fault) -> list[Hit]:
-        """Do it, or order it from the compute workers. Returns what has happened at once.
+        """Inject a fault, or order it from the compute workers. Returns what has happened at once.
 
         Raises LookupError if there is nobody whom it could hit now.
         """

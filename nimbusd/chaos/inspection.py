@@ -65,8 +65,9 @@ class Inspection:
 def inspect_job(
     job: Job, ledger: Path, announced: Mapping[EpisodeKey, int], expected: Columns | None = None
 ) -> Inspection:
-    """Look at a job that has ended. announced: commit events by episode. expected: see
-    `published_columns`; None: nothing to compare with.
+    """Inspect a job that has ended.
+
+    announced: commit events by episode. expected: see `published_columns`; None: nothing to compare with.
     """
     with Ledger.read(ledger) as reader:
         episodes = Counter(piece.key for piece in reader.committed(JobId(job.name)))

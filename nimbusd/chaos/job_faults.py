@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from nimbusd.chaos.cluster import Cluster
+from nimbusd.chaos.cluster import ProcessCluster
 from nimbusd.chaos.plan import Fault, Kind
 from nimbusd.chaos.processes import ProcessFailed
 from nimbusd.chaos.recovery import Hit
@@ -45,13 +45,13 @@ class _Begun:
 class JobFaults:
     """Hits one job after another.
 
-    submit: submits the job again. kill_master: kills it and starts it. restart_nodes: kills all nodes and starts them
-    with these environment variables. say: called with what happens, in words.
+    submit: submits the job again. kill_master: kills the master and starts it. restart_nodes: kills all nodes and
+    starts them with these environment variables. say: called with what happens, in words.
     """
 
     def __init__(
         self,
-        cluster: Cluster,
+        cluster: ProcessCluster,
         submit: Callable[[], None],
         kill_master: Callable[[Fault], Hit],
         restart_nodes: Callable[[Mapping[str, str]], None],

@@ -10,7 +10,7 @@ from pathlib import Path
 import zmq
 
 from nimbusd.chaos.lies import BARE_LIES, LIES
-from nimbusd.core.ids import EpisodeKey, JobId
+from nimbusd.core.ids import EpisodeKey, JobId, LeaseId, NodeId
 from nimbusd.node.environment import environment
 from nimbusd.stages.errors import StoreError
 from nimbusd.stages.types import EpisodeRequest
@@ -32,6 +32,7 @@ class Liar(threading.Thread):
         self._address = address
         self._job = job
         self._output = output
+        self._node = NodeId(self.name)
         self._rng = random.Random(seed)
         self._leaves = threading.Event()
         self._lock = threading.Lock()
@@ -64,11 +65,11 @@ class Liar(threading.Thread):
         socket = context.socket(zmq.DEALER)
         socket.linger = 0
         socket.connect(self._address)
-        seq, leases = 0, dict[int, c.Lease]()
+        seq, leases = 0, dict[LeaseId, c.Lease]()
         socket.send(c.encode(self._hello()))
         while not self._leaves.is_set():
             seq += 1
-            beat = c.Heartbeat(self.name, self.name, seq, _CREDIT, tuple(leases), ())
+            beat = c.Heartbeat(self._node, self.name, seq, _CREDIT, tuple(leases), ())
             socket.send(c.encode(beat))
             if not socket.poll(int(BEAT_S * 1000)):
                 continue
@@ -95,11 +96,11 @@ class Liar(threading.Thread):
 
     def _hello(self) -> c.Hello:
         here = environment()
-        return c.Hello(self.name, self.name, "1", here.hash, dict(here.packages), _CREDIT, ("cpu",))
+        return c.Hello(self._node, self.name, "1", here.hash, dict(here.packages), _CREDIT, ("cpu",))
 
     def _lie(self, lease: c.Lease) -> c.Commit:
-        start, count = lease.spans[0]
-        request = EpisodeRequest(lease.job, lease.scene, start + self._rng.randrange(count), attempt=lease.attempt)
+        span = lease.spans[0]
+        request = EpisodeRequest(lease.job, lease.scene, self._rng.randrange(*span), attempt=lease.attempt)
         lie = self._rng.choice(list(BARE_LIES.values()))
         try:
             stored = lie(self._output, request)
@@ -108,7 +109,7 @@ class Liar(threading.Thread):
         with self._lock:
             self._lied[lease.lease, request.index] = EpisodeKey(JobId(lease.job), lease.scene, request.index)
             self.first_lie_s = self.first_lie_s or time.monotonic()
-        return c.Commit(self.name, lease.lease, lease.job, lease.scene, lease.attempt, (stored,))
+        return c.Commit(self._node, lease.lease, lease.job, lease.scene, lease.attempt, (stored,))
 
     def _answered(self, ack: c.Ack) -> None:
         with self._lock:

@@ -143,4 +143,4 @@ LIES: dict[str, Callable[[Path, EpisodeRequest], c.Stored]] = {
     )
 }  # fmt: skip
 BARE_LIES = {name: lie for name, lie in LIES.items() if lie not in (nothing, too_large, too_long, other_digest)}
-"""Those that leave nothing that a look at the pieces alone would take for whole, and that are refused at once."""
+"""Lies that leave nothing whole behind, and are refused at once."""

@@ -108,10 +108,10 @@ def parse_kinds(text: str) -> tuple[Kind, ...]:
 
 
 def plan_faults(seed: int, kinds: Sequence[Kind], *, pause_s: float, dead_after_s: float) -> Iterator[Fault]:
-    """Faults without end, every kind as often as the others: each round has all of them in a new order.
+    """Faults without end, each kind as often as the others: every round has all of them in a new order.
 
-    pause_s: the longest time between two. dead_after_s: when a node is given up that is not heard of; what lasts a
-    while does from a fifth of that to twice as long.
+    pause_s: the longest time between two. dead_after_s: the silence after which a node is given up; faults that last
+    take a fifth of that to twice as long.
     """
     rng = random.Random(seed)
     number = 0

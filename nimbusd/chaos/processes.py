@@ -30,9 +30,9 @@ class Daemon:
     """A process whose log is read as it is written."""
 
     def __init__(self, argv: Sequence[str], log: Path, env: Mapping[str, str]) -> None:
-        """Start `argv`; its output is added to `log`. env: what differs from our own environment.
+        """Start `argv`, and add its output to `log`. env: changes to our own environment.
 
-        It imports the same nimbusd as we do, whatever folder it is started in.
+        It imports the same nimbusd as we do, in whatever folder it is started.
         """
         paths = [env.get("PYTHONPATH", ""), _PACKAGE, os.environ.get("PYTHONPATH", "")]
         own = {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "PYTHONUNBUFFERED": "1"}

@@ -1,4 +1,4 @@
-"""A proxy of a Unix socket that can be told to behave like a bad network: to swallow all, or to cut connections."""
+"""A proxy of a Unix socket that behaves like a bad network on request: it swallows all, or cuts connections."""
 
 from __future__ import annotations
 

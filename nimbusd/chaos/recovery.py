@@ -37,7 +37,9 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class WorkDone:
-    """A compute worker did its part of an episode. episode: which, if it was stored (it is done once committed)."""
+    """A compute worker did its part of an episode. episode: the one that it stored (done once it is committed), if it
+    did.
+    """
 
     node: str
     slot: str

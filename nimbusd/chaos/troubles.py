@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from nimbusd.chaos.cluster import Cluster
+from nimbusd.chaos.cluster import ProcessCluster
 from nimbusd.chaos.liar import Liar
 from nimbusd.client import JobSummary
 from nimbusd.core.ids import EpisodeKey, JobId
@@ -29,9 +29,10 @@ _COMMAND_S = 120.0
 
 
 class Trouble(ABC):
-    """From `begin` to `end`. what: in words. lasts: for a while; otherwise until it has had its effect.
+    """A trouble from `begin` to `end`.
 
-    output: where the job's output is now.
+    what: in words. lasts: it goes on for a while; otherwise it ends once it has had its effect. output: the present
+    place of the job's output.
     """
 
     what = ""
@@ -72,7 +73,7 @@ class Trouble(ABC):
         return ()
 
 
-class Waits(Trouble):
+class ReasonedWait(Trouble):
     """One that the job must give as the reason why it waits. words: one of them is in the reason."""
 
     causes: tuple[Cause, ...] = (Cause.STORAGE, Cause.HELD_UP, Cause.PUBLISHING)
@@ -93,7 +94,7 @@ class Waits(Trouble):
         return bool(self._reason)
 
 
-class ReadOnly(Waits):
+class ReadOnly(ReasonedWait):
     """The output is read-only: by a mount of its own on top of it if we may, otherwise by its permissions."""
 
     what = "output is read-only"
@@ -117,7 +118,7 @@ class ReadOnly(Waits):
         return []
 
 
-class Away(Waits):
+class Away(ReasonedWait):
     """The output is somewhere else."""
 
     what = "output is moved away"
@@ -140,7 +141,7 @@ class Away(Waits):
         return wrong
 
 
-class OtherPackages(Waits):
+class OtherPackages(ReasonedWait):
     """All nodes have another package than the job began with. restart: starts all of them again, with an environment.
 
     ledger: of the master. folder: for what looks like the package.
@@ -218,7 +219,7 @@ class OlderLedger(Trouble):
     what = "ledger is backed up"
     lasts = False
 
-    def __init__(self, job: Job, cluster: Cluster, name: str) -> None:
+    def __init__(self, job: Job, cluster: ProcessCluster, name: str) -> None:
         super().__init__(job)
         self._cluster = cluster
         self._file = cluster.folder / f"{name}.tar.gz"
@@ -254,7 +255,7 @@ class OlderLedger(Trouble):
         return wrong + not_adopted(self._cluster, self.job, before)
 
 
-def lose_ledger(cluster: Cluster, job: Job, submit: Callable[[], None]) -> list[str]:
+def lose_ledger(cluster: ProcessCluster, job: Job, submit: Callable[[], None]) -> list[str]:
     """Kill the master, remove its ledger, start it, and submit the job again. Returns what was not adopted."""
     cluster.master.kill()
     before = committed(cluster, job)
@@ -265,18 +266,18 @@ def lose_ledger(cluster: Cluster, job: Job, submit: Callable[[], None]) -> list[
     return not_adopted(cluster, job, before)
 
 
-def ledger_of(cluster: Cluster) -> Path:
+def ledger_of(cluster: ProcessCluster) -> Path:
     """The place of the master's ledger."""
     return cluster.state / "ledger.sqlite"
 
 
-def committed(cluster: Cluster, job: Job) -> frozenset[tuple[str, int]]:
+def committed(cluster: ProcessCluster, job: Job) -> frozenset[tuple[str, int]]:
     """The job's episodes that the ledger has as committed."""
     with Ledger.read(ledger_of(cluster)) as ledger:
         return frozenset((piece.key.scene, piece.key.index) for piece in ledger.committed(JobId(job.name)))
 
 
-def not_adopted(cluster: Cluster, job: Job, before: frozenset[tuple[str, int]]) -> list[str]:
+def not_adopted(cluster: ProcessCluster, job: Job, before: frozenset[tuple[str, int]]) -> list[str]:
     """Episodes that were committed and are not, after a while in which the master may adopt them."""
     ends = time.monotonic() + _ADOPTED_WITHIN_S
     while True:

@@ -54,7 +54,7 @@ _MUST_BE_0 = (
 
 @dataclass(frozen=True, slots=True)
 class KindRow:
-    """One kind of fault. recovered: of those injected; see `Verdict.not_over`."""
+    """One kind of fault. recovered: of those injected; see `ChaosVerdict.not_over`."""
 
     kind: Kind
     injected: int
@@ -63,7 +63,7 @@ class KindRow:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class ChaosVerdict:
     """The result of a chaos run."""
 
     seed: int

@@ -17,7 +17,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from nimbusd.chaos import FaultsUnknown, Kind, Progress, Storm, StormSettings, Verdict, parse_kinds
+from nimbusd.chaos import ChaosProgress, ChaosRun, ChaosSettings, ChaosVerdict, FaultsUnknown, Kind, parse_kinds
 from nimbusd.cli import tables
 from nimbusd.cli.console import Console, make_console
 from nimbusd.job import Job, JobError, read_apart
@@ -87,7 +87,7 @@ def chaos(
     each job its episodes are counted.
     """
     checked = _checked_job(job, overrides)
-    settings = StormSettings(kinds, count, seed, nodes, workers, spares, pause, compare=compare, keep=keep)
+    settings = ChaosSettings(kinds, count, seed, nodes, workers, spares, pause, compare=compare, keep=keep)
     if any(change.startswith(_BEAT_TIMEOUT) for change in overrides):
         settings = dataclasses.replace(settings, beat_timeout_s=None)
     folder = _folder(output)
@@ -95,7 +95,7 @@ def chaos(
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with display:
-            verdict = Storm(checked, settings, folder, display.see).run()
+            verdict = ChaosRun(checked, settings, folder, display.see).run()
     except NimbusError:
         click.echo(f"what there is lies in {folder}", err=True)
         raise
@@ -149,12 +149,12 @@ class Lines:
     def __exit__(self, *exc: object) -> None:
         pass
 
-    def see(self, progress: Progress) -> None:
+    def see(self, progress: ChaosProgress) -> None:
         """Take in where the run stands."""
         if progress.what:
             print(self._line(progress), file=sys.stderr, flush=True)
 
-    def _line(self, progress: Progress) -> str:
+    def _line(self, progress: ChaosProgress) -> str:
         elapsed = tables.duration(time.monotonic() - self._began)
         return f"{elapsed:>6} {progress.injected:>5}/{self._count}  {progress.what}"
 
@@ -165,7 +165,7 @@ class LiveLines(Lines):
     def __init__(self, count: int) -> None:
         super().__init__(count)
         self._console = make_console(stderr=True)
-        self._progress: Progress | None = None
+        self._progress: ChaosProgress | None = None
         self._live = Live(console=self._console, get_renderable=self._draw, refresh_per_second=4, transient=True)
 
     def __enter__(self) -> LiveLines:
@@ -175,7 +175,7 @@ class LiveLines(Lines):
     def __exit__(self, *exc: object) -> None:
         self._live.stop()
 
-    def see(self, progress: Progress) -> None:
+    def see(self, progress: ChaosProgress) -> None:
         """Take in where the run stands."""
         self._progress = progress
         if progress.what:
@@ -199,7 +199,7 @@ def _display(as_json: bool, count: int) -> Lines:
     return LiveLines(count) if not as_json and make_console(stderr=True).is_terminal else Lines(count)
 
 
-def _print_verdict(console: Console, verdict: Verdict, kept: Path | None) -> None:
+def _print_verdict(console: Console, verdict: ChaosVerdict, kept: Path | None) -> None:
     console.print(_table(verdict))
     figures = verdict.figures
     compared = ""
@@ -227,7 +227,7 @@ def _print_verdict(console: Console, verdict: Verdict, kept: Path | None) -> Non
     console.print(f"[bold {'green' if verdict.ok else 'red'}]{head}: {text}[/]", soft_wrap=True)
 
 
-def _table(verdict: Verdict) -> Table:
+def _table(verdict: ChaosVerdict) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("FAULT")
     for title in ("INJECTED", "OVER", "MIN s", "MEDIAN s", "MAX s"):

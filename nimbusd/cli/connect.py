@@ -158,7 +158,7 @@ def _exit_status(error: ClientError) -> int:
 
 @contextlib.contextmanager
 def interruptible(say: Callable[[], str]) -> Iterator[None]:
-    """Ctrl-C ends the command with status 130 and what `say` says on standard error, without a traceback."""
+    """End the command at Ctrl-C with status 130 and the words of `say` on standard error, without a traceback."""
     try:
         yield
     except KeyboardInterrupt:

@@ -29,7 +29,7 @@ _RECENT = 32
 
 
 @dataclass
-class Tally:
+class RunTally:
     """The sum of the events so far. stage_s, stage_frames: seconds and frames by stage in this run."""
 
     wanted: int = 0
@@ -62,10 +62,10 @@ class Tally:
                 self.stage_s.update(event.timings_s)  # Counter.update adds
                 self.first_commits.append(time.monotonic())
             case events.EpisodeFailed():
-                self.failed[event.reason] += 1
+                self.failed[event.failure.reason] += 1
             case events.AttemptLost():
                 self.quarantined += event.quarantined
-                self.retried[event.reason] += not event.quarantined
+                self.retried[event.failure.reason] += not event.quarantined
             case events.JobWaiting() | events.JobPaused():
                 self.waiting = event.why
             case events.JobResumed():
@@ -86,7 +86,7 @@ class Progress:
 
     def __init__(self, out: TextIO) -> None:
         self._out = out
-        self.tally = Tally()
+        self.tally = RunTally()
 
     def __enter__(self) -> Progress:
         return self
@@ -180,29 +180,29 @@ def _tell_lost(why: str) -> None:
     click.echo(f"warning: the progress is not shown any more, the run goes on: {why}", err=True)
 
 
-def _line(event: events.Event, tally: Tally) -> str:
+def _line(event: events.Event, tally: RunTally) -> str:
     """An event as a line for people; empty for events that only displays and programs follow."""
     match event:
         case events.JobStarted():
             done = f", {event.committed} already committed" if event.committed else ""
             return (
-                f"{event.job}: {counted(event.wanted, 'episode')}{done}, {counted(event.workers, 'worker')}, "
+                f"{event.job}: {counted(event.wanted, 'episode')}{done}, {counted(event.slots, 'worker')}, "
                 f"output {event.output}"
             )
         case events.WorkerUp():
             return f"worker {event.worker} is ready, rendering on {event.device}"
         case events.WorkerDown():
-            last = event.evidence.strip().splitlines()[-1:] or [""]
-            return f"worker {event.worker} is gone: {event.detail.rstrip('.')}. {last[0]}".rstrip()
+            last = event.failure.evidence.strip().splitlines()[-1:] or [""]
+            return f"worker {event.worker} is gone: {event.failure.detail.rstrip('.')}. {last[0]}".rstrip()
         case events.EpisodeCommitted():
             parts = [counted(event.frames, "frame")]
             parts += [f"{stage} {s:.1f} s" for stage, s in event.timings_s.items() if s >= 0.05]
             return f"[{tally.committed}/{tally.wanted}] {event.scene}/{event.index}: {', '.join(parts)}"
         case events.EpisodeFailed():
-            return f"{event.scene}/{event.index}: no plan ({event.reason}: {event.detail})"
+            return f"{event.scene}/{event.index}: no plan ({event.failure.reason}: {event.failure.detail})"
         case events.AttemptLost():
             fate = "set aside" if event.quarantined else "will be made again"
-            return f"{event.scene}/{event.index}: {event.reason}, {event.detail}; {fate}"
+            return f"{event.scene}/{event.index}: {event.failure.reason}, {event.failure.detail}; {fate}"
         case events.Published() if event.final:
             return f"published {counted(event.episodes, 'episode')}: {event.dataset}"
         case events.PublishFailed():
@@ -219,7 +219,7 @@ def _line(event: events.Event, tally: Tally) -> str:
             return ""
 
 
-def _summary(ended: events.JobEnded, tally: Tally) -> list[str]:
+def _summary(ended: events.JobEnded, tally: RunTally) -> list[str]:
     lines = [
         f"{ended.job} {ended.status}: {ended.committed} of {counted(ended.wanted, 'episode')} in "
         f"{_duration(ended.elapsed_s)}"
@@ -243,7 +243,7 @@ def _summary(ended: events.JobEnded, tally: Tally) -> list[str]:
     return lines
 
 
-def _outcome(tally: Tally) -> str:
+def _outcome(tally: RunTally) -> str:
     parts = [f"no plan: {reason} {number}" for reason, number in sorted(tally.failed.items())]
     parts += [f"retried: {reason} {number}" for reason, number in sorted(tally.retried.items()) if number]
     if tally.quarantined:
@@ -251,7 +251,7 @@ def _outcome(tally: Tally) -> str:
     return "  ".join(parts)
 
 
-def _rate(tally: Tally, stage: str) -> str:
+def _rate(tally: RunTally, stage: str) -> str:
     rate = tally.frames / max(tally.stage_s[stage], 1e-9)
     return f"{rate:.1f}" if rate < 1000 else f"{rate / 1000:.0f}k"
 

@@ -23,10 +23,10 @@ from nimbusd.master.output.folder import (
     stored_faults,
 )
 from nimbusd.master.output.report import job_in_output
-from nimbusd.master.publish.apart import PublishFailed, publish_apart, publish_limits
+from nimbusd.master.publish.apart import NotPublished, publish_apart, publish_limits
 from nimbusd.master.publish.published import check_place
 from nimbusd.show.made_with import made_with_lines
-from nimbusd.show.told import scene_warnings
+from nimbusd.show.scene_warnings import scene_warnings
 from nimbusd.stages.errors import StoreError
 from nimbusd.stages.store.made_with import MadeWith, environment_json
 from nimbusd.stages.store.piece import PIECES
@@ -61,7 +61,7 @@ def publish(output: Path, final: bool) -> None:
 async def _publish(job: Job, ledger: Path, final: bool) -> tuple[Path | None, int]:
     try:
         return await publish_apart(job, ledger, publish_limits(job), final=final)
-    except PublishFailed as error:
+    except NotPublished as error:
         click.echo(error.evidence, err=True, nl=False)
         raise
 

@@ -97,7 +97,7 @@ def _to_replace(job: Job, output: Path, ledger: Ledger, named: list[EpisodeKey])
 
 
 def _by_master(job: Job, output: Path, named: list[EpisodeKey], *, dry_run: bool, as_json: bool) -> None:
-    """Find what is damaged by the pieces' own manifests, and have the master make it again with what it misses."""
+    """Find damaged pieces by their own manifests, and have the master make them again with those that it misses."""
     keys = named or list(_torn(job, output))
     if dry_run:
         _tell(keys, as_json, ", and those of which the master misses the pieces")

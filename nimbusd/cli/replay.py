@@ -235,11 +235,11 @@ def judge(
     if compared is not None:
         return _judge_difference(compared, allowed or Tolerance())
     through = "was made" if until == "store" else f"is through with {until}"
-    if recorded.reason and STAGES.index(until) >= _place(recorded.stage):
-        was = f"{recorded.stage}: {recorded.reason}"
+    if recorded.failure.reason and STAGES.index(until) >= _place(recorded.failure.stage):
+        was = f"{recorded.failure.stage}: {recorded.failure.reason}"
         return Verdict("made", f"{through}; what is on record ({was}) did not happen again", 0)
-    if recorded.reason:
-        return Verdict("made", f"{through}; on record is a failure in {recorded.stage}, after that", 0)
+    if recorded.failure.reason:
+        return Verdict("made", f"{through}; on record is a failure in {recorded.failure.stage}, after that", 0)
     return Verdict("made", through, 0)
 
 
@@ -258,17 +258,17 @@ def _judge_difference(compared: Comparison, allowed: Tolerance) -> Verdict:
 
 def _judge_failure(recorded: Recorded, outcome: Outcome) -> Verdict:
     now = f"{outcome.stage}: {outcome.reason}"
-    if (recorded.stage, recorded.reason) == (outcome.stage, outcome.reason):
+    if (recorded.failure.stage, recorded.failure.reason) == (outcome.stage, outcome.reason):
         return Verdict("failed_again", f"failed again as recorded, {now}", AGAIN)
     if (
-        recorded.reason == outcome.reason
+        recorded.failure.reason == outcome.reason
         and outcome.reason in _DEATHS
-        and _place(recorded.stage) < _place(outcome.stage)
+        and _place(recorded.failure.stage) < _place(outcome.stage)
     ):
-        note = f"on record is {recorded.stage}, the last stage that its node had heard of"
+        note = f"on record is {recorded.failure.stage}, the last stage that its node had heard of"
         return Verdict("failed_again", f"failed again as recorded, {now} ({note})", AGAIN)
-    if recorded.reason:
-        was = f"{recorded.stage}: {recorded.reason}"
+    if recorded.failure.reason:
+        was = f"{recorded.failure.stage}: {recorded.failure.reason}"
         return Verdict("failed_otherwise", f"failed, but otherwise than recorded: {now} instead of {was}", OTHERWISE)
     if recorded.state == "committed":
         return Verdict("failed_otherwise", f"failed in {now}, although it is committed", OTHERWISE)
@@ -287,7 +287,8 @@ def _tell_record(console: Console, recorded: Recorded, changes: list[str]) -> No
         case "open":
             text = "no end of it yet"
         case state:
-            text = f"{state} at attempt {recorded.attempt}, {recorded.stage}: {recorded.reason}, {recorded.detail}"
+            failure = recorded.failure
+            text = f"{state} at attempt {recorded.attempt}, {failure.stage}: {failure.reason}, {failure.detail}"
     console.print(f"[dim]on record: {escape(text)} ({escape(recorded.source)})[/]", soft_wrap=True)
     if recorded.changed:
         console.print("[yellow]the job has other scenes, seed or pipeline than when that was recorded[/]")
@@ -333,6 +334,9 @@ def _print_json(
     record = asdict(recorded)
     for key in ("job", "output", "scene", "index", "configuration"):
         del record[key]
+    failure = record.pop("failure")
+    del failure["kind"]
+    record |= failure
     first = compared.diverged if compared is not None else None
     document = {
         "episode": recorded.episode_id,

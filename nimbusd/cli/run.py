@@ -21,7 +21,7 @@ from nimbusd.events import JobEnded
 from nimbusd.job import Job, JobError, read_apart
 from nimbusd.node.slots import Slot, discover
 from nimbusd.program.slot_options import slot_options
-from nimbusd.show.told import scene_warnings
+from nimbusd.show.scene_warnings import scene_warnings
 from nimbusd.stages.errors import StoreError
 from nimbusd.stages.store.read import open_dataset
 from nimbusd.supervisor.orphans import adopt_orphans

@@ -101,7 +101,7 @@ def logs(job: str, episode: str | None, limit: int, as_json: bool) -> None:
     if wanted is not None and made_of is not None and not shown:
         _check_episode(made_of, *wanted)
     if as_json:
-        print_json({"job": job, "total": total, "failures": shown})
+        print_json({"job": job, "total": total, "failures": [_flat(report) for report in shown]})
         return
     console = make_console()
     for failure in shown:
@@ -112,6 +112,22 @@ def logs(job: str, episode: str | None, limit: int, as_json: bool) -> None:
         console.print(f"No episode of {job} has failed for good or was set aside.", markup=False)
     elif wanted is None and total > len(shown):
         console.print(f"… and {total - len(shown):,} more; --limit shows them", style="dim")
+
+
+def _flat(report: FailureReport) -> dict[str, object]:
+    """A report with the words of its failure beside its own, by the keys that programs read."""
+    failure = report.failure
+    return {
+        "scene": report.scene,
+        "index": report.index,
+        "attempt": report.attempt,
+        "state": report.state,
+        "stage": failure.stage,
+        "reason": failure.reason,
+        "detail": failure.detail,
+        "evidence": failure.evidence,
+        "worker": report.node,
+    }
 
 
 def _output(text: str) -> Path | None:

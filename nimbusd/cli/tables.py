@@ -347,12 +347,13 @@ def node_problems(nodes: Sequence[NodeSummary], width: int) -> list[Text]:
 
 def failure(report: FailureReport) -> RenderableType:
     """An episode that was not made, and the evidence."""
-    place = f"  {report.stage}: {report.reason}" + (f", {report.detail}" if report.detail else "")
+    failed = report.failure
+    place = f"  {failed.stage}: {failed.reason}" + (f", {failed.detail}" if failed.detail else "")
     head = Text.assemble((f"{report.scene}/{report.index}", "bold"), "  ", state(report.state), place)
     parts: list[RenderableType] = [head]
-    where = f"attempt {report.attempt}" + (f" on {report.worker}" if report.worker else "")
+    where = f"attempt {report.attempt}" + (f" on {report.node}" if report.node else "")
     parts.append(Padding(Text(where, "dim"), (0, 0, 0, 2), expand=False))
-    if evidence := report.evidence.rstrip():
+    if evidence := failed.evidence.rstrip():
         parts.append(Padding(Text(evidence, overflow="fold"), (0, 0, 0, 4), expand=False))
     return Group(*parts)
 

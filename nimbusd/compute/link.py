@@ -9,7 +9,7 @@ from collections import deque
 
 import zmq
 
-from nimbusd.transport.messages.worker import Message, MessageError, decode, encode
+from nimbusd.transport.messages.local import Message, MessageError, decode, encode
 
 log = logging.getLogger(__name__)
 

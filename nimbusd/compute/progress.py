@@ -10,7 +10,7 @@ from typing import Protocol
 
 from nimbusd.compute.deadlines import Deadlines
 from nimbusd.compute.link import DaemonLink
-from nimbusd.transport.messages.worker import Message
+from nimbusd.transport.messages.local import Message
 
 
 class Owes(Protocol):

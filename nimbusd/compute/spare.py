@@ -18,11 +18,12 @@ from pathlib import Path
 from nimbusd import __version__
 from nimbusd.compute.link import DaemonLink
 from nimbusd.compute.progress import ThreadProgress, wait_for_message
+from nimbusd.core.ids import WorkerId
 from nimbusd.job import Job
 from nimbusd.stages.errors import NimbusError
 from nimbusd.stages.registry import resolve
 from nimbusd.supervisor.page import Line
-from nimbusd.transport.messages import worker as m
+from nimbusd.transport.messages import local as m
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +46,7 @@ _LIBRARIES = ("openblas", "libgomp", "libomp", "libiomp", "mkl_rt")
 class Spare:
     """The spare in this process. `name` is what the daemon knows it by; `line` is its own on the heartbeat page."""
 
-    def __init__(self, link: DaemonLink, name: str, line: Line, start_timeout_s: float) -> None:
+    def __init__(self, link: DaemonLink, name: WorkerId, line: Line, start_timeout_s: float) -> None:
         self._link = link
         self._name = name
         self._progress = ThreadProgress(line.work)
@@ -55,7 +56,7 @@ class Spare:
         """Get ready for a job, and wait for a place; returns it, with this process moved there. None: not needed."""
         priority = Priority()
         priority.lower()
-        self._link.send(m.Hello(self._name, os.getpid(), __version__))
+        self._link.send(m.WorkerHello(self._name, os.getpid(), __version__))
         message = self._next()
         if isinstance(message, m.Prepare):
             self._progress.promise("open", self._start_timeout_s)
@@ -63,7 +64,7 @@ class Spare:
             self._progress.promise("wait", WAIT_S)  # before it can be relied on
             self._link.send(m.Warm(self._name))
             message = self._next()
-        if isinstance(message, m.Drain):
+        if isinstance(message, m.Leave):
             return None
         if not isinstance(message, m.TakePlace):
             raise NimbusError(f"the daemon said {type(message).__name__} to a spare")

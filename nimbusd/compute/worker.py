@@ -20,10 +20,12 @@ from typing import Any
 
 from nimbusd import __version__
 from nimbusd.compute.beats import Beats
-from nimbusd.compute.leases import Leases
+from nimbusd.compute.episode_orders import EpisodeOrders
 from nimbusd.compute.link import DaemonLink
 from nimbusd.compute.progress import ThreadProgress, wait_for_message
+from nimbusd.compute.results import result_of
 from nimbusd.compute.spare import Spare
+from nimbusd.core.ids import JobId, WorkerId
 from nimbusd.core.node.split import Role
 from nimbusd.job import Job
 from nimbusd.machine.memory import die_first, own_gpu_bytes, own_rss_bytes
@@ -34,13 +36,13 @@ from nimbusd.stages.errors import NimbusError
 from nimbusd.stages.modules import what_is_missing
 from nimbusd.stages.planned import Planned, write_planned
 from nimbusd.stages.runner import Components, failure_of, plan_stages, store_stages
-from nimbusd.stages.store.piece import manifest_digest
 from nimbusd.stages.types import Episode, EpisodeRequest
 from nimbusd.supervisor.cgroups import join_group
 from nimbusd.supervisor.page import FIRST_WORKER, Line, own_line
 from nimbusd.supervisor.prctl import become_subreaper, die_with_parent, reap_zombies
 from nimbusd.supervisor.target import dump_stacks_when_asked
-from nimbusd.transport.messages import worker as m
+from nimbusd.transport.messages import local as m
+from nimbusd.transport.messages.failures import Failure
 
 log = logging.getLogger(__name__)
 
@@ -52,14 +54,14 @@ REAP_EVERY_S = 60.0
 
 
 class ComputeWorker:
-    """Turns leases into pieces.
+    """Makes the episodes that the daemon orders.
 
-    link: to the daemon, which calls this worker `name`. device: for its renderer. line: its own on the heartbeat page.
+    link: to the daemon, which calls this worker by its name. device: for its renderer. line: on the heartbeat page.
     """
 
-    def __init__(self, link: DaemonLink, name: str, device: str, line: Line) -> None:
+    def __init__(self, link: DaemonLink, worker: WorkerId, device: str, line: Line) -> None:
         self._link = link
-        self._name = name
+        self._worker = worker
         self._device = device
         self._line = line
         self._working = ThreadProgress(line.work)
@@ -67,29 +69,29 @@ class ComputeWorker:
 
     def run(self) -> None:
         """Introduce ourselves, make the components, and work until told to leave."""
-        self._link.send(m.Hello(self._name, os.getpid(), __version__))
-        welcome = wait_for_message(self._link, self._working, WAIT_S)
-        if isinstance(welcome, m.Drain):
+        self._link.send(m.WorkerHello(self._worker, os.getpid(), __version__))
+        assignment = wait_for_message(self._link, self._working, WAIT_S)
+        if isinstance(assignment, m.Leave):
             return
-        if not isinstance(welcome, m.Welcome):
-            raise NimbusError(f"the daemon said {type(welcome).__name__} instead of Welcome")
-        self._working.promise("open", welcome.open_timeout_s)
-        job = Job.from_dict(welcome.job)
-        self._role = Role(welcome.role)
-        self._plans = tuple(Path(folder) for folder in welcome.plans)
-        self._leases = Leases(self._link, self._name, self._working, min(WAIT_S, job.limits.beat_timeout_s))
+        if not isinstance(assignment, m.Assign):
+            raise NimbusError(f"the daemon said {type(assignment).__name__} instead of Assign")
+        self._working.promise("open", assignment.open_timeout_s)
+        job = Job.from_dict(assignment.job)
+        self._role = Role(assignment.role)
+        self._plans = tuple(Path(folder) for folder in assignment.plans)
+        self._orders = EpisodeOrders(self._link, self._worker, self._working, min(WAIT_S, job.limits.beat_timeout_s))
         costly_stage = "plan" if self._role is Role.PLAN else "render"
-        self._beats = Beats(self._link, self._name, self._line, self._working, job.limits, costly_stage)
+        self._beats = Beats(self._link, self._worker, self._line, self._working, job.limits, costly_stage)
         try:
             pipeline = self._open(job)
         except (NimbusError, ModuleNotFoundError) as error:
             why = what_is_missing(error) if isinstance(error, ModuleNotFoundError) else str(error)
-            self._link.send(m.Fatal(self._name, job.name, why))
+            self._link.send(m.Fatal(self._worker, JobId(job.name), why))
             return
         try:
-            self._work(job, welcome, pipeline)
+            self._work(job, assignment, pipeline)
         except NimbusError as error:
-            self._link.send(m.Fatal(self._name, job.name, str(error)))
+            self._link.send(m.Fatal(self._worker, JobId(job.name), str(error)))
         finally:
             self._working.promise("close", CLOSE_S)
             pipeline.close()
@@ -99,35 +101,35 @@ class ComputeWorker:
         pipeline = job.make_components(plans=self._role is not Role.RENDER, renders=self._role is not Role.PLAN)
         for stage, component in pipeline.by_stage().items():
             component.beat = self._beats.store_beat if stage == "store" else self._beats.beat
-        faults.arm(pipeline.by_stage(), self._name)
+        faults.arm(pipeline.by_stage(), self._worker)
         device = "none, it plans"
         if pipeline.renderer is not None:
             pipeline.renderer.open(self._device)
             device = pipeline.renderer.device_name or self._device
-        self._link.send(m.Ready(self._name, device))
+        self._link.send(m.Ready(self._worker, device))
         return pipeline
 
-    def _work(self, job: Job, welcome: m.Welcome, pipeline: Components) -> None:
+    def _work(self, job: Job, assignment: m.Assign, pipeline: Components) -> None:
         context: dict[str, Any] = {
             "job": {"name": job.name, "seed": job.seed, "fingerprint": job.fingerprint()},
             "components": job.describe(),
             "node": platform.node(),
-            "slot": self._name,
+            "slot": self._worker,
             "nimbusd": __version__,
-            "environment": welcome.environment,
+            "environment": assignment.environment,
         }
-        self._link.send(m.Pull(self._name, 2))  # one to work on and one to go on with
+        self._link.send(m.WorkerPulls(self._worker, 2))  # one to work on and one to go on with
 
         def scene_config(scene: str) -> SceneConfig:
-            assert self._leases.current is not None
-            return job.scene_config(scene, self._leases.current.entry)
+            assert self._orders.current is not None
+            return job.scene_config(scene, self._orders.current.entry)
 
         planned = plan_stages(
             pipeline,
             self._requests(job),
             job_seed=job.seed,
             scene_config=scene_config,
-            output=Path(welcome.output),
+            output=Path(assignment.output),
             context=context,
             seen=self._begin_stage,
             plan_of=self._plan_of,
@@ -150,13 +152,38 @@ class ComputeWorker:
         finally:
             episodes.close()
 
+    def _plan_of(self, episode: Episode) -> Path | None:
+        path = self._orders.of(episode.request).plan
+        return Path(path) if path else None
+
+    def _hand_over(self, episode: Episode) -> None:
+        """Put a planned episode into the backlog, or tell why there is none."""
+        if episode.failure is None:
+            assert episode.sequence is not None
+            order = self._orders.of(episode.request)
+            attempt = order.attempt
+            path = self._plans[order.spill] / f"{attempt.lease}.{attempt.key.index}.{attempt.number}"
+            planned = Planned(episode.sequence, dict(episode.timings_s), episode.context["started_unix_s"])
+            try:
+                size_bytes = write_planned(path, planned)
+            except (NimbusError, OSError) as error:
+                episode.failure = failure_of("plan", error)
+            else:
+                self._orders.end(episode.request)
+                plan = m.Plan(str(path), size_bytes, order.spill, sum(episode.timings_s.values()))
+                self._link.send(m.EpisodePlanned(self._worker, attempt, plan, _memory()))
+                return
+        self._tell_end(episode)
+
     def _requests(self, job: Job) -> Iterator[EpisodeRequest]:
-        """Leases as they come, until the daemon wants us to leave."""
+        """Orders as they come, until the daemon wants us to leave."""
         fingerprint = job.fingerprint()
-        while (lease := self._leases.next()) is not None:
-            self._link.send(m.Pull(self._name, 1))
-            ref = lease.episode
-            yield EpisodeRequest(job.name, ref.scene, ref.index, job.variant(ref.index), ref.attempt, fingerprint)
+        while (order := self._orders.next()) is not None:
+            self._link.send(m.WorkerPulls(self._worker, 1))
+            key, number = order.attempt.key, order.attempt.number
+            request = EpisodeRequest(job.name, key.scene, key.index, job.variant(key.index), number, fingerprint)
+            self._orders.begin(order, request)
+            yield request
             self._beats.made()
             if (now := time.monotonic()) - self._reaped_at > REAP_EVERY_S:
                 self._reaped_at = now
@@ -165,33 +192,7 @@ class ComputeWorker:
     def _begin_stage(self, stage: str, episode: Episode) -> None:
         if stage == "load":
             episode.context = {**episode.context, "started_unix_s": time.time()}
-        self._beats.begin(stage, episode.request, self._leases.of(episode).episode)
-
-    def _plan_of(self, episode: Episode) -> Path | None:
-        path = self._leases.of(episode).plan
-        return Path(path) if path else None
-
-    # --- the ends of episodes ---
-
-    def _hand_over(self, episode: Episode) -> None:
-        """Put a planned episode into the backlog, or tell why there is none."""
-        if episode.failure is None:
-            assert episode.sequence is not None
-            lease = self._leases.of(episode)
-            ref = lease.episode
-            folder = self._plans[lease.spill]
-            path = folder / f"{ref.lease}.{ref.index}.{ref.attempt}"
-            planned = Planned(episode.sequence, dict(episode.timings_s), episode.context["started_unix_s"])
-            try:
-                size_bytes = write_planned(path, planned)
-            except (NimbusError, OSError) as error:
-                episode.failure = failure_of("plan", error)
-            else:
-                self._leases.end(episode)
-                timings_s = dict(episode.timings_s)
-                self._link.send(m.Planned(self._name, ref, str(path), size_bytes, lease.spill, timings_s, _memory()))
-                return
-        self._tell_end(episode)
+        self._beats.begin(stage, episode.request, self._orders.of(episode.request).attempt)
 
     def _report(self, episode: Episode) -> None:
         """Tell the daemon how an episode ended. Called from a writer thread, or ours if it failed before."""
@@ -200,28 +201,13 @@ class ComputeWorker:
             self._beats.stored()
 
     def _tell_end(self, episode: Episode) -> None:
-        ref = self._leases.end(episode)
-        timings_s = dict(episode.timings_s)
-        if (failure := episode.failure) is not None:
-            self._link.send(
-                m.Fail(
-                    self._name,
-                    ref,
-                    failure.stage,
-                    failure.reason,
-                    failure.detail[:2000],
-                    failure.planned,
-                    failure.evidence[-20000:],
-                    timings_s,
-                    _memory(),
-                )
-            )
-            return
-        piece = episode.piece
-        assert piece is not None
-        size_bytes = sum(file.size_bytes for file in piece.files)
-        digest = manifest_digest(piece)
-        self._link.send(m.Commit(self._name, ref, piece.folder, piece.length, size_bytes, digest, timings_s, _memory()))
+        attempt = self._orders.end(episode.request)
+        cost_s = sum(episode.timings_s.values())
+        made = result_of(episode, cost_s)
+        if isinstance(made, Failure):
+            self._link.send(m.AttemptFailed(self._worker, attempt, made.plain(), cost_s, _memory()))
+        else:
+            self._link.send(m.EpisodeStored(self._worker, attempt, made, _memory()))
 
 
 def _join(group: str) -> None:
@@ -278,13 +264,13 @@ def main() -> int:
 
 
 def _serve(link: DaemonLink, line: Line, args: argparse.Namespace) -> None:
-    name, device = args.worker, args.device
+    worker, device = WorkerId(args.worker), args.device
     if args.spare:
-        if (place := Spare(link, name, line, args.start_timeout).wait()) is None:
+        if (place := Spare(link, worker, line, args.start_timeout).wait()) is None:
             return
-        name, device = place.worker, place.device
-    ComputeWorker(link, name, device, line).run()
-    link.send(m.Bye(name))
+        worker, device = place.worker, place.device
+    ComputeWorker(link, worker, device, line).run()
+    link.send(m.WorkerBye(worker))
 
 
 if __name__ == "__main__":

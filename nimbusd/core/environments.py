@@ -69,7 +69,7 @@ def differing(before: Mapping[str, str], now: Mapping[str, str]) -> tuple[dict[s
 
 
 def differences(began: Mapping[str, str], now: Mapping[str, str], where: str) -> str:
-    """What differs from the packages that a job began with. where: that `now` is of, `here` or `on node-7`."""
+    """Say what differs from the packages that a job began with. where: that `now` is of, `here` or `on node-7`."""
     if not began:
         return f"other packages {where} than when this job began, which an older nimbusd did not record"
     names = changed(began, now)
@@ -82,7 +82,7 @@ def differences(began: Mapping[str, str], now: Mapping[str, str], where: str) ->
 
 
 def changes_in_words(before: Mapping[str, str], now: Mapping[str, str]) -> str:
-    """What `differing` returned: `numpy 1.26.4 → 2.0.0, torch none → 2.4`."""
+    """Say what `differing` returned: `numpy 1.26.4 → 2.0.0, torch none → 2.4`."""
     return (
         ", ".join(f"{name} {before.get(name, 'none')} → {now.get(name, 'none')}" for name in changed(before, now))
         or "those that are not listed"

@@ -1,4 +1,4 @@
-"""What an episode will cost, learned while the job runs."""
+"""Expected cost of episodes, learned while the job runs."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Estimates:
         self._per_hint.add(own_s / hint, memory=500)
 
     def known(self) -> bool:
-        """Whether anything has been measured yet."""
+        """True once anything was measured."""
         return self._per_hint.count > 0
 
     def measured(self, scene: str) -> float | None:

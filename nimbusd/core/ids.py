@@ -1,16 +1,22 @@
-"""What jobs, nodes, workers, leases and episodes are called, the same everywhere."""
+"""Names of jobs, nodes, workers, leases and episodes, the same everywhere.
+
+Messages carry them as they are, so this lies beneath the messages, and imports nothing of them but their bounds.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import NewType
+from typing import Annotated, NamedTuple, NewType
+
+from nimbusd.transport.messages.bounds import MOST_INT, Index, Length, Place, Range
 
 JobId = NewType("JobId", str)
 """A job's name: unique at a master."""
 
 
 NodeId = NewType("NodeId", str)
+"""A node's name: unique at a master."""
 
 
 WorkerId = NewType("WorkerId", str)
@@ -32,19 +38,20 @@ LeaseId = NewType("LeaseId", int)
 """Unique for the life of a ledger: the master's epoch in the high bits."""
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+class Span(NamedTuple):
     """Episode indexes start … stop - 1."""
 
     start: int
     stop: int
 
-    def __len__(self) -> int:
+    @property
+    def size(self) -> int:
+        """The number of its episodes."""
         return self.stop - self.start
 
 
 def indexes_of(spans: Iterable[Span]) -> Iterator[int]:
-    """The indexes that spans hold."""
+    """The indexes in these spans."""
     return (index for span in spans for index in range(span.start, span.stop))
 
 
@@ -63,6 +70,17 @@ def spans_of(indexes: Iterable[int]) -> tuple[Span, ...]:
 class EpisodeKey:
     """An episode: a scene of a job and an index in it."""
 
-    job: JobId
-    scene: str
-    index: int
+    job: Annotated[JobId, Length(1_024)]
+    scene: Place
+    index: Index
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One try at an episode."""
+
+    key: EpisodeKey
+    number: Index
+    """Its fencing number, which grows by one with each lease of the episode."""
+    lease: Annotated[LeaseId, Range(0, MOST_INT)]
+    """The lease that it is made under."""

@@ -1,4 +1,4 @@
-"""What the ledger remembers of jobs and their episodes, in the words of the state machines.
+"""Records of the ledger: jobs and their episodes, in the words of the state machines.
 
 An episode is `pending → leased(attempt) → committed | failed(reason) | quarantined`. Only what must survive a
 crash is recorded: episodes that are settled, pending ones that were tried before, and open leases. An episode
@@ -13,10 +13,12 @@ from enum import Enum
 from typing import Any, TypeAlias
 
 from nimbusd.core.ids import EpisodeKey, JobId, LeaseId, NodeId, Span
+from nimbusd.transport.messages.failures import Failure
+from nimbusd.transport.messages.node import Stored
 
 
 class State(Enum):
-    """Where an episode stands, as recorded. Leased ones are pending in the ledger, beside an open lease."""
+    """The state of an episode, as recorded. Leased ones are pending in the ledger, beside an open lease."""
 
     PENDING = "pending"
     COMMITTED = "committed"
@@ -25,7 +27,7 @@ class State(Enum):
 
 
 class JobState(Enum):
-    """Where a job stands. RUNNING and PAUSED are open; a complete job may be given more to do by Retry."""
+    """The state of a job. RUNNING and PAUSED are open; a complete job may be given more to do by Retry."""
 
     RUNNING = "running"
     PAUSED = "paused"
@@ -39,24 +41,20 @@ class JobState(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """The ledger's row of an episode from now on. A committed row never changes again.
-
-    attempt: the highest fencing number that was ever leased. losses: workers it has cost.
-    """
+    """The ledger's row of an episode from now on. A committed row never changes again."""
 
     key: EpisodeKey
     state: State
     attempt: int
+    """The highest fencing number that was ever leased."""
     losses: int
-    worker: str = ""
-    stage: str = ""
-    reason: str = ""
-    detail: str = ""
-    evidence: str = ""
-    folder: str = ""
-    frames: int = 0
-    size_bytes: int = 0
-    digest: str = ""
+    """Compute workers that it has cost."""
+    node: str = ""
+    """The node that made the attempt."""
+    piece: Stored | None = None
+    """Of a committed episode."""
+    failure: Failure | None = None
+    """Of the attempt that led to this row, if it came to nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +153,7 @@ class LostPiece:
 
 @dataclass(frozen=True, slots=True)
 class SceneHistory:
-    """What the ledger knows of a scene. settled: sorted, disjoint, not touching. tried: pending ones by index."""
+    """A scene as the ledger has it. settled: sorted, disjoint, not touching. tried: pending ones by index."""
 
     count: SceneCount = field(default_factory=SceneCount)
     settled: tuple[Span, ...] = ()

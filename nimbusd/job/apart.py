@@ -32,9 +32,10 @@ _TOLD_LINES = 20
 
 @dataclass(frozen=True, slots=True)
 class CheckedJob:
-    """A job whose components were looked at elsewhere. written: stage → arguments as the file has them.
+    """A job whose components were checked in another process.
 
-    output_at: where the file, or who calls, says the output.
+    written: stage → arguments as the file has them. output_at: the place, in the file or the command line, that names
+    the output.
     """
 
     job: Job

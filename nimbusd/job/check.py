@@ -13,14 +13,16 @@ from nimbusd.job.reader import LoadedJob
 from nimbusd.stages.arguments import ArgumentsError
 from nimbusd.stages.base import Component, SceneConfig
 from nimbusd.stages.errors import NimbusError
-from nimbusd.stages.load.mend.mend import warnings_of
+from nimbusd.stages.load.mend import warnings_of
 from nimbusd.stages.load.mend.recentre import check_near_origin
 from nimbusd.stages.modules import how_to_install, missing_modules, what_is_missing
 
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """errors: the job cannot run as it stands. warnings: it can, but not here, or not as one would expect."""
+    """The result of a check. errors: reasons why the job cannot run. warnings: reasons why it cannot run here, or runs
+    otherwise than one would expect.
+    """
 
     errors: tuple[Problem, ...]
     warnings: tuple[Problem, ...]
@@ -103,7 +105,7 @@ def _unusable_output(loaded: LoadedJob) -> Iterator[Problem]:
 def _refused_sizes(loaded: LoadedJob, *, scenes: bool) -> Iterator[Problem]:
     """Images that the writer could not store, where their sizes can be foreseen.
 
-    scenes: ask the loader too, which can answer where nothing is wrong with its files.
+    scenes: ask the loader too, which can answer where its files are in order.
     """
     job = loaded.job
     if "plan" not in job.stages or "store" not in job.stages:

@@ -1,7 +1,6 @@
 """A configuration of the open-source engine whose keys are ticked off as they are used, so that none gets lost.
 
-What is neither taken nor remarked on by the end is told as left out: that nothing is dropped in silence does not
-depend on a list of known keys.
+Keys that are neither taken nor remarked on by the end are reported as left out, whether we know them or not.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeVar, overload
 import orjson
 
 from nimbusd.core.node.split import Mode
-from nimbusd.job.model import JobSpec, Limits
+from nimbusd.job.model import JobDescription, Limits
 from nimbusd.stages.arguments import validate
 from nimbusd.stages.base import (
     BaseLoader,
@@ -147,7 +147,7 @@ class Job:
         )
 
     def without_scenes(self) -> Job:
-        """The job as it travels to those who get each scene's entry with a lease. Its fingerprint is the same."""
+        """The job as it travels to nodes, which get each scene's entry with a lease. Its fingerprint is the same."""
         return replace(self, scene_entries={}, whole=self.fingerprint())
 
     def to_dict(self) -> dict[str, Any]:
@@ -178,12 +178,11 @@ class Job:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Job:
-        """The job that `to_dict` described, on whatever way it came.
+        """Make a job from `to_dict`, on whatever way it came. Components and their arguments are not checked.
 
-        Components and their arguments are not looked at. Raises ArgumentsError, which names everything that no job
-        file can say.
+        Raises ArgumentsError, which names everything that no job file can say.
         """
-        spec = validate(JobSpec, values, "job")
+        spec = validate(JobDescription, values, "job")
         stages = {kind: stage for kind in STAGES if (stage := getattr(spec.stages, kind)) is not None}
         return cls(
             name=spec.name,
@@ -208,7 +207,7 @@ class Job:
     def fingerprint(self) -> str:
         """SHA-256 (hex) of what determines the episodes; an output is only resumed by a job with the same one.
 
-        Where files lie (output, scenes_root), how much is run at once and when to give up are not part of it.
+        The places of files (output, scenes_root), the number of workers and the limits are not part of it.
         """
         if self.whole:
             return self.whole

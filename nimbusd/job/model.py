@@ -205,7 +205,7 @@ class Stages(_Section):
     store: VersionedStage
 
 
-class JobSpec(_Wanted):
+class JobDescription(_Wanted):
     """A job as it travels: `Job.to_dict()`."""
 
     output: AbsolutePath
@@ -219,7 +219,7 @@ class JobSpec(_Wanted):
     """Of the job with its scenes, where it has none."""
 
     @model_validator(mode="after")
-    def _scenes_fit(self) -> JobSpec:
+    def _scenes_fit(self) -> JobDescription:
         if twice := _twice(name for name, _ in self.scenes):
             raise ValueError(f"scene '{twice}' is there twice; give each its own name")
         for name, entry in self.scenes:

@@ -25,7 +25,7 @@ class NodeMemory:
     used_bytes: int
     """The part in use that could not be had by dropping caches."""
     source: str = "the machine"
-    """What sets the limit."""
+    """The machine, or the file that sets the limit."""
 
     def __str__(self) -> str:
         return f"{self.limit_bytes / 1e9:.1f} GB by {self.source}"

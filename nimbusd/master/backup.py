@@ -44,7 +44,7 @@ class BackupError(NimbusError):
 
 @dataclass(frozen=True, slots=True)
 class Backup:
-    """What a backup holds. place: where it was made of. files: beside the ledger."""
+    """The contents of a backup. place: the folder that it is of. files: beside the ledger."""
 
     place: str
     host: str

@@ -34,7 +34,7 @@ class Feed:
 
     @property
     def cursor(self) -> str:
-        """Where the next event will be."""
+        """The place of the next event."""
         return f"{self._epoch}:{self._next}"
 
     def add(self, job: str, event: Event) -> None:

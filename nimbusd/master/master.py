@@ -18,9 +18,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
-from nimbusd import events, wire
+from nimbusd import events
 from nimbusd.config import PUBLISH_MEMORY_SHARE
-from nimbusd.core.ids import EpisodeKey, JobId, LeaseId, NodeId
+from nimbusd.core.ids import JobId, NodeId
 from nimbusd.core.master import facts as f
 from nimbusd.core.master.nodes import DEAD_AFTER_S, EXPECTED, HEARTBEAT_S
 from nimbusd.core.master.scheduler import Scheduler
@@ -45,6 +45,7 @@ from nimbusd.master.output.outputs import Outputs
 from nimbusd.master.publish.publisher import PUBLISH_EVERY_S, Publisher
 from nimbusd.stages.errors import NimbusError
 from nimbusd.transport.messages import control as c
+from nimbusd.transport.messages.bounds import MOST_DETAIL, plain_text
 
 log = logging.getLogger(__name__)
 
@@ -62,14 +63,14 @@ Send: TypeAlias = Callable[[NodeId, c.ToNode], None]
 
 @dataclass(slots=True)
 class OpenJob:
-    """What the shell knows of a job that is not over. commits: when the last episodes were settled."""
+    """The shell's notes on a job that is not over. commits: the times at which the last episodes were settled."""
 
     job: Job
     row: JobRow
     began: float
     why: str = ""
     unpublished: str = ""
-    """Why it cannot be published, which is tried again."""
+    """The reason why it cannot be published, which is tried again."""
     publishing: asyncio.Task[Path | None] | None = None
     """Its last publish, once all is settled; who cancels it gives up publishing."""
     commits: deque[float] = field(default_factory=lambda: deque(maxlen=64))
@@ -78,13 +79,13 @@ class OpenJob:
 
 @dataclass(slots=True)
 class KnownNode:
-    """What the shell knows of a node, beyond what the scheduler needs."""
+    """The shell's notes on a node, beyond what the scheduler needs."""
 
     hello: c.Hello
     load: c.Load | None = None
     heard_at: float = 0.0
     running: tuple[c.Running, ...] = ()
-    pipelines: tuple[c.Pipeline, ...] = ()
+    pipelines: tuple[c.PipelineReport, ...] = ()
     done: int = 0
     lost: str = ""
     specs: set[str] = field(default_factory=set)
@@ -129,7 +130,6 @@ class Master:
         self._ending: dict[JobId, asyncio.Task[None]] = {}
         self._unanswered: set[NodeId] = set()
         """Nodes that told of pieces of jobs that were not taken on yet."""
-        self._timings: dict[EpisodeKey, dict[str, float]] = {}
         self._orders: list[f.Order] = []
         self._batches: deque[_Batch] = deque()
         self._turn_due = False
@@ -184,7 +184,7 @@ class Master:
         )
         self.fact(f.JobAdded(plan, history, tuple(leases), JobState.RUNNING))
         for node in self._unanswered:
-            self._send(node, c.SayHello())  # then it tells again what we could not judge
+            self._send(node, c.SayHello(node))  # then it tells again what we could not judge
         self._unanswered.clear()
 
     async def _set_down(self, name: JobId) -> None:
@@ -202,9 +202,9 @@ class Master:
     # --- facts ---
 
     def heard(self, message: c.FromNode) -> None:
-        """A message of a node, whose name was checked against its key."""
+        """A message of a node, whose name was checked against its key. Its texts may steer no terminal from here on."""
         now = self._clock()
-        node = NodeId(message.node)
+        node = message.node
         match message:
             case c.Hello():
                 known = self.nodes.get(node)
@@ -222,40 +222,36 @@ class Master:
                     known.load, known.heard_at, known.running = message.load, now, message.running
                     known.pipelines = message.pipelines
             case c.Commit():
-                self._remember_timings(message)
                 with self._fail_stop():
-                    self._review.take(wire.pieces_from_node(message))
+                    self._review.take(message)
                 return
-            case c.NeedJob(_, job):
+            case c.NeedJob(job=job):
                 # A description may be of megabytes, and asking for it costs nothing.
                 if (known := self.nodes.get(node)) is not None and now >= known.spec_due_at:
                     known.spec_due_at = now + SPEC_EVERY_S
-                    self._send_spec(node, JobId(job))
-            case _:
+                    self._send_spec(node, job)
+                return
+            case c.Fail():
+                message = dataclasses.replace(message, failure=message.failure.plain())
+            case c.CannotRun():
+                message = dataclasses.replace(message, error=plain_text(message.error, MOST_DETAIL))
+            case c.Bye():
+                message = dataclasses.replace(message, why=plain_text(message.why, MOST_DETAIL))
+            case c.GiveBack():
                 pass
-        if (fact := wire.fact_from_node(message)) is not None:
-            self.fact(fact)
-
-    def _remember_timings(self, message: c.Commit) -> None:
-        """Of episodes that the node has: what it says of others is of no interest."""
-        lease = self.scheduler.tasks.leases.get(LeaseId(message.lease))
-        if lease is None or (lease.node, lease.job, lease.scene) != (message.node, message.job, message.scene):
-            return
-        for stored in message.stored:
-            if stored.index in lease.open:
-                self._timings[EpisodeKey(lease.job, lease.scene, stored.index)] = stored.timings_s
+        self.fact(message)
 
     def welcome(self) -> c.Welcome:
         """The answer to a node's Hello."""
         return c.Welcome(self.ledger.epoch, self._heartbeat_s, self.scheduler.nodes.dead_after_s)
 
     def is_alive(self, node: NodeId, besides: str) -> bool:
-        """Whether the node is at work, in another session than `besides`."""
+        """True where the node is at work, in another session than `besides`."""
         known = self.scheduler.nodes.get(node)
         return known is not None and known.session not in (besides, EXPECTED)
 
     def is_known(self, node: NodeId) -> bool:
-        """Whether the node is there, or is one of the latest that were lost."""
+        """True where the node is there, or is one of the latest that were lost."""
         return node in self.nodes or self.scheduler.nodes.get(node) is not None
 
     def _node_lost(self, node: NodeId) -> None:
@@ -343,15 +339,15 @@ class Master:
         match order:
             case Record():
                 self._settled(order)
-            case f.GrantLease():
-                self._grant(order)
-            case f.RevokeLease() | f.Acknowledge():
-                self._send(order.node, wire.message_to_node(order, {}))
-            case f.CheckSettled(key=key):
-                self._timings.pop(key, None)
+            case c.Lease():
+                known = self.nodes.get(order.node)
+                if known is not None and order.job not in known.specs:
+                    self._send_spec(order.node, order.job)
+                self._send(order.node, order)
+            case c.Revoke() | c.Ack() | c.SayHello():
+                self._send(order.node, order)
+            case f.CheckSettled():
                 self._group.create_task(self._check_settled(order))
-            case f.AskHello(node):
-                self._send(node, c.SayHello())
             case f.NodeLost(node, why, returned):
                 if (known := self.nodes.get(node)) is not None:
                     known.lost = why if why != "restarted" else ""
@@ -361,18 +357,11 @@ class Master:
                 self._job_recorded(order)
             case f.JobWaits(name, waiting):
                 self._waits(name, waiting)
-            case f.EnvironmentChanged(name, before, now):
+            case f.PackagesChanged(name, before, now):
                 log.warning("job %s goes on with other packages: %s, before %s", name, dict(now), dict(before))
                 self.tell(name, events.EnvironmentChanged(before, now))
             case LeaseOpened() | LeaseClosed():
                 pass
-
-    def _grant(self, order: f.GrantLease) -> None:
-        entry = self.open[order.job].job.scene_entries[order.scene]
-        known = self.nodes.get(order.node)
-        if known is not None and order.job not in known.specs:
-            self._send_spec(order.node, order.job)
-        self._send(order.node, wire.message_to_node(order, entry))
 
     def _send_spec(self, node: NodeId, job: JobId) -> None:
         known, opened = self.nodes.get(node), self.open.get(job)
@@ -381,54 +370,45 @@ class Master:
             self._send(node, c.JobSpec(job, opened.job.without_scenes().to_dict(), dict(opened.row.began_with)))
 
     async def _check_settled(self, order: f.CheckSettled) -> None:
-        if order.key.job in self.intake.held_up:
-            self._unanswered.add(order.node)
+        node, attempt = order.node, order.attempt
+        key, index = attempt.key, (attempt.key.index,)
+        if key.job in self.intake.held_up:
+            self._unanswered.add(node)
             return
-        row, committed = await self.ledger.call(
-            lambda ledger: (ledger.job(order.key.job), ledger.committed_piece(order.key))
-        )
-        index = (order.key.index,)
+        row, committed = await self.ledger.call(lambda ledger: (ledger.job(key.job), ledger.committed_piece(key)))
         if row is None:
             # A ledger that was lost had it, perhaps as committed: it stays for who adopts what lies in the output.
-            log.warning("node %s has piece %s, whose job is unknown here", order.node, order.folder)
-            self._send(order.node, c.Ack(order.lease, index))
+            log.warning("node %s has piece %s, whose job is unknown here", node, order.folder)
+            self._send(node, c.Ack(node, attempt.lease, index))
         elif committed is not None and committed.folder == order.folder:
-            self._send(order.node, c.Ack(order.lease, index))
+            self._send(node, c.Ack(node, attempt.lease, index))
         else:
-            log.warning("refused piece %s of %s: its attempt was fenced off", order.folder, order.node)
-            self._send(order.node, c.Ack(order.lease, (), index))
+            log.warning("refused piece %s of %s: its attempt was fenced off", order.folder, node)
+            self._send(node, c.Ack(node, attempt.lease, (), index))
 
     def _settled(self, record: Record) -> None:
-        """What a record means to those who watch."""
+        """Tell those who watch what a record means."""
         key, job = record.key, self.open.get(record.key.job)
         if job is None:
             return
-        match record.state:
-            case State.COMMITTED:
-                job.commits.append(self._clock())
-                if (known := self.nodes.get(NodeId(record.worker))) is not None:
-                    known.done += 1
-                self._publisher.committed(key.job)
-                timings_s = self._timings.pop(key, {})
-                self.tell(
-                    key.job,
-                    events.EpisodeCommitted(
-                        key.scene, key.index, record.attempt, record.worker, record.frames, timings_s
-                    ),
-                )
-            case State.FAILED:
-                job.reasons[record.reason] = job.reasons.get(record.reason, 0) + 1
-                self.tell(key.job, events.EpisodeFailed(key.scene, key.index, record.reason, record.detail))
-            case State.PENDING | State.QUARANTINED if record.reason:
-                self._timings.pop(key, None)
-                job.reasons[record.reason] = job.reasons.get(record.reason, 0) + 1
+        if (piece := record.piece) is not None:
+            job.commits.append(self._clock())
+            if (known := self.nodes.get(NodeId(record.node))) is not None:
+                known.done += 1
+            self._publisher.committed(key.job)
+            self.tell(
+                key.job,
+                events.EpisodeCommitted(
+                    key.scene, key.index, record.attempt, record.node, piece.frames, piece.timings_s
+                ),
+            )
+        elif (failure := record.failure) is not None:
+            job.reasons[failure.reason] = job.reasons.get(failure.reason, 0) + 1
+            if record.state is State.FAILED:
+                self.tell(key.job, events.EpisodeFailed(key.scene, key.index, failure))
+            else:
                 quarantined = record.state is State.QUARANTINED
-                self.tell(
-                    key.job,
-                    events.AttemptLost(key.scene, key.index, record.attempt, record.reason, record.detail, quarantined),
-                )
-            case _:
-                pass
+                self.tell(key.job, events.AttemptLost(key.scene, key.index, record.attempt, failure, quarantined))
 
     def _job_recorded(self, order: JobRecorded) -> None:
         job = self.open.get(order.job)
@@ -474,7 +454,6 @@ class Master:
         ended = await self.summary(order.job, order.state.value, order.why, dataset)
         self.ends[order.job] += 1
         del self.open[order.job]
-        self._timings = {key: timings_s for key, timings_s in self._timings.items() if key.job != order.job}
         self._ending.pop(order.job, None)
         self._publisher.forget(order.job)
         self._outputs.release(order.job)
@@ -521,7 +500,7 @@ class Master:
         return await self.ledger.call(read)
 
     def _tell_published(self, name: str, event: events.Event) -> None:
-        """What the publisher tells also says whether the job can be published."""
+        """Pass on what the publisher tells, and note whether the job can be published."""
         job = self.open.get(JobId(name))
         failed = event if isinstance(event, events.PublishFailed) else None
         if job is not None:
@@ -546,7 +525,7 @@ class _Batch:
 
 
 def _unpublished(job: OpenJob) -> str:
-    """Why a job is cancelled whose publishing was given up."""
+    """The reason of a job that is cancelled since its publishing was given up."""
     return "cancelled while it was being published" + (f": {job.unpublished}" if job.unpublished else "")
 
 

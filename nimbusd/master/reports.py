@@ -1,4 +1,4 @@
-"""What a master tells of its jobs and nodes, from its state and its ledger."""
+"""A master's reports on its jobs and nodes, from its state and its ledger."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections import Counter
 
 from nimbusd.core.ids import JobId, NodeId
 from nimbusd.core.master.facts import Cause, Waiting
-from nimbusd.core.master.nodes import Node
-from nimbusd.core.master.open_jobs import Job as OpenTasks
+from nimbusd.core.master.nodes import LiveNode
+from nimbusd.core.master.open_jobs import JobTasks
 from nimbusd.core.master.waiting import why_idle
 from nimbusd.core.records import JobRow, JobState, SceneCount
 from nimbusd.core.words import counted
@@ -77,7 +77,7 @@ class Reports:
             self._ended[row.job] = (ends, summary)
         return summary
 
-    def _open_summary(self, row: JobRow, tasks: OpenTasks) -> c.JobSummary:
+    def _open_summary(self, row: JobRow, tasks: JobTasks) -> c.JobSummary:
         counts = [scene.count for scene in tasks.scenes.values()]
         leased = sum(len(lease.open) for lease in tasks.leases.values())
         total = SceneCount(*(sum(getattr(count, name) for count in counts) for name in SceneCount.__dataclass_fields__))
@@ -170,8 +170,8 @@ class Reports:
             dict(not_made),
         )
 
-    def _pipelines(self, job: JobId) -> dict[str, c.Pipeline]:
-        """How a job goes on each node that is at it."""
+    def _pipelines(self, job: JobId) -> dict[str, c.PipelineReport]:
+        """Reports of the nodes that are at a job."""
         here = {node.name for node in self._master.scheduler.nodes}
         return {
             str(name): pipeline
@@ -191,7 +191,7 @@ class Reports:
         state = "lost" if node is None else "draining" if node.draining else "ready"
         leases = tasks.held_by(name)
         running = tuple(
-            f"{leases[lease].job}/{leases[lease].scene}/{r.index} {r.stage}"  # type: ignore[index]
+            f"{leases[lease].job}/{leases[lease].scene}/{r.index} {r.stage}"
             for r in known.running
             if (lease := r.lease) in leases
         )
@@ -220,7 +220,7 @@ class Reports:
             if name in job.unfit and (tasks.distrusts(job, name) or tasks.blames_alone(job, name))
         )
 
-    def _gets_none_of(self, node: Node) -> dict[str, str]:
+    def _gets_none_of(self, node: LiveNode) -> dict[str, str]:
         """Open jobs with work left, of which a node gets none, and why; at most MOST_WAITS. Not of drained nodes."""
         if node.draining:
             return {}
@@ -231,7 +231,7 @@ class Reports:
         return dict(itertools.islice(waiting, MOST_WAITS))
 
 
-def scene_reports(job: OpenTasks) -> list[c.SceneReport]:
+def scene_reports(job: JobTasks) -> list[c.SceneReport]:
     """The scenes of an open job, those that somebody should look at or that move first."""
     leased: dict[str, int] = {}
     for lease in job.leases.values():

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from nimbusd.core.ids import EpisodeKey, JobId, NodeId
+from nimbusd.core.ids import EpisodeKey, JobId, LeaseId, NodeId, Span
 from nimbusd.core.master.facts import EnvironmentAccepted, JobCancelled
 from nimbusd.core.records import JobRow
 from nimbusd.core.words import counted
@@ -26,6 +26,8 @@ from nimbusd.transport.messages import control as c
 
 MOST_WAIT_S = 60.0
 MOST_FAILURES = 500
+_LONGEST_NAME = NodeId("n" * 100)
+_MOST_SPANS = (Span(2**31, 2**31),) * 64
 MOST_FAILURES_BYTES = c.MAX_JOB_BYTES // 2
 """Of text in one list of failures: evidence in other alphabets takes up to four bytes a character."""
 
@@ -148,7 +150,7 @@ class Requests:
         return c.Done(number, 1, f"job {job} is forgotten, and what it had stored in {forgotten.output} is deleted")
 
     async def _relocate(self, number: int, row: JobRow, output: str) -> c.Done:
-        """Where the job is open it goes on there; where it is over, the ledger knows where its pieces are."""
+        """Have a job go on in another folder; where it is over, the ledger learns where its pieces are."""
         job = job_of(dataclasses.replace(row, spec={**row.spec, "output": output}))
         if not job.output.is_absolute():
             raise NimbusError(f"output {output!r} must be an absolute path that all nodes share")
@@ -157,18 +159,12 @@ class Requests:
 
     async def _failures(self, request: c.Failures, job: JobId) -> c.FailureList:
         limit = min(max(request.limit, 0), MOST_FAILURES)
-        rows, total = await self._master.ledger.call(
+        reports, total = await self._master.ledger.call(
             lambda ledger: (
-                ledger.failure_rows(job, max(request.offset, 0), limit),
+                ledger.failure_reports(job, max(request.offset, 0), limit),
                 sum(entry.episodes for entry in ledger.failures(job)),
             )
         )
-        reports = [
-            c.FailureReport(
-                r.key.scene, r.key.index, r.attempt, r.state.value, r.stage, r.reason, r.detail, r.evidence, r.worker
-            )
-            for r in rows
-        ]
         sizes = itertools.accumulate(_size_bytes(report) for report in reports)
         fit = sum(1 for size in sizes if size <= MOST_FAILURES_BYTES)
         return c.FailureList(request.request, tuple(reports[: max(fit, 1)]), total)
@@ -207,7 +203,7 @@ class _Unknown(NimbusError):
 
 
 def _size_bytes(report: c.FailureReport) -> int:
-    return sum(len(text.encode()) + 64 for text in (report.scene, report.detail, report.evidence))
+    return sum(len(text.encode()) + 64 for text in (report.scene, report.failure.detail, report.failure.evidence))
 
 
 def _job(request: c.Submit) -> Job:
@@ -217,7 +213,7 @@ def _job(request: c.Submit) -> Job:
         raise NimbusError(f"job {job.name} has no scenes")
     for scene, entry in job.scene_entries.items():
         try:
-            c.encode(c.Lease(2**62, job.name, scene, 2**31, ((2**31, 2**31),) * 64, dict(entry)))
+            c.encode(c.Lease(_LONGEST_NAME, LeaseId(2**62), JobId(job.name), scene, 2**31, _MOST_SPANS, dict(entry)))
         except MessageError as error:
             raise NimbusError(
                 f"scene {scene!r}: its entry is too large to be sent with every lease: {error}"

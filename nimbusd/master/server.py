@@ -78,7 +78,7 @@ class MasterServer:
 
     @property
     def addresses(self) -> tuple[str, ...]:
-        """What it listens on."""
+        """The addresses that it listens on."""
         return self._socket.addresses
 
     def leave(self) -> None:
@@ -91,7 +91,7 @@ class MasterServer:
             await self._master.ledger.call_writing(lambda _: None)
 
     def status(self) -> str:
-        """What it serves, in a line."""
+        """Its state in a line."""
         return self._reports.line()
 
     async def run(self) -> None:
@@ -149,7 +149,7 @@ class MasterServer:
         raise _Left
 
     async def _reread_allow_list(self) -> None:
-        """So that who was taken off it is shut out soon, though its connection stands."""
+        """Read the allow-list again and again: who was taken off is shut out soon, though its connection stands."""
         while self._gate is not None:
             await asyncio.sleep(REREAD_S)
             self._gate.refresh()
@@ -174,7 +174,7 @@ class MasterServer:
             log.warning("%s sent %s, which only a master may send", peer, type(message).__name__)
 
     def _is_of_its_node(self, peer: Peer, message: c.FromNode) -> bool:
-        """Whether the node of that name is at the other end. Each connection of it begins with a Hello.
+        """True where the node of that name is at the other end. Each connection of it begins with a Hello.
 
         Of two processes of the same name, the one that is here stays, and the other is refused, unless the first
         has fallen silent or its connection is gone: then it was restarted.
@@ -187,7 +187,7 @@ class MasterServer:
         if holder == peer:
             return True
         if not isinstance(message, c.Hello):
-            self._socket.send(peer, c.SayHello())
+            self._socket.send(peer, c.SayHello(node))
             return False
         if self._master.is_alive(node, message.session) and self._socket.send(holder, self._master.welcome()):
             error = f"there is a node {message.node!r} already, and it is at work: give each node a --name of its own"

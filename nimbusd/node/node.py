@@ -1,58 +1,45 @@
 """A node: compute workers in its slots, and a link to a master.
 
-The decisions are `NodeMachine`'s and `WorkerPool`'s; this is the shell around them. Every fact (a message, an
-exit, a tick) is given to the machines, and one task carries out what they order, in order.
+The decisions are `NodeMachine`'s, on jobs and episodes, and `WorkerPool`'s, on slots. This is the shell around them,
+with `ComputeWorkers`, `NodeJobs` and a `Link` to the master for hands. The machines are told every fact (a message, an
+exit, a tick), and one task carries out their orders, in order.
 """
 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import Protocol, TypeAlias
 
-import zmq
-import zmq.asyncio
-
-from nimbusd import __version__, events, wire
-from nimbusd.core.environments import differing, environment_of
-from nimbusd.core.ids import JobId, LeaseId, NodeId, WorkerId, slot_of
-from nimbusd.core.master.facts import HeartbeatSeen, StoredPiece
+from nimbusd import __version__, events
+from nimbusd.core.ids import NodeId, WorkerId
 from nimbusd.core.node import facts as n
 from nimbusd.core.node import pool_facts as p
-from nimbusd.core.node.backlog import Plan
 from nimbusd.core.node.machine import NodeMachine
-from nimbusd.core.node.pool import WorkerPool
-from nimbusd.core.node.recycle import MB
-from nimbusd.core.node.spares import KillSpare, StartSpare, is_spare
-from nimbusd.job import Job
-from nimbusd.machine.memory import node_memory
-from nimbusd.node.environment import LoadMeter, environment, environment_for
+from nimbusd.core.node.spares import is_spare
+from nimbusd.node.environment import LoadMeter, environment
 from nimbusd.node.folders import FolderPlaces
-from nimbusd.node.processes import START_TIMEOUT_S, ComputeProcesses, Ended
-from nimbusd.node.slots import Slot, environment_of_place
+from nimbusd.node.jobs import NodeJobs
+from nimbusd.node.slots import Slot
 from nimbusd.node.unfinished import UnfinishedPieces, remove_pieces
+from nimbusd.node.workers import ComputeWorkers
 from nimbusd.stages.errors import NimbusError, out_of_groups
-from nimbusd.stages.stage_names import PLANNING_STAGES
 from nimbusd.stages.store.trash import throw_away
 from nimbusd.transport.messages import control as c
-from nimbusd.transport.messages import worker as m
-from nimbusd.transport.messages.bounds import MOST_BYTES, MOST_FRAMES
+from nimbusd.transport.messages import local as m
+from nimbusd.transport.messages.bounds import MOST_DETAIL, plain_text
+from nimbusd.transport.messages.failures import Failure
 
 log = logging.getLogger(__name__)
 
-TICK_S = 0.2
 ACKNOWLEDGED_WITHIN_S = 10.0
-"""How long a node that leaves waits for the master to acknowledge what it made."""
-BACKSTOP_S = 5.0
-"""How much later than the watchdog the daemon itself kills the silent: the time to replace a watchdog, and a kill."""
-_FINAL = frozenset({"asset_error", "component_error", "pickling_error"})
-"""Reasons that trying again cannot change."""
-_BLAMELESS = frozenset({"disk_full", "storage_error", "output_gone"})
+"""The time that a node that leaves waits for the master to acknowledge what it made."""
 
 _Order: TypeAlias = n.NodeOrder | p.PoolOrder | events.WorkerUp | events.StageBegan
 
@@ -85,7 +72,7 @@ class Node:
     ) -> None:
         self._name = NodeId(name)
         self._session = uuid.uuid4().hex
-        self._slots = {slot.name: slot for slot in slots}
+        self._slots = len(slots)
         self._link = link
         self._watch = watch
         self._clock = clock
@@ -98,26 +85,17 @@ class Node:
             memory_bytes=memory_bytes,
             spill_bytes=self._places.memory_bytes,
         )
-        self._spares = spares
-        self._pool = WorkerPool(
-            self._slots, START_TIMEOUT_S, grace_s=BACKSTOP_S, spares=spares, memory_bytes=memory_bytes
+        self._workers = ComputeWorkers(
+            {slot.name: slot for slot in slots}, self._order, memory_bytes=memory_bytes, spares=spares, clock=clock
         )
-        self._jobs: dict[JobId, Job] = {}
-        self._began_with: dict[JobId, dict[str, str]] = {}
-        """The packages that jobs began with, as far as the master knows them."""
-        self._entries: dict[LeaseId, dict[str, Any]] = {}
-        self._unknown: dict[JobId, list[c.Lease]] = {}
+        self._jobs = NodeJobs(self._name, link.send, self._fact)
         self._devices: set[str] = set()
-        self._addresses: dict[WorkerId, bytes] = {}
-        self._processes = ComputeProcesses(self._process_ended, clock=clock)
         self._unfinished = UnfinishedPieces()
         self._stages: dict[WorkerId, events.StageBegan] = {}
-        self._unfit: dict[JobId, str] = {}
         self._orders: deque[_Order] = deque()
         self._wake = asyncio.Event()
         self._over = asyncio.Event()
         self._leaving = ""
-        self._dropped_messages = 0
         self._meter = LoadMeter()
         self._worked_until: float | None = None
         self.ready = asyncio.Event()
@@ -128,38 +106,29 @@ class Node:
     async def run(self) -> None:
         """Work until drained. Raises NimbusError if no compute worker can run here."""
         with self._places.folders() as self._folders:
-            endpoint = f"ipc://{self._folders.sockets}/node"
-            self._processes.open(
-                self._folders.sockets, self._folders.temporary, endpoint, tuple(self._slots.values()), self._spares
-            )
-            context = zmq.asyncio.Context()
-            self._socket = context.socket(zmq.ROUTER)
-            self._socket.setsockopt(zmq.LINGER, 0)
-            self._socket.setsockopt(zmq.MAXMSGSIZE, m.MAX_MESSAGE_BYTES)
-            self._socket.bind(endpoint)
+            self._workers.open(self._folders)
             try:
                 with out_of_groups(NimbusError):
                     await self._run_tasks()
-                self._link.send(c.Bye(self._name, self._session, self._leaving))
+                self._link.send(c.Bye(self._name, self._session, plain_text(self._leaving, MOST_DETAIL)))
             finally:
                 self.kill()
-                self._socket.close()
-                context.term()
+                self._workers.close()
 
     async def _run_tasks(self) -> None:
         async with asyncio.TaskGroup() as group:
             self._group = group
-            tasks = (self._processes.watch(), self._receive(), self._tick(), self._carry_out())
+            tasks = (*self._workers.tasks(), self._receive(), self._carry_out())
             helpers = [group.create_task(task) for task in tasks]
-            self._order(self._pool.start(self._clock()))
+            self._workers.start(group)
             await self._over.wait()
             for helper in helpers:
                 helper.cancel()
 
     def status(self) -> str:
-        """What it does, in a line."""
-        under_way = sum(1 for _ in self._machine.running())
-        line = f"{under_way} episodes under way in {len(self._slots)} slots"
+        """The work of this node, in a line."""
+        under_way = sum(1 for _ in self._machine.running(self._clock()))
+        line = f"{under_way} episodes under way in {self._slots} slots"
         return f"{line}; leaving: {self._leaving}" if self._leaving else line
 
     def leave(self, why: str) -> None:
@@ -167,22 +136,19 @@ class Node:
         if not self._leaving:
             self._leaving = why
             log.info("leaving, %s: finishing what has begun", why)
-            self._fact(n.DrainSet(True))
+            self._fact(c.Drain(True))
             self._send_home()
             self._end_if_done()
 
     def kill(self) -> None:
         """End `run` at once: SIGKILL every compute worker, and wait for nothing."""
         self._over.set()
-        self._processes.kill_all()
+        self._workers.kill_all()
 
     def say_hello(self) -> None:
         """Introduce ourselves; on every connection, and when the master asks."""
-        devices = tuple(sorted(self._devices))
-        here = environment()
-        hello = c.Hello(
-            self._name, self._session, __version__, here.hash, dict(here.packages), len(self._slots), devices
-        )
+        devices, here = tuple(sorted(self._devices)), environment()
+        hello = c.Hello(self._name, self._session, __version__, here.hash, dict(here.packages), self._slots, devices)
         self._link.send(hello)
 
     # --- the master ---
@@ -190,41 +156,16 @@ class Node:
     def heard(self, message: c.ToNode) -> None:
         """A message from the master."""
         match message:
-            case c.Welcome():
-                self._fact(n.Connected(message.heartbeat_s))
+            case c.Welcome() | c.Revoke() | c.Ack():
+                self._fact(message)
             case c.SayHello():
                 self.say_hello()
-            case c.JobSpec(job, spec, began_with):
-                self._began_with[JobId(job)] = began_with
-                try:
-                    told = Job.from_dict(spec)
-                except NimbusError as refusal:  # of a master that knows other jobs than this node
-                    self._unfit[JobId(job)] = str(refusal)
-                    self._link.send(c.CannotRun(self._name, job, str(refusal)))
-                    return
-                if self._jobs.get(JobId(job), told) != told:
-                    self._unfit.pop(JobId(job), None)
-                    self._fact(n.JobChanged(JobId(job)))
-                self._jobs[JobId(job)] = told
-                for lease in self._unknown.pop(JobId(job), ()):
-                    self.heard(lease)
-            case c.Lease(lease, job):
-                if (error := self._unfit.get(JobId(job))) is not None:  # the master forgot it, or never heard
-                    self._link.send(c.CannotRun(self._name, job, error))
-                if JobId(job) not in self._jobs:
-                    self._unknown.setdefault(JobId(job), []).append(message)
-                    self._link.send(c.NeedJob(self._name, job))
-                    return
-                self._entries[LeaseId(lease)] = message.entry
-                known = self._jobs[JobId(job)]
-                growth_mb = known.limits.recycle_growth_mb
-                growth_bytes = None if growth_mb is None else int(growth_mb * MB)
-                self._fact(n.JobKnown(JobId(job), known.mode, known.planners, known.writers, growth_bytes))
-                self._fact(wire.fact_from_master(message, self._name))
-            case c.Revoke() | c.Ack():
-                self._fact(wire.fact_from_master(message, self._name))
+            case c.JobSpec():
+                self._jobs.take(message)
+            case c.Lease():
+                self._jobs.take_lease(message)
             case c.Drain(on):
-                self._fact(n.DrainSet(on or bool(self._leaving)))
+                self._fact(c.Drain(on or bool(self._leaving)))
             case c.Stop():
                 self.leave("the master asked")
             case c.Refused():
@@ -234,128 +175,61 @@ class Node:
 
     async def _receive(self) -> None:
         while True:
-            address, *frames = await self._socket.recv_multipart()
-            try:
-                message = m.decode(frames[-1] if frames else b"")
-            except m.MessageError as error:
-                self._dropped_messages += 1
-                log.warning("dropped message %d that is none of ours: %s", self._dropped_messages, error)
-                continue
-            self._worker_said(address, message)
+            self._worker_said(await self._workers.receive())
 
-    def _worker_said(self, address: bytes, message: m.Message) -> None:
-        now = self._clock()
+    def _worker_said(self, message: m.Message) -> None:
         match message:
-            case m.Hello(slot, pid) if is_spare(WorkerId(slot)):
-                self._addresses[WorkerId(slot)] = address
-                log.info("%s said hello from pid %d", slot, pid)
-                self._pool_fact(p.SpareIntroduced(WorkerId(slot)))
-            case m.Warm(slot):
-                log.info("%s is warm, pid %d", slot, self._processes.pid(WorkerId(slot)))
-                self._pool_fact(p.SpareWarm(WorkerId(slot)))
-            case m.Hello(slot, pid, version):
-                self._addresses[WorkerId(slot)] = address
-                log.info("worker %s said hello from pid %d, nimbusd %s", slot, pid, version)
+            case m.WorkerHello(worker, pid) if is_spare(worker):
+                log.info("%s said hello from pid %d", worker, pid)
+                self._workers.tell(message)
+            case m.Warm(spare):
+                log.info("%s is warm, pid %d", spare, self._workers.pid(spare))
+                self._workers.tell(message)
+            case m.WorkerHello(worker, pid, version):
+                log.info("worker %s said hello from pid %d, nimbusd %s", worker, pid, version)
                 self.ready.set()
-                self._pool.handle(p.WorkerIntroduced(WorkerId(slot)), now)
+                self._workers.tell(message)
                 if self._leaving:
-                    self._order([n.RecallWorker(WorkerId(slot))])
+                    self._order([n.RecallWorker(worker)])
                 else:
-                    self._fact(n.WorkerWaits(WorkerId(slot), self._slot_of(WorkerId(slot)).renders))
-            case m.Ready(slot, device):
-                self._order([events.WorkerUp(slot, self._processes.pid(WorkerId(slot)), device)])
+                    self._fact(n.WorkerWaits(worker, self._workers.slot_of(worker).renders))
+            case m.Ready(worker, device):
+                self._order([events.WorkerUp(worker, self._workers.pid(worker), device)])
                 self._devices.add(device)
-                self._pool_fact(p.WorkerReady(WorkerId(slot)))
-            case m.Pull(slot, credit):
-                self._fact(n.WorkerPulls(WorkerId(slot), credit))
-            case m.Beat(slot, ref, stage):
-                worker = WorkerId(slot)
-                self._unfinished.began(worker, ref)
-                self._pool.handle(p.BeatSeen(worker, busy=True), now)
+                self._workers.tell(message)
+            case m.Beat(worker, attempt, stage):
+                self._unfinished.began(worker, attempt)
+                self._workers.tell(p.BeatSeen(worker, busy=True))
                 if stage == "load":
-                    self._pool.handle(p.EpisodeBegan(worker), now)
-                self._fact(n.EpisodeBegan(worker, LeaseId(ref.lease), ref.index, stage))
-                began = events.StageBegan(slot, ref.scene, ref.index, ref.attempt, stage)
+                    self._workers.tell(p.EpisodeBegan(worker))
+                self._fact(message)
+                began = events.StageBegan(worker, attempt.key.scene, attempt.key.index, attempt.number, stage)
                 if self._stages.get(worker) != began:  # a beat tells of the stage again
                     self._stages[worker] = began
                     self._order([began])
-            case m.Planned(slot) | m.Commit(slot) | m.Fail(slot):
-                self._episode_ended(WorkerId(slot), message)
-            case m.GiveBack(slot, refs):
-                returned = tuple((LeaseId(ref.lease), ref.index) for ref in refs)
-                self._fact(n.WorkerReturns(WorkerId(slot), returned))
-            case m.Fatal(slot, job, error):
-                self._pool.handle(p.LeaveAsked(WorkerId(slot)), now)
-                self._cannot_run(JobId(job), error)
-            case m.Bye(slot):
-                self._processes.said_bye(WorkerId(slot))
-            case m.Welcome() | m.Lease() | m.Drain() | m.Prepare() | m.TakePlace():
+            case m.EpisodePlanned() | m.EpisodeStored() | m.AttemptFailed():
+                self._unfinished.ended(message.worker, message.attempt)
+                self._fact(message)
+                # That is progress, and if it was the worker's last episode, it owes nothing more.
+                self._workers.tell(p.BeatSeen(message.worker, self._machine.busy(message.worker)))
+            case m.WorkerPulls() | m.WorkerReturns():
+                self._fact(message)
+            case m.Fatal(job=job, error=error):
+                self._workers.tell(message)
+                self._jobs.cannot_run(job, error)
+            case m.WorkerBye(worker):
+                self._workers.said_bye(worker)
+            case m.Assign() | m.MakeEpisode() | m.Leave() | m.Prepare() | m.TakePlace():
                 log.warning("worker sent %s, which only a daemon may send", type(message).__name__)
-
-    def _cannot_run(self, job: JobId, error: str) -> None:
-        log.error("job %s cannot run here: %s", job, error)
-        self._unfit[job] = error
-        self._link.send(c.CannotRun(self._name, job, error))
-        self._fact(n.JobUnfit(job))
-
-    def _slot_of(self, worker: WorkerId) -> Slot:
-        return self._slots[slot_of(worker)]
-
-    def _episode_ended(self, worker: WorkerId, message: m.Planned | m.Commit | m.Fail) -> None:
-        ref, timings_s = message.episode, message.timings_s
-        lease, cost_s = LeaseId(ref.lease), sum(timings_s.values())
-        self._unfinished.ended(worker, ref)
-        self._fact(n.WorkerMeasured(worker, message.memory.rss_bytes, message.memory.gpu_bytes))
-        match message:
-            case m.Planned():
-                plan = Plan(message.path, message.size_bytes, message.spilled, cost_s)
-                self._fact(n.EpisodePlanned(worker, lease, ref.index, plan))
-            case m.Commit() if (why := _impossible(message)) is not None:
-                failure = n.EpisodeFailed(worker, lease, ref.index, "store", "bad_piece", why, "", cost_s)
-                self._fact(failure)
-            case m.Commit():
-                log.debug("%s/%d is stored in %s", ref.scene, ref.index, message.folder)
-                made = message.folder, message.frames, message.size_bytes, message.digest
-                piece = StoredPiece(ref.index, *made, cost_s, timings_s)
-                plan_s = sum(timings_s.get(stage, 0.0) for stage in PLANNING_STAGES)
-                self._fact(n.EpisodeStored(worker, lease, piece, plan_s, timings_s.get("store", 0.0)))
-            case m.Fail():
-                failure = n.EpisodeFailed(
-                    worker,
-                    lease,
-                    ref.index,
-                    message.stage,
-                    message.reason,
-                    message.detail,
-                    message.evidence,
-                    cost_s,
-                    planned=message.planned,
-                    final=message.reason in _FINAL,
-                    blameless=message.reason in _BLAMELESS,
-                )
-                self._fact(failure)
-        # That is progress, and if it was the worker's last episode, it owes nothing more.
-        self._pool.handle(p.BeatSeen(worker, self._machine.busy(worker)), self._clock())
 
     # --- facts and orders ---
 
     def _fact(self, fact: n.NodeFact) -> None:
         self._order(self._machine.handle(fact, self._clock()))
-        self._wake.set()
-
-    def _pool_fact(self, fact: p.PoolFact) -> None:
-        self._order(self._pool.handle(fact, self._clock()))
 
     def _order(self, orders: Iterable[_Order]) -> None:
         self._orders.extend(orders)
         self._wake.set()
-
-    async def _tick(self) -> None:
-        while True:
-            await asyncio.sleep(TICK_S)
-            if self._spares:
-                self._pool.handle(p.MemorySeen(node_memory().used_bytes), self._clock())
-            self._pool_fact(p.TimePassed())
 
     async def _carry_out(self) -> None:
         while True:
@@ -368,125 +242,66 @@ class Node:
 
     async def _perform(self, order: _Order) -> None:
         match order:
-            case n.MakeEpisode(worker, lease, _, scene, index, attempt, plan, spill):
-                if (entry := self._entries.get(lease)) is None:  # its worker died, and then its lease was over
-                    return
-                ref = m.EpisodeRef(scene, index, attempt, lease)
-                self._pool.handle(p.LeaseSent(worker), self._clock())
-                await self._send(worker, m.Lease(ref, entry, plan or "", spill))
+            case m.MakeEpisode(worker):
+                self._workers.tell(p.LeaseSent(worker))
+                await self._workers.send(worker, order)
             case n.AssignJob(worker, job, role):
-                limits, spec = self._jobs[job].limits, self._jobs[job]
-                self._unfinished.works_on(worker, job, spec.output)
-                assigned = p.JobAssigned(
-                    worker, job, limits.open_timeout_s, limits.longest_silence_s(), limits.episode_timeout_s
-                )
-                if dismissed := self._pool.handle(assigned, self._clock()):
-                    self._order(dismissed)
-                    return
-                plans = (str(self._folders.memory), str(self._folders.disk))
-                output, open_s = str(spec.output), limits.open_timeout_s
-                welcome = m.Welcome(spec.to_dict(), output, open_s, role.value, plans, self._environment(job))
-                await self._send(worker, welcome)
+                spec = self._jobs[job]
+                self._unfinished.works_on(worker, spec.output)
+                if self._workers.assign(worker, job, spec):
+                    plans = (str(self._folders.memory), str(self._folders.disk))
+                    output, open_s = str(spec.output), spec.limits.open_timeout_s
+                    environment = self._jobs.environment(job)
+                    assignment = m.Assign(spec.to_dict(), output, open_s, role.value, plans, environment)
+                    await self._workers.send(worker, assignment)
             case n.RecallWorker(worker, why):
                 if why:
                     log.info("worker %s makes room for a new one: %s", worker, why)
-                self._pool.handle(p.LeaveAsked(worker), self._clock())
-                await self._send(worker, m.Drain())
-            case n.StopWorker(worker, why):
-                self._pool_fact(p.StopWanted(worker, why))
+                self._workers.tell(order)
+                await self._workers.send(worker, m.Leave())
+            case n.StopWorker():
+                self._workers.tell(order)
             case n.DropPiece(job, folder):
                 why = "it belongs to an attempt that was given up"
                 dropping = asyncio.to_thread(throw_away, self._jobs[job].output, folder, why, time.time())
                 self._group.create_task(dropping)  # the master hears of us also while storage hangs
             case n.DropPlan(path):
                 await asyncio.to_thread(_remove_file, Path(path))
-            case p.SpawnWorker(slot, worker, not_before):
-                self._group.create_task(self._processes.look_after(self._slots[slot], worker, not_before))
-            case p.TakeSpare(slot, worker, spare):
-                await self._take_spare(self._slots[slot], worker, spare)
-            case p.DismissWorker(worker):
-                await self._send(worker, m.Drain())
-            case StartSpare(spare):
-                self._group.create_task(self._processes.look_after_spare(spare))
-            case p.PrepareSpare(spare, job):
-                await self._send(spare, m.Prepare(self._jobs[job].to_dict()))
-            case KillSpare(spare, reason):
-                log.info("killing %s: %s", spare, reason)
-                self._processes.kill(spare)
-            case p.KillWorker(worker, reason):
-                log.warning("killing worker %s: %s", worker, reason)
-                self._processes.kill(worker)
             case p.ReportLost():
                 self._lost(order)
             case p.CannotOpen(job, detail):
-                self._cannot_run(job, detail)
+                self._jobs.cannot_run(job, detail)
             case p.GiveUp(detail):
                 raise NimbusError(f"no compute worker can run here: {detail}")
             case events.WorkerUp() | events.StageBegan():
                 self._watch(order)
+            case c.Heartbeat():
+                self._link.send(dataclasses.replace(order, load=self._meter.load()))
+            case c.Commit() | c.Fail() | c.GiveBack():
+                self._link.send(order)
             case _:
-                self._tell(order)
-
-    def _environment(self, job: JobId) -> dict[str, Any]:
-        """What is recorded with episodes: the packages, and those that are others than the job began with."""
-        began_with = self._began_with.get(job, {})
-        here = environment_for(self._jobs[job], began_with)
-        recorded: dict[str, Any] = {"hash": here.hash, "packages": dict(here.packages)}
-        if began_with:
-            before, now = differing(environment_of(began_with, None).packages, here.packages)
-            if before or now:
-                recorded |= {"before": before, "now": now}
-        return recorded
-
-    def _tell(self, told: n.Told) -> None:
-        stages: dict[tuple[LeaseId, int], str] = {}
-        now_load = None
-        if isinstance(told, HeartbeatSeen):
-            stages = {(lease, index): stage for _, lease, index, stage, _ in self._machine.running()}
-            now_load = self._meter.load()
-            self._forget_leases(self._machine.leases())  # as of now, not of when it was told
-        self._link.send(wire.message_to_master(told, stages, now_load))
-
-    def _forget_leases(self, held: frozenset[LeaseId]) -> None:
-        for lease in self._entries.keys() - held:
-            del self._entries[lease]
-
-    async def _send(self, worker: WorkerId, message: m.Message) -> None:
-        if (address := self._addresses.get(worker)) is not None:
-            await self._socket.send_multipart([address, m.encode(message)])
+                await self._workers.perform(order, self._jobs.__getitem__)
 
     # --- the ends of workers ---
 
-    def _process_ended(self, fact: Ended) -> None:
-        self._addresses.pop(fact.spare if isinstance(fact, p.SpareGone) else fact.worker, None)
-        self._pool_fact(fact)
-
-    async def _take_spare(self, slot: Slot, worker: WorkerId, spare: WorkerId) -> None:
-        if self._processes.take(spare, worker):
-            log.info("%s takes the place of worker %s", spare, worker)
-            place = m.TakePlace(worker, slot.device, slot.cpus, dict(environment_of_place(slot)))
-            await self._send(spare, place)
-            self._addresses.pop(spare, None)
-        else:
-            self._group.create_task(self._processes.look_after(slot, worker, self._clock()))
-
     def _lost(self, order: p.ReportLost) -> None:
-        evidence = "\n".join(filter(None, (self._processes.last_words(order.worker), order.stack)))
+        evidence = "\n".join(filter(None, (self._workers.last_words(order.worker), order.stack)))
+        failure = Failure(order.stage, order.reason, order.detail, evidence)
         self._stages.pop(order.worker, None)
         if pieces := self._unfinished.left_by(order.worker):
             self._group.create_task(asyncio.to_thread(remove_pieces, pieces))
         if order.failed:
-            self._watch(events.WorkerDown(order.worker, order.reason, order.detail, evidence))
-        self._fact(n.WorkerGone(order.worker, order.reason, order.detail, evidence, order.stage))
+            self._watch(events.WorkerDown(order.worker, failure))
+        self._fact(n.WorkerGone(order.worker, failure.plain()))
 
     def _send_home(self) -> None:
         """Ask every worker to leave once it has finished what it has begun."""
-        self._pool_fact(p.StopAsked())
-        self._order([n.RecallWorker(worker) for worker in self._addresses])
+        self._workers.tell(p.StopAsked())
+        self._order([n.RecallWorker(worker) for worker in self._workers.present()])
 
     def _end_if_done(self) -> None:
         """The end: nobody works any more, and the master has acknowledged all that was made, or does not answer."""
-        if not self._leaving or self._pool.alive():
+        if not self._leaving or self._workers.alive():
             return
         if self._worked_until is None:
             self._worked_until = self._clock()
@@ -495,13 +310,6 @@ class Node:
         elif self._clock() - self._worked_until > ACKNOWLEDGED_WITHIN_S:
             log.warning("leaving without an answer from the master: what it has not acknowledged is made again")
             self._over.set()
-
-
-def _impossible(message: m.Commit) -> str | None:
-    """Why no master would hear of a piece that a user's writer made, as a sentence; None: it may be as it says."""
-    if not 0 <= message.frames <= MOST_FRAMES or not 0 <= message.size_bytes <= MOST_BYTES:
-        return f"the writer stored {message.frames} frames in {message.size_bytes} bytes, which cannot be"
-    return None if len(message.folder) <= 255 else "the writer's piece has a name that no folder can have"
 
 
 def _remove_file(path: Path) -> None:

@@ -6,34 +6,33 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from nimbusd.core.ids import JobId, WorkerId
+from nimbusd.core.ids import Attempt, WorkerId
 from nimbusd.stages.store.piece import PIECES, draft_of, piece_folder
 from nimbusd.stages.types import EpisodeRequest
-from nimbusd.transport.messages.worker import EpisodeRef
 
 
 class UnfinishedPieces:
     """The pieces of the episodes that workers have begun and not told the end of."""
 
     def __init__(self) -> None:
-        self._works_on: dict[WorkerId, tuple[JobId, Path]] = {}
-        self._begun: dict[WorkerId, dict[EpisodeRef, Path]] = {}
+        self._works_on: dict[WorkerId, Path] = {}
+        self._begun: dict[WorkerId, dict[Attempt, Path]] = {}
 
-    def works_on(self, worker: WorkerId, job: JobId, output: Path) -> None:
-        """A worker makes episodes of a job from now on, into its output folder."""
-        self._works_on[worker] = job, output
+    def works_on(self, worker: WorkerId, output: Path) -> None:
+        """A worker makes pieces in this output folder from now on."""
+        self._works_on[worker] = output
 
-    def began(self, worker: WorkerId, episode: EpisodeRef) -> None:
+    def began(self, worker: WorkerId, attempt: Attempt) -> None:
         """A worker has begun an episode, or is still at it."""
         begun = self._begun.setdefault(worker, {})
-        if worker in self._works_on and episode not in begun:
-            job, output = self._works_on[worker]
-            folder = piece_folder(EpisodeRequest(job, episode.scene, episode.index, attempt=episode.attempt))
-            begun[episode] = output / PIECES / folder
+        if worker in self._works_on and attempt not in begun:
+            key = attempt.key
+            folder = piece_folder(EpisodeRequest(key.job, key.scene, key.index, attempt=attempt.number))
+            begun[attempt] = self._works_on[worker] / PIECES / folder
 
-    def ended(self, worker: WorkerId, episode: EpisodeRef) -> None:
+    def ended(self, worker: WorkerId, attempt: Attempt) -> None:
         """A worker has told what became of an episode."""
-        self._begun.get(worker, {}).pop(episode, None)
+        self._begun.get(worker, {}).pop(attempt, None)
 
     def left_by(self, worker: WorkerId) -> list[Path]:
         """A worker is gone: the pieces that it leaves. Nobody was told of them, so they can never be committed."""

@@ -8,9 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
-import traceback
 from collections.abc import Iterator, Sequence
-from difflib import get_close_matches
 
 import click
 
@@ -41,6 +39,8 @@ class Commands(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0]
         if name[:1].isalnum() and not ctx.resilient_parsing and self.get_command(ctx, name) is None:
+            from difflib import get_close_matches  # here: `--help` is to be there at once
+
             near = get_close_matches(name, self.list_commands(ctx), n=3)
             hint = f" Did you mean {' or '.join(near)}?" if near else ""
             raise click.UsageError(f"There is no command '{name}'.{hint}", ctx)
@@ -94,6 +94,8 @@ def _failed(error: BaseException) -> int:
         return _stream_lost(lost)
     sentences = dict.fromkeys(_sentence(leaf) for leaf in leaves)
     if None in sentences:
+        import traceback
+
         traceback.print_exception(error)
         click.echo(
             f"error: nimbusd {__version__} did not foresee this. Please report it, with the lines above and with what "
@@ -117,7 +119,7 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
 
 def _sentence(error: BaseException) -> str | None:
     """The error for people; None for one that nobody foresaw."""
-    # Imported when there is an error: the pipeline's types load numpy and pydantic.
+    # Imported when there is an error, as are the settings below, which load pydantic.
     from nimbusd.stages.errors import NimbusError
     from nimbusd.transport.errors import TransportError
 

@@ -14,7 +14,7 @@ from nimbusd.transport.security.ownership import open_to_others
 def check_import_folders(trusted: Iterable[Path]) -> None:
     """Raise ConfigError if others than root and this user may change what this process imports.
 
-    trusted: folders, with all below them, for which whoever set this up says that it is well.
+    trusted: folders that the operator trusts, with all below them.
     """
     allowed = [Path(os.path.realpath(folder)) for folder in trusted]
     for entry in dict.fromkeys(sys.path):

@@ -25,11 +25,11 @@ _PASSING = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
 
 def keep_private(folder: Path, files: Sequence[str] = ()) -> None:
-    """Have the state folder, closed to others as it is made or found, and so its files. files: those to make, empty,
-    if they are missing, because what makes them later leaves their mode to the umask.
+    """Make the state folder, or close it to other users as it is found, and all files in it.
 
-    Raises ConfigError if it cannot be had, which trying again does not change, or if others may change what lies in it;
-    OSError if the storage is full or fails.
+    files: names of files to make, empty, where they are missing: what makes them later leaves their mode to the umask.
+    Raises ConfigError if the folder cannot be used, or if others may change what lies in it (trying again does not
+    help); OSError if the storage is full or fails.
     """
     try:
         for missing in reversed([parent for parent in folder.absolute().parents if not parent.exists()]):

@@ -18,7 +18,7 @@ _NARROWEST = 20
 
 
 class StreamLost(Exception):
-    """Standard output takes nothing more. No OSError, so that nobody takes it for one of another file."""
+    """Standard output takes nothing more. Not an OSError, lest it be taken for one of another file."""
 
     def __init__(self, error: OSError) -> None:
         super().__init__(f"cannot write to standard output: {error.strerror}")
@@ -103,7 +103,7 @@ class Lasting(io.TextIOBase):
 
 
 def open_standard_streams() -> None:
-    """Have all three of them, and an environment in which they can be written to. To be called before anything else."""
+    """Open all three of them, and mend the environment that they depend on. To be called before anything else."""
     for number in range(3):
         try:
             os.fstat(number)

@@ -27,8 +27,8 @@ async def _turns() -> None:
 class Notifier:
     """The way to the service manager. It never waits and never raises: a manager that does not listen stops no work.
 
-    address: a path, or `@name` for an abstract socket; empty: nobody is notified. watchdog_s: the manager takes this
-    process for hung if it hears nothing for so long; None: it does not watch.
+    address: a path, or `@name` for an abstract socket; empty: nobody is notified. watchdog_s: the silence after which
+    the manager takes this process for hung; None: it does not watch.
     """
 
     def __init__(self, address: str = "", watchdog_s: float | None = None) -> None:
@@ -58,9 +58,11 @@ class Notifier:
         status: Callable[[], str],
         alive: Callable[[], Awaitable[object]] = _turns,
     ) -> AsyncIterator[None]:
-        """While the block runs, tell that we serve once `ready` is set, and then, now and then, our status and that we
-        live: in turns of the event loop, each after `alive` has returned. At the end, that we stop, and which error it
-        was if there was one.
+        """Notify the manager while the block runs: that we serve, once `ready` is set; then, now and then, of our
+        status and that we live.
+
+        This is done in turns of the event loop, each after `alive` has returned. At the end it says that we stop, and
+        the error if there was one.
         """
         if not self._address:
             yield
@@ -125,7 +127,7 @@ def _log_error(task: asyncio.Task[None]) -> None:
 
 
 def why_hidden(path: Path, error: OSError, environ: Mapping[str, str] = os.environ) -> str:
-    """A sentence to add to `error` about `path` if the unit of this service is why; empty if not.
+    """A sentence to add to `error` about `path` where the unit of this service is the reason; empty elsewhere.
 
     systemd sets STATE_DIRECTORY for our units, and for nothing that a person starts.
     """

@@ -49,7 +49,7 @@ class VisibleStream:
 
 
 def guard_output() -> None:
-    """From now on, standard output and standard error take nothing unsafe from anybody in this process."""
+    """Guard standard output and standard error: from now on, nothing unsafe is written to them by this process."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is not None and not isinstance(stream, VisibleStream):

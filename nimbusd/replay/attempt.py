@@ -1,7 +1,7 @@
 """One attempt at one episode in a process of its own, so that a crash or a hang is a result as well.
 
-Started by `nimbusd.replay.replayer` as `python -m nimbusd.replay.attempt`. What it does is told as JSON lines to a
-file descriptor; standard input, output and error are the terminal's, for the debugger.
+Started by `nimbusd.replay.replayer` as `python -m nimbusd.replay.attempt`. It reports as JSON lines to a file
+descriptor; standard input, output and error are the terminal's, for the debugger.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class _Enough(Exception):
     """The next stage shall not run."""
 
 
-class Attempt:
+class ForegroundAttempt:
     """An attempt as its request describes it: see `ReplayRequest.described`."""
 
     def __init__(self, request: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> None:
@@ -166,7 +166,7 @@ def main() -> None:
         os.write(args.tell, orjson.dumps(event) + b"\n")
 
     try:
-        Attempt(orjson.loads(args.request.read_bytes()), tell).run()
+        ForegroundAttempt(orjson.loads(args.request.read_bytes()), tell).run()
     except NimbusError as error:  # no episode can be made here: a backend is missing, say
         tell({"event": "unfit", "error": str(error)})
     leave_soon(0)

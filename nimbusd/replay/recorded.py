@@ -15,13 +15,13 @@ from nimbusd.core.ids import EpisodeKey, JobId
 from nimbusd.core.records import JobRow, State
 from nimbusd.job import Job
 from nimbusd.master.ledger.ledger import Ledger
-from nimbusd.master.ledger.reads import FailureRow
 from nimbusd.master.output.folder import ledger_path, ledger_place, read_ledger, recall_job
 from nimbusd.replay.compare import record_of
 from nimbusd.replay.configuration import configuration_on_record
 from nimbusd.stages.errors import NimbusError
 from nimbusd.stages.store.piece import MANIFEST, PIECES, piece_folder
 from nimbusd.stages.types import EpisodeRequest
+from nimbusd.transport.messages.failures import Failure
 
 _PAGE = 500
 
@@ -30,15 +30,18 @@ class UnknownEpisode(NimbusError):
     """The job has no such episode."""
 
 
+NO_FAILURE = Failure("", "", "")
+
+
 @dataclass(frozen=True, slots=True)
 class Recorded:
     """An episode and how it ended, and what decided over it.
 
     job: with this episode's scene at least. output: where the job's pieces are. state: `committed`, `failed`,
     `quarantined`, or `open` while there is no end of it. source: who says so, in words. attempt: of that end; 1 while
-    it is open. stage, reason, detail, evidence: of a failure. folder, digest: of the committed piece; the digest is
-    empty where no ledger vouches for it. changed: `job` is not the one that the record is of. configuration: see
-    `configuration_on_record`; empty where nothing was recorded. packages: version by name; empty where not recorded.
+    it is open. failure: of an episode that was not made; empty for others. folder, digest: of the committed piece; the
+    digest is empty where no ledger vouches for it. changed: `job` is not the one that the record is of. configuration:
+    see `configuration_on_record`; empty where there is none. packages: version by name; empty where not recorded.
     """
 
     job: Job
@@ -48,10 +51,7 @@ class Recorded:
     source: str
     state: str = "open"
     attempt: int = 1
-    stage: str = ""
-    reason: str = ""
-    detail: str = ""
-    evidence: str = ""
+    failure: Failure = NO_FAILURE
     folder: str = ""
     digest: str = ""
     changed: bool = False
@@ -95,7 +95,7 @@ def recorded_by_master(client: Client, name: str, scene: str, index: int) -> Rec
     known = Recorded(job, output, scene, index, f"the master at {client.address}")
     for report in client.failures(name):
         if (report.scene, report.index) == (scene, index):
-            return _configured(_failed(known, report.state, report), job, None)
+            return _configured(_failed(known, report), job, None)
     return _configured(_found_on_disk(known), job, None)
 
 
@@ -125,16 +125,16 @@ def _found_in_ledger(known: Recorded, ledger: Ledger) -> Recorded:
             known, state=State.COMMITTED.value, attempt=piece.attempt, folder=piece.folder, digest=piece.digest
         )
     offset = 0
-    while rows := ledger.failure_rows(job, offset, _PAGE):
+    while rows := ledger.failure_reports(job, offset, _PAGE):
         for row in rows:
-            if row.key == key:
-                return _failed(known, row.state.value, row)
+            if (row.scene, row.index) == (key.scene, key.index):
+                return _failed(known, row)
         offset += len(rows)
     return known
 
 
 def _configured(known: Recorded, then: Job, row: JobRow | None) -> Recorded:
-    """With what decided over the episode. then: the job that the output remembers. row: of it in the ledger."""
+    """Add what decided over the episode. then: the job that the output remembers. row: of it in the ledger."""
     record = record_of(known.output, known.folder) if known.folder else None
     return dataclasses.replace(
         known, configuration=configuration_on_record(then, known.scene, record), packages=_packages(record, row)
@@ -142,7 +142,7 @@ def _configured(known: Recorded, then: Job, row: JobRow | None) -> Recorded:
 
 
 def _packages(record: Mapping[str, Any] | None, row: JobRow | None) -> Mapping[str, str]:
-    """With which packages the episode was made, by its own record, else by the ledger where its job kept the same."""
+    """The packages that made the episode, by its own record, else by the ledger where its job kept the same."""
     environment: dict[str, dict[str, str]] = (record["run"].get("environment") if record else None) or {}
     if packages := environment.get("packages"):
         return packages
@@ -155,16 +155,8 @@ def _packages(record: Mapping[str, Any] | None, row: JobRow | None) -> Mapping[s
     return row.began_with if row.packages == row.began_with else {}
 
 
-def _failed(known: Recorded, state: str, row: FailureRow | FailureReport) -> Recorded:
-    return dataclasses.replace(
-        known,
-        state=state,
-        attempt=row.attempt,
-        stage=row.stage,
-        reason=row.reason,
-        detail=row.detail,
-        evidence=row.evidence,
-    )
+def _failed(known: Recorded, report: FailureReport) -> Recorded:
+    return dataclasses.replace(known, state=report.state, attempt=report.attempt, failure=report.failure)
 
 
 def _found_on_disk(known: Recorded) -> Recorded:

@@ -1,4 +1,4 @@
-"""Making one episode again: starts the attempt's process, watches it as a node would, and says how it ended."""
+"""Makes one episode again: starts the attempt's process, watches it as a node would, and reports how it ended."""
 
 from __future__ import annotations
 

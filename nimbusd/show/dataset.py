@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from nimbusd.show.made_with import made_with_lines
-from nimbusd.show.told import told_lines
+from nimbusd.show.scene_warnings import warning_lines
 from nimbusd.show.view import EpisodeView, Room
 from nimbusd.stages.notes import Notes
 from nimbusd.stages.store.read import Dataset
@@ -22,12 +22,7 @@ _STOREY_M = 2.5
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """A dataset in numbers. cameras: name → (width, height). features: key → dtype and shape. scenes, tasks: counts.
-
-    failures: counts by reason, of a dataset that keeps failed attempts apart. made_with: the packages, and which
-    episodes were made with others; a line for each. warnings: what loaders told about the scenes. size_bytes: of all
-    files in the dataset's folder, hard-linked ones included.
-    """
+    """A dataset in numbers."""
 
     path: str
     format: str
@@ -36,15 +31,23 @@ class Summary:
     frames: int
     duration_s: float
     cameras: dict[str, tuple[int, int]]
+    """Name → (width, height)."""
     features: dict[str, str]
+    """Key → dtype and shape."""
     scenes: dict[str, int]
+    """Scene → episodes."""
     tasks: dict[str, int]
+    """Task → episodes."""
     failures: dict[str, int]
+    """Reason → episodes, of a dataset that keeps failed attempts apart."""
     made_with: list[str]
+    """A line for each set of packages, with the episodes that were made with it."""
     warnings: list[str]
+    """Warnings of loaders about the scenes."""
     shortest_frames: int
     longest_frames: int
     size_bytes: int
+    """Of all files in the dataset's folder, hard-linked ones included."""
 
 
 def summarize(dataset: Dataset) -> Summary:
@@ -65,7 +68,7 @@ def summarize(dataset: Dataset) -> Summary:
         tasks=dict(Counter(str(meta["task"]) for meta in metas)),
         failures=dict(Counter(reason for meta in metas if (reason := _failure(meta)))),
         made_with=made_with_lines(dataset.environments),
-        warnings=told_lines(meta["scene"] for meta in metas),
+        warnings=warning_lines(meta["scene"] for meta in metas),
         shortest_frames=min(lengths, default=0),
         longest_frames=max(lengths, default=0),
         size_bytes=_size(dataset.root.rglob("*")),
@@ -79,7 +82,7 @@ def sample(episodes: int, count: int) -> list[int]:
 
 
 def episode_view(dataset: Dataset, index: int, camera: str) -> EpisodeView:
-    """What `camera` saw in episode `index`. Raises StoreError for files that cannot be read."""
+    """The view of `camera` in episode `index`. Raises StoreError for files that cannot be read."""
     stored: StoredEpisode = dataset.episode(index)
     fx, fy, cx, cy = (float(value) for value in stored.intrinsics[camera])
     path = stored.T_world_camera[camera][:, :3, 3]

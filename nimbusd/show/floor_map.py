@@ -81,7 +81,7 @@ def floor_map(view: EpisodeView) -> FloorMap:
 
 
 def _points(view: EpisodeView) -> tuple[F64, F64, I32, F64]:
-    """What depth shows: (N, 2) world x, y; (N,) height relative to the camera; (N,) ids; (N, 2) camera x, y."""
+    """Points of the depth images: (N, 2) world x, y; (N,) height above the camera; (N,) ids; (N, 2) camera x, y."""
     if view.depth_m is None:
         return np.zeros((0, 2)), np.zeros(0), np.zeros(0, np.int32), np.zeros((0, 2))
     fx, fy, cx, cy = view.intrinsics
@@ -109,7 +109,7 @@ def _points(view: EpisodeView) -> tuple[F64, F64, I32, F64]:
 
 
 def _camera_height(heights: F64) -> float:
-    """How far the floor lies below the camera: the level that most points below it share. 1 m if none does."""
+    """The height of the camera above the floor: the level that most points below it share. 1 m if none does."""
     low, high = _CAMERA_HEIGHTS_M
     below = -heights[(heights < -low) & (heights > -high)]
     if not len(below):

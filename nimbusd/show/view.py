@@ -44,7 +44,7 @@ class EpisodeView:
 
     @property
     def is_still(self) -> bool:
-        """Whether the camera stays where it is: an arm moves in front of it, and there is no path to draw."""
+        """True where the camera stays in its place: an arm moves in front of it, and there is no path to draw."""
         return float(np.ptp(self.T_world_camera[:, :3, 3], axis=0).max()) < STILL_M
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""What a job would take on so many nodes: makespan, and where the slots' time goes."""
+"""Estimate a job on a number of nodes: its makespan, and where the slots' time goes."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came of it. The shares are of the time of all slots, and add up to 1.
+    """The result. The shares are of the time of all slots, and add up to 1.
 
     bound_s: no order of work could take less: all work, with one loading per scene, on all slots as fast as they are,
     or the longest episode with its loading on the fastest one. useful: in committed pieces; loading; lost: in attempts
@@ -73,7 +73,7 @@ class Answer:
 
     @property
     def efficiency(self) -> float:
-        """How near the makespan is to its lower bound."""
+        """The lower bound of the makespan, as a share of it."""
         return self.bound_s / self.makespan_s
 
 

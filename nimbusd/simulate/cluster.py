@@ -10,24 +10,25 @@ from nimbusd.core.ids import EpisodeKey, JobId
 from nimbusd.core.master.facts import Fact
 from nimbusd.core.master.nodes import DEAD_AFTER_S, HEARTBEAT_S
 from nimbusd.core.master.scheduler import Scheduler
-from nimbusd.core.node.facts import DrainSet, MakeEpisode
-from nimbusd.core.records import JobState, State
+from nimbusd.core.records import JobState
 from nimbusd.simulate.clock import Clock
 from nimbusd.simulate.invariants import Invariants
 from nimbusd.simulate.ledger import VirtualLedger
 from nimbusd.simulate.master import Decider, VirtualMaster
 from nimbusd.simulate.network import FAIR, Network, Weather
-from nimbusd.simulate.node import ToNode, VirtualNode, Welcome
+from nimbusd.simulate.node import ToNode, VirtualNode
 from nimbusd.simulate.node_model import NodeModel
 from nimbusd.simulate.violation import Violation
 from nimbusd.simulate.workload import Workload
+from nimbusd.transport.messages.node import Drain, Welcome
+from nimbusd.transport.messages.worker import MakeEpisode
 
 MASTER = "master"
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """How fast the machinery is. commit_s: of a ledger's transaction; 0: at once, without a moment to crash in."""
+    """The pace of the machinery. commit_s: of a ledger's transaction; 0: at once, without a moment to crash in."""
 
     heartbeat_s: float = HEARTBEAT_S
     dead_after_s: float = DEAD_AFTER_S
@@ -116,11 +117,11 @@ class Cluster:
         self.nodes[node].hello()
 
     def is_over(self) -> bool:
-        """Whether every job has ended, durably, and every node knows."""
+        """True where every job has ended, durably, and every node knows."""
         return self.jobs_over() and all(node.machine is None or node.machine.idle() for node in self.nodes.values())
 
     def jobs_over(self) -> bool:
-        """Whether every job has ended, durably."""
+        """True where every job has ended, durably."""
         return self.master.is_settled() and all(
             pages.state not in (JobState.RUNNING, JobState.PAUSED) for pages in self.ledger.jobs.values()
         )
@@ -148,7 +149,7 @@ class Cluster:
     def tell_node(self, node: str, message: ToNode) -> None:
         target = self.nodes[node]
         session = target.session
-        in_order = isinstance(message, Welcome | DrainSet)
+        in_order = isinstance(message, Welcome | Drain)
         self.network.send(MASTER, node, self._to_node, (target, session, message), in_order=in_order)
 
     def _to_node(self, letter: tuple[VirtualNode, int, ToNode]) -> None:
@@ -164,7 +165,7 @@ class Cluster:
     def began(self, node: str, order: MakeEpisode) -> None:
         if not self._judge:
             return
-        attempt = EpisodeKey(order.job, order.scene, order.index), order.attempt
+        attempt = order.attempt.key, order.attempt.number
         if attempt in self._begun:
             raise Violation("I1", f"{node} begins {attempt}, which was begun before")
         self._begun.add(attempt)
@@ -187,8 +188,8 @@ class Cluster:
     def committed_work_s(self) -> float:
         """Seconds of slots that are in committed pieces."""
         return sum(
-            self.pieces[job, row.folder]
+            self.pieces[job, row.piece.folder]
             for job, pages in self.ledger.jobs.items()
             for row in pages.rows.values()
-            if row.state is State.COMMITTED
+            if row.piece is not None
         )

@@ -1,4 +1,4 @@
-"""What must hold of a cluster at every moment, and at the end of its jobs (numbers as in the architecture)."""
+"""Invariants of a cluster, at every moment and at the end of its jobs (numbers as in the architecture)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from nimbusd.core.ids import JobId, NodeId
 from nimbusd.core.master.grants import why_not
-from nimbusd.core.master.open_jobs import Job
+from nimbusd.core.master.open_jobs import JobTasks
 from nimbusd.core.master.scheduler import Scheduler
 from nimbusd.core.master.waiting import HOLDS_S
 from nimbusd.core.records import JobState, State
@@ -26,7 +26,7 @@ PATIENCE_S = 4.0
 TOLD_WITHIN_S = 1.5
 """Of a job that stands still, after it has done so for long enough: jobs are looked at now and then."""
 MOST_LAG_S = 0.5
-"""Where messages take longer than that, slots wait for them."""
+"""Slots wait for messages that take longer than that."""
 
 
 class Invariants:
@@ -51,7 +51,7 @@ class Invariants:
                 self._tables(scheduler)
 
     def inspect(self) -> None:
-        """What takes time to go wrong: dead nodes' leases, idle slots. Called every second."""
+        """Check what takes time to go wrong: dead nodes' leases, idle slots. Called every second."""
         scheduler = self._cluster.master.scheduler
         if not isinstance(scheduler, Scheduler):
             self._calm_since, self._still_since = self._cluster.clock.now, {}
@@ -73,7 +73,7 @@ class Invariants:
         for job in tasks:
             self._job(job)
 
-    def _job(self, job: Job) -> None:
+    def _job(self, job: JobTasks) -> None:
         name = job.plan.job
         leased: Counter[tuple[str, int]] = Counter()
         for lease in job.leases.values():
@@ -176,8 +176,8 @@ class Invariants:
             if pages.state is not JobState.CANCELLED:
                 self._accounted_for(pages)
             for row in pages.rows.values():
-                if row.state is State.COMMITTED and (row.key.job, row.folder) not in cluster.pieces:
-                    raise Violation("I3", f"the committed piece {row.folder} is not there")
+                if row.piece is not None and (row.key.job, row.piece.folder) not in cluster.pieces:
+                    raise Violation("I3", f"the committed piece {row.piece.folder} is not there")
         scheduler = cluster.master.scheduler
         assert isinstance(scheduler, Scheduler)
         if sizes := {name: size for name, size in scheduler.sizes().items() if size}:

@@ -28,7 +28,7 @@ Place = tuple[str, int]
 
 @dataclass(slots=True)
 class JobPages:
-    """What is recorded of a job. leased: the highest number ever leased of an episode, which a ledger need not keep."""
+    """The records of a job. leased: the highest number ever leased of an episode, which a ledger need not keep."""
 
     plan: JobPlan
     state: JobState = JobState.RUNNING
@@ -79,9 +79,9 @@ class VirtualLedger:
         if not 1 <= new.attempt <= pages.leased.get(place, 0):
             raise Violation("I1", f"{new} has a number that was never leased")
         if new.state is State.COMMITTED:
-            if not new.folder:
+            if new.piece is None or not new.piece.folder:
                 raise Violation("I3", f"{new} names no piece")
-        elif new.state is not State.PENDING and not new.reason:
+        elif new.state is not State.PENDING and not (new.failure and new.failure.reason):
             raise Violation("I2", f"{new} is settled without a reason")
         pages.rows[place] = new
 
@@ -109,9 +109,9 @@ class VirtualLedger:
             raise Violation("I4", f"{entry} leaves the leases {list(pages.leases)} open")
 
     def is_committed(self, job: JobId, scene: str, index: int, folder: str) -> bool:
-        """Whether this piece is the one that counts."""
+        """True where this piece is the one that counts."""
         row = self.jobs[job].rows.get((scene, index))
-        return row is not None and row.state is State.COMMITTED and row.folder == folder
+        return row is not None and row.piece is not None and row.piece.folder == folder
 
     def release_quarantined(self, job: JobId) -> dict[str, dict[int, Tried]]:
         """Make quarantined episodes pending again; their losses are forgiven."""
@@ -127,7 +127,7 @@ class VirtualLedger:
         return dict(released)
 
     def history(self, job: JobId) -> dict[str, SceneHistory]:
-        """What a master needs of a job's past."""
+        """A job's past, as a master needs it."""
         counts: defaultdict[str, SceneCount] = defaultdict(SceneCount)
         settled: defaultdict[str, list[int]] = defaultdict(list)
         tried: defaultdict[str, dict[int, Tried]] = defaultdict(dict)
@@ -138,9 +138,10 @@ class VirtualLedger:
                     tried[scene][index] = Tried(row.attempt, row.losses)
                     continue
                 case State.COMMITTED:
+                    assert row.piece is not None
                     count.committed += 1
-                    count.frames += row.frames
-                    count.size_bytes += row.size_bytes
+                    count.frames += row.piece.frames
+                    count.size_bytes += row.piece.size_bytes
                 case State.FAILED:
                     count.failed += 1
                 case State.QUARANTINED:

@@ -8,37 +8,32 @@ from typing import Protocol, TypeAlias
 
 from nimbusd.core.ids import JobId, NodeId
 from nimbusd.core.master.facts import (
-    Acknowledge,
-    AskHello,
     CheckSettled,
     EnvironmentAccepted,
-    EnvironmentChanged,
     EpisodesReleased,
     Fact,
-    GrantLease,
     JobAdded,
     JobCancelled,
     JobPlan,
     JobWaits,
     NodeDrainAsked,
     NodeLost,
-    NodeSeen,
     Order,
-    RevokeLease,
+    PackagesChanged,
 )
 from nimbusd.core.master.scheduler import Scheduler
-from nimbusd.core.node.facts import DrainSet
 from nimbusd.core.records import JobRecorded, JobState, LeaseClosed, LeaseOpened, LedgerEntry, Record
 from nimbusd.simulate.clock import Clock
 from nimbusd.simulate.ledger import VirtualLedger
-from nimbusd.simulate.node import ToNode, Welcome
+from nimbusd.simulate.node import ToNode
+from nimbusd.transport.messages.node import Ack, Drain, Hello, Lease, Revoke, SayHello, Welcome
 
 CARRY_OUT_S = 0.0005
 """From the end of a transaction until its orders leave: a crash may come in between."""
 
 
 class Moment(Enum):
-    """When a crash is the most interesting."""
+    """A moment at which a crash is the most interesting."""
 
     BEFORE_DURABLE = "before_durable"
     BEFORE_ORDERS = "before_orders"
@@ -60,14 +55,15 @@ class Decider(Protocol):
         """Take in a fact."""
 
     def settle(self, now: float) -> list[Order]:
-        """What follows from the facts so far and from the time."""
+        """Draw the consequences of the facts so far and of the time."""
 
 
-class World(Protocol):
-    """What a master needs of what is around it."""
+class MasterWorld(Protocol):
+    """The surroundings of a master."""
 
     clock: Clock
     dead_after_s: float
+    heartbeat_s: float
     master_tick_s: float
     commit_s: float
 
@@ -85,7 +81,7 @@ class VirtualMaster:
     """A master that can crash at any moment. What it knows dies with it; the ledger stays."""
 
     def __init__(
-        self, world: World, ledger: VirtualLedger, decider: Callable[[int, float], Decider] = Scheduler
+        self, world: MasterWorld, ledger: VirtualLedger, decider: Callable[[int, float], Decider] = Scheduler
     ) -> None:
         self.scheduler: Decider | None = None
         self.up_since = 0.0
@@ -135,7 +131,7 @@ class VirtualMaster:
         self._trap = None
 
     def is_settled(self) -> bool:
-        """Whether all that was decided is durable and carried out."""
+        """True where all that was decided is durable and carried out."""
         return not self._queue and not self._writing
 
     def _tick(self, epoch: int) -> None:
@@ -150,8 +146,9 @@ class VirtualMaster:
         if self.scheduler is None:
             return
         self._enqueue(self.scheduler.handle(fact, self._clock.now))
-        if isinstance(fact, NodeSeen):
-            self._enqueue([(fact.node, Welcome(fact.node in self._drained))])
+        if isinstance(fact, Hello):
+            welcome = Welcome(self._ledger.epoch, self._world.heartbeat_s, self._world.dead_after_s)
+            self._enqueue([(fact.node, welcome), (fact.node, Drain(fact.node in self._drained))])
         self._settle()
 
     def submit(self, plan: JobPlan) -> None:
@@ -201,7 +198,7 @@ class VirtualMaster:
         """Give a node no more work, or work again."""
         (self._drained.add if on else self._drained.discard)(node)
         self._enqueue(self._handle(NodeDrainAsked(NodeId(node), on)))
-        self._enqueue([(NodeId(node), DrainSet(on))])
+        self._enqueue([(NodeId(node), Drain(on))])
         self._settle()
 
     def _knows(self, job: JobId) -> bool:
@@ -287,17 +284,17 @@ class VirtualMaster:
         tell = self._world.tell_node
         for order in orders:
             match order:
-                case GrantLease(node=node) | RevokeLease(node=node) | Acknowledge(node=node) | AskHello(node=node):
+                case Lease(node=node) | Revoke(node=node) | Ack(node=node) | SayHello(node=node):
                     tell(node, order)
-                case CheckSettled(node, lease, key, folder):
-                    index = (key.index,)
+                case CheckSettled(node, attempt, folder):
+                    key, index = attempt.key, (attempt.key.index,)
                     if self._ledger.is_committed(key.job, key.scene, key.index, folder):
-                        tell(node, Acknowledge(node, lease, index))
+                        tell(node, Ack(node, attempt.lease, index))
                     else:
-                        tell(node, Acknowledge(node, lease, (), index))
+                        tell(node, Ack(node, attempt.lease, (), index))
                 case NodeLost():
                     self.losses += 1
-                case JobWaits() | EnvironmentChanged():
+                case JobWaits() | PackagesChanged():
                     pass  # for those who watch
                 case (str() as node, message):
                     tell(node, message)

@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Weather:
-    """What the network does to messages.
+    """Faults of the network, by chance.
 
     delay_s: of every message; jitter_s: mean of what comes on top (exponential). reorder: later messages may
     overtake earlier ones; without it a link keeps their order, as TCP does. loss, duplication: shares of messages.
@@ -50,7 +50,7 @@ class Network:
         self._cut.discard((source, target))
 
     def is_cut(self, source: str, target: str) -> bool:
-        """Whether nothing gets through in this direction."""
+        """True where nothing gets through in this direction."""
         return (source, target) in self._cut
 
     def lag_s(self) -> float:

@@ -7,62 +7,58 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from nimbusd.core.ids import JobId, NodeId, WorkerId, slot_of, worker_of
-from nimbusd.core.master.facts import (
-    Acknowledge,
-    AskHello,
-    AttemptFailed,
-    EpisodesReturned,
-    GrantLease,
-    HeartbeatSeen,
-    NodeLeft,
-    NodeSeen,
-    NodeUnfit,
-    PiecesStored,
-    RevokeLease,
-    StoredPiece,
-)
-from nimbusd.core.node.backlog import Held, Plan
+from nimbusd.core.ids import Attempt, JobId, NodeId, WorkerId, slot_of, worker_of
 from nimbusd.core.node.facts import (
     AssignJob,
-    Connected,
-    DrainSet,
     DropPiece,
     DropPlan,
-    EpisodeBegan,
-    EpisodeFailed,
-    EpisodePlanned,
-    EpisodeStored,
     JobKnown,
     JobUnfit,
-    MakeEpisode,
     NodeFact,
     NodeOrder,
     RecallWorker,
     StopWorker,
     WorkerGone,
-    WorkerPulls,
-    WorkerReturns,
     WorkerWaits,
 )
 from nimbusd.core.node.machine import NodeMachine
 from nimbusd.core.node.split import Role
-from nimbusd.simulate.node_model import NodeModel, World
+from nimbusd.simulate.node_model import NodeModel, NodeWorld
 from nimbusd.simulate.workload import Fate
+from nimbusd.transport.messages.failures import Failure, kind_of
+from nimbusd.transport.messages.node import (
+    Ack,
+    Bye,
+    CannotRun,
+    Commit,
+    Drain,
+    Fail,
+    GiveBack,
+    Heartbeat,
+    Hello,
+    Lease,
+    Revoke,
+    SayHello,
+    Stored,
+    Welcome,
+)
+from nimbusd.transport.messages.worker import (
+    AttemptFailed,
+    Beat,
+    EpisodePlanned,
+    EpisodeStored,
+    MakeEpisode,
+    Plan,
+    WorkerPulls,
+    WorkerReturns,
+)
 
 HELLO_AGAIN_S = 1.0
 PLAN_SHARE = 0.2
 """The part of an episode's time that is planning, after which it is known whether it can be planned."""
 
 
-@dataclass(frozen=True, slots=True)
-class Welcome:
-    """The master's answer to a hello. draining: what it wants of the node."""
-
-    draining: bool
-
-
-ToNode: TypeAlias = Welcome | AskHello | GrantLease | RevokeLease | Acknowledge | DrainSet
+ToNode: TypeAlias = Welcome | SayHello | Lease | Revoke | Ack | Drain
 
 
 @dataclass(slots=True, eq=False)
@@ -91,7 +87,7 @@ class Spent:
 class VirtualNode:
     """A node that can crash, be cut off and come back. Everything it holds dies with it, except stored pieces."""
 
-    def __init__(self, world: World, name: str, model: NodeModel) -> None:
+    def __init__(self, world: NodeWorld, name: str, model: NodeModel) -> None:
         self.name = name
         self.model = model
         self.machine: NodeMachine | None = None
@@ -106,7 +102,7 @@ class VirtualNode:
         self._spawned = itertools.count()
         self._plans: set[str] = set()
         """Files of planned sequences."""
-        self._rendered: set[Held] = set()
+        self._rendered: set[Attempt] = set()
 
     # --- life and death ---
 
@@ -138,7 +134,7 @@ class VirtualNode:
     def leave(self) -> None:
         """Say goodbye and stop. The shell does so when the machine is idle."""
         if self.machine is not None:
-            self._world.tell_master(self.name, NodeLeft(NodeId(self.name), f"{self.name}.{self.session}", "said bye"))
+            self._world.tell_master(self.name, Bye(NodeId(self.name), f"{self.name}.{self.session}", "said bye"))
             self.crash()
 
     def hello(self) -> None:
@@ -151,8 +147,9 @@ class VirtualNode:
             return
         model = self.model
         packages = {"renderer": model.environment}
-        seen = NodeSeen(NodeId(self.name), f"{self.name}.{session}", model.environment, model.slots, packages)
-        self._world.tell_master(self.name, seen)
+        name = NodeId(self.name)
+        hello = Hello(name, f"{self.name}.{session}", "", model.environment, packages, model.slots, ())
+        self._world.tell_master(self.name, hello)
         self._clock.after(HELLO_AGAIN_S, self._introduce, session)
 
     def _tick(self, session: int) -> None:
@@ -173,7 +170,7 @@ class VirtualNode:
         return [w.id for w in idle if nobody_works or not (split or w.role is not Role.FUSED or not w.renders)]
 
     def plans_are_accounted_for(self) -> bool:
-        """Whether every plan that lies here is one that somebody may still want, and the other way round."""
+        """True where every plan that lies here is one that somebody may still want, and the other way round."""
         return self.machine is None or len(self._plans) == self.machine.plans()
 
     def busy_s(self) -> float:
@@ -188,12 +185,12 @@ class VirtualNode:
         if self.machine is None or session != self.session:
             return
         match message:
-            case AskHello():
+            case SayHello():
                 self.hello()
-            case Welcome(draining):
+            case Welcome():
                 self.welcomed = True
-                self._feed(Connected(), DrainSet(draining))
-            case GrantLease(job=job):
+                self._feed(message)
+            case Lease(job=job):
                 if job in self.model.unfit:  # a restarted master does not know any more
                     self._tell_unfit(job)
                 self._feed(JobKnown(job, self.model.mode), message)
@@ -215,15 +212,15 @@ class VirtualNode:
 
     def _carry_out(self, order: NodeOrder) -> None:
         match order:
-            case HeartbeatSeen() | PiecesStored() | AttemptFailed() | EpisodesReturned():
+            case Heartbeat() | Commit() | Fail() | GiveBack():
                 self._world.tell_master(self.name, order)
             case MakeEpisode(worker=id):
                 worker = self._worker(id)
                 assert worker is not None
                 assert not worker.leaving
-                assert worker.job == order.job
-                assert order.plan in (self._plans if order.plan or worker.role is Role.RENDER else {None})
-                assert order.plan is None or worker.role is not Role.PLAN
+                assert worker.job == order.attempt.key.job
+                assert order.plan in (self._plans if order.plan or worker.role is Role.RENDER else {""})
+                assert not order.plan or worker.role is not Role.PLAN
                 worker.queue.append(order)
                 self._begin_next(worker)
             case AssignJob(id, job, role):
@@ -246,7 +243,7 @@ class VirtualNode:
                 self._plans.remove(path)
 
     def _tell_unfit(self, job: JobId) -> None:
-        self._world.tell_master(self.name, NodeUnfit(NodeId(self.name), job, "its backend is missing here"))
+        self._world.tell_master(self.name, CannotRun(NodeId(self.name), job, "its backend is missing here"))
 
     # --- workers ---
 
@@ -286,7 +283,7 @@ class VirtualNode:
         if not self._is_alive(worker, session):
             return
         if worker.queue:
-            unbegun = tuple((order.lease, order.index) for order in worker.queue)
+            unbegun = tuple(order.attempt for order in worker.queue)
             worker.queue.clear()
             self._feed(WorkerReturns(worker.id, unbegun))
         if worker.current is None:
@@ -299,11 +296,11 @@ class VirtualNode:
         slot = slot_of(worker.id)
         self._account(worker)
         del self._slots[slot]
-        self._feed(WorkerGone(worker.id, reason, f"worker {worker.id} ended: {reason}"))
+        self._feed(WorkerGone(worker.id, Failure("", reason, f"worker {worker.id} ended: {reason}")))
         self._spawn(slot, session)
 
     def _account(self, worker: _Worker) -> None:
-        """What a worker was at is over."""
+        """Account for what a worker was at, which is over."""
         if worker.current is not None:
             now = self._clock.now
             self.spent.busy_s += now - worker.began_at
@@ -314,23 +311,25 @@ class VirtualNode:
             return
         assert self.machine is not None
         order = worker.current = worker.queue.popleft()
-        if order.plan is None or not order.plan.endswith(f".{order.lease}"):  # else it was begun when it was planned
+        attempt = order.attempt
+        key = attempt.key
+        if not order.plan or not order.plan.endswith(f".{attempt.lease}"):  # else it was begun when it was planned
             self._world.began(self.name, order)
         if worker.role is not Role.PLAN:
-            assert (order.lease, order.index) not in self._rendered, "an attempt is rendered twice"
-            self._rendered.add((order.lease, order.index))
-        orders = self.machine.handle(EpisodeBegan(worker.id, order.lease, order.index, "render"), self._clock.now)
+            assert attempt not in self._rendered, "an attempt is rendered twice"
+            self._rendered.add(attempt)
+        orders = self.machine.handle(Beat(worker.id, attempt, "render"), self._clock.now)
         assert not orders
-        workload, model = self._world.workload(order.job), self.model
-        place = order.job, order.scene
-        loading_s = 0.0 if worker.loaded == place else workload.load_s(order.scene) / model.speed
+        workload, model = self._world.workload(key.job), self.model
+        place = key.job, key.scene
+        loading_s = 0.0 if worker.loaded == place else workload.load_s(key.scene) / model.speed
         worker.loaded = place
         worker.began_at, worker.loads_until = self._clock.now, self._clock.now + loading_s
-        making_s = workload.cost_s(order.scene, order.index) / model.speed * _share(worker, order)
+        making_s = workload.cost_s(key.scene, key.index) / model.speed * _share(worker, order)
         if model.stalls and self._world.random() < model.stalls:
             making_s *= model.stall_factor
         chance = self._world.random() if model.crashes or model.hangs else 1.0
-        fate = workload.fate(order.scene, order.index)
+        fate = workload.fate(key.scene, key.index)
         if chance < model.crashes or fate is Fate.POISON:
             self._clock.after(loading_s + making_s / 2, self._died, worker, self.session, order, "crash")
         elif chance < model.crashes + model.hangs:
@@ -354,28 +353,27 @@ class VirtualNode:
         self._account(worker)
         worker.current = None
         took_s = loading_s + making_s
-        lease, index = order.lease, order.index
-        outcome: EpisodeStored | EpisodeFailed | EpisodePlanned
+        attempt = order.attempt
+        key = attempt.key
+        outcome: EpisodeStored | AttemptFailed | EpisodePlanned
         if fate is Fate.UNPLANNABLE:
-            outcome = EpisodeFailed(
-                worker.id, lease, index, "plan", "no_path", "there is no way to the goal", "", took_s, planned=True
-            )
+            no_path = Failure("plan", "no_path", "there is no way to the goal", "", kind_of("no_path", planning=True))
+            outcome = AttemptFailed(worker.id, attempt, no_path, took_s)
         elif fate is Fate.BROKEN:
-            why = "a mesh file is missing"
-            outcome = EpisodeFailed(worker.id, lease, index, "load", "asset_error", why, "", took_s, final=True)
+            broken = Failure("load", "asset_error", "a mesh file is missing", "", kind_of("asset_error"))
+            outcome = AttemptFailed(worker.id, attempt, broken, took_s)
         elif worker.role is Role.PLAN:
-            plan = Plan(f"{order.scene}_{index}.{order.attempt}.{lease}", 1000, order.spill, took_s)
+            plan = Plan(f"{key.scene}_{key.index}.{attempt.number}.{attempt.lease}", 1000, order.spill, took_s)
             assert plan.path not in self._plans
             self._plans.add(plan.path)
-            outcome = EpisodePlanned(worker.id, lease, index, plan)
+            outcome = EpisodePlanned(worker.id, attempt, plan)
         elif self.disk_full:
-            outcome = EpisodeFailed(
-                worker.id, lease, index, "store", "disk_full", "no space is left", "", took_s, blameless=True
-            )
+            full = Failure("store", "disk_full", "no space is left", "", kind_of("disk_full"))
+            outcome = AttemptFailed(worker.id, attempt, full, took_s)
         else:
-            folder = f"{order.scene}_{index}.{order.attempt}"
-            self._world.stored(order.job, folder, making_s)
-            outcome = EpisodeStored(worker.id, lease, StoredPiece(index, folder, 1, 1, "digest", took_s))
+            folder = f"{key.scene}_{key.index}.{attempt.number}"
+            self._world.stored(key.job, folder, making_s)
+            outcome = EpisodeStored(worker.id, attempt, Stored(key.index, folder, 1, 1, "digest", took_s))
         if worker.leaving:
             self._feed(outcome)
             self._leave(worker, session)
@@ -386,6 +384,6 @@ class VirtualNode:
 
 def _share(worker: _Worker, order: MakeEpisode) -> float:
     """The part of an episode's work that a worker does."""
-    if order.plan is not None:
+    if order.plan:
         return 1.0 - PLAN_SHARE
     return PLAN_SHARE if worker.role is Role.PLAN else 1.0

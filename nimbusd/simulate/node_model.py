@@ -1,4 +1,4 @@
-"""What a virtual node is like, and what it needs of the world around it."""
+"""A virtual node's traits, and its surroundings."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Protocol
 
 from nimbusd.core.ids import JobId
 from nimbusd.core.master.facts import Fact
-from nimbusd.core.node.facts import MakeEpisode
 from nimbusd.core.node.split import Mode
 from nimbusd.simulate.clock import Clock
 from nimbusd.simulate.workload import Workload
+from nimbusd.transport.messages.worker import MakeEpisode
 
 
 @dataclass(frozen=True, slots=True)
 class NodeModel:
-    """What a node is like.
+    """The traits of a node.
 
     plan_only: of its slots, how many cannot render. mode: of every job here. speed: of its slots. prefetch:
     episodes that a worker has at a time, the running one included. start_s: from a worker's spawn until it waits
@@ -52,8 +52,8 @@ class NodeModel:
         return replace(self, mode=Mode.FUSED, plan_only=0)
 
 
-class World(Protocol):
-    """What a node needs of what is around it."""
+class NodeWorld(Protocol):
+    """The surroundings of a node."""
 
     clock: Clock
     heartbeat_s: float

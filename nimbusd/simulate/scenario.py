@@ -158,7 +158,7 @@ def play(scenario: Scenario) -> Cluster:
 
 
 def _all_work_s(scenario: Scenario) -> float:
-    """What everything would take, done after the faults by one slot of the slowest node."""
+    """Seconds that everything would take, done after the faults by one slot of the slowest node."""
     slowest = min(member.model.speed for member in scenario.members)
     return sum(
         (workload.cost_s(scene.name, index) + workload.load_s(scene.name)) / slowest
@@ -203,7 +203,8 @@ def _inject(cluster: Cluster, scenario: Scenario, fault: Fault) -> None:
             workload = scenario.submissions[number % len(scenario.submissions)].workload
             up(cluster.master.cancel, workload.plan.job)
             if again_after_s is not None:
-                after(again_after_s, cluster.submit, workload)
+                # Before the calm: whether all is over is asked from then on.
+                after(min(again_after_s, max(0.0, CALM_AFTER_S - cluster.clock.now)), cluster.submit, workload)
         case Retried(_, number):
             up(cluster.master.retry, scenario.submissions[number % len(scenario.submissions)].workload.plan.job)
         case _:

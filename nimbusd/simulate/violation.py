@@ -1,4 +1,4 @@
-"""What must never happen, when it does."""
+"""An event that must never happen."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What jobs are made of in a simulation: what each episode costs, and what becomes of it."""
+"""Jobs of a simulation: the cost of each episode, and what becomes of it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _DRAWS = float(1 << 64)
 
 
 class Fate(Enum):
-    """What always becomes of an episode, unless something else comes in between."""
+    """The end of an episode, always the same unless something else comes in between."""
 
     MADE = "made"
     UNPLANNABLE = "unplannable"
@@ -27,11 +27,11 @@ class Fate(Enum):
 
 
 class Workload(Protocol):
-    """What a job's episodes are like. Deterministic: a second attempt is like the first."""
+    """The episodes of a job. Deterministic: a second attempt is like the first."""
 
     @property
     def plan(self) -> JobPlan:
-        """What the scheduler is told."""
+        """The job as the scheduler is told."""
 
     def cost_s(self, scene: str, index: int) -> float:
         """Seconds of a slot of speed 1, without loading the scene."""
@@ -40,7 +40,7 @@ class Workload(Protocol):
         """Seconds that a worker takes to load the scene, unless it was its last one."""
 
     def fate(self, scene: str, index: int) -> Fate:
-        """What becomes of the episode."""
+        """The end of the episode."""
 
 
 def draw(*key: object) -> float:

@@ -1,4 +1,4 @@
-"""Which device Blender's Cycles renders on, and clear words for a machine where it cannot run."""
+"""The choice of the device that Blender's Cycles renders on, and clear words for a machine where it cannot run."""
 
 from __future__ import annotations
 

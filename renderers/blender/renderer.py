@@ -53,7 +53,7 @@ class BlenderProcRenderer(BaseRenderer[BlenderArgs]):
 
     @property
     def device_name(self) -> str:
-        """What Cycles renders on, such as `OPTIX (NVIDIA L40)`; empty before open()."""
+        """The device that Cycles renders on, such as `OPTIX (NVIDIA L40)`; empty before open()."""
         return str(self._device) if self._device else ""
 
     def open(self, device: str) -> None:

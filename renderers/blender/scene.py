@@ -18,7 +18,7 @@ _FAINT = 0.25
 
 
 class BlenderScene:
-    """What one `Scene` owns in bpy.data; `remove` gives all of it back.
+    """The datablocks that one `Scene` owns in bpy.data; `remove` gives all of it back.
 
     Arrays go in through foreach_set: no file, no importer, no operator. Objects that share their arrays
     share one mesh, materials that share their values and texture array share one material.
@@ -167,7 +167,7 @@ def _check(obj: SceneObject) -> None:
 
 
 def glow_is_faint(scene: Scene) -> bool:
-    """Whether lamps outshine the surfaces that glow, so that shadow rays are better spent on the lamps.
+    """True where lamps outshine the surfaces that glow, so that shadow rays are better spent on the lamps.
 
     The glow stays visible and still lights what it hits by chance; only next-event estimation leaves it out.
     In a furnished apartment (shades and screens around real lamps) that makes frames 17% cheaper and the image

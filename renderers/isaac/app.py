@@ -57,7 +57,7 @@ def start_app(device: str, settings: Mapping[str, Any]) -> Any:
 
 
 def launch_config(device: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What SimulationApp is started with: on `auto`, on the first GPU that this process sees.
+    """Settings that SimulationApp is started with: on `auto`, on the first GPU that this process sees.
 
     It chooses the GPU by CUDA's number, which heeds CUDA_VISIBLE_DEVICES as slots set it. `active_gpu` would not: it
     counts all graphics devices. Version 6.2's `active_cuda_gpus` is handed on as this same argument; the comma at its
@@ -133,7 +133,7 @@ def gpu_names() -> list[str]:
 
 
 def why_no_rtx(names: Sequence[str]) -> str | None:
-    """Why none of these GPUs can run Isaac Sim; None where one may."""
+    """The reason that none of these GPUs can run Isaac Sim; None where one may."""
     if not names:
         return "Isaac Sim needs an NVIDIA RTX GPU and its driver, and nvidia-smi names none on this machine"
     if all(_NO_RAY_CORES.search(name) and "RTX" not in name for name in names):

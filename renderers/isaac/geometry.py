@@ -121,7 +121,7 @@ def light_intensity(light: Light, lumens_per_watt: float) -> float:
 
 @dataclass(frozen=True)
 class Spacing:
-    """How far apart copies stand, and how far cameras see, so that no camera sees a neighbour."""
+    """Distances between copies and of the cameras' far planes, so that no camera sees a neighbour."""
 
     stride_m: float
     far_m: float

@@ -1,4 +1,4 @@
-"""What Isaac Sim's annotators return, as our arrays: pure functions, so that they run and are tested anywhere."""
+"""Pictures of Isaac Sim's annotators as our arrays: pure functions, so that they run and are tested anywhere."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ _RENDER_SETTINGS = {
     "/rtx/pathtracing/fractionalCutoutOpacity": True,
     "/rtx/post/dlss/execMode": 2,  # quality: the default, performance, frays edges of pictures below 600 pixels
 }
-"""What SimulationApp has no launch setting for."""
+"""Settings that SimulationApp does not take at its start."""
 
 
 class IsaacArgs(ComponentArgs):
@@ -269,7 +269,7 @@ class _Eye:
             self._annotators[name].attach([self._product])
 
     def ready(self) -> bool:
-        """Whether every annotator has a picture."""
+        """True where every annotator has a picture."""
         return all(np.size(_pixels(annotator.get_data())) > 0 for annotator in self._annotators.values())
 
     def rgb(self) -> Any:

@@ -237,7 +237,7 @@ class StageScene:
 
 
 def has_lens() -> bool:
-    """Whether this USD knows RTX's lens for cameras as OpenCV has them: Isaac Sim's does, from version 5.1 on."""
+    """True where this USD has RTX's lens for cameras as OpenCV has them: Isaac Sim's does, from version 5.1 on."""
     from pxr import Usd
 
     return Usd.SchemaRegistry().FindAppliedAPIPrimDefinition(_LENS) is not None

@@ -127,7 +127,7 @@ def _simplified(vertices: F32, faces: I32, corner_normals: F32, tolerance_m: flo
 
 
 def _near(fine: F64, fine_faces: I32, coarse: F64, coarse_faces: I32, tolerance_m: float) -> bool:
-    """Whether the vertices of either mesh, and the centres of its triangles, lie within the tolerance of the other."""
+    """True where vertices and triangles' centres of either mesh lie within the tolerance of the other."""
     for points, faces, other, other_faces in (
         (fine, fine_faces, coarse, coarse_faces),
         (coarse, coarse_faces, fine, fine_faces),

@@ -32,7 +32,7 @@ class Device:
 
 
 class _Functions:
-    """Where moderngl finds OpenGL's functions."""
+    """The place where moderngl finds OpenGL's functions."""
 
     def load_opengl_function(self, name: str) -> int:
         from OpenGL import EGL
@@ -72,7 +72,7 @@ def open_device(device: str) -> Device:
 
 
 def context_fault() -> str:
-    """Why no context can be made here, by making one; empty where it can."""
+    """The reason that no context can be made here, by making one; empty where it can."""
     try:
         made = open_device("auto")
     except BackendUnavailable as error:

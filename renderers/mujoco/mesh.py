@@ -149,7 +149,7 @@ def _sorted(corners: Corners, is_mesh: bool) -> Shape:
 
 
 def _alike(rows: F32) -> tuple[Any, Any]:
-    """Where each different row first is, and for each row which of these it equals."""
+    """The first place of each different row, and for each row the number of the one that it equals."""
     rows = np.ascontiguousarray(rows + np.float32(0))  # -0 is 0
     _, first, inverse = np.unique(
         rows.view(np.dtype((np.void, 4 * rows.shape[1]))).ravel(), return_index=True, return_inverse=True
@@ -178,7 +178,7 @@ def _by_first_use(faces: Any) -> tuple[Any, I32]:
 
 
 def _closed(triangles: F64, share: float = 0.02) -> bool:
-    """Whether triangles (F, 3, 3) enclose a volume and look outwards, but for cracks.
+    """True where triangles (F, 3, 3) enclose a volume and look outwards, but for cracks.
 
     Around a closed surface the normals sum up to nothing, and its volume is the same counted along x, y or z.
     """

@@ -77,7 +77,7 @@ class Programs:
                 program["eye"] = tuple(eye.tolist())
 
     def fill(self, faces: I32) -> None:
-        """Which triangles (F, 3) `colour` draws from."""
+        """Triangles (F, 3) that `colour` draws from."""
         if len(faces):
             self._faces.orphan()
             self._faces.write(np.ascontiguousarray(faces))

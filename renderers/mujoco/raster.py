@@ -24,10 +24,10 @@ SAMPLES = 4
 """Samples per pixel of RGB."""
 
 _OFFSET = (1.5, 4.0)
-"""How far casters are pushed away from the lamp, so that surfaces do not shade themselves: by slope, by depth steps."""
+"""Casters are pushed away from the lamp, so that surfaces do not shade themselves: by slope, by depth steps."""
 
 _TOUCHING_M = 1e-4
-"""How deep a part may be in what it stands on and still count as above it."""
+"""Metres that a part may be in what it stands on and still count as above it."""
 
 _SRGB = {3: 0x8C41, 4: 0x8C43}
 """OpenGL's numbers of the formats that are made linear when looked up, by channels."""

@@ -26,7 +26,7 @@ class Corners:
 
 @dataclass(frozen=True)
 class Cut:
-    """How finely shapes are cut: squares along a box's edge, slices around an axis, stacks along it."""
+    """Numbers of parts that shapes are cut into: squares along a box's edge, slices around an axis, stacks along it."""
 
     quads: int
     slices: int

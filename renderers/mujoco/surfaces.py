@@ -1,4 +1,4 @@
-"""What is visible of a compiled MuJoCo model, as arrays for a rasterizer: corners, triangles, materials, pictures.
+"""The visible parts of a compiled MuJoCo model, as arrays for a rasterizer: corners, triangles, materials, pictures.
 
 Geoms become parts: each with its own triangles in its own frame, at full size, and with texture coordinates in which
 repeats and sizes are already counted. The triangles of a part come in clusters of neighbours, which are drawn or left

@@ -1,4 +1,4 @@
-"""What the cameras of a layout see in recorded states, drawn by a rasterizer of our own as MuJoCo draws them.
+"""Pictures of recorded states from the cameras of a layout, drawn by a rasterizer of our own as MuJoCo draws them.
 
 One `MujocoView` holds the compiled world and a framebuffer. `render` draws state after state, each from all cameras, so
 that no bit depends on how many states come in one call.
@@ -30,7 +30,7 @@ from nimbusd.stages.workflow.sim.world.world import NEAR_M, World, build_world
 
 @dataclass(frozen=True)
 class ViewSettings:
-    """What to read back besides RGB. shadows: cast them. tolerance_m: see `simplify_visible`."""
+    """Choices of what is read back besides RGB. shadows: cast them. tolerance_m: see `simplify_visible`."""
 
     depth: bool = True
     segmentation: bool = True

@@ -113,7 +113,7 @@ class _Lamp:
 
 
 class SapienScene:
-    """What one `Scene` owns in SAPIEN. instance_of: SAPIEN's entity id → our instance id.
+    """The entities that one `Scene` owns in SAPIEN. instance_of: SAPIEN's entity id → our instance id.
 
     surroundings: the cube map that shines from outside.
     """

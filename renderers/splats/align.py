@@ -1,4 +1,4 @@
-"""How far splats lie from their proxy mesh, in pixels."""
+"""The distance of splats from their proxy mesh, in pixels."""
 
 from __future__ import annotations
 

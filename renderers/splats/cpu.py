@@ -51,7 +51,7 @@ class CpuRasterizer:
         self._splats = None
 
     def batch(self) -> int:
-        """How many frames are drawn at a time."""
+        """Frames that are drawn at a time."""
         assert self._splats is not None
         from nimbusd.renderers.splats.kernels import RECORD
 
@@ -108,7 +108,7 @@ class CpuRasterizer:
 
 
 def _most_threads() -> int:
-    """How many threads numba has in its pool, which it starts with the process."""
+    """The number of threads that numba has in its pool, which it starts with the process."""
     import numba
 
     return int(vars(numba.config)["NUMBA_NUM_THREADS"])

@@ -1,4 +1,4 @@
-"""Which rasterizer draws splats on a device, and clear words for a machine where one cannot run."""
+"""The choice of the rasterizer that draws splats on a device, and clear words for a machine where one cannot run."""
 
 from __future__ import annotations
 

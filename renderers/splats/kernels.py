@@ -79,7 +79,7 @@ def _tile_box(record: F32, width: int, height: int) -> tuple[int, int, int, int]
 
 @numba.njit(inline="always", fastmath=True)
 def _meets(record: F32, tile_x: int, tile_y: int) -> bool:
-    """Whether the ellipse reaches into the rectangle of the tile's pixel centres."""
+    """True where the ellipse reaches into the rectangle of the tile's pixel centres."""
     du0 = np.float32(tile_x * TILE) + np.float32(0.5) - record[_U]
     dv0 = np.float32(tile_y * TILE) + np.float32(0.5) - record[_V]
     edge = np.float32(TILE - 1)

@@ -70,7 +70,7 @@ class SCGSRenderer(BaseRenderer[GsArgs]):
 
     @property
     def device_name(self) -> str:
-        """What the splats are drawn on, such as `CUDA (NVIDIA L40)`; empty before open()."""
+        """The device that the splats are drawn on, such as `CUDA (NVIDIA L40)`; empty before open()."""
         return self._rasterizer.device_name if self._rasterizer else ""
 
     def open(self, device: str) -> None:

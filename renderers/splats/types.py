@@ -1,4 +1,4 @@
-"""What every rasterizer of Gaussian splats takes and gives, and the constants that they share."""
+"""The contract of rasterizers of Gaussian splats, and the constants that they share."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FIELD_MARGIN = 1.3
 
 @dataclass(frozen=True, slots=True)
 class SplatImages:
-    """What B cameras saw. rgb: (B, H, W, 3) float32, sRGB-encoded, background included, may exceed 1.
+    """Pictures of B cameras. rgb: (B, H, W, 3) float32, sRGB-encoded, background included, may exceed 1.
 
     depth_m: (B, H, W) float32 expected metres along the optical axis of what covers the pixel, 0 where nothing does;
     each Gaussian counts with the depth at which the pixel's ray meets it (CPU), or with its centre's (gsplat).

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -65,31 +65,40 @@ def move_objects(
     walls = _Fixtures([obj for obj in scene.objects if not obj.movable and obj.category not in ("floor", "ceiling")])
     doors = [bodies[obj.name] for obj in scene.objects if obj.category == "door"]
     floors = _Floors(scene)
-    objects: list[SceneObject] = []
     movable = {obj.name for obj in scene.objects if obj.movable}
-    for obj in scene.objects:
-        beat()
-        if not obj.movable or rng.random() >= rules.move or _carries(obj, scene.objects, bodies):
-            objects.append(obj)
-            continue
+
+    def first_free(obj: SceneObject) -> SceneObject:
+        """The object at the first of its candidates where nothing is in its way, or where it was."""
         body = bodies[obj.name]
         ground = floors.below(body)
         others = [bodies[name] for name in sorted(movable - {obj.name})]
-        made = obj
-        for _ in range(rules.tries):
-            shift = rules.shift_m * np.sqrt(rng.random()) * _direction(rng)
-            candidate = _moved(obj, body, shift, float(rng.uniform(-rules.yaw_rad, rules.yaw_rad)))
-            new = _body(candidate)
+        for candidate, new in _candidates(obj, body, rules, rng):
             if (
                 (ground is None or ground.covers(new.footprint))
                 and not any(new.meets(door, rules.door_clearance_m) for door in doors)
                 and not walls.meet(new, body, rules.clearance_m)
                 and not any(new.meets(other, rules.clearance_m) for other in others)
             ):
-                made, bodies[obj.name] = candidate, new
-                break
-        objects.append(made)
+                bodies[obj.name] = new
+                return candidate
+        return obj
+
+    objects: list[SceneObject] = []
+    for obj in scene.objects:
+        beat()
+        moves = obj.movable and rng.random() < rules.move and not _carries(obj, scene.objects, bodies)
+        objects.append(first_free(obj) if moves else obj)
     return tuple(objects)
+
+
+def _candidates(
+    obj: SceneObject, body: _Body, rules: PoseRules, rng: np.random.Generator
+) -> Iterator[tuple[SceneObject, _Body]]:
+    """The object shifted and turned at random, as often as the rules allow."""
+    for _ in range(rules.tries):
+        shift = rules.shift_m * np.sqrt(rng.random()) * _direction(rng)
+        candidate = _moved(obj, body, shift, float(rng.uniform(-rules.yaw_rad, rules.yaw_rad)))
+        yield candidate, _body(candidate)
 
 
 class _Fixtures:
@@ -116,7 +125,7 @@ class _Fixtures:
 
 
 class _Floors:
-    """Where objects may stand: rooms, or else the scene's floor surfaces."""
+    """The ground that objects may stand on: rooms, or else the scene's floor surfaces."""
 
     def __init__(self, scene: Scene) -> None:
         import shapely
@@ -150,14 +159,11 @@ def _body(obj: SceneObject) -> _Body:
 def _carries(obj: SceneObject, objects: tuple[SceneObject, ...], bodies: dict[str, _Body]) -> bool:
     """True where something stands on or in the object: it would be left behind."""
     body = bodies[obj.name]
-    for other in objects:
-        if other is obj or other.category in _STRUCTURE:
-            continue
-        above = bodies[other.name]
-        rests = body.low_m + 0.1 < above.low_m < body.high_m + 0.05
-        if rests and body.footprint.intersects(above.footprint):
-            return True
-    return False
+    others = (bodies[other.name] for other in objects if other is not obj and other.category not in _STRUCTURE)
+    return any(
+        body.low_m + 0.1 < above.low_m < body.high_m + 0.05 and body.footprint.intersects(above.footprint)
+        for above in others
+    )
 
 
 def _direction(rng: np.random.Generator) -> F64:

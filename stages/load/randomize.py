@@ -17,7 +17,7 @@ Range = tuple[float, float]
 
 
 class Surface(NamedTuple):
-    """What may replace a surface: kinds of procedural textures, and how rough those are."""
+    """Substitutes for a surface: kinds of procedural textures, and how rough those are."""
 
     kinds: tuple[str, ...]
     roughness: Range

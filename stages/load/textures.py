@@ -159,8 +159,8 @@ _PAINTERS: dict[str, Callable[[np.random.Generator, int], F64]] = {
 }
 
 KINDS: tuple[str, ...] = tuple(_PAINTERS)
-"""What `texture` can draw: wood and planks (furniture, floors), tiles, plaster (walls), fabric, carpet, stone, brick,
-grass and stripes (rugs, covers)."""
+"""Kinds that `texture` can draw: wood and planks (furniture, floors), tiles, plaster (walls), fabric, carpet, stone,
+brick, grass and stripes (rugs, covers)."""
 
 
 def _grid(size: int) -> tuple[F64, F64]:

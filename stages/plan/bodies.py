@@ -1,4 +1,4 @@
-"""Which closed bodies in a scene are inside out, so that their faces can say where inside is.
+"""Closed bodies in a scene that are inside out, so that their faces can say where inside is.
 
 A body is a connected part of an object's mesh. Where each of its edges is passed as often one way as the other, it is
 closed, and its signed volume says which way its faces look. Those of things have to look outwards, and those of a room
@@ -51,7 +51,7 @@ def inside_out(corners: F64, owner: I32) -> BoolArray:
 
 
 def _floor_in(corners: F64, body: I32, number: int, low: F64, high: F64) -> tuple[bool, bool]:
-    """Whether most of a body's footprint has a floor that is not its own: one that ends inside, one that goes on."""
+    """True where most of a body's footprint has a floor that is not its own: one that ends inside, one that goes on."""
     import shapely
 
     z_m, level = corners[:, :, 2], float(low[number, 2])

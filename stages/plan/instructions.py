@@ -1,4 +1,4 @@
-"""What the robot is asked to do, in words that fit where it goes."""
+"""The robot's instruction, in words that fit where it goes."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def _nearest(floor: FloorMap, things: tuple[Landmark, ...], goal: F64) -> Landma
 
 
 def _in_sight(floor: FloorMap, thing: Landmark, goal: F64) -> bool:
-    """Whether nothing else stands between the goal and the nearest side of the thing.
+    """True where nothing else stands between the goal and the nearest side of the thing.
 
     Bare meshes have no rooms, so what hangs on the other side of a wall has to be told apart like this.
     """

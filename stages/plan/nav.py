@@ -117,7 +117,7 @@ class NavArgs(MapArgs):
 
     @property
     def longest_path_m(self) -> float:
-        """What max_path_m allows and what fits max_frames with time to speed up, brake and take curves."""
+        """The lesser of max_path_m and what fits max_frames with time to speed up, brake and take curves."""
         duration_s = (self.max_frames - 1) / self.fps
         ramp_s = min(self.max_speed_mps / self.max_accel_mps2, duration_s / 2)
         fits_m = 0.85 * ramp_s * self.max_accel_mps2 * (duration_s - ramp_s)
@@ -129,7 +129,7 @@ N = TypeVar("N", bound=NavArgs)
 
 @dataclass(frozen=True)
 class _Known:
-    """What was derived from one scene."""
+    """Maps and landmarks that were derived from one scene."""
 
     floors: tuple[FloorMap, ...]
     things: tuple[Landmark, ...]

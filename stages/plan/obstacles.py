@@ -1,4 +1,4 @@
-"""What the robot must not touch, as plane shapes: exact distances for checks, and a field of them for search."""
+"""Obstacles as plane shapes: exact distances for checks, and a field of them for search."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ _MOST_CELLS = 25_000_000
 
 
 class MapArgs(ComponentArgs):
-    """What turns a scene into floor maps.
+    """Measures that turn a scene into floor maps.
 
     step_m: obstacles lower than this are driven over (rugs, thresholds). floor_gap_m: gaps in the floor
     narrower than this are bridged (floors that stop at the wall in a doorway). min_region_m2: free regions
@@ -86,7 +86,7 @@ class FloorMap:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """How many rows and columns it has."""
+        """Rows and columns."""
         return self.free.shape[0], self.free.shape[1]
 
     @property
@@ -221,7 +221,7 @@ def _map_of(scene: Scene, surfaces: Surfaces, args: MapArgs, z_m: float, beat: C
 
 
 def _support(scene: Scene, surfaces: Surfaces, args: MapArgs, z_m: float) -> Any:
-    """What carries the robot at a height, as plane shapes: faces that look up, or any if none does."""
+    """Ground that carries the robot at a height, as plane shapes: faces that look up, or any if none does."""
     for either_way in (False, True):
         support, _ = hulls(surfaces.walkable(either_way=either_way), z_m - args.step_m, z_m + args.step_m)
         if len(support):

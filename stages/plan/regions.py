@@ -82,7 +82,7 @@ def _whole_rooms(region: I32, room: I32) -> BoolArray:
 
 
 def _floor_goes_on(region: I32, solid: BoolArray, carried: BoolArray, grid: Grid, beat: Callable[[], None]) -> bool:
-    """Whether there is floor beyond the shells around the regions that look like the insides of solids."""
+    """True where there is floor beyond the shells around the regions that look like the insides of solids."""
     return bool((carried & ~grown(solid[region], _WALL_M / grid.cell_m, beat)).any())
 
 

@@ -25,7 +25,7 @@ _SHORTEST_BLEND_M = 0.03
 
 @dataclass(frozen=True, slots=True)
 class Comfort:
-    """How near to obstacles a path may come. safe_m: never nearer; comfort_m: no better beyond; weight: of it."""
+    """Distances that a path keeps from obstacles. safe_m: never nearer; comfort_m: no better beyond; weight: of it."""
 
     safe_m: float
     comfort_m: float

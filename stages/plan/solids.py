@@ -1,4 +1,4 @@
-"""Which free regions are no place for a person: hollows inside closed solids, and spaces where nobody can stand.
+"""Free regions that are no place for a person: hollows inside closed solids, and spaces where nobody can stand.
 
 Meshes are shells: the inside of a closed box has no surface in it, and looks as free as a room. What tells them apart
 is the side from which their faces are seen. Along a ray that leaves a solid, one surface is left that was never
@@ -31,7 +31,7 @@ _ANGLES = tuple(0.13 + np.pi / 4 * np.arange(4))
 """Of lines along which level rays go both ways; none runs along the walls of most buildings."""
 
 _MOST = 0.6
-"""So many of the rays must agree. A cabinet without a back leaves a part of them open."""
+"""The share of the rays that must agree. A cabinet without a back leaves a part of them open."""
 
 _TOUCHING_M = 0.001
 """Surfaces so near to each other on a ray are entered before one is left."""
@@ -44,7 +44,7 @@ _PLACES_AT_ONCE = 2048
 
 @dataclass(frozen=True, slots=True)
 class Enclosure:
-    """What rays from the regions of a floor say. Arrays are (R,), one value for each region, from region 1 on.
+    """Findings of rays from the regions of a floor. Arrays are (R,), one value for each region, from region 1 on.
 
     level, upward: part of the rays that leave something which they did not enter. low: part of the places with
     something over the robot that is too low for a person.

@@ -1,4 +1,4 @@
-"""When the robot is where: a path becomes poses at equal time steps, within the robot's limits."""
+"""The robot's place at every time: a path becomes poses at equal time steps, within the robot's limits."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from nimbusd.stages.types import F64
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What the robot can do: speed along the path, its change, and turning."""
+    """Limits of the robot: speed along the path, its change, and turning."""
 
     max_speed_mps: float
     max_accel_mps2: float

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from nimbusd.stages.store.piece import PieceDraft, draft_piece
     from nimbusd.stages.store.publish import Tree, publish_pieces, shared_columns, write_nimbusd_metadata
     from nimbusd.stages.store.read import Dataset, open_dataset
-    from nimbusd.stages.store.record import RECORD, SourcePiece, episode_record, record_bytes
+    from nimbusd.stages.store.record import RECORD, episode_record, record_bytes
+    from nimbusd.stages.store.source_piece import SourcePiece
     from nimbusd.stages.store.stats import vector_stats
     from nimbusd.stages.store.stored_tree import StoredEpisode, StoredTree
     from nimbusd.stages.store.verify.verify import verify_dataset
@@ -27,7 +28,8 @@ _MODULES = {
     "piece": ("PieceDraft", "draft_piece"),
     "publish": ("Tree", "publish_pieces", "shared_columns", "write_nimbusd_metadata"),
     "read": ("Dataset", "open_dataset"),
-    "record": ("RECORD", "SourcePiece", "episode_record", "record_bytes"),
+    "record": ("RECORD", "episode_record", "record_bytes"),
+    "source_piece": ("SourcePiece",),
     "stats": ("vector_stats",),
     "stored_tree": ("StoredEpisode", "StoredTree"),
     "verify.verify": ("verify_dataset",),

@@ -58,7 +58,7 @@ MEANINGS = {
     "observation.state": "of every arm in turn: measured joints (rad), metres between the pads",
     "action": "of every arm in turn: set points of the joints (rad), commanded metres between the pads",
 }
-"""What the numbers in the columns are, whichever writer stores them."""
+"""Meanings of the numbers in the columns, the same for every writer."""
 MEANINGS_SINCE = (1, 3)
 EARLIER_MEANINGS = {
     "gripper.openness": "command: share of the way from the least to the greatest width, 0 … 1",
@@ -66,33 +66,39 @@ EARLIER_MEANINGS = {
     "gripper.pose": "tcp in the arm's base; in master_actions what was reached next",
     "action": "of every arm in turn: set points of the joints (rad), then as gripper.openness",
 }
-"""What differs in episodes whose `schema_version` is before MEANINGS_SINCE."""
+"""Other meanings, of episodes whose `schema_version` is before MEANINGS_SINCE."""
 
 
 @dataclass(frozen=True, slots=True)
 class ArmSignals:
-    """One arm's T rows. name: empty for the robot's only arm, else `left`, `right` …
-
-    joint_position, joint_command: (T, n) radians. gripper_position, gripper_command: (T,) metres between the pads.
-    openness_command: (T,) 0 where the fingers are told to close, 1 where they are told to stand open.
-    T_world_armbase, T_world_ee (flange), T_world_tcp (between the finger tips): (T, 4, 4).
-    What may be left out: joint_velocity, joint_velocity_command (T, n) radians per second; gripper_velocity (T,) metres
-    per second; T_world_ee_command (T, 4, 4), the flange where `joint_command` puts it.
-    """
+    """One arm's T rows. The last four may be left out."""
 
     name: str
+    """Empty for the robot's only arm, else `left`, `right` …"""
     joint_position: F64
+    """(T, n) radians."""
     joint_command: F64
+    """(T, n) radians."""
     gripper_position: F64
+    """(T,) metres between the pads."""
     gripper_command: F64
+    """(T,) metres between the pads."""
     openness_command: F64
+    """(T,) 0 where the fingers are told to close, 1 where they are told to stand open."""
     T_world_armbase: F64
+    """(T, 4, 4)."""
     T_world_ee: F64
+    """(T, 4, 4) of the flange."""
     T_world_tcp: F64
+    """(T, 4, 4) between the finger tips."""
     joint_velocity: F64 | None = None
+    """(T, n) radians per second."""
     joint_velocity_command: F64 | None = None
+    """(T, n) radians per second."""
     gripper_velocity: F64 | None = None
+    """(T,) metres per second."""
     T_world_ee_command: F64 | None = None
+    """(T, 4, 4) of the flange where `joint_command` puts it."""
 
 
 def a1_columns(arms: Iterable[ArmSignals], T_world_robot: F64) -> tuple[dict[str, Feature], dict[str, Feature]]:
@@ -152,7 +158,7 @@ def _commanded(arm: ArmSignals, robot_world: F64) -> dict[str, Feature]:
 
 
 def stated_meanings(columns: Iterable[str], schema_versions: Iterable[str]) -> dict[str, Any]:
-    """What `meta/conventions.json` says about the columns of arms; nothing about a dataset without any.
+    """Entries of `meta/conventions.json` about the columns of arms; none for a dataset without any.
 
     schema_versions: of the episodes' metadata.
     """
@@ -227,5 +233,5 @@ def _pose(T: F64) -> Feature:
 
 
 def _next(feature: Feature) -> Feature:
-    """What is reached at the next frame; nothing follows the last one, which repeats itself."""
+    """The feature as it is reached at the next frame; nothing follows the last one, which repeats itself."""
     return Feature(np.concatenate([feature.values[1:], feature.values[-1:]]), feature.names)

@@ -15,7 +15,7 @@ from nimbusd.stages.store.durable import to_json
 from nimbusd.stages.types import Feature
 
 ListType: TypeAlias = Literal["List", "Sequence"]
-"""What `datasets` calls a list: `List` since 4.0. LeRobot v2.1's reader needs an older one, which knows `Sequence`."""
+"""The name of lists in `datasets`: `List` since 4.0. LeRobot v2.1's reader needs an older one, which has `Sequence`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +33,12 @@ class Column:
 
     @property
     def single(self) -> bool:
-        """Whether a frame's value is stored as a number and not as a list."""
+        """True where a frame's value is stored as a number and not as a list."""
         return self.shape == (1,) and not self.listed
 
     @property
     def stored(self) -> bool:
-        """Whether it is a column of the data files; video has files of its own."""
+        """True for columns of the data files; video has files of its own."""
         return self.dtype != "video"
 
     def describe(self) -> dict[str, Any]:

@@ -54,7 +54,7 @@ def state_columns(features: dict[str, Feature], length: int) -> tuple[list[Colum
 
 
 def own_files(obs: Observation) -> Mapping[str, bytes]:
-    """What a workflow saved itself. Raises StoreError for a path that leads out of the piece."""
+    """The files that a workflow saved itself, by path. Raises StoreError for a path that leads out of the piece."""
     for path in obs.files:
         parts = PurePosixPath(path).parts
         if not parts or path.startswith("/") or ".." in parts:

@@ -1,4 +1,4 @@
-"""What the numbers of a dataset mean, written into it: axes, units, scales and tables of ids."""
+"""The meaning of a dataset's numbers, written into it: axes, units, scales and tables of ids."""
 
 from __future__ import annotations
 

@@ -163,7 +163,7 @@ def run_lengths(mask: BoolArray) -> list[int]:
 
 
 class _Folder:
-    """What both formats have: the frames themselves, depth and ids, and the table of ids."""
+    """The part that both formats have: the frames themselves, depth and ids, and the table of ids."""
 
     def __init__(self, out: Path, images: str) -> None:
         if out.exists():

@@ -63,7 +63,7 @@ def inner_point(instance: U16, instance_id: int) -> tuple[float, float]:
 
 
 def project(camera: Camera, T_world_camera: F64, points: npt.ArrayLike) -> tuple[F64, F64]:
-    """Where world points (N, 3) are seen: pixels (N, 2) and depths (N,) along the optical axis.
+    """Project world points (N, 3): pixels (N, 2) and depths (N,) along the optical axis.
 
     T_world_camera: (4, 4), OpenGL axes. A point nearer than NEAREST_M, or behind the camera, has pixel NaN.
     """
@@ -79,7 +79,7 @@ def project(camera: Camera, T_world_camera: F64, points: npt.ArrayLike) -> tuple
 
 
 def inside(camera: Camera, pixels: F64) -> BoolArray:
-    """Which of the pixels (N, 2) lie in the image."""
+    """(N,) True for those of the pixels (N, 2) that lie in the image."""
     with np.errstate(invalid="ignore"):
         return np.asarray(
             (pixels[:, 0] >= 0) & (pixels[:, 0] < camera.width) & (pixels[:, 1] >= 0) & (pixels[:, 1] < camera.height)
@@ -87,7 +87,7 @@ def inside(camera: Camera, pixels: F64) -> BoolArray:
 
 
 def visible(camera: Camera, pixels: F64, depths: F64, seen_m: F32 | None) -> list[bool | None]:
-    """Whether each point can be seen: in the image and not hidden. None: in the image, and no depth to judge by."""
+    """True for points that can be seen: in the image and not hidden. None: in the image, without depth to judge by."""
     result: list[bool | None] = []
     for pixel, depth, within in zip(pixels, depths, inside(camera, pixels), strict=True):
         if not within:

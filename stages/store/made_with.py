@@ -23,7 +23,7 @@ class MadeWith:
     """Packages, and the episodes that were made with them.
 
     packages: version by name; empty where the episodes were made before that was recorded. hash: see `packages_hash`;
-    empty where it is not known. episodes: ranges of episode_index, first and last included.
+    empty where nobody recorded it. episodes: ranges of episode_index, first and last included.
     """
 
     hash: str
@@ -43,11 +43,11 @@ def environments_of(runs: Iterable[Mapping[str, Any]]) -> list[MadeWith]:
     for episode, run in enumerate(runs):
         said = run.get("environment") or {}
         packages = said.get("packages") or {}
-        known = packages_hash(packages) if packages else str(said.get("hash", ""))
-        episodes.setdefault(known, []).append(episode)
-        if packages or known not in found:
-            found[known] = (known, packages)
-    return [MadeWith(*found[known], ranges(indexes)) for known, indexes in episodes.items()]
+        digest = packages_hash(packages) if packages else str(said.get("hash", ""))
+        episodes.setdefault(digest, []).append(episode)
+        if packages or digest not in found:
+            found[digest] = (digest, packages)
+    return [MadeWith(*found[digest], ranges(indexes)) for digest, indexes in episodes.items()]
 
 
 def environment_json(environments: Iterable[MadeWith]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""How frames are stored and how large files get: arguments that all writers share, and what formats make of them."""
+"""Arguments that all writers share: the storing of frames and the size of files; and the settings made of them."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class FileSizes:
 
 
 class MediaArgs(ComponentArgs):
-    """How frames are stored, and how large files get."""
+    """Arguments that all writers share: the storing of frames, and the size of files."""
 
     media: Literal["video", "image"] = Field(
         default="video",

@@ -1,4 +1,4 @@
-"""Where the objects of an episode are, frame by frame, and the boxes around them: a table beside the dataset's own.
+"""Poses of an episode's objects, frame by frame, and the boxes around them: a table beside the dataset's own.
 
 Which objects there are may differ from episode to episode, which columns of a dataset may not. So the table has a row
 for each frame and object:

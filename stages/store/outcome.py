@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 from nimbusd.stages.errors import StoreError
 from nimbusd.stages.notes import Notes
 from nimbusd.stages.store.durable import sync_file
-from nimbusd.stages.store.record import SourcePiece
+from nimbusd.stages.store.source_piece import SourcePiece
 from nimbusd.stages.types import Sequence
 
 SUCCESS_TREE = "success"
@@ -25,16 +25,11 @@ def refuse_failures(seq: Sequence) -> None:
         )
 
 
-def build_by_outcome(root: Path, stored: list[SourcePiece], build: Callable[[Path, list[SourcePiece]], None]) -> None:
+def build_by_outcome(root: Path, sources: list[SourcePiece], build: Callable[[Path, list[SourcePiece]], None]) -> None:
     """Build `success/` and `failed/` under `root`, each a whole dataset; one that would be empty is left out."""
     for name, success in ((SUCCESS_TREE, True), (FAILED_TREE, False)):
-        part = [piece for piece in stored if succeeded(piece.facts) == success]
+        part = [piece for piece in sources if piece.facts.result.success == success]
         if part:
             (root / name).mkdir()
             build(root / name, part)
     sync_file(root)
-
-
-def succeeded(facts: Mapping[str, object]) -> bool:
-    """True for an episode whose metadata call it a success."""
-    return Notes(facts).result.success

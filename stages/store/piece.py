@@ -47,7 +47,7 @@ def piece_folder(request: EpisodeRequest) -> str:
 
 
 def draft_of(piece: Path) -> Path:
-    """Where the piece is written before it is whole."""
+    """The folder in which a piece is written before it is whole."""
     return piece.with_name(piece.name + _TMP)
 
 
@@ -158,7 +158,7 @@ def read_piece(output: Path, folder: str) -> Piece:
 
 
 def piece_root(output: Path, folder: str) -> Path:
-    """Where a piece is. Raises StoreError if `folder` is no folder's name, or what is there is no folder but a link."""
+    """The folder of a piece. Raises StoreError if `folder` is no folder's name, or a link is in its place."""
     pieces = output / PIECES
     if "/" in check_path(folder, str(pieces)):
         raise StoreError(f"{pieces}: {folder!r} is not the name of a piece")
@@ -187,7 +187,7 @@ def _hash(row: dict[str, object]) -> str:
 
 
 def piece_faults(output: Path, piece: Piece, *, deep: bool) -> list[str]:
-    """What differs between the piece on disk and `piece`: missing files and sizes; contents too if `deep`.
+    """Differences between the piece on disk and `piece`: missing files and sizes; contents too if `deep`.
 
     A file that is no regular file, or that is reached by a link, is a fault, too; it is not opened.
     """

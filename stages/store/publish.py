@@ -30,7 +30,7 @@ from nimbusd.stages.store.durable import (
 )
 from nimbusd.stages.store.made_with import ENVIRONMENT, environment_json, environments_of
 from nimbusd.stages.store.piece import piece_faults
-from nimbusd.stages.store.record import SourcePiece, load_piece
+from nimbusd.stages.store.source_piece import SourcePiece, load_piece
 from nimbusd.stages.types import Piece, PieceFile
 
 DATASET = "dataset"
@@ -60,10 +60,10 @@ class Tree:
         written = write_file(self._target(path), content)
         self._note(path, written.size_bytes, written.sha256)
 
-    def link(self, path: str, stored: SourcePiece, name: str) -> None:
+    def link(self, path: str, source: SourcePiece, name: str) -> None:
         """Add the piece's file `name` as `path`, without copying where the file system can."""
-        file = stored.file(name)
-        link_beneath(stored.root, name, self._target(path))
+        file = source.file(name)
+        link_beneath(source.root, name, self._target(path))
         self._note(path, file.size_bytes, file.sha256)
 
     def adopt(self, path: str, make: Callable[[Path], None]) -> None:
@@ -117,7 +117,7 @@ def publish_pieces(
     There is no dataset without episodes: raises StoreError for no pieces, and for a piece that is missing or
     torn (sizes are checked every time, contents when `final`). The dataset before stays as it was then.
     """
-    stored = _checked(output, list(pieces), format_name, beat, deep=final)
+    sources = _checked(output, list(pieces), format_name, beat, deep=final)
     published = output / PUBLISHED
     published.mkdir(parents=True, exist_ok=True)
     for leftover in published.glob("*" + _TMP):
@@ -126,7 +126,7 @@ def publish_pieces(
     draft = published / f"{number}{_TMP}"
     draft.mkdir()
     try:
-        _build(build, draft, stored, output)
+        _build(build, draft, sources, output)
         os.rename(draft, published / str(number))
     finally:
         shutil.rmtree(draft, ignore_errors=True)
@@ -152,19 +152,19 @@ def _checked(
             + (f" (and {len(faults) - 1} more faults)" if len(faults) > 1 else "")
             + ". Make the episode again (`nimbusctl retry`)."
         )
-    stored = []
+    sources = []
     for piece in pieces:
-        stored.append(load_piece(output, piece, format_name))
+        sources.append(load_piece(output, piece, format_name))
         beat()
-    return stored
+    return sources
 
 
-def _build(build: Build, draft: Path, stored: list[SourcePiece], output: Path) -> None:
+def _build(build: Build, draft: Path, sources: list[SourcePiece], output: Path) -> None:
     """`build`, of which every error about what lies in the pieces is a StoreError."""
     import pyarrow as pa
 
     try:
-        build(draft, stored)
+        build(draft, sources)
     except (KeyError, TypeError, ValueError, AttributeError, LookupError, ArithmeticError, pa.ArrowException) as error:
         raise StoreError(
             f"cannot publish {output}: what its pieces hold makes no dataset ({type(error).__name__}: {error}). "
@@ -195,10 +195,10 @@ def _swap(output: Path, number: int) -> int | None:
     return int(before) if before.isdigit() else None
 
 
-def shared_columns(stored: list[SourcePiece]) -> SourcePiece:
+def shared_columns(sources: list[SourcePiece]) -> SourcePiece:
     """The first piece, as example of all. Raises StoreError if any has other features or another fps."""
-    first = stored[0]
-    for other in stored[1:]:
+    first = sources[0]
+    for other in sources[1:]:
         if other.fps != first.fps or other.columns != first.columns:
             ours, theirs = ({c.key: c for c in piece.columns} for piece in (first, other))
             keys = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
@@ -210,50 +210,46 @@ def shared_columns(stored: list[SourcePiece]) -> SourcePiece:
     return first
 
 
-def tasks_of(stored: Iterable[SourcePiece]) -> dict[str, int]:
+def tasks_of(sources: Iterable[SourcePiece]) -> dict[str, int]:
     """Task text → task_index, numbered as they first occur."""
     tasks: dict[str, int] = {}
-    for piece in stored:
+    for piece in sources:
         tasks.setdefault(piece.task, len(tasks))
     return tasks
 
 
-def robot_type(stored: Iterable[SourcePiece]) -> str:
+def robot_type(sources: Iterable[SourcePiece]) -> str:
     """The robot that made the episodes; of several all names, joined by `+`."""
-    return "+".join(sorted({str(piece.facts["robot"]) for piece in stored}))
+    return "+".join(sorted({piece.facts.robot for piece in sources}))
 
 
 def write_nimbusd_metadata(
-    tree: Tree, stored: list[SourcePiece], job: Mapping[str, Any], extra: Mapping[str, Any]
+    tree: Tree, sources: list[SourcePiece], job: Mapping[str, Any], extra: Mapping[str, Any]
 ) -> None:
     """The files beside LeRobot's own: conventions, one line of metadata per episode, the job, and the packages."""
-    tables = {str(piece.facts["label_table"]): piece.record["labels"] for piece in stored}
-    arms = stated_meanings(stored[0].record["features"], [str(piece.facts["schema_version"]) for piece in stored])
-    tree.write(CONVENTIONS, to_json(conventions(tables, {**arms, **extra}, _origins_of(stored)), indent=True))
-    tree.write(EPISODES_METADATA, to_json_lines(piece.metadata(index) for index, piece in enumerate(stored)))
+    tables = {piece.facts.label_table: piece.record.labels for piece in sources}
+    arms = stated_meanings(sources[0].record.features, [piece.facts.schema_version for piece in sources])
+    tree.write(CONVENTIONS, to_json(conventions(tables, {**arms, **extra}, _origins_of(sources)), indent=True))
+    tree.write(EPISODES_METADATA, to_json_lines(piece.metadata(index) for index, piece in enumerate(sources)))
     tree.write(JOB, to_json(dict(job), indent=True))
-    environments = environments_of(piece.record["run"] for piece in stored)
+    environments = environments_of(piece.content["run"] for piece in sources)
     tree.write(ENVIRONMENT, to_json(environment_json(environments), indent=True))
 
 
-def _origins_of(stored: Iterable[SourcePiece]) -> dict[str, Any]:
+def _origins_of(sources: Iterable[SourcePiece]) -> dict[str, Any]:
     """Scene → `origin_m` of its provenance, where it has one."""
-    scenes = (piece.facts["scene"] for piece in stored)
-    return {
-        str(scene["id"]): scene["provenance"]["origin_m"]
-        for scene in scenes
-        if "origin_m" in scene.get("provenance", {})
-    }
+    scenes = (piece.facts.scene for piece in sources)
+    return {scene.id: scene.provenance["origin_m"] for scene in scenes if "origin_m" in scene.provenance}
 
 
 Extras: TypeAlias = Callable[[Tree, list[SourcePiece]], Mapping[str, Any]]
 """Adds what a format has beside LeRobot's own files to a tree. Returns what `meta/conventions.json` says about it."""
 
 
-def link_own_files(tree: Tree, stored: list[SourcePiece]) -> Mapping[str, Any]:
-    """What workflows saved in formats of their own, as `files/episode_000000/…`."""
+def link_own_files(tree: Tree, sources: list[SourcePiece]) -> Mapping[str, Any]:
+    """Add the files that workflows saved in formats of their own, as `files/episode_000000/…`."""
     found = False
-    for episode, piece in enumerate(stored):
+    for episode, piece in enumerate(sources):
         for file in piece.files_under("files"):
             tree.link(f"files/episode_{episode:06d}/{file.path.removeprefix('files/')}", piece, file.path)
             found = True

@@ -22,25 +22,28 @@ from nimbusd.stages.types import F32, F64, U8, U16, Label
 
 @dataclass(frozen=True, slots=True)
 class StoredEpisode:
-    """One episode as it is on disk; T frames, dictionaries by camera name.
-
-    rgb: (T, H, W, 3) uint8. depth_m: (T, H, W) float32, 0 = no reading. instance, semantic: (T, H, W) uint16.
-    states: every other column, (T, …) in the shape that it was planned in. intrinsics: (4,) fx fy cx cy.
-    T_world_camera: (T, 4, 4), OpenGL axes.
-    meta: the episode's line of metadata; `meta["notes"]` is what the planner noted.
-    labels: what instance and semantic ids mean.
-    """
+    """One episode as it is on disk; T frames, dictionaries by camera name."""
 
     rgb: Mapping[str, U8]
+    """(T, H, W, 3) uint8."""
     depth_m: Mapping[str, F32]
+    """(T, H, W) float32, 0 = no reading."""
     instance: Mapping[str, U16]
+    """(T, H, W) uint16 ids."""
     semantic: Mapping[str, U16]
+    """(T, H, W) uint16 ids."""
     states: Mapping[str, npt.NDArray[Any]]
+    """Every other column, (T, …) in the shape that it was planned in."""
     intrinsics: Mapping[str, F64]
+    """(4,) fx fy cx cy."""
     T_world_camera: Mapping[str, F64]
+    """(T, 4, 4), OpenGL axes."""
     task: str
+    """The instruction."""
     meta: Mapping[str, Any]
+    """The episode's line of metadata; `meta["notes"]` is what the planner noted."""
     labels: tuple[Label, ...]
+    """The meaning of instance and semantic ids."""
 
     @property
     def length(self) -> int:

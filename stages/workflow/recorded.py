@@ -31,13 +31,13 @@ from nimbusd.stages.types import F64, SIMULATION_QPOS, SIMULATION_QVEL, Camera, 
 from nimbusd.stages.workflow.sim import ArmTrace, Demonstration, Layout, Phase, object_poses
 
 DIRECTIONS_NOTE = "as the robot sees them: left is +y of its base, right -y, behind +x, in front of -x"
-"""What instructions mean by a direction, whatever side a camera looks from."""
+"""The meaning of directions in instructions, whatever side a camera looks from."""
 REST = "rest"
 """The skill of phases in which nothing is commanded."""
 
 
 def sequence_of(demo: Demonstration, layout: Layout) -> Sequence:
-    """All that is known of a demonstration, with the names of InternData-A1 beside `observation.state` and `action`."""
+    """A demonstration with all its signals, named as in InternData-A1, beside `observation.state` and `action`."""
     length = len(demo)
     T_world_robot = np.broadcast_to(demo.T_world_robot, (length, 4, 4))
     single = len(demo.arms) == 1

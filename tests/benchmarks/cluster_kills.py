@@ -28,7 +28,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from nimbusd.chaos.commits import Commits
+from nimbusd.chaos.commit_events import CommitEvents
 from nimbusd.client import ENDED, Client, WaitTimeout
 from nimbusd.job import Job
 from tests.benchmarks.kills import CHECKS, inspect, options, overrides_of, report, undisturbed
@@ -113,7 +113,7 @@ def measure(args: Any, overrides: list[str], folder: Path) -> dict[str, Any]:
     began = time.monotonic()
     with Cluster(folder, heartbeat_s=1.0, dead_after_s=5.0, env={"TMPDIR": str(folder)}) as cluster:
         client = cluster.client()
-        commits = Commits(cluster.client())
+        commits = CommitEvents(cluster.client())
         commits.start()
         storm = Storm(cluster, args.nodes, rng)
         while storm.killed.total() < args.kills:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import uvloop
 
-from nimbusd.core.ids import LeaseId
+from nimbusd.core.ids import LeaseId, NodeId, indexes_of
 from nimbusd.core.node.commits import GATHER_S, Commits
 from nimbusd.core.node.heartbeats import MOST_AHEAD
 from nimbusd.stages.store.durable import to_json
@@ -48,16 +48,16 @@ class ScriptedNode:
     """A node of one slot whose episodes take no time."""
 
     def __init__(self, address: str, name: str) -> None:
-        self._name = name
+        self._node = NodeId(name)
         self._loop = asyncio.get_running_loop()
-        self._held: dict[int, _Held] = {}
+        self._held: dict[LeaseId, _Held] = {}
         self._seq = 0
         self._commits: Commits[c.Stored] = Commits()
         self._working = False
         self._link = NodeLink(address, self._heard, on_connected=self._hello)
 
     def _hello(self) -> None:
-        self._link.send(c.Hello(self._name, "s", "bench", "bench", {}, 1, ()))
+        self._link.send(c.Hello(self._node, "s", "bench", "bench", {}, 1, ()))
 
     def _heard(self, message: c.Message) -> None:
         match message:
@@ -68,23 +68,22 @@ class ScriptedNode:
             case c.JobSpec(_, spec):
                 self._pieces = Path(spec["output"]) / PIECES
             case c.Lease():
-                indexes = (index for start, count in message.spans for index in range(start, start + count))
-                self._held[message.lease] = _Held(message, deque(indexes))
+                self._held[message.lease] = _Held(message, deque(indexes_of(message.spans)))
                 self._work_soon()
-            case c.Ack(lease, indexes, refused):
-                assert not refused, f"the master refused pieces of {self._name}"
+            case c.Ack(_, lease, indexes, refused):
+                assert not refused, f"the master refused pieces of {self._node}"
                 held = self._held[lease]
                 held.unacknowledged.difference_update(indexes)
-                self._commits.answered(LeaseId(lease))
+                self._commits.answered(lease)
                 if not (held.waiting or held.unacknowledged):
                     del self._held[lease]
                 self._tell_stored()
-            case c.Revoke(lease, indexes):
-                held = self._held.get(lease)
-                if held is not None and (wanted := set(indexes or held.waiting) & set(held.waiting)):
-                    held.waiting = deque(index for index in held.waiting if index not in wanted)
-                    held.unacknowledged |= wanted
-                    self._link.send(c.GiveBack(self._name, lease, tuple(sorted(wanted))))
+            case c.Revoke(_, lease, indexes):
+                revoked = self._held.get(lease)
+                if revoked is not None and (wanted := set(indexes or revoked.waiting) & set(revoked.waiting)):
+                    revoked.waiting = deque(index for index in revoked.waiting if index not in wanted)
+                    revoked.unacknowledged |= wanted
+                    self._link.send(c.GiveBack(self._node, lease, tuple(sorted(wanted))))
                     self._tell()  # the master reckons with no more than is held, until it hears otherwise
             case _:
                 pass
@@ -96,7 +95,7 @@ class ScriptedNode:
     def _tell(self) -> None:
         self._seq += 1
         credit = max(0, MOST_HELD - self._waiting())
-        self._link.send(c.Heartbeat(self._name, "s", self._seq, credit, tuple(self._held), ()))
+        self._link.send(c.Heartbeat(self._node, "s", self._seq, credit, tuple(self._held), ()))
 
     def _waiting(self) -> int:
         return sum(len(held.waiting) for held in self._held.values())
@@ -109,13 +108,12 @@ class ScriptedNode:
     def _work(self) -> None:
         """Make some episodes of the first lease that has any."""
         self._working = False
-        held = next((held for held in self._held.values() if held.waiting), None)
-        if held is None:
+        if (held := next((held for held in self._held.values() if held.waiting), None)) is None:
             return
         for _ in range(min(AT_ONCE, len(held.waiting))):
             piece = self._store(held.lease, held.waiting.popleft())
             held.unacknowledged.add(piece.index)
-            self._commits.stored(LeaseId(held.lease.lease), piece)
+            self._commits.stored(held.lease.lease, piece)
         self._tell_stored()
         self._loop.call_later(GATHER_S, self._tell_stored)
         self._work_soon()
@@ -123,7 +121,7 @@ class ScriptedNode:
     def _tell_stored(self) -> None:
         for id, stored in self._commits.due(self._loop.time()):
             lease = self._held[id].lease
-            self._link.send(c.Commit(self._name, id, lease.job, lease.scene, lease.attempt, stored))
+            self._link.send(c.Commit(self._node, id, lease.job, lease.scene, lease.attempt, stored))
 
     def _store(self, lease: c.Lease, index: int) -> c.Stored:
         """The smallest piece there is, in its place; not synced, since that is no work of the master."""

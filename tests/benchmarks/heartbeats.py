@@ -23,6 +23,7 @@ import psutil
 import zmq
 
 from nimbusd.client import Client
+from nimbusd.core.ids import LeaseId, NodeId
 from nimbusd.transport.messages import control as c
 from tests.benchmarks.dispatch import master_process, toy_job
 
@@ -97,13 +98,13 @@ class _Part:
         self._context = zmq.Context(io_threads=1)
         self._context.set(zmq.MAX_SOCKETS, nodes + 100)
         self._sockets = []
-        self._held: list[tuple[int, ...]] = [()] * nodes
+        self._held: list[tuple[LeaseId, ...]] = [()] * nodes
         self._seq = 0
         for number in range(first, first + nodes):
             socket = self._context.socket(zmq.DEALER)
             socket.linger = 0
             socket.connect(address)
-            socket.send(c.encode(c.Hello(f"n{number}", "s", "bench", "bench", {}, 8, ("cpu",))))
+            socket.send(c.encode(c.Hello(NodeId(f"n{number}"), "s", "bench", "bench", {}, 8, ("cpu",))))
             self._sockets.append(socket)
             if number % 200 == 199:
                 time.sleep(0.05)  # the listening socket has a queue of its own
@@ -126,7 +127,11 @@ class _Part:
         socket, held = self._sockets[number], self._held[number]
         running = tuple(c.Running(lease, 0, "render", 12.5) for lease in held)
         socket.send(
-            c.encode(c.Heartbeat(f"n{self._first + number}", "s", self._seq, credit * (not held), held, running, LOAD))
+            c.encode(
+                c.Heartbeat(
+                    NodeId(f"n{self._first + number}"), "s", self._seq, credit * (not held), held, running, LOAD
+                )
+            )
         )
 
     def take_leases(self) -> int:

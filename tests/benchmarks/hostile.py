@@ -43,6 +43,7 @@ import zmq.asyncio
 
 from nimbusd.chaos.lies import LIES, forge
 from nimbusd.client import ENDED, ClientError
+from nimbusd.core.ids import Attempt, EpisodeKey, JobId, LeaseId, NodeId
 from nimbusd.job import Job, read_job
 from nimbusd.stages.errors import StoreError
 from nimbusd.stages.types import EpisodeRequest
@@ -78,6 +79,8 @@ class Tally:
 
 
 # --- hostile peers ---
+
+NOTHING_HELD = (LeaseId(7), JobId("job"), "s", 1)
 
 
 class Peer:
@@ -146,7 +149,7 @@ class HostileNode:
         self._outputs = outputs
         self._session = 0
         self._seq = 0
-        self._leases: dict[int, c.Lease] = {}
+        self._leases: dict[LeaseId, c.Lease] = {}
 
     async def run(self, over: asyncio.Event) -> None:
         await self._hello()
@@ -173,49 +176,53 @@ class HostileNode:
 
     async def _hello(self) -> None:
         self._seq = 0
-        await self._say("hello", c.Hello(self._name, f"s{self._session}", "1", self.environment, {}, 2, ("cpu",)))
+        await self._say(
+            "hello", c.Hello(NodeId(self._name), f"s{self._session}", "1", self.environment, {}, 2, ("cpu",))
+        )
 
     environment = ""
 
     async def _beat(self) -> None:
         self._seq += 1
         held = tuple(list(self._leases)[-50:])
-        await self._say("heartbeat", c.Heartbeat(self._name, f"s{self._session}", self._seq, 2, held, ()))
+        await self._say("heartbeat", c.Heartbeat(NodeId(self._name), f"s{self._session}", self._seq, 2, held, ()))
 
     def _something(self) -> c.Message:
         """A message that a node could send about something it holds."""
         lease = self._rng.choice(list(self._leases.values())) if self._leases else None
         stored = (c.Stored(0, "f", 1, 1, "0" * 64, 1.0, {"plan": 1.0}),)
-        about = (lease.lease, lease.job, lease.scene, lease.attempt) if lease else (7, "job", "s", 1)
+        id, job, scene, number = (lease.lease, lease.job, lease.scene, lease.attempt) if lease else NOTHING_HELD
+        node, attempt = NodeId(self._name), Attempt(EpisodeKey(job, scene, 0), number, id)
         choices: list[c.Message] = [
-            c.Commit(self._name, *about, stored),
-            c.Fail(self._name, *about, 0, "plan", "error", "why", "stack", 1.0),
-            c.GiveBack(self._name, about[0], (0,)),
-            c.CannotRun(self._name, "no such job", "no reason"),
-            c.NeedJob(self._name, about[1]),
-            c.Heartbeat(self._name, "s", self._seq, 2, (about[0],), (c.Running(about[0], 0, "x", 1.0),)),
+            c.Commit(node, id, job, scene, number, stored),
+            c.Fail(node, attempt, c.Failure("plan", "error", "why", "stack"), 1.0),
+            c.GiveBack(node, id, (0,)),
+            c.CannotRun(node, JobId("no such job"), "no reason"),
+            c.NeedJob(node, job),
+            c.Heartbeat(node, "s", self._seq, 2, (id,), (c.Running(id, 0, "x", 1.0),)),
         ]
         return self._rng.choice(choices)
 
     async def _lie(self, lease: c.Lease) -> None:
-        start, count = self._rng.choice(lease.spans)
-        request = EpisodeRequest(lease.job, lease.scene, start + self._rng.randrange(count), attempt=lease.attempt)
-        about = (self._name, lease.lease, lease.job, lease.scene, lease.attempt)
+        span = self._rng.choice(lease.spans)
+        request = EpisodeRequest(lease.job, lease.scene, self._rng.randrange(*span), attempt=lease.attempt)
+        about = (NodeId(self._name), lease.lease, lease.job, lease.scene, lease.attempt)
         output = self._outputs.get(lease.job)
         bait = lease.job.startswith("bait")
-        kind = self._rng.random()
-        if output is None or kind < 0.1:
-            await self._say("given back", c.GiveBack(self._name, lease.lease, (request.index,)))
-        elif kind < 0.2:
-            await self._say("asked for the job", c.NeedJob(self._name, lease.job))
-        elif kind < 0.3 and bait:
-            planned, final, blameless = (self._rng.random() < 0.3 for _ in range(3))
+        chance = self._rng.random()
+        if output is None or chance < 0.1:
+            await self._say("given back", c.GiveBack(NodeId(self._name), lease.lease, (request.index,)))
+        elif chance < 0.2:
+            await self._say("asked for the job", c.NeedJob(NodeId(self._name), lease.job))
+        elif chance < 0.3 and bait:
+            kind = self._rng.choice(list(c.FailureKind))
             text = "\x1b[2J" * self._rng.randrange(400)
-            fail = c.Fail(*about, request.index, text[:200], text[:200], text, text, 1e7, planned, final, blameless)
+            attempt = Attempt(EpisodeKey(lease.job, lease.scene, request.index), lease.attempt, lease.lease)
+            fail = c.Fail(NodeId(self._name), attempt, c.Failure(text[:200], text[:200], text, text, kind), 1e7)
             await self._say("failed", fail)
-        elif kind < 0.35:
-            foreign = dataclasses.replace(lease, lease=lease.lease + self._rng.choice([-1, 1]))
-            about = (self._name, foreign.lease, lease.job, lease.scene, lease.attempt)
+        elif chance < 0.35:
+            foreign = dataclasses.replace(lease, lease=LeaseId(lease.lease + self._rng.choice([-1, 1])))
+            about = (NodeId(self._name), foreign.lease, lease.job, lease.scene, lease.attempt)
             await self._say("claimed for another", c.Commit(*about, (_made(LIES["nothing"], output, request),)))
         else:
             lies = LIES | {"wrong content": _junk} if bait else LIES
@@ -313,7 +320,9 @@ class HostileClient:
         packages = {f"package{i}": "x" * 150 for i in range(500)}
         for _ in range(20):
             self._names += 1
-            await self._peer.say(c.Hello(f"ghost{id(self)}-{self._names}", "s", "1", "env", packages, 64, ("cpu",)))
+            await self._peer.say(
+                c.Hello(NodeId(f"ghost{id(self)}-{self._names}"), "s", "1", "env", packages, 64, ("cpu",))
+            )
 
     async def _raw(self) -> None:
         peer = await RawPeer.connect(self._address)

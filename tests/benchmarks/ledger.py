@@ -34,6 +34,8 @@ from nimbusd.core.ids import EpisodeKey, JobId, LeaseId, NodeId, Span
 from nimbusd.core.records import JobRow, LeaseOpened, Record, State
 from nimbusd.master.ledger.ledger import Ledger
 from nimbusd.master.ledger.thread import LedgerThread
+from nimbusd.transport.messages.failures import Failure
+from nimbusd.transport.messages.node import Stored
 from tests.support.ledger_writer import kill_once
 
 _JOB = JobId("houses")
@@ -89,23 +91,16 @@ def records(number: int) -> Iterator[Record]:
                 key = EpisodeKey(_JOB, f"house_{scene:05d}", index)
                 chance = rng.random()
                 if chance < 0.002:
-                    yield Record(key, State.PENDING, 1, 1, "node-17", "render", "crash", "died", "stack\n" * 40)
+                    crash = Failure("render", "crash", "died", "stack\n" * 40)
+                    yield Record(key, State.PENDING, 1, 1, "node-17", failure=crash)
                 elif chance < 0.05:
-                    yield Record(key, State.FAILED, 1, 0, "node-17", "plan", "unreachable", "no way to the goal")
+                    unreachable = Failure("plan", "unreachable", "no way to the goal")
+                    yield Record(key, State.FAILED, 1, 0, "node-17", failure=unreachable)
                 else:
                     folder = f"houses__house_{scene:05d}__{index:06d}.1"
                     digest = f"{rng.getrandbits(256):064x}"
-                    yield Record(
-                        key,
-                        State.COMMITTED,
-                        1,
-                        0,
-                        "node-17",
-                        folder=folder,
-                        frames=150,
-                        size_bytes=3 << 20,
-                        digest=digest,
-                    )
+                    piece = Stored(index, folder, 150, 3 << 20, digest, 1.0)
+                    yield Record(key, State.COMMITTED, 1, 0, "node-17", piece)
 
 
 def fill(path: Path, number: int) -> list[dict[str, float]]:

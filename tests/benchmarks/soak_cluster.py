@@ -34,8 +34,8 @@ from pathlib import Path
 import click
 import psutil
 
-from nimbusd.chaos.cluster import Cluster
-from nimbusd.chaos.commits import Commits
+from nimbusd.chaos.cluster import ProcessCluster
+from nimbusd.chaos.commit_events import CommitEvents
 from nimbusd.chaos.inspection import inspect_job
 from nimbusd.chaos.processes import Daemon
 from nimbusd.client import ENDED, Client, ClientError
@@ -64,7 +64,7 @@ LONG_H = 0.5
 _LIBRARIES = {"/bpy/": "Blender worker", "libmujoco": "MuJoCo worker"}
 
 
-class ApartCluster(Cluster):
+class ApartCluster(ProcessCluster):
     """A cluster each of whose processes is in the place of its name."""
 
     def __init__(self, folder: Path, places: Places) -> None:
@@ -297,7 +297,7 @@ def soak(hours: float, kill_every_s: float, seed: int, kinds: tuple[str, ...], f
             cluster.join(name, client.token(600.0).token)
         for name in NODES:
             cluster.master.wait_for(f"node {name} joined")
-        commits = Commits(cluster.admin())
+        commits = CommitEvents(cluster.admin())
         commits.start()
         killer = Killer(cluster, client, random.Random(seed), kill_every_s, began + kill_every_s)
         work = Work(client, folder, kinds, size_for(hours))

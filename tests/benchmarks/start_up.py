@@ -4,7 +4,8 @@
 
 Programs, each a process of its own, all of them once a round: `python -c "import click"`, `nimbusctl --help`, what a
 shell runs to complete `nimbusctl ` and `nimbusctl status --`, and `nimbusctl status` where no master listens. Prints
-the median of the rounds, in milliseconds, as times the first one's, and the heavy packages that each had loaded.
+medians of the rounds in milliseconds, by the clock and of the processor (which a busy machine changes less), both also
+as times the first program's, and the heavy packages that each had loaded.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -43,13 +45,16 @@ class Program:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """The times of a program. median_ms, least_ms: of the rounds. times_click: of the medians."""
+    """The medians of a program."""
 
     program: str
-    median_ms: float
-    least_ms: float
+    clock_ms: float
+    cpu_ms: float
     times_click: float
+    """By the clock."""
+    cpu_times_click: float
     loaded: list[str]
+    """Heavy packages."""
 
 
 def completion(words: str) -> Program:
@@ -73,30 +78,39 @@ PROGRAMS = (
 def measure(rounds: int) -> list[Row]:
     """Time every program once a round, so that what else the machine does slows all of them."""
     loaded = [set(program.run(_LOADED).split()) for program in PROGRAMS]
-    taken_ms: list[list[float]] = [[] for _ in PROGRAMS]
+    taken: list[list[tuple[float, float]]] = [[] for _ in PROGRAMS]
     for _ in range(rounds):
-        for program, of_program in zip(PROGRAMS, taken_ms, strict=True):
-            began = time.perf_counter()
+        for program, of_program in zip(PROGRAMS, taken, strict=True):
+            clock_s, cpu_s = time.perf_counter(), _cpu_s()
             program.run()
-            of_program.append(1000 * (time.perf_counter() - began))
-    first = statistics.median(taken_ms[0])
+            of_program.append((time.perf_counter() - clock_s, _cpu_s() - cpu_s))
+    medians = [tuple(1000 * statistics.median(column) for column in zip(*rows, strict=True)) for rows in taken]
+    (click_ms, click_cpu_ms) = medians[0]
     return [
         Row(
             program.name,
-            statistics.median(of_program),
-            min(of_program),
-            statistics.median(of_program) / first,
+            clock_ms,
+            cpu_ms,
+            clock_ms / click_ms,
+            cpu_ms / click_cpu_ms,
             [name for name in HEAVY if name in modules],
         )
-        for program, of_program, modules in zip(PROGRAMS, taken_ms, loaded, strict=True)
+        for program, (clock_ms, cpu_ms), modules in zip(PROGRAMS, medians, loaded, strict=True)
     ]
 
 
+def _cpu_s() -> float:
+    """Processor seconds of the child processes that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def table(rows: Sequence[Row]) -> str:
-    lines = [f"{'program':36} {'median':>9} {'least':>9} {'× click':>8}  loaded"]
+    lines = [f"{'program':36} {'clock':>9} {'× click':>8} {'CPU':>9} {'× click':>8}  loaded"]
     for row in rows:
-        times = f"{row.median_ms:6.0f} ms {row.least_ms:6.0f} ms {row.times_click:8.2f}"
-        lines.append(f"{row.program:36} {times}  {' '.join(row.loaded)}")
+        clock = f"{row.clock_ms:6.0f} ms {row.times_click:8.2f}"
+        cpu = f"{row.cpu_ms:6.0f} ms {row.cpu_times_click:8.2f}"
+        lines.append(f"{row.program:36} {clock} {cpu}  {' '.join(row.loaded)}")
     return "\n".join(lines)
 
 

@@ -51,6 +51,13 @@ def test_status_loads_nothing_heavy(tmp_path: Path, more: tuple[str, ...]) -> No
     assert not ended.heavy
 
 
+@pytest.mark.parametrize("command", ["submit", "top", "watch", "logs", "nodes", "token", "keygen"])
+def test_commands_of_a_cluster_load_nothing_heavy(tmp_path: Path, command: str) -> None:
+    ended = Ended(tmp_path, command, "--help")
+    assert f"Usage: nimbusctl {command}" in ended.done.stdout
+    assert not ended.heavy
+
+
 @pytest.mark.parametrize(
     ("words", "offered"),
     [

@@ -14,11 +14,13 @@ import yaml
 from click.testing import CliRunner
 
 from nimbusd.cli.show import show
-from nimbusd.stages import ComponentError, Piece
+from nimbusd.stages import ComponentError, Piece, StoreError
 from nimbusd.stages.arguments import ArgumentsError
 from nimbusd.stages.registry import create
 from nimbusd.stages.store import open_dataset, verify_dataset
 from nimbusd.stages.store.formats import FORMATS, format_named, format_names, table
+from nimbusd.stages.store.piece import PIECES
+from nimbusd.stages.store.record import RECORD, is_ours, parse_record
 from tests.support.store_makers import JOB, make_episode, make_observation, make_sequence
 
 PAGE = (Path(__file__).parents[2] / "docs/extend/format.md").read_text()
@@ -115,6 +117,14 @@ def test_damage_is_found_by_the_formats_own_check_and_by_those_of_all(tmp_path: 
     assert any("episode_000001/frames.jsonl has" in fault for fault in faults)
     assert any(fault.endswith("episode 1: its lines are not the frames 0…8") for fault in faults)
     assert any(fault.endswith("episode 1: a frame has no 'action'") for fault in faults)
+
+
+def test_its_records_are_checked_like_those_of_all_formats(tmp_path: Path) -> None:
+    (piece, _), _ = store(tmp_path)
+    content = (tmp_path / PIECES / piece.folder / RECORD).read_bytes()
+    assert is_ours(content)
+    with pytest.raises(StoreError, match="fps"):
+        parse_record(content.replace(b'"fps":10', b'"fps":-1'), RECORD)
 
 
 def test_a_torn_head_is_named(tmp_path: Path) -> None:

@@ -30,13 +30,15 @@ from nimbusd.core.records import (
 )
 from nimbusd.master.ledger import rows as ledger_rows
 from nimbusd.master.ledger.ledger import CommittedPiece, FailureCount, Ledger, LedgerBusy, LedgerError, LedgerFull
+from nimbusd.transport.messages import bounds
 from tests.support.ledger_writer import job_row, kill_once
+from tests.support.records import record_of
 
 HOUSES, SHOPS = JobId("houses"), JobId("shops")
 
 
 def record(index: int, state: State, attempt: int = 1, scene: str = "a", job: JobId = HOUSES, **more: object) -> Record:
-    return Record(EpisodeKey(job, scene, index), state, attempt, 0, **more)  # type: ignore[arg-type]
+    return record_of(EpisodeKey(job, scene, index), state, attempt, 0, **more)  # type: ignore[arg-type]
 
 
 def leased(number: int, *spans: Span, scene: str = "a", job: JobId = HOUSES) -> LeaseOpened:
@@ -176,7 +178,7 @@ def test_committed_pieces_come_by_scene_and_index_however_many(ledger: Ledger, m
 
 
 def test_a_committed_piece_is_found_by_its_episode(ledger: Ledger) -> None:
-    ledger.apply([record(0, State.COMMITTED, 2, folder="p", frames=3, size_bytes=4, digest="d", worker="n1")])
+    ledger.apply([record(0, State.COMMITTED, 2, folder="p", frames=3, size_bytes=4, digest="d", node="n1")])
     ledger.apply([record(1, State.FAILED)])
     key = EpisodeKey(HOUSES, "a", 0)
     assert ledger.committed_piece(key) == CommittedPiece(key, 2, "p", 3, 4, "d", "n1")
@@ -221,18 +223,18 @@ def test_a_new_ledger_has_no_epoch_of_a_lost_one_so_that_lease_numbers_and_curso
 
 def test_failures_are_counted_and_listed_with_their_evidence(ledger: Ledger) -> None:
     crash = record(2, State.QUARANTINED, 3, "b", stage="render", reason="crash", detail="died", evidence="stack")
-    ledger.apply([replace(crash, worker="n1"), record(0, State.PENDING, 2, reason="hang"), record(9, State.COMMITTED)])
+    ledger.apply([replace(crash, node="n1"), record(0, State.PENDING, 2, reason="hang"), record(9, State.COMMITTED)])
     ledger.apply(record(index, State.FAILED, reason="unreachable") for index in range(3, 6))
     assert ledger.failures(HOUSES) == [
         FailureCount(State.FAILED, "unreachable", 3),
         FailureCount(State.QUARANTINED, "crash", 1),
     ]
-    rows = ledger.failure_rows(HOUSES)
-    assert [(row.key.scene, row.key.index) for row in rows] == [("a", 3), ("a", 4), ("a", 5), ("b", 2)]
+    rows = ledger.failure_reports(HOUSES)
+    assert [(row.scene, row.index) for row in rows] == [("a", 3), ("a", 4), ("a", 5), ("b", 2)]
     last = rows[-1]
-    assert (last.attempt, last.state, last.stage, last.reason) == (3, State.QUARANTINED, "render", "crash")
-    assert (last.detail, last.evidence, last.worker) == ("died", "stack", "n1")
-    assert ledger.failure_rows(HOUSES, offset=1, limit=2) == rows[1:3]
+    assert (last.attempt, last.state, last.failure.stage, last.failure.reason) == (3, "quarantined", "render", "crash")
+    assert (last.failure.detail, last.failure.evidence, last.node) == ("died", "stack", "n1")
+    assert ledger.failure_reports(HOUSES, offset=1, limit=2) == rows[1:3]
 
 
 def test_reasons_count_attempts_also_those_that_were_made_good(ledger: Ledger) -> None:
@@ -244,12 +246,12 @@ def test_reasons_count_attempts_also_those_that_were_made_good(ledger: Ledger) -
 def test_long_evidence_is_kept_with_its_beginning_and_end_and_a_note(ledger: Ledger) -> None:
     evidence = "first line\n" + "x" * 100_000 + "\nlast line"
     ledger.apply([record(0, State.QUARANTINED, reason="crash", evidence=evidence, detail="y" * 9_999)])
-    (row,) = ledger.failure_rows(HOUSES)
-    assert row.evidence.startswith("first line\n")
-    assert row.evidence.endswith("\nlast line")
-    assert "84021 characters were left out" in row.evidence
-    assert len(row.evidence) < ledger_rows.MOST_EVIDENCE + 100
-    assert len(row.detail) < ledger_rows.MOST_DETAIL + 100
+    (row,) = ledger.failure_reports(HOUSES)
+    assert row.failure.evidence.startswith("first line\n")
+    assert row.failure.evidence.endswith("\nlast line")
+    assert "84021 characters were left out" in row.failure.evidence
+    assert len(row.failure.evidence) < bounds.MOST_EVIDENCE + 100
+    assert len(row.failure.detail) < bounds.MOST_DETAIL + 100
 
 
 def test_after_many_failures_for_one_reason_less_evidence_is_kept(
@@ -259,15 +261,15 @@ def test_after_many_failures_for_one_reason_less_evidence_is_kept(
     many = [record(index, State.QUARANTINED, reason="crash", evidence="x" * 15_000) for index in range(5)]
     ledger.apply(many[:2])
     ledger.apply(many[2:])
-    lengths = [len(row.evidence) for row in ledger.failure_rows(HOUSES)]
+    lengths = [len(row.failure.evidence) for row in ledger.failure_reports(HOUSES)]
     assert lengths[:3] == [15_000] * 3
-    assert max(lengths[3:]) < ledger_rows.MOST_DETAIL + 100
+    assert max(lengths[3:]) < bounds.MOST_DETAIL + 100
 
 
 def test_evidence_of_bytes_that_are_no_text_is_kept(ledger: Ledger) -> None:
     evidence = b"core \xff\xfe dumped".decode("utf-8", "surrogateescape")
     ledger.apply([record(0, State.QUARANTINED, reason="crash", evidence=evidence)])
-    assert ledger.failure_rows(HOUSES)[0].evidence == "core ?? dumped"
+    assert ledger.failure_reports(HOUSES)[0].failure.evidence == "core ?? dumped"
 
 
 def test_quarantined_episodes_get_another_chance_when_asked(ledger: Ledger) -> None:

@@ -24,13 +24,14 @@ from nimbusd.core.records import (
 )
 from nimbusd.master.ledger.ledger import Ledger
 from tests.support.ledger_writer import job_row
+from tests.support.records import record_of
 
 HOUSES, SHOPS = JobId("houses"), JobId("shops")
 
 
 @dataclass
 class Model:
-    """What a ledger must say, kept in dicts."""
+    """The contents of a ledger, kept in dicts."""
 
     rows: dict[EpisodeKey, Record] = field(default_factory=dict)
     leases: dict[LeaseId, LeaseOpened] = field(default_factory=dict)
@@ -42,7 +43,8 @@ class Model:
             case Record(key):
                 if (known := self.rows.get(key)) is None or known.state is not State.COMMITTED:
                     self.rows[key] = entry
-                self.reasons[key.job, entry.reason] += bool(entry.reason)
+                if (failure := entry.failure) is not None:
+                    self.reasons[key.job, failure.reason] += bool(failure.reason)
             case LeaseOpened(lease):
                 self.leases[lease] = entry
             case LeaseClosed(lease):
@@ -54,9 +56,9 @@ class Model:
         found = {}
         for scene in {key.scene for key in self.rows if key.job == job}:
             rows = {key.index: row for key, row in self.rows.items() if (key.job, key.scene) == (job, scene)}
-            made = [row for row in rows.values() if row.state is State.COMMITTED]
+            made = [row.piece for row in rows.values() if row.piece is not None]
             states = Counter(row.state for row in rows.values())
-            frames, size_bytes = sum(row.frames for row in made), sum(row.size_bytes for row in made)
+            frames, size_bytes = sum(piece.frames for piece in made), sum(piece.size_bytes for piece in made)
             counted = states[State.COMMITTED], states[State.FAILED], states[State.QUARANTINED]
             pending = {i: Tried(row.attempt, row.losses) for i, row in rows.items() if row.state is State.PENDING}
             count = SceneCount(*counted, frames, size_bytes)
@@ -66,7 +68,9 @@ class Model:
     def failed(self, job: JobId) -> dict[tuple[State, str], int]:
         ended = (State.FAILED, State.QUARANTINED)
         return Counter(
-            (row.state, row.reason) for key, row in self.rows.items() if key.job == job and row.state in ended
+            (row.state, row.failure.reason if row.failure else "")
+            for key, row in self.rows.items()
+            if key.job == job and row.state in ended
         )
 
 
@@ -74,7 +78,7 @@ JOBS = st.sampled_from([HOUSES, SHOPS])
 SCENES = st.sampled_from(["a", "b", "ünter/_ \U0001f3e0"])
 SMALL = st.integers(0, 12)
 RECORDS = st.builds(
-    Record,
+    record_of,
     st.builds(EpisodeKey, JOBS, SCENES, SMALL),
     st.sampled_from(State),
     SMALL,
@@ -125,5 +129,5 @@ def test_the_ledger_says_what_a_dict_would_also_after_reopening(
             assert ledger.history(job) == model.history(job)
             assert {(c.state, c.reason): c.episodes for c in ledger.failures(job)} == model.failed(job)
             assert ledger.reasons(job) == {r: n for (of, r), n in model.reasons.items() if of == job and n}
-            made = [row for key, row in model.rows.items() if key.job == job and row.state is State.COMMITTED]
-            assert {piece.key: piece.folder for piece in ledger.committed(job)} == {row.key: row.folder for row in made}
+            made = {key: row.piece.folder for key, row in model.rows.items() if key.job == job and row.piece}
+            assert {piece.key: piece.folder for piece in ledger.committed(job)} == made

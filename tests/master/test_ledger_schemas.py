@@ -62,7 +62,7 @@ def test_a_ledger_of_schema_1_goes_on_as_one_of_today(old: Path) -> None:
             (piece,) = ledger.committed(HOUSES)
             key = EpisodeKey(HOUSES, "a", 0)
             assert piece == CommittedPiece(key, 1, "houses__a__000000.1", 7, 70, "d0", "cpu:0")
-            assert [(row.reason, row.evidence) for row in ledger.failure_rows(HOUSES)] == [
+            assert [(row.failure.reason, row.failure.evidence) for row in ledger.failure_reports(HOUSES)] == [
                 ("unreachable", ""),
                 ("crash", "stack"),
             ]

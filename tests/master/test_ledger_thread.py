@@ -18,12 +18,13 @@ from nimbusd.master.ledger import thread as ledger_thread
 from nimbusd.master.ledger.ledger import Ledger, LedgerBusy, LedgerError, LedgerFull
 from nimbusd.master.ledger.thread import LedgerThread
 from tests.support.ledger_writer import job_row
+from tests.support.records import record_of
 
 JOB = JobId("houses")
 
 
 def committed(index: int) -> Record:
-    return Record(EpisodeKey(JOB, "a", index), State.COMMITTED, 1, 0)
+    return record_of(EpisodeKey(JOB, "a", index), State.COMMITTED)
 
 
 def indexes(path: Path) -> list[int]:

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from nimbusd.chaos.lies import LIES, forge, nothing, store
-from nimbusd.core.ids import EpisodeKey, JobId, LeaseId, NodeId
-from nimbusd.core.records import JobRow, Record, State
+from nimbusd.core.ids import Attempt, EpisodeKey, JobId, LeaseId, NodeId, Span, indexes_of
+from nimbusd.core.records import JobRow, State
 from nimbusd.job import Job
 from nimbusd.master.ledger.thread import LedgerThread
 from nimbusd.master.master import Master
@@ -21,6 +21,7 @@ from nimbusd.stages.store.piece import PIECES
 from nimbusd.stages.types import EpisodeRequest
 from nimbusd.transport.messages import control as c
 from tests.support.cluster import toy_job
+from tests.support.records import record_of
 
 PATIENCE_S = 60.0
 
@@ -40,14 +41,14 @@ class Stage:
 
     def join(self, *nodes: str) -> None:
         for node in nodes:
-            self.master.heard(c.Hello(node, "s", "1", "env", {}, 1, ()))
+            self.master.heard(c.Hello(NodeId(node), "s", "1", "env", {}, 1, ()))
 
     async def lease(self, node: str, credit: int = 1) -> list[tuple[c.Lease, EpisodeRequest]]:
-        """What a node holds, once it was leased something."""
+        """A node's lease, once it has one."""
         self._seq += 1
         tasks = self.master.scheduler.tasks
         held = tuple(tasks.held_by(NodeId(node)))
-        self.master.heard(c.Heartbeat(node, "s", self._seq, credit, held, ()))
+        self.master.heard(c.Heartbeat(NodeId(node), "s", self._seq, credit, held, ()))
 
         def leases() -> list[c.Lease]:
             return [m for m in self.sent[node] if isinstance(m, c.Lease) and m.lease in tasks.leases]
@@ -58,13 +59,12 @@ class Stage:
         return [
             (lease, EpisodeRequest(lease.job, lease.scene, i, attempt=lease.attempt))
             for lease in found
-            for start, count in lease.spans
-            for i in range(start, start + count)
-            if i in tasks.leases[LeaseId(lease.lease)].open
+            for i in indexes_of(lease.spans)
+            if i in tasks.leases[lease.lease].open
         ]
 
     def commit(self, node: str, lease: c.Lease, *stored: c.Stored) -> None:
-        self.master.heard(c.Commit(node, lease.lease, lease.job, lease.scene, lease.attempt, stored))
+        self.master.heard(c.Commit(NodeId(node), lease.lease, lease.job, lease.scene, lease.attempt, stored))
 
     async def answer(self, node: str) -> c.Ack:
         await self.until(lambda: any(isinstance(m, c.Ack) for m in self.sent[node]))
@@ -138,7 +138,7 @@ async def test_what_one_node_gave_up_no_other_may_claim(tmp_path: Path) -> None:
     async with stage(tmp_path) as on:
         on.join("one", "liar")
         ((lease, request),) = await on.lease("one")
-        on.master.heard(c.Bye("one", "s", "I leave"))
+        on.master.heard(c.Bye(NodeId("one"), "s", "I leave"))
         stored = store(on.job.output, request)
         on.commit("liar", lease, stored)
         await on.until(lambda: any(isinstance(m, c.Ack) for m in on.sent.get("liar", ())))
@@ -151,7 +151,7 @@ async def test_what_one_node_gave_up_no_other_may_claim(tmp_path: Path) -> None:
 async def test_a_piece_of_a_job_that_is_unknown_is_not_called_garbage(tmp_path: Path) -> None:
     async with stage(tmp_path) as on:
         on.join("node")
-        lost = c.Lease(7, "of_a_lost_ledger", "a", 1, ((0, 1),), {})
+        lost = c.Lease(NodeId("node"), LeaseId(7), JobId("of_a_lost_ledger"), "a", 1, (Span(0, 1),))
         on.commit("node", lost, nothing(on.job.output, EpisodeRequest(lost.job, lost.scene, 0)))
         answer = await on.answer("node")
         assert (answer.lease, answer.indexes, answer.refused) == (7, (0,), ())
@@ -188,10 +188,9 @@ async def test_a_node_that_alone_blames_the_storage_does_not_keep_the_job_from_g
         for _ in range(6):
             (lease, request), *_ = await on.lease("honest")
             (blamed, lost), *_ = await on.lease("liar")
-            on.master.heard(
-                c.Fail("liar", blamed.lease, "toy", "a", blamed.attempt, lost.index, "store", "disk_full", "", "", 0.1,
-                       blameless=True)
-            )  # fmt: skip
+            attempt = Attempt(EpisodeKey(JobId("toy"), "a", lost.index), blamed.attempt, blamed.lease)
+            full = c.Failure("store", "disk_full", "", kind=c.FailureKind.BLAMELESS)
+            on.master.heard(c.Fail(NodeId("liar"), attempt, full, 0.1))
             on.commit("honest", lease, store(on.job.output, request))
             await on.answer("honest")
             if "liar" in tasks.jobs[JobId("toy")].unfit:
@@ -204,7 +203,9 @@ async def test_a_node_that_alone_blames_the_storage_does_not_keep_the_job_from_g
 async def test_sizes_beyond_what_a_ledger_can_add_do_not_stop_a_master(tmp_path: Path) -> None:
     async with stage(tmp_path) as on:
         records = [
-            Record(EpisodeKey(JobId("toy"), "a", i), State.COMMITTED, 1, 0, "n", size_bytes=2**63 - 1, folder=f"f{i}")
+            record_of(
+                EpisodeKey(JobId("toy"), "a", i), State.COMMITTED, 1, 0, "n", size_bytes=2**63 - 1, folder=f"f{i}"
+            )
             for i in range(3)
         ]
         await on.master.ledger.submit(records)
@@ -230,7 +231,7 @@ async def test_of_nodes_that_are_gone_only_the_latest_are_told_of(tmp_path: Path
     async with stage(tmp_path) as on:
 
         async def go(node: str) -> None:
-            on.master.heard(c.Bye(node, "s", "maintenance"))
+            on.master.heard(c.Bye(NodeId(node), "s", "maintenance"))
             await on.until(lambda: on.master.nodes[NodeId(node)].lost)
 
         on.join("stays", "returns")
@@ -252,7 +253,7 @@ async def test_a_claim_that_is_repeated_while_somebody_looks_is_not_taken_for_lo
     async with stage(tmp_path, seen_within_s=PATIENCE_S) as on:
         on.join("liar")
         (lease, request), *_ = await on.lease("liar")
-        on.master.heard(c.GiveBack("liar", lease.lease, (request.index,)))
+        on.master.heard(c.GiveBack(NodeId("liar"), lease.lease, (request.index,)))
         told = LIES[lie](on.job.output, request)
         for _ in range(3):
             on.commit("liar", lease, told)

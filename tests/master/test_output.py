@@ -27,6 +27,7 @@ from nimbusd.stages import EpisodeRequest, Piece
 from nimbusd.stages.errors import NimbusError, OutputGone
 from nimbusd.stages.stage_names import Stage
 from nimbusd.stages.store.piece import PIECES, manifest_digest, piece_folder
+from tests.support.records import record_of
 from tests.support.store_makers import make_writer, store_episode
 from tests.support.toy_jobs import scenes, write_toy_job
 
@@ -55,11 +56,9 @@ def store(job: Job, index: int) -> Piece:
 
 def commit(piece: Piece, index: int) -> Record:
     digest = manifest_digest(piece)
-    return Record(
+    return record_of(
         EpisodeKey(NAME, "room", index),
         State.COMMITTED,
-        1,
-        0,
         folder=piece.folder,
         frames=piece.length,
         digest=digest,
@@ -85,7 +84,7 @@ HALF = {
     "warnings": [],
     "environments": [{"hash": "", "packages": {}, "episodes": [[0, 1]]}],
 }
-"""What verify finds with half of a job, whose pieces say nothing of their environment."""
+"""The findings of verify with half of a job, whose pieces say nothing of their environment."""
 
 
 def facts(*args: str | Path) -> dict[str, object]:

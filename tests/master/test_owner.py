@@ -33,6 +33,7 @@ from nimbusd.stages.errors import NimbusError
 from nimbusd.stages.store.piece import PIECES, draft_of, draft_piece, manifest_digest, piece_folder
 from nimbusd.stages.store.trash import trash_of
 from nimbusd.transport.messages import control as c
+from tests.support.records import record_of
 from tests.support.toy_jobs import scenes, write_toy_job
 
 NAME = JobId("job")
@@ -63,7 +64,7 @@ def record(piece: Piece, index: int, attempt: int = 1) -> Record:
     size_bytes = sum(file.size_bytes for file in piece.files)
     key = EpisodeKey(NAME, "room", index)
     digest = manifest_digest(piece)
-    return Record(
+    return record_of(
         key, State.COMMITTED, attempt, 0, "n", folder=piece.folder, frames=1, size_bytes=size_bytes, digest=digest
     )
 

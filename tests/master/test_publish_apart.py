@@ -19,12 +19,13 @@ from nimbusd.job import Job, read_job
 from nimbusd.master.ledger.ledger import Ledger
 from nimbusd.master.ledger.thread import LedgerThread
 from nimbusd.master.output.folder import ledger_path
-from nimbusd.master.publish.apart import PublishFailed, publish_apart, publish_here, publish_limits
+from nimbusd.master.publish.apart import NotPublished, publish_apart, publish_here, publish_limits
 from nimbusd.master.publish.publisher import Publisher
 from nimbusd.stages import Piece
 from nimbusd.stages.errors import StoreError
 from nimbusd.stages.store.piece import PIECES, draft_piece, manifest_digest
 from nimbusd.stages.types import EpisodeRequest
+from tests.support.records import record_of
 from tests.support.slow import quick_first
 from tests.support.store_makers import make_writer, store_episode
 from tests.support.toy import ToyWriter
@@ -80,7 +81,7 @@ async def apart(job: Job, *, final: bool = True, **limits: Any) -> tuple[Path | 
 def _committed(piece: Piece, index: int) -> Record:
     key = EpisodeKey(NAME, "room", index)
     digest = manifest_digest(piece)
-    return Record(key, State.COMMITTED, 1, 0, folder=piece.folder, frames=piece.length, digest=digest)
+    return record_of(key, State.COMMITTED, folder=piece.folder, frames=piece.length, digest=digest)
 
 
 def content(dataset: Path) -> dict[str, bytes]:
@@ -122,7 +123,7 @@ async def test_a_publishing_process_that_is_killed_is_an_error_and_not_our_end(t
     job = make_job(tmp_path, {"component": "tests.master.test_publish_apart:StuckWriter"})
     running = asyncio.create_task(apart(job))
     os.kill(await asyncio.wait_for(publishing(job.output), 30), signal.SIGKILL)
-    with pytest.raises(PublishFailed, match="StuckWriter died of signal 9"):
+    with pytest.raises(NotPublished, match="StuckWriter died of signal 9"):
         await running
 
 
@@ -150,7 +151,7 @@ SAYS = {
 async def test_a_writer_that_fails_in_any_way_fails_its_publish_with_its_stack(tmp_path: Path, kind: str) -> None:
     job = faulty(tmp_path, kind)
     says, evidence = SAYS[kind]
-    with pytest.raises(PublishFailed, match=f"cannot publish the dataset in {job.output}.*{says}") as failed:
+    with pytest.raises(NotPublished, match=f"cannot publish the dataset in {job.output}.*{says}") as failed:
         await apart(job, silence_s=5.0, memory_bytes=400_000_000)
     assert evidence in failed.value.evidence
     (tmp_path / "faulty").unlink()

@@ -13,12 +13,13 @@ from pathlib import Path
 import pytest
 
 from nimbusd.core.ids import EpisodeKey, JobId
-from nimbusd.core.records import JobRow, Record, State
+from nimbusd.core.records import JobRow, State
 from nimbusd.master.ledger.copy import copy_ledger
 from nimbusd.master.ledger.ledger import Ledger, LedgerError
 from nimbusd.master.output.folder import ledger_path
 from nimbusd.master.output.report import job_in_output
 from tests.support.finished_outputs import NIMBUSCTL, environment, finished
+from tests.support.records import record_of
 
 pytestmark = pytest.mark.processes
 
@@ -105,7 +106,7 @@ def test_a_ledger_at_work_is_read_by_who_may_not_write_to_it(output: Path) -> No
     """Its log is alive, and holds what the database does not have yet."""
     with Ledger.open(ledger_path(output)) as ledger:
         key = EpisodeKey(JobId("toy"), "cellar", 0)
-        ledger.apply([Record(key, State.QUARANTINED, 1, 0, stage="plan", reason="dark", detail="no light")])
+        ledger.apply([record_of(key, State.QUARANTINED, stage="plan", reason="dark", detail="no light")])
         (log := ledger_path(output).with_name("ledger.sqlite-wal")).chmod(0o644)
         assert log.stat().st_size > 0
         done = as_nobody(output, "logs", output)

@@ -194,9 +194,9 @@ def test_an_episode_whose_storage_stalls_is_set_aside_and_its_neighbours_are_not
         summary = client.wait(job.name, PATIENCE_S)
         (failure,) = client.failures(job.name)
         assert (failure.scene, failure.index, failure.state) == ("b", 1, "quarantined")
-        assert (failure.stage, failure.reason) == ("store", "hang")
-        assert failure.detail == "killed: no progress in stage store for 1 s"
-        assert "in save_data" in failure.evidence
+        assert (failure.failure.stage, failure.failure.reason) == ("store", "hang")
+        assert failure.failure.detail == "killed: no progress in stage store for 1 s"
+        assert "in save_data" in failure.failure.evidence
         assert (summary.state, summary.committed) == ("incomplete", EPISODES - 1)
         assert len(node.said("killing worker")) == 1
         cluster.stop_nodes()

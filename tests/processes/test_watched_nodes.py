@@ -51,9 +51,9 @@ def test_the_failure_of_a_hung_episode_carries_the_stack_to_the_master(tmp_path:
         client.submit(job)
         client.wait(job.name, PATIENCE_S)
         (failure,) = client.failures(job.name)
-        assert (failure.state, failure.stage, failure.reason) == ("quarantined", "render", "hang")
-        assert failure.detail == "killed: no progress in stage render for 1 s"
-        assert "in _fail" in failure.evidence
+        assert (failure.state, failure.failure.stage, failure.failure.reason) == ("quarantined", "render", "hang")
+        assert failure.failure.detail == "killed: no progress in stage render for 1 s"
+        assert "in _fail" in failure.failure.evidence
         assert node.said("killing worker cpu:0#1: no progress in stage render for 1 s")
         cluster.stop_nodes()
 

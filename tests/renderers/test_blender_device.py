@@ -1,4 +1,4 @@
-"""What a user reads where Blender cannot run, and which device is taken where it can."""
+"""The words for a user where Blender cannot run, and the device that is taken where it can."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How gsplat starts: its kernels are there, or the reason is, before the first picture. Torch and gsplat are stand-ins.
+"""The start of gsplat: its kernels are there, or the reason is, before the first picture. Torch, gsplat are stand-ins.
 
 As gsplat 1.5 and 1.6 do, the stand-in compiles where `gsplat.cuda._backend` is imported, clears the build folder first,
 and leaves `_C` None where there is no compiler.

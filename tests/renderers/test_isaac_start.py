@@ -1,4 +1,4 @@
-"""How Isaac Sim starts: on which GPU, with what settings, and in which words it is refused. Nothing here runs RTX."""
+"""The start of Isaac Sim: on which GPU, with what settings, and in which words it is refused. Nothing here runs RTX."""
 
 from __future__ import annotations
 

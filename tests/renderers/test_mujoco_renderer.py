@@ -1,4 +1,4 @@
-"""What MuJoCo draws of recorded states: exact depth, masks that sit on the objects, stacking, styles, errors."""
+"""Pictures of recorded states by MuJoCo: exact depth, masks that sit on the objects, stacking, styles, errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a user reads where embreex is missing: of rays, whatever renderer casts them."""
+"""The words for a user where embreex is missing: of rays, whatever renderer casts them."""
 
 from __future__ import annotations
 

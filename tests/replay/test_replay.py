@@ -18,6 +18,7 @@ from nimbusd.job import read_job
 from nimbusd.node import environment
 from nimbusd.replay import Comparison, Difference, Outcome, Recorded, UnknownEpisode, recorded_in_output
 from nimbusd.replay.recorded import check_episode
+from nimbusd.transport.messages.failures import Failure
 from tests.benchmarks.chaos import write_job as write_storm
 from tests.processes.test_environment_changes import PACKAGE, installed
 from tests.support.cluster import REPOSITORY, Cluster, toy_job
@@ -260,10 +261,10 @@ def test_media_that_differ_are_told_apart_from_state_columns(tmp_path: Path) -> 
 
 def test_a_death_is_the_same_where_its_node_had_not_heard_of_the_last_stage(tmp_path: Path) -> None:
     job = read_job(write_job(tmp_path))
-    recorded = Recorded(job, tmp_path, "kitchen", 0, "", "quarantined", stage="load", reason="crash")
+    recorded = Recorded(job, tmp_path, "kitchen", 0, "", "quarantined", failure=Failure("load", "crash", ""))
     assert judge(recorded, Outcome({}, "render", "crash", ""), None, "store").word == "failed_again"
     assert judge(recorded, Outcome({}, "render", "exit", ""), None, "store").word == "failed_otherwise"
-    late = dataclasses.replace(recorded, stage="store")
+    late = dataclasses.replace(recorded, failure=recorded.failure.in_stage("store"))
     assert judge(late, Outcome({}, "render", "crash", ""), None, "store").word == "failed_otherwise"
 
 
@@ -295,7 +296,7 @@ def test_episodes_of_a_cluster_are_found_through_its_master(tmp_path: Path) -> N
         assert client.wait("toy").state == "incomplete"
         (failed,) = client.failures("toy")
         done = cluster.nimbusctl("replay", f"toy/a/{failed.index}", "--json")
-        assert json.loads(done.stdout)["recorded"]["reason"] == failed.reason == "runtime_error"
+        assert json.loads(done.stdout)["recorded"]["reason"] == failed.failure.reason == "runtime_error"
         assert json.loads(done.stdout)["verdict"] == "made"
         done = cluster.nimbusctl("replay", f"toy/a/{(failed.index + 1) % 3}", "--json")
         assert (done.returncode, json.loads(done.stdout)["verdict"]) == (0, "equal")

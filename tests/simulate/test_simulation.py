@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from nimbusd.cli.simulate import simulate
 from nimbusd.core.ids import JobId
-from nimbusd.core.master.facts import Acknowledge, Cause, JobPlan, JobWaits, Order
+from nimbusd.core.master.facts import Cause, JobPlan, JobWaits, Order
 from nimbusd.core.master.grants import Grants
-from nimbusd.core.master.nodes import Node, WorkerManager
+from nimbusd.core.master.nodes import LiveNode, WorkerManager
 from nimbusd.core.master.scenes import SceneEpisodes
 from nimbusd.core.master.scheduler import Scheduler
 from nimbusd.core.master.tasks import TaskManager
@@ -48,6 +48,7 @@ from nimbusd.simulate.scenario import (
     play,
 )
 from nimbusd.simulate.storm import first_failure
+from nimbusd.transport.messages.node import Ack
 from tests.support.slow import quick_first
 
 JOB = JobId("job")
@@ -267,7 +268,7 @@ def test_a_job_bound_to_an_environment_stays_so_across_a_restart_of_the_master()
     cluster.add_node("second", NodeModel(environment="e2"))
     cluster.master.start()
     cluster.run(30.0)
-    made_by = {row.worker for row in cluster.ledger.jobs[JOB].rows.values() if row.state is State.COMMITTED}
+    made_by = {row.node for row in cluster.ledger.jobs[JOB].rows.values() if row.state is State.COMMITTED}
     assert made_by == {"first"}
 
 
@@ -317,7 +318,7 @@ def no_attempts(self: SceneEpisodes, spans: object) -> int:
     return 0
 
 
-def nobody_overdue(self: WorkerManager, now: float) -> list[Node]:
+def nobody_overdue(self: WorkerManager, now: float) -> list[LiveNode]:
     return []
 
 
@@ -327,16 +328,16 @@ def no_refill(self: SceneEpisodes) -> None:
         SceneEpisodes.open_up_to(self, goal - 1)
 
 
-def drop_on_any_answer(self: NodeMachine, fact: Acknowledge) -> list[NodeOrder]:
+def drop_on_any_answer(self: NodeMachine, fact: Ack) -> list[NodeOrder]:
     held = self._leases.get(fact.lease)
-    return [DropPiece(JOB, f"{held.lease.scene}_{i}.{held.lease.attempt}") for i in fact.indexes] if held else []
+    return [DropPiece(JOB, f"{held.order.scene}_{i}.{held.order.attempt}") for i in fact.indexes] if held else []
 
 
 def forget_nothing(self: TaskManager, job: object) -> list[Order]:
     return []
 
 
-def feed_nobody_after_a_while(self: Grants, node: Node, now: float) -> list[Order]:
+def feed_nobody_after_a_while(self: Grants, node: LiveNode, now: float) -> list[Order]:
     return feed(self, node, now) if now < 3.0 else []
 
 

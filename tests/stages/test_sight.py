@@ -10,7 +10,7 @@ import pytest
 from nimbusd.stages import CameraFrames, ComponentArgs, EpisodeRequest, Observation, Scene, SceneConfig, Sequence
 from nimbusd.stages.base import BaseLoader, BasePlanner, BaseRenderer
 from nimbusd.stages.errors import AssetError
-from nimbusd.stages.load.mend.mend import warned
+from nimbusd.stages.load.mend import warned
 from nimbusd.stages.runner import Components, run_stages
 from nimbusd.stages.sight import check_cameras_inside, check_sight
 from nimbusd.stages.types import F64

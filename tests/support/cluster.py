@@ -13,7 +13,7 @@ from typing import Any
 
 import psutil
 
-from nimbusd.chaos import cluster
+from nimbusd.chaos.cluster import ProcessCluster
 from nimbusd.chaos.processes import PATIENCE_S, Daemon
 from nimbusd.core.ids import EpisodeKey, JobId
 from nimbusd.job import Job, read_job
@@ -35,7 +35,7 @@ __all__ = [
 REPOSITORY = Path(__file__).parents[2]
 
 
-class Cluster(cluster.Cluster):
+class Cluster(ProcessCluster):
     """A master and nodes; leaving the context kills all of them."""
 
     def join_node(self, name: str, token: str, state: Path | None = None) -> Daemon:

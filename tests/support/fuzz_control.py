@@ -30,6 +30,7 @@ import psutil
 import uvloop
 import zmq
 
+from nimbusd.core.ids import NodeId
 from nimbusd.transport.messages import control as c
 from nimbusd.transport.security.auth import Entry, Peer, Role
 from nimbusd.transport.security.gate import Gate
@@ -129,7 +130,7 @@ class HonestNode:
         while time.monotonic() < ends:
             began = time.monotonic()
             self._answered.clear()
-            self._link.send(c.Hello("honest", "s", "0", "env", {}, 1, ()))
+            self._link.send(c.Hello(NodeId("honest"), "s", "0", "env", {}, 1, ()))
             await asyncio.wait_for(self._answered.wait(), _ANSWER_WITHIN_S)
             self.slowest_s = max(self.slowest_s, time.monotonic() - began)
             await asyncio.sleep(0.01)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import enum
 import functools
 import random
 import sys
@@ -29,13 +30,18 @@ def any_message(rng: random.Random) -> c.Message:
 
 
 def _any(hint: Any, rng: random.Random) -> Any:
+    hint = getattr(hint, "__supertype__", hint)
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if dataclasses.is_dataclass(hint):
         cls: Any = hint
         hints = _hints(cls)
         return cls(*(_any(hints[f.name], rng) for f in dataclasses.fields(hint)))
     if origin is typing.Annotated:
-        return _within(args[0], args[1:], rng)
+        return _within(getattr(args[0], "__supertype__", args[0]), args[1:], rng)
+    if isinstance(hint, type) and issubclass(hint, enum.Enum):
+        return rng.choice(list(hint))
+    if isinstance(hint, type) and issubclass(hint, tuple):
+        return hint(*(_any(field, rng) for field in _hints(hint).values()))
     if origin is types.UnionType:
         return _any(rng.choice(args), rng)
     if origin is tuple:

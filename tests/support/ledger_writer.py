@@ -15,8 +15,9 @@ import sys
 from pathlib import Path
 
 from nimbusd.core.ids import EpisodeKey, JobId, LeaseId, NodeId, Span
-from nimbusd.core.records import JobRow, LeaseClosed, LeaseOpened, LedgerEntry, Record, State
+from nimbusd.core.records import JobRow, LeaseClosed, LeaseOpened, LedgerEntry, State
 from nimbusd.master.ledger.ledger import Ledger
+from tests.support.records import record_of
 
 JOB = JobId("killed")
 SCENES = ("kitchen", "hall", "attic")
@@ -37,11 +38,11 @@ def entries(batch: int) -> list[LedgerEntry]:
     scene = SCENES[batch % len(SCENES)]
     first = batch * (_LARGEST + 1)
     made: list[LedgerEntry] = [
-        Record(EpisodeKey(JOB, scene, index), State.COMMITTED, 1, 0, folder=f"piece-{index}", frames=7, digest="d" * 64)
+        record_of(EpisodeKey(JOB, scene, index), State.COMMITTED, folder=f"piece-{index}", frames=7, digest="d" * 64)
         for index in range(first, first + size(batch))
     ]
     tried = EpisodeKey(JOB, scene, first + size(batch))
-    made.append(Record(tried, State.PENDING, batch, 1, reason="crash", evidence="stack " * 50))
+    made.append(record_of(tried, State.PENDING, batch, 1, reason="crash", evidence="stack " * 50))
     made.append(LeaseOpened(LeaseId(batch), JOB, scene, 2, NodeId("n"), (Span(first, first + 1),)))
     if batch:
         made.append(LeaseClosed(LeaseId(batch - 1)))

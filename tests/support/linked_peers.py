@@ -11,6 +11,7 @@ from typing import Any
 
 import uvloop
 
+from nimbusd.core.ids import NodeId
 from nimbusd.transport.messages import control as c
 from nimbusd.transport.security.auth import Entry, Peer
 from nimbusd.transport.security.gate import Gate
@@ -161,7 +162,7 @@ async def encrypted(folder: Path, *entries: Entry) -> AsyncIterator[tuple[Master
 
 
 def hello(node: str) -> c.Hello:
-    return c.Hello(node, "s1", "0.1.0", "env", {}, 1, ())
+    return c.Hello(NodeId(node), "s1", "0.1.0", "env", {}, 1, ())
 
 
 def secure(keys: KeyPair, master: KeyPair = MASTER_KEYS) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import enum
 import types
 import typing
 from typing import Any
@@ -35,6 +36,7 @@ def messages_of(cls: type[Any]) -> st.SearchStrategy[Any]:
 
 def _within(hint: Any, bounds: tuple[Any, ...]) -> st.SearchStrategy[Any]:
     """Values of a type that keep to bounds, mostly near them."""
+    hint = getattr(hint, "__supertype__", hint)
     match bounds:
         case (Range(low, high),) if hint is int:
             return st.integers(int(low), int(high))
@@ -53,8 +55,15 @@ def _values(hint: Any) -> st.SearchStrategy[Any]:
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin is typing.Annotated:
         return _within(args[0], args[1:])
+    if (made_of := getattr(hint, "__supertype__", None)) is not None:
+        return _values(made_of)
     if hint in _PLAIN:
         return _PLAIN[hint]
+    if isinstance(hint, type) and issubclass(hint, enum.Enum):
+        return st.sampled_from(hint)
+    if isinstance(hint, type) and issubclass(hint, tuple):
+        fields = typing.get_type_hints(hint)
+        return st.builds(hint, **{name: _values(field) for name, field in fields.items()})
     if dataclasses.is_dataclass(hint):
         return messages_of(typing.cast("type[Any]", hint))
     if origin is types.UnionType:

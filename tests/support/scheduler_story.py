@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from nimbusd.core.ids import EpisodeKey, JobId, LeaseId, NodeId, Span, indexes_of
-from nimbusd.core.master.facts import (
-    AttemptFailed,
-    Fact,
-    GrantLease,
-    HeartbeatSeen,
-    JobAdded,
-    JobPlan,
-    NodeSeen,
-    Order,
-    PiecesStored,
-    RunningEpisode,
-    ScenePlan,
-    StoredPiece,
-)
+from nimbusd.core.ids import Attempt, EpisodeKey, JobId, LeaseId, NodeId, Span, indexes_of
+from nimbusd.core.master.facts import Fact, JobAdded, JobPlan, Order, ScenePlan
 from nimbusd.core.master.scheduler import Scheduler
 from nimbusd.core.records import JobRecorded, JobState, LeaseOpened, Record, SceneHistory
+from nimbusd.transport.messages.failures import Failure, FailureKind
+from nimbusd.transport.messages.node import Commit, Fail, Heartbeat, Hello, Lease, Running, Stored
 
 A, B, C = NodeId("a"), NodeId("b"), NodeId("c")
 JOB, OTHER = JobId("job"), JobId("other")
@@ -34,8 +23,8 @@ def scene(name: str, wanted: int, hint: float = 1.0, exact: bool = False) -> Sce
     return ScenePlan(name, wanted, exact, 10 * wanted, hint)
 
 
-def grants(orders: Sequence[Order], node: NodeId | None = None) -> list[GrantLease]:
-    return [order for order in orders if isinstance(order, GrantLease) and node in (None, order.node)]
+def grants(orders: Sequence[Order], node: NodeId | None = None) -> list[Lease]:
+    return [order for order in orders if isinstance(order, Lease) and node in (None, order.node)]
 
 
 def places(orders: Sequence[Order]) -> list[tuple[str, int]]:
@@ -57,7 +46,7 @@ class Story:
     def __init__(self, *plans: JobPlan, epoch: int = 1) -> None:
         self.now = 0.0
         self.scheduler = Scheduler(epoch)
-        self.held: dict[NodeId, dict[LeaseId, GrantLease]] = {}
+        self.held: dict[NodeId, dict[LeaseId, Lease]] = {}
         self._seq = 0
         for each in plans:
             self.tell(JobAdded(each))
@@ -76,15 +65,15 @@ class Story:
         return self.tell()
 
     def join(self, node: NodeId, slots: int = 1, environment: str = "e", session: str = "1") -> list[Order]:
-        return self.tell(NodeSeen(node, session, environment, slots))
+        return self.tell(hello(node, session, environment, slots))
 
-    def beat(self, node: NodeId, credit: int, running: Sequence[tuple[GrantLease, int, float]] = ()) -> list[Order]:
+    def beat(self, node: NodeId, credit: int, running: Sequence[tuple[Lease, int, float]] = ()) -> list[Order]:
         self._seq += 1
         held = tuple(id for id in self.held.get(node, {}) if id in self.scheduler.tasks.leases)
-        began = tuple(RunningEpisode(lease.lease, index, elapsed_s) for lease, index, elapsed_s in running)
-        return self.tell(HeartbeatSeen(node, "1", self._seq, credit, held, began))
+        began = tuple(Running(lease.lease, index, "render", elapsed_s) for lease, index, elapsed_s in running)
+        return self.tell(Heartbeat(node, "1", self._seq, credit, held, began))
 
-    def store(self, lease: GrantLease, *indexes: int, cost_s: float = 1.0) -> list[Order]:
+    def store(self, lease: Lease, *indexes: int, cost_s: float = 1.0) -> list[Order]:
         return self.tell(stored(lease, *indexes, cost_s=cost_s))
 
     def store_all(self, orders: Sequence[Order], cost_s: float = 1.0) -> list[Order]:
@@ -93,23 +82,25 @@ class Story:
             after += self.store(lease, *indexes_of(lease.spans), cost_s=cost_s)
         return after
 
-    def only(self, node: NodeId) -> GrantLease:
+    def only(self, node: NodeId) -> Lease:
         (lease,) = (self.held[node][id] for id in self.scheduler.tasks.held_by(node))
         return lease
 
 
-def stored(lease: GrantLease, *indexes: int, cost_s: float = 1.0) -> PiecesStored:
-    pieces = tuple(StoredPiece(i, f"{lease.scene}_{i}.{lease.attempt}", 1, 10, "d", cost_s) for i in indexes)
-    return PiecesStored(lease.node, lease.lease, lease.job, lease.scene, lease.attempt, pieces)
+def stored(lease: Lease, *indexes: int, cost_s: float = 1.0) -> Commit:
+    pieces = tuple(Stored(i, f"{lease.scene}_{i}.{lease.attempt}", 1, 10, "d", cost_s) for i in indexes)
+    return Commit(lease.node, lease.lease, lease.job, lease.scene, lease.attempt, pieces)
 
 
-def failed(
-    lease: GrantLease, index: int, *, planned: bool = False, final: bool = False, blameless: bool = False
-) -> AttemptFailed:
-    key = EpisodeKey(lease.job, lease.scene, index)
-    return AttemptFailed(
-        lease.node, lease.lease, lease.attempt, key, "render", "crashed", "SIGSEGV", "", 1.0, planned, final, blameless
-    )
+def failed(lease: Lease, index: int, *, planned: bool = False, final: bool = False, blameless: bool = False) -> Fail:
+    flags = {FailureKind.PLANNING: planned, FailureKind.FINAL: final, FailureKind.BLAMELESS: blameless}
+    kind = next((kind for kind, is_set in flags.items() if is_set), FailureKind.COUNTED)
+    attempt = Attempt(EpisodeKey(lease.job, lease.scene, index), lease.attempt, lease.lease)
+    return Fail(lease.node, attempt, Failure("render", "crashed", "SIGSEGV", "", kind), 1.0)
+
+
+def hello(node: NodeId, session: str, environment: str, slots: int, packages: Mapping[str, str] | None = None) -> Hello:
+    return Hello(node, session, "0.1", environment, dict(packages or {}), slots, ())
 
 
 def restarted(*leases: LeaseOpened, history: dict[str, SceneHistory] | None = None) -> tuple[Story, list[Order]]:

@@ -139,10 +139,7 @@ FAILURE = control.FailureReport(
     5,
     2,
     "quarantined",
-    "render",
-    "crashed",
-    "killed by signal 11",
-    "Fatal: segmentation fault\nin draw()",
+    control.Failure("render", "crashed", "killed by signal 11", "Fatal: segmentation fault\nin draw()"),
     "node-a/cpu:0",
 )
 

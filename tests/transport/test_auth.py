@@ -1,4 +1,4 @@
-"""Who may come in and what they may say: tokens, the allow-list and the gate."""
+"""Admission, and what each may say: tokens, the allow-list and the gate."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nimbusd.core.ids import NodeId
 from nimbusd.transport.errors import TransportError
 from nimbusd.transport.messages import control as c
 from nimbusd.transport.security.auth import AllowList, AllowListError, Entry, Peer, Role, objection
@@ -158,9 +159,9 @@ LOCAL = Peer(0, b"r", Role.LOCAL)
 
 
 def test_a_node_speaks_for_itself_alone() -> None:
-    assert objection(NODE, c.Bye("gpu-1", "s", "")) is None
-    assert objection(NODE, c.Bye("gpu-2", "s", "")) == "the key of node gpu-1 may not speak for node 'gpu-2'"
-    assert objection(LOCAL, c.Bye("gpu-2", "s", "")) is None
+    assert objection(NODE, c.Bye(NodeId("gpu-1"), "s", "")) is None
+    assert objection(NODE, c.Bye(NodeId("gpu-2"), "s", "")) == "the key of node gpu-1 may not speak for node 'gpu-2'"
+    assert objection(LOCAL, c.Bye(NodeId("gpu-2"), "s", "")) is None
 
 
 def test_requests_are_for_admins() -> None:
@@ -168,7 +169,7 @@ def test_requests_are_for_admins() -> None:
     assert objection(ADMIN, request) is None
     assert objection(LOCAL, request) is None
     assert objection(NODE, request) == "a key of role node may not send DrainNode"
-    assert objection(ADMIN, c.Bye("ann", "s", "")) == "a key of role admin may not send Bye"
+    assert objection(ADMIN, c.Bye(NodeId("ann"), "s", "")) == "a key of role admin may not send Bye"
 
 
 @pytest.mark.parametrize("cls", c.MESSAGES, ids=lambda cls: cls.__name__)

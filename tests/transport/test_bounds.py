@@ -1,4 +1,4 @@
-"""What a node or a client may say at all: messages outside the bounds of their types are malformed."""
+"""Limits of what a node or a client may say: messages outside the bounds of their types are malformed."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nimbusd import wire
-from nimbusd.core.ids import EpisodeKey, JobId, LeaseId, NodeId
-from nimbusd.core.master.facts import AttemptFailed
+from nimbusd.core.ids import Attempt, EpisodeKey, JobId, LeaseId, NodeId
 from nimbusd.transport.codec.codec import Codec, MessageError
 from nimbusd.transport.messages import control as c
 from nimbusd.transport.messages.bounds import SLACK, Keys, Length, Letters, Printable, Range, plain_line, plain_text
 from tests.support.message_strategies import messages_of
 
 STORED = c.Stored(0, "job__s__000000.1", 1, 1, "0" * 64, 1.0, {"plan": 1.0})
-COMMIT = c.Commit("n", 1, "job", "s", 1, (STORED,))
-FAIL = c.Fail("n", 1, "job", "s", 1, 0, "plan", "error", "why", "stack", 1.0)
-HELLO = c.Hello("n", "s", "0.1", "env", {"numpy": "2"}, 1, ("cpu",))
-BEAT = c.Heartbeat("n", "s", 1, 1, (1,), (c.Running(1, 0, "plan", 1.0),), c.Load(0.5, 1, 2))
-PIPELINE = dataclasses.asdict(c.Pipeline("job", "fused", 1, 1, *[0] * 11))
+COMMIT = c.Commit(NodeId("n"), LeaseId(1), JobId("job"), "s", 1, (STORED,))
+ATTEMPT = Attempt(EpisodeKey(JobId("job"), "s", 0), 1, LeaseId(1))
+FAIL = c.Fail(NodeId("n"), ATTEMPT, c.Failure("plan", "error", "why", "stack"), 1.0)
+HELLO = c.Hello(NodeId("n"), "s", "0.1", "env", {"numpy": "2"}, 1, ("cpu",))
+BEAT = c.Heartbeat(NodeId("n"), "s", 1, 1, (LeaseId(1),), (c.Running(LeaseId(1), 0, "plan", 1.0),), c.Load(0.5, 1, 2))
+FAILED = {"stage": "plan", "reason": "error", "detail": "why", "evidence": "stack", "kind": "counted"}
+PIPELINE = dataclasses.asdict(c.PipelineReport(JobId("job"), "fused", 1, 1, *[0] * 11))
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +113,11 @@ def test_a_message_is_taken_exactly_if_all_of_it_is_within_its_bounds(body: dict
                 {"timings_s": {str(i): 1.0 for i in range(100)}},
             )
         ),
-        (FAIL, {"evidence": "x" * 100_000}),
-        (FAIL, {"detail": "x" * 10_000}),
+        (FAIL, {"failure": FAILED | {"evidence": "x" * 100_000}}),
+        (FAIL, {"failure": FAILED | {"detail": "x" * 10_000}}),
+        (FAIL, {"failure": FAILED | {"kind": "forgiven"}}),
+        (FAIL, {"attempt": dataclasses.asdict(ATTEMPT) | {"number": -1}}),
+        (FAIL, {"attempt": dataclasses.asdict(ATTEMPT) | {"lease": -1}}),
         (FAIL, {"cost_s": float("-inf")}),
         (HELLO, {"node": "evil\x1b[2J"}),
         (HELLO, {"node": ""}),
@@ -130,7 +133,7 @@ def test_a_message_is_taken_exactly_if_all_of_it_is_within_its_bounds(body: dict
         (BEAT, {"load": {"cpu": 0.5, "memory_used_bytes": -1, "memory_total_bytes": 1}}),
         (BEAT, {"pipelines": [PIPELINE | {"theory": float("inf")}]}),
         (BEAT, {"pipelines": [PIPELINE | {"backlog": -4}]}),
-        (c.GiveBack("n", 1, (0,)), {"indexes": [-1]}),
+        (c.GiveBack(NodeId("n"), LeaseId(1), (0,)), {"indexes": [-1]}),
         (c.Watch(1), {"wait_s": float("nan")}),
         (c.Watch(1), {"cursor": "9" * 4000}),
         (c.MakeToken(1), {"ttl_s": 1e300}),
@@ -143,7 +146,7 @@ def test_a_message_is_taken_exactly_if_all_of_it_is_within_its_bounds(body: dict
     ],
 )
 def test_what_no_honest_peer_says_is_malformed(message: c.Message, change: dict[str, Any]) -> None:
-    body = dataclasses.asdict(message)
+    body = msgpack.unpackb(c.encode(message))["b"]
     assert c.decode(packed(type(message).__name__, body)) == message
     with pytest.raises(MessageError):
         c.decode(packed(type(message).__name__, body | change))
@@ -164,14 +167,13 @@ def test_text_is_cut_and_cannot_steer_a_terminal(text: str, most: int) -> None:
 
 @given(st.text(st.characters(), max_size=40), st.integers(1, 900))
 def test_whatever_a_users_program_prints_a_node_can_tell_of_it(text: str, times: int) -> None:
-    key = EpisodeKey(JobId("job"), "s", 0)
-    told = AttemptFailed(NodeId("n"), LeaseId(1), 1, key, text, text * times, text * times, text * times, 1e12)
-    message = c.decode(c.encode(wire.message_to_master(told, {}, None)))
-    assert isinstance(wire.fact_from_node(message), AttemptFailed)  # type: ignore[arg-type]
+    failure = c.Failure(text, text * times, text * times, text * times).plain()
+    message = c.decode(c.encode(c.Fail(NodeId("n"), ATTEMPT, failure)))
+    assert isinstance(message, c.Fail)
+    assert message.failure == failure
+    assert failure.plain() == failure, "what was cut once stays as it is"
 
 
 @given(messages_of(c.Commit))
 def test_what_a_node_has_stored_comes_as_it_was_told(message: c.Commit) -> None:
-    told = wire.pieces_from_node(message)
-    assert [dict(piece.timings_s) for piece in told.stored] == [stored.timings_s for stored in message.stored]
-    assert wire.message_to_master(told, {}, None) == message
+    assert c.decode(c.encode(message)) == message

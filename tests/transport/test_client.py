@@ -29,6 +29,7 @@ from nimbusd.client import (
     RequestRefused,
     VersionMismatch,
 )
+from nimbusd.core.ids import NodeId
 from nimbusd.transport.messages import control
 from nimbusd.transport.security.keys import generate, write_pair
 from tests.support.scripted_master import Answer, ScriptedMaster, polite, scripted
@@ -49,7 +50,7 @@ def client(master: ScriptedMaster) -> Iterator[Client]:
 
 
 def python(code: str, *args: str) -> str:
-    """What a fresh interpreter prints."""
+    """Run code in a fresh interpreter; returns what it prints."""
     environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     done = subprocess.run(
         [sys.executable, "-c", code, *args], capture_output=True, text=True, env=environ, timeout=60, check=False
@@ -178,7 +179,8 @@ def test_a_job_too_large_for_a_message_is_refused_here(client: Client) -> None:
 
 def test_failures_are_fetched_page_by_page() -> None:
     everything = [
-        control.FailureReport("kitchen", index, 1, "failed", "plan", "unreachable", "", "", "n") for index in range(250)
+        control.FailureReport("kitchen", index, 1, "failed", control.Failure("plan", "unreachable", ""), "n")
+        for index in range(250)
     ]
 
     def script(request: control.Request) -> Answer:
@@ -193,7 +195,7 @@ def test_failures_are_fetched_page_by_page() -> None:
 
 def test_answers_that_are_unasked_doubled_or_garbage_are_dropped_and_harm_nothing() -> None:
     junk: Iterator[Answer] = itertools.cycle(
-        [b"\xff\x00garbage", control.Done(9999), control.Hello("n", "s", "v", "e", {}, 1, ())]
+        [b"\xff\x00garbage", control.Done(9999), control.Hello(NodeId("n"), "s", "v", "e", {}, 1, ())]
     )
 
     def script(request: control.Request) -> Answer:
@@ -302,7 +304,7 @@ def test_keys_that_do_not_fit_are_told_at_once_and_in_words(tmp_path: Path) -> N
 
 
 def test_a_master_that_hangs_up_each_time_before_its_greeting_is_read_wants_encryption() -> None:
-    """As one with keys may do to a client without, where the machine is busy."""
+    """A master with keys may hang up so on a client without, where the machine is busy."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def hang_up() -> None:

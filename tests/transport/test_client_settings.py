@@ -1,4 +1,4 @@
-"""Where a client finds its master and its key."""
+"""The places in which a client finds its master and its key."""
 
 from __future__ import annotations
 

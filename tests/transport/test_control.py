@@ -14,13 +14,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nimbusd.core.ids import JobId, LeaseId, NodeId, Span
 from nimbusd.transport.codec.codec import MAX_DEPTH, MAX_MESSAGE_BYTES, Codec, MessageError, VersionError
 from nimbusd.transport.messages import control as c
 from tests.support.fuzz_frames import fuzz_decoder
 from tests.support.message_strategies import messages_of
 
 ANY_MESSAGE: st.SearchStrategy[c.Message] = st.one_of([messages_of(cls) for cls in c.MESSAGES])
-HEARTBEAT = c.Heartbeat("n1", "s", 1, 2, (3, 4), (c.Running(3, 0, "plan", 1.5),), c.Load(0.5, 1, 2))
+HEARTBEAT = c.Heartbeat(
+    NodeId("n1"), "s", 1, 2, (LeaseId(3), LeaseId(4)), (c.Running(LeaseId(3), 0, "plan", 1.5),), c.Load(0.5, 1, 2)
+)
 
 
 def packed(kind: str, body: Any, version: Any = c.PROTOCOL_VERSION) -> bytes:
@@ -92,7 +95,7 @@ def test_a_wrong_field_is_named(change: dict[str, Any], said: str) -> None:
 
 @pytest.mark.parametrize("spans", [[[1, 2, 3]], [[1]], [1], [["a", 2]]])
 def test_spans_are_pairs_of_integers(spans: Any) -> None:
-    lease = body_of(c.Lease(1, "job", "scene", 1, ((0, 1),), {}))
+    lease = body_of(c.Lease(NodeId("n"), LeaseId(1), JobId("job"), "scene", 1, (Span(0, 1),)))
     with pytest.raises(MessageError, match=r"Lease\.spans"):
         c.decode(packed("Lease", lease | {"spans": spans}))
 
@@ -109,7 +112,7 @@ def test_missing_fields_that_have_a_default_take_it() -> None:
 
 
 def test_another_version_is_told_with_the_number_of_the_request() -> None:
-    with pytest.raises(VersionError, match=r"protocol version 9, this side speaks version 2") as caught:
+    with pytest.raises(VersionError, match=r"protocol version 9, this side speaks version 3") as caught:
         c.decode(packed("Submit", {"request": 7, "new": True}, version=9))
     assert (caught.value.version, caught.value.request) == (9, 7)
     for version in (None, "1", 1.0, True, [1]):
@@ -129,10 +132,11 @@ def test_a_refusal_is_understood_whatever_version_the_peer_speaks() -> None:
 
 def test_a_lease_that_is_too_large_names_its_scene() -> None:
     entry = {"path": "x" * c.MAX_LEASE_BYTES}
+    lease = c.Lease(NodeId("n"), LeaseId(1), JobId("house"), "kitchen_03", 1, (Span(0, 5),), entry)
     with pytest.raises(MessageError, match=r"scene 'kitchen_03'\) is \d+ bytes; the limit is 4096"):
-        c.encode(c.Lease(1, "house", "kitchen_03", 1, ((0, 5),), entry))
+        c.encode(lease)
     with pytest.raises(MessageError, match="Lease of"):
-        c.decode(packed("Lease", body_of(c.Lease(1, "house", "kitchen_03", 1, ((0, 5),), entry))))
+        c.decode(packed("Lease", body_of(lease)))
 
 
 def test_jobs_may_be_larger_than_other_messages() -> None:
@@ -141,18 +145,18 @@ def test_jobs_may_be_larger_than_other_messages() -> None:
     assert len(c.encode(submit)) > MAX_MESSAGE_BYTES
     assert c.decode(c.encode(submit)) == submit
     with pytest.raises(MessageError, match="limit"):
-        c.encode(c.Bye("n1", "s", "x" * MAX_MESSAGE_BYTES))
+        c.encode(c.Bye(NodeId("n1"), "s", "x" * MAX_MESSAGE_BYTES))
     with pytest.raises(MessageError, match="limit"):
-        c.decode(packed("Bye", body_of(c.Bye("n1", "s", "x" * MAX_MESSAGE_BYTES))))
+        c.decode(packed("Bye", body_of(c.Bye(NodeId("n1"), "s", "x" * MAX_MESSAGE_BYTES))))
     with pytest.raises(MessageError, match="limit"):
         c.decode(b"\0" * (c.MAX_JOB_BYTES + 1))
 
 
 def test_what_cannot_be_packed_is_told_with_its_message() -> None:
     with pytest.raises(MessageError, match=r"Bye \(node 'n1'\) cannot be packed"):
-        c.encode(c.Bye("n1", "s", "file \udcff"))
+        c.encode(c.Bye(NodeId("n1"), "s", "file \udcff"))
     with pytest.raises(MessageError, match="cannot be packed"):
-        c.encode(c.JobSpec("j", {"x": {1, 2}}))
+        c.encode(c.JobSpec(JobId("j"), {"x": {1, 2}}))
     with pytest.raises(MessageError, match="no message of this protocol"):
         c.encode("Hello")  # type: ignore[arg-type]
 

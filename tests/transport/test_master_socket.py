@@ -12,6 +12,7 @@ import msgpack
 import pytest
 import zmq
 
+from nimbusd.core.ids import JobId, NodeId
 from nimbusd.transport.codec.codec import MAX_MESSAGE_BYTES
 from nimbusd.transport.errors import TransportError
 from nimbusd.transport.messages import control as c
@@ -167,14 +168,14 @@ async def test_who_is_taken_off_the_list_is_cut_off_without_a_restart(tmp_path: 
 @on_uvloop
 async def test_guests_and_nodes_cannot_make_the_master_unpack_large_messages(tmp_path: Path) -> None:
     node, guest = generate(), generate()
-    job = c.JobSpec("j", {"x": "x" * (MAX_MESSAGE_BYTES + 1)})
+    job = c.JobSpec(JobId("j"), {"x": "x" * (MAX_MESSAGE_BYTES + 1)})
     async with encrypted(tmp_path, Entry(Role.NODE, "gpu-1", node.public)) as (master, gate):
         gate.make_token(master.addresses[0], MASTER_KEYS.public, 60.0)
         for keys, message in ((node, job), (guest, c.Enrol(1, "gpu-2", "s" * 5000))):
             async with linked(master.addresses[0], **secure(keys)) as link:
                 await link.connected()
                 assert link.link.send(message)
-                assert isinstance(await link.ask(c.Bye("gpu-1", "s", "")), c.Welcome | c.Refused)
+                assert isinstance(await link.ask(c.Bye(NodeId("gpu-1"), "s", "")), c.Welcome | c.Refused)
         assert master.counters["oversized"] == 2
 
 
@@ -233,7 +234,7 @@ async def test_malformed_messages_are_counted_and_versions_refused_while_others_
             stranger.connect(master.addresses[0])
             stranger.send(b"")
             stranger.send(b"\xc1" * 50)
-            stranger.send(c.encode(c.SayHello()))
+            stranger.send(c.encode(c.SayHello(NodeId("n"))))
             stranger.send_multipart([b"", c.encode(hello("n2"))])
             stranger.send(msgpack.packb({"v": 9, "t": "Submit", "b": {"request": 7}}))
             stranger.send(msgpack.packb({"v": c.PROTOCOL_VERSION, "t": "Nodes", "b": {"request": 8, "color": "red"}}))
@@ -242,7 +243,7 @@ async def test_malformed_messages_are_counted_and_versions_refused_while_others_
             answers = {c.decode(stranger.recv()) for _ in range(3)}
         said = {answer.code: answer for answer in answers if isinstance(answer, c.Refused)}
         assert said["bad_version"].request == 7
-        assert "this master speaks protocol version 2, you speak 9" in said["bad_version"].error
+        assert "this master speaks protocol version 3, you speak 9" in said["bad_version"].error
         assert "may not send SayHello" in said["forbidden"].error
         assert said["malformed"] == c.Refused(8, "malformed", "Nodes: the fields 'color' are unknown")
 
@@ -309,7 +310,7 @@ async def test_sending_to_who_has_gone_or_does_not_read_never_waits() -> None:
         slow.write(frame(c.encode(hello("slow"))))
         await master.events.until(lambda: bool(master.heard))
         peer = master.heard[0][0]
-        large = c.JobSpec("j", {"x": "x" * 20_000})
+        large = c.JobSpec(JobId("j"), {"x": "x" * 20_000})
         for _ in range(100_000):
             if not master.send(peer, large):
                 break
@@ -351,7 +352,7 @@ async def test_a_flood_leaves_turns_for_others() -> None:
                 asyncio.get_running_loop().call_soon(turn)
 
         for _ in range(5000):
-            assert link.link.send(c.Bye("n1", "s", ""))
+            assert link.link.send(c.Bye(NodeId("n1"), "s", ""))
         turn()
         await master.events.until(lambda: len(master.heard) == 5000)
         assert largest <= 2 * 256, "at most the reader's own turn and the one it asked for"
@@ -374,7 +375,7 @@ async def test_an_error_in_what_a_message_led_to_does_not_stop_the_next() -> Non
     async with linked(master.addresses[0]) as link:
         await link.connected()
         for _ in range(3):
-            link.link.send(c.Bye("n1", "s", ""))
+            link.link.send(c.Bye(NodeId("n1"), "s", ""))
         await waiter.until(lambda: len(heard) == 3)
     master.close()
     assert [str(error["exception"]) for error in errors] == ["a bug"]

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nimbusd.transport.messages import worker as m
+from nimbusd.core.ids import JobId, WorkerId
+from nimbusd.transport.messages import local as m
 from tests.support.message_strategies import messages_of
 
 ANY_MESSAGE: st.SearchStrategy[m.Message] = st.one_of([messages_of(cls) for cls in m.CODEC.messages])
@@ -42,16 +43,16 @@ def test_a_flipped_byte_never_raises_anything_but_message_error(message: m.Messa
 @pytest.mark.parametrize(
     ("envelope", "said"),
     [
-        ({"v": 99, "t": "Drain", "b": {}}, "version 99"),
-        ({"v": 1, "t": "Nonsense", "b": {}}, "Nonsense"),
-        ({"v": 1, "t": ["Drain"], "b": {}}, "unknown message type"),
-        ({"v": 1, "t": "Drain", "b": []}, "not an envelope"),
-        ({"v": 1, "t": "Drain", "b": {}, "x": 1}, "not an envelope"),
-        ({"v": 1, "t": "Pull", "b": {"slot": "cpu:0"}}, "credit"),
-        ({"v": 1, "t": "Pull", "b": {"slot": "cpu:0", "credit": "1"}}, "Pull.credit: expected int"),
-        ({"v": 1, "t": "Pull", "b": {"slot": "cpu:0", "credit": True}}, "Pull.credit: expected int"),
-        ({"v": 1, "t": "Lease", "b": {"episode": 3, "entry": {}}}, "Lease.episode: expected a map"),
-        ({"v": 1, "t": "GiveBack", "b": {"slot": "x", "episodes": 3}}, "expected a list"),
+        ({"v": 99, "t": "Leave", "b": {}}, "version 99"),
+        ({"v": 2, "t": "Nonsense", "b": {}}, "Nonsense"),
+        ({"v": 2, "t": ["Leave"], "b": {}}, "unknown message type"),
+        ({"v": 2, "t": "Leave", "b": []}, "not an envelope"),
+        ({"v": 2, "t": "Leave", "b": {}, "x": 1}, "not an envelope"),
+        ({"v": 2, "t": "WorkerPulls", "b": {"worker": "cpu:0"}}, "credit"),
+        ({"v": 2, "t": "WorkerPulls", "b": {"worker": "cpu:0", "credit": "1"}}, "WorkerPulls.credit: expected int"),
+        ({"v": 2, "t": "WorkerPulls", "b": {"worker": "cpu:0", "credit": True}}, "WorkerPulls.credit: expected int"),
+        ({"v": 2, "t": "MakeEpisode", "b": {"worker": "x", "attempt": 3}}, "MakeEpisode.attempt: expected a map"),
+        ({"v": 2, "t": "WorkerReturns", "b": {"worker": "x", "attempts": 3}}, "expected a list"),
     ],
 )
 def test_wrong_envelopes_are_refused_with_the_field_that_is_wrong(envelope: dict[str, object], said: str) -> None:
@@ -60,7 +61,7 @@ def test_wrong_envelopes_are_refused_with_the_field_that_is_wrong(envelope: dict
 
 
 def test_oversized_messages_are_refused_on_both_sides() -> None:
-    message = m.Fatal("cpu:0", "house", "x" * (m.MAX_MESSAGE_BYTES + 1))
+    message = m.Fatal(WorkerId("cpu:0"), JobId("house"), "x" * (m.MAX_MESSAGE_BYTES + 1))
     with pytest.raises(m.MessageError, match="limit"):
         m.encode(message)
     with pytest.raises(m.MessageError, match="limit"):
@@ -69,4 +70,4 @@ def test_oversized_messages_are_refused_on_both_sides() -> None:
 
 def test_messages_cannot_be_changed() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
-        m.Pull("cpu:0", 1).credit = 2  # type: ignore[misc]
+        m.WorkerPulls(WorkerId("cpu:0"), 1).credit = 2  # type: ignore[misc]

@@ -14,7 +14,13 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from nimbusd.transport.client.errors import (
+from nimbusd.transport.client.follow import Event, Follow, Gap
+from nimbusd.transport.client.link import ClientLink
+from nimbusd.transport.client.presence import why_nobody_listens
+from nimbusd.transport.client.requests import Outstanding, RequestTable
+from nimbusd.transport.client.settings import find_settings
+from nimbusd.transport.codec.codec import MessageError, VersionError
+from nimbusd.transport.errors import (
     ClientClosed,
     ClientError,
     KeyRefused,
@@ -24,12 +30,6 @@ from nimbusd.transport.client.errors import (
     VersionMismatch,
     WaitTimeout,
 )
-from nimbusd.transport.client.follow import Event, Follow, Gap
-from nimbusd.transport.client.link import ClientLink
-from nimbusd.transport.client.presence import why_nobody_listens
-from nimbusd.transport.client.requests import Outstanding, RequestTable
-from nimbusd.transport.client.settings import find_settings
-from nimbusd.transport.codec.codec import MessageError, VersionError
 from nimbusd.transport.messages import control
 from nimbusd.transport.security.keys import KeyPair
 

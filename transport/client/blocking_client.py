@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from nimbusd.transport.client.async_client import TIMEOUT_S, AsyncClient
-from nimbusd.transport.client.errors import ClientClosed
 from nimbusd.transport.client.follow import Event, Follow, Gap
+from nimbusd.transport.errors import ClientClosed
 from nimbusd.transport.messages import control
 
 T = TypeVar("T")

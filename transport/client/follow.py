@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
-from nimbusd.transport.client.errors import MasterUnreachable
+from nimbusd.transport.errors import MasterUnreachable
 from nimbusd.transport.messages import control
 
 log = logging.getLogger("nimbusd.client")

@@ -7,9 +7,8 @@ from collections.abc import Callable
 
 import zmq
 
-from nimbusd.transport.client.errors import ClientError
 from nimbusd.transport.codec.codec import MessageError
-from nimbusd.transport.errors import TransportError
+from nimbusd.transport.errors import ClientError, TransportError
 from nimbusd.transport.messages import control
 from nimbusd.transport.security.keys import KeyPair, generate, is_key
 from nimbusd.transport.sockets.addresses import socket_path

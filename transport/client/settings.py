@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from nimbusd.transport.client.errors import ClientError
+from nimbusd.transport.errors import ClientError
 from nimbusd.transport.security.keys import KeyFileError, KeyPair, is_key, read_pair, read_public
 from nimbusd.transport.sockets.addresses import AddressError, check_form, needs_keys
 from nimbusd.transport.sockets.places import find_socket

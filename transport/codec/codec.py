@@ -1,10 +1,11 @@
 """Messages as bytes: a codec made from a tuple of frozen dataclasses, checked field by field.
 
 On the wire a message is a msgpack map {"v": protocol version, "t": class name, "b": fields by name}. Nothing is
-pickled. A field may be int, float, str, bool, bytes, another dataclass, `tuple[X, ...]`, `tuple[X, Y]`, `dict[str, X]`,
-`X | None`, or Any for what JSON can say (nested at most MAX_DEPTH deep), each with bounds by `Annotated` (see
-`bounds`), outside of which a message is malformed for whoever gets it. Fields with a default may be missing, so that
-adding such a field changes no version on the reading side; unknown fields are errors.
+pickled. A field may be int, float, str, bool, bytes, a NewType of these, an enum of str, another dataclass,
+`tuple[X, ...]`, `tuple[X, Y]`, a NamedTuple, `dict[str, X]`, `X | None`, or Any for what JSON can say (nested at most
+MAX_DEPTH deep), each with bounds by `Annotated` (see `bounds`), outside of which a message is malformed for whoever
+gets it. Fields with a default may be missing, so that adding such a field changes no version on the reading side;
+unknown fields are errors.
 """
 
 from __future__ import annotations

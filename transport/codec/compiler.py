@@ -6,6 +6,7 @@ They are compiled because the master decodes a heartbeat of every node every sec
 from __future__ import annotations
 
 import dataclasses
+import enum
 import types
 import typing
 from collections.abc import Callable, Iterable
@@ -83,6 +84,7 @@ class Compiler:
 
     def _check(self, hint: Any, var: str, where: str) -> list[str]:
         """Lines that leave in `var` what `hint` says, or raise."""
+        hint = _without_new_types(hint)
         origin, args = typing.get_origin(hint), typing.get_args(hint)
         if hint is Any:
             return [f"check_json({where!r}, {var})"]
@@ -100,6 +102,13 @@ class Compiler:
         if hint in _EXACT:
             kind = _EXACT[hint]
             return [f"if {var}.__class__ is not {kind}:", f"    raise wrong({where!r}, {kind!r}, {var})"]
+        if isinstance(hint, type) and issubclass(hint, enum.Enum):
+            members = self._name(hint.__name__, {member.value: member for member in hint})
+            return [
+                f"if {var}.__class__ is not str or {var} not in {members}:",
+                f"    raise out_of_bounds({where!r}, {'one of ' + ', '.join(member.value for member in hint)!r})",
+                f"{var} = {members}[{var}]",
+            ]
         if dataclasses.is_dataclass(hint) and isinstance(hint, type):
             read = self._name(f"read_{hint.__name__}", self.reader(hint))
             return [
@@ -113,13 +122,10 @@ class Compiler:
             start = [f"if {var}.__class__ is not list:", f"    raise wrong({where!r}, 'a list', {var})"]
             return [*start, *self._check_items(args[0], var, var, where), f"{var} = tuple({var})"]
         if origin is tuple:
-            text = f"a list of {len(args)}"
-            items = ", ".join(f"{self._item(arg, where)}({var}[{i}])" for i, arg in enumerate(args))
-            return [
-                f"if {var}.__class__ is not list or len({var}) != {len(args)}:",
-                f"    raise wrong({where!r}, {text!r}, {var})",
-                f"{var} = ({items},)",
-            ]
+            return self._check_tuple(args, var, where, made="")
+        if _is_named_tuple(hint):
+            fields = typing.get_type_hints(hint, include_extras=True)
+            return self._check_tuple(tuple(fields.values()), var, where, made=self._name(hint.__name__, hint))
         if origin is dict and args[0] is str:
             return [
                 f"if {var}.__class__ is not dict:",
@@ -129,6 +135,16 @@ class Compiler:
                 *self._check_items(args[1], var, f"{var}.values()", where),
             ]
         raise TypeError(f"{where}: messages cannot have fields of type {hint}")
+
+    def _check_tuple(self, hints: tuple[Any, ...], var: str, where: str, made: str) -> list[str]:
+        """Lines for a list of so many items. made: the name of the class to make of them; empty: a tuple."""
+        text = f"a list of {len(hints)}"
+        items = ", ".join(f"{self._item(hint, where)}({var}[{i}])" for i, hint in enumerate(hints))
+        return [
+            f"if {var}.__class__ is not list or len({var}) != {len(hints)}:",
+            f"    raise wrong({where!r}, {text!r}, {var})",
+            f"{var} = {made}({items},)",
+        ]
 
     def _check_bounds(self, bounds: Iterable[Bound], var: str, where: str) -> list[str]:
         """Lines that raise if what is in `var`, whose type is right, is out of bounds."""
@@ -140,6 +156,7 @@ class Compiler:
 
     def _check_items(self, hint: Any, var: str, items: str, where: str) -> list[str]:
         """Lines that check all items of the list or the values of the map in `var`; short ones for plain types."""
+        hint = _without_new_types(hint)
         if hint is Any:
             return [f"check_json({where!r}, {var})"]
         if typing.get_origin(hint) is typing.Annotated and hint.__origin__ in (str, int):
@@ -168,6 +185,8 @@ class Compiler:
     def _dump(self, hint: Any, value: str) -> str:
         """An expression for `value` as msgpack takes it."""
         origin, args = typing.get_origin(hint), typing.get_args(hint)
+        if isinstance(hint, type) and issubclass(hint, enum.Enum):
+            return f"{value}.value"
         if dataclasses.is_dataclass(hint) and isinstance(hint, type):
             return f"{self._name(f'write_{hint.__name__}', self.writer(hint))}({value})"
         if origin in (typing.Union, types.UnionType):
@@ -188,6 +207,19 @@ class Compiler:
 
 
 # --- what the compiled code calls ---
+
+
+def _without_new_types(hint: Any) -> Any:
+    """A hint with the types that its NewTypes are made of."""
+    if isinstance(hint, typing.NewType):
+        return _without_new_types(hint.__supertype__)
+    if typing.get_origin(hint) is typing.Annotated and isinstance(hint.__origin__, typing.NewType):
+        return typing.Annotated[(_without_new_types(hint.__origin__), *hint.__metadata__)]
+    return hint
+
+
+def _is_named_tuple(hint: Any) -> bool:
+    return isinstance(hint, type) and issubclass(hint, tuple) and hasattr(hint, "_fields")
 
 
 def _wrong(where: str, expected: str, value: object) -> MessageError:

@@ -1,4 +1,4 @@
-"""How large, how long and of what letters a field of a message may be: `Annotated[int, Range(0, 10)]`.
+"""Bounds of a message's fields, in size, length and letters: `Annotated[int, Range(0, 10)]`.
 
 A message outside the bounds of its type is malformed: it is dropped and counted before anybody acts on it. So what
 is past the codec fits into a 64-bit database, adds up without overflow, and can be shown on a screen.
@@ -17,7 +17,7 @@ class Bound(Protocol):
 
     @property
     def words(self) -> str:
-        """What is expected, to follow the word `expected`."""
+        """The expected values, to follow the word `expected`."""
 
     def broken(self, value: str, name: Callable[[str, object], str]) -> str:
         """A Python expression that is true if the variable `value` is out of bounds.
@@ -89,10 +89,12 @@ class Keys:
 
 
 MOST_INT = (1 << 63) - 1
-"""What a database can hold."""
+"""The largest integer that a database can hold."""
 MOST_BYTES = 1 << 40
 """Of one piece; eight million pieces of that size still add up to less than MOST_INT."""
 MOST_FRAMES = 1 << 30
+MOST_FOLDER = 255
+"""Characters of a folder's name."""
 MOST_SECONDS = 1e8
 """Three years: more than any episode takes, and products of two such times are finite."""
 MOST_REASON = 200
@@ -126,20 +128,28 @@ Digest: TypeAlias = Annotated[str, Letters("[0-9a-f]{64}", "64 hexadecimal digit
 Timings: TypeAlias = Annotated[dict[str, Seconds], Length(64), Keys(Length(100))]
 """Stage → seconds."""
 Packages: TypeAlias = Annotated[dict[str, Word], Length(2_000), Keys(Length(200))]
-"""What is installed → its version."""
+"""Name of a package → its version."""
+
+
+def cut(text: str, most: int) -> str:
+    """`text` in at most `most` + SLACK characters: its beginning and its end, which say the most, and what is missing.
+
+    What was cut once stays as it is.
+    """
+    if len(text) <= most + SLACK:
+        return text
+    left = most // 4
+    missing = len(text) - most
+    return f"{text[:left]}\n… {missing} characters were left out …\n{text[len(text) - (most - left) :]}"
 
 
 def plain_text(text: str, most: int) -> str:
-    """`text` in at most `most` + SLACK characters: its beginning and its end, which say the most, and what is missing.
+    """`text`, cut, without what could steer a terminal.
 
-    Control characters other than line breaks and tabs, by which a text could steer a terminal, and surrogates, which
-    bytes that are no UTF-8 may have been decoded to, become question marks.
+    Control characters other than line breaks and tabs, and surrogates, which bytes that are no UTF-8 may have been
+    decoded to, become question marks.
     """
-    if len(text) > most:
-        left = most // 4
-        missing = len(text) - most
-        text = f"{text[:left]}\n… {missing} characters were left out …\n{text[len(text) - (most - left) :]}"
-    return text.translate(_PLAIN)
+    return cut(text, most).translate(_PLAIN)
 
 
 def plain_line(text: str, most: int) -> str:

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from nimbusd.transport.messages.bounds import Id, Length, NodeName, Place, Range, Seconds, Word
-from nimbusd.transport.messages.node import Load, Pipeline
+from nimbusd.transport.messages.failures import Failure
+from nimbusd.transport.messages.node import Load, PipelineReport
 
 # --- client → master; every request has a number that its answer repeats ---
 
@@ -226,7 +227,7 @@ class JobReport:
     scene_count: int
     reasons: dict[str, int]
     waiting: dict[str, str]
-    pipelines: dict[str, Pipeline] = field(default_factory=dict)
+    pipelines: dict[str, PipelineReport] = field(default_factory=dict)
     not_made: dict[str, int] = field(default_factory=dict)
 
 
@@ -238,11 +239,9 @@ class FailureReport:
     index: int
     attempt: int
     state: str
-    stage: str
-    reason: str
-    detail: str
-    evidence: str
-    worker: str
+    failure: Failure
+    node: str
+    """The node that made the attempt; empty where none did."""
 
 
 @dataclass(frozen=True, slots=True)

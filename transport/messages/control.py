@@ -37,6 +37,7 @@ from nimbusd.transport.messages.client import (
     Token,
     Watch,
 )
+from nimbusd.transport.messages.failures import Failure, FailureKind
 from nimbusd.transport.messages.node import (
     Ack,
     Bye,
@@ -54,7 +55,7 @@ from nimbusd.transport.messages.node import (
     Lease,
     Load,
     NeedJob,
-    Pipeline,
+    PipelineReport,
     Revoke,
     Running,
     SayHello,
@@ -85,6 +86,8 @@ __all__ = [
     "Enrolment",
     "Events",
     "Fail",
+    "Failure",
+    "FailureKind",
     "FailureList",
     "FailureReport",
     "Failures",
@@ -108,7 +111,7 @@ __all__ = [
     "NodeList",
     "NodeSummary",
     "Nodes",
-    "Pipeline",
+    "PipelineReport",
     "Refused",
     "Relocate",
     "Repair",
@@ -130,7 +133,7 @@ __all__ = [
     "encode",
 ]
 
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 MAX_LEASE_BYTES = 4096
 """A node loads the rest of a scene from storage (lazy context)."""
 MAX_JOB_BYTES = 16 << 20

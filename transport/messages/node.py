@@ -1,35 +1,46 @@
-"""Control messages between nodes and the master. What a node says has bounds, as nobody knows who wrote its program."""
+"""Control messages between nodes and the master: plain values, which the core takes and orders as they are.
+
+What a node says has bounds, as nobody knows who wrote its program.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
+from nimbusd.core.ids import Attempt, JobId, LeaseId, NodeId, Span
 from nimbusd.transport.messages.bounds import (
     MOST_BYTES,
+    MOST_FOLDER,
     MOST_FRAMES,
+    MOST_INT,
     Bytes,
     Digest,
-    Evidence,
     Id,
     Index,
     Length,
     NodeName,
     Packages,
     Place,
+    Printable,
     Range,
     Rate,
-    Reason,
     Seconds,
     Sentence,
     Timings,
     Word,
 )
+from nimbusd.transport.messages.failures import Failure
 
 MOST_LEASES = 20_000
 """That one node can hold."""
 MOST_EPISODES = 4_096
 """Of one lease, or under way on one node."""
+
+Sender: TypeAlias = Annotated[NodeId, Length(100, least=1), Printable()]
+"""The node that a message is of."""
+JobName: TypeAlias = Annotated[JobId, Length(1_024)]
+LeaseNumber: TypeAlias = Annotated[LeaseId, Range(0, MOST_INT)]
 
 # --- node → master ---
 
@@ -42,7 +53,7 @@ class Hello:
     components). packages: what went into it, to say what differs. slots: compute workers it can run.
     """
 
-    node: NodeName
+    node: Sender
     session: Word
     version: Word
     environment: Word
@@ -63,7 +74,7 @@ class GpuLoad:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What a node's hardware does. cpu: share of all cores in use, 0 to 1."""
+    """The load of a node's hardware. cpu: share of all cores in use, 0 to 1."""
 
     cpu: Rate
     memory_used_bytes: Bytes
@@ -75,22 +86,22 @@ class Load:
 class Running:
     """An episode that a compute worker is at. elapsed_s: since it began."""
 
-    lease: Id
+    lease: LeaseNumber
     index: Index
     stage: Word
     elapsed_s: Seconds
 
 
 @dataclass(frozen=True, slots=True)
-class Pipeline:
-    """How a job goes on a node: the live model of section 6.1.2 of the Nimbus paper.
+class PipelineReport:
+    """A job's progress on a node: the live model of section 6.1.2 of the Nimbus paper.
 
     mode: `fused` or `decoupled`. planners, renderers: compute workers. backlog: plans that wait. plan_s, render_s,
     store_s: mean seconds per episode. good: share of plans that succeed. planning, rendering: processes at it, mean
     over the last minute. mu_plan, mu_render, theory (lambda) and achieved: episodes per second.
     """
 
-    job: Place
+    job: JobName
     mode: Word
     planners: Index
     renderers: Index
@@ -115,14 +126,14 @@ class Heartbeat:
     holds. running: the episodes that have begun. pipelines: the jobs at work.
     """
 
-    node: NodeName
+    node: Sender
     session: Word
     seq: Id
     credit: Annotated[int, Range(0, 1_000_000)]
-    held: Annotated[tuple[Id, ...], Length(MOST_LEASES)]
+    held: Annotated[tuple[LeaseNumber, ...], Length(MOST_LEASES)]
     running: Annotated[tuple[Running, ...], Length(MOST_EPISODES)]
     load: Load | None = None
-    pipelines: Annotated[tuple[Pipeline, ...], Length(256)] = ()
+    pipelines: Annotated[tuple[PipelineReport, ...], Length(256)] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,21 +141,21 @@ class Stored:
     """An episode whose piece is durable. cost_s: what it took a slot; timings_s: stage → seconds."""
 
     index: Index
-    folder: Annotated[str, Length(255)]
+    folder: Annotated[str, Length(MOST_FOLDER)]
     frames: Annotated[int, Range(0, MOST_FRAMES)]
     size_bytes: Annotated[int, Range(0, MOST_BYTES)]
     digest: Digest
     cost_s: Seconds
-    timings_s: Timings = field(default_factory=dict)
+    timings_s: Timings = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Commit:
     """Node → master: these episodes of a lease are stored. Sent again until acknowledged."""
 
-    node: NodeName
-    lease: Id
-    job: Place
+    node: Sender
+    lease: LeaseNumber
+    job: JobName
     scene: Place
     attempt: Index
     stored: Annotated[tuple[Stored, ...], Length(MOST_EPISODES)]
@@ -152,33 +163,20 @@ class Commit:
 
 @dataclass(frozen=True, slots=True)
 class Fail:
-    """Node → master: an attempt came to nothing. Sent again until acknowledged.
+    """Node → master: an attempt came to nothing. Sent again until acknowledged. cost_s: what it took a slot."""
 
-    planned: a planning result, final. final: pointless to try again. blameless: not the episode's doing.
-    """
-
-    node: NodeName
-    lease: Id
-    job: Place
-    scene: Place
-    attempt: Index
-    index: Index
-    stage: Reason
-    reason: Reason
-    detail: Sentence
-    evidence: Evidence
-    cost_s: Seconds
-    planned: bool = False
-    final: bool = False
-    blameless: bool = False
+    node: Sender
+    attempt: Attempt
+    failure: Failure
+    cost_s: Seconds = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class GiveBack:
     """Node → master: episodes of a lease that have not begun here and will not. Sent again until acknowledged."""
 
-    node: NodeName
-    lease: Id
+    node: Sender
+    lease: LeaseNumber
     indexes: Annotated[tuple[Index, ...], Length(MOST_EPISODES)]
 
 
@@ -186,8 +184,8 @@ class GiveBack:
 class CannotRun:
     """Node → master: this job's components cannot be made here (no backend, say), and never will be."""
 
-    node: NodeName
-    job: Place
+    node: Sender
+    job: JobName
     error: Sentence
 
 
@@ -195,20 +193,20 @@ class CannotRun:
 class NeedJob:
     """Node → master: I hold leases of a job whose description I don't have."""
 
-    node: NodeName
-    job: Place
+    node: Sender
+    job: JobName
 
 
 @dataclass(frozen=True, slots=True)
 class Bye:
     """Node → master, last: I leave and hold nothing. why: in words."""
 
-    node: NodeName
+    node: Sender
     session: Word
     why: Sentence
 
 
-# --- master → node ---
+# --- master → node; what the core orders names the node that it is for ---
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +222,8 @@ class Welcome:
 class SayHello:
     """Master → node: I don't know you, or thought you lost. Say Hello."""
 
+    node: NodeId
+
 
 @dataclass(frozen=True, slots=True)
 class JobSpec:
@@ -232,33 +232,34 @@ class JobSpec:
     began_with: versions of the packages that it began with, by name; empty if that is not known.
     """
 
-    job: str
+    job: JobId
     spec: dict[str, Any]
     began_with: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """Make these episodes of one scene. spans: (first index, count) pairs. entry: the scene's entry in the job.
+    """Master → node: make these episodes of one scene. At most MAX_LEASE_BYTES on the wire."""
 
-    attempt: the fencing number of all of them. careful: make each alone, one of them has cost a worker. At most
-    MAX_LEASE_BYTES on the wire.
-    """
-
-    lease: int
-    job: str
+    node: NodeId
+    lease: LeaseId
+    job: JobId
     scene: str
     attempt: int
-    spans: tuple[tuple[int, int], ...]
-    entry: dict[str, Any]
+    """The fencing number of all of them."""
+    spans: tuple[Span, ...]
+    entry: dict[str, Any] = field(default_factory=dict, hash=False)
+    """The scene's entry in the job."""
     careful: bool = False
+    """Make each alone: a worker has died of one of them, or beside it. So nobody else is blamed if it happens again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ack:
     """Master → node: settled, durably. refused: pieces whose attempt had been fenced off; they are garbage."""
 
-    lease: int
+    node: NodeId
+    lease: LeaseId
     indexes: tuple[int, ...]
     refused: tuple[int, ...] = ()
 
@@ -270,7 +271,8 @@ class Revoke:
     kill: stop what has begun, too, and don't report it.
     """
 
-    lease: int
+    node: NodeId
+    lease: LeaseId
     indexes: tuple[int, ...] = ()
     kill: bool = False
 

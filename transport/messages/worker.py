@@ -1,231 +1,185 @@
-"""The messages between a daemon and its compute workers: frozen dataclasses, packed by `codec`.
+"""The messages between a daemon and its compute workers: plain values, which the core takes and orders as they are.
 
-Every message is safe to repeat. Unknown types, wrong fields and oversized frames raise `MessageError`, which
-the receiver counts and drops; they never crash it. Nothing is pickled.
+Every message is safe to repeat. `local` packs them.
 """
 
 from __future__ import annotations
 
-import typing
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any
 
-from nimbusd.transport.codec.codec import MAX_MESSAGE_BYTES, Codec, MessageError
+from nimbusd.core.ids import Attempt, JobId, WorkerId
+from nimbusd.transport.messages.failures import Failure
+from nimbusd.transport.messages.node import Stored
 
-__all__ = ["MAX_MESSAGE_BYTES", "MessageError", "decode", "encode"]
-
-WORKER_PROTOCOL_VERSION = 1
-"""Of what a node and its own processes say to each other."""
-MAX_JOB_BYTES = 16 << 20
-"""Of a Welcome: a job may have thousands of scenes."""
+# --- worker → daemon ---
 
 
 @dataclass(frozen=True, slots=True)
-class EpisodeRef:
-    """An attempt at an episode: the scene, the index in it, the lease and its fencing number."""
+class WorkerHello:
+    """First: who I am, also as a spare. version: of nimbusd."""
 
-    scene: str
-    index: int
-    attempt: int
-    lease: int
-
-
-@dataclass(frozen=True, slots=True)
-class Hello:
-    """Worker → daemon, first: who I am. version: of nimbusd."""
-
-    slot: str
+    worker: WorkerId
     pid: int
     version: str
 
 
 @dataclass(frozen=True, slots=True)
-class Welcome:
-    """Daemon → worker: the job to work on. job: `Job.to_dict()`, whose scenes come with the leases.
+class Warm:
+    """A spare has imported what the job needs."""
 
-    open_timeout_s: for making its components and opening its backend. role: `fused`, `plan` or `render`. plans: folders
-    for planned sequences, the first in memory, the second on disk. environment: to be recorded with the episodes: its
-    hash and packages, and those that are others than the job began with.
-    """
+    spare: WorkerId
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The components are made, the backend is open. device: what renders, in words."""
+
+    worker: WorkerId
+    device: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerPulls:
+    """I can take `credit` more episodes of my job."""
+
+    worker: WorkerId
+    credit: int
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """A thread that works on an attempt is alive. Sent at once when a stage begins, before that can hang or crash."""
+
+    worker: WorkerId
+    attempt: Attempt
+    stage: str
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """A worker's memory at the end of an episode: resident, and on its GPU (0 if that is not known)."""
+
+    rss_bytes: int
+    gpu_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A planned sequence in a file. spilled: on disk, not in memory. cost_s: what planning took a slot."""
+
+    path: str
+    size_bytes: int
+    spilled: bool = False
+    cost_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class EpisodePlanned:
+    """The episode is planned; its sequence lies in a file."""
+
+    worker: WorkerId
+    attempt: Attempt
+    plan: Plan
+    memory: Memory | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EpisodeStored:
+    """The episode's piece is durable."""
+
+    worker: WorkerId
+    attempt: Attempt
+    piece: Stored
+    memory: Memory | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptFailed:
+    """The attempt came to nothing without killing its worker. cost_s: what it took a slot."""
+
+    worker: WorkerId
+    attempt: Attempt
+    failure: Failure
+    cost_s: float = 0.0
+    memory: Memory | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerReturns:
+    """I was asked to leave, and hand back what I have not begun."""
+
+    worker: WorkerId
+    attempts: tuple[Attempt, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Fatal:
+    """No episode of the job can succeed here (the backend is unavailable)."""
+
+    worker: WorkerId
+    job: JobId
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerBye:
+    """Last: I leave, and have said all."""
+
+    worker: WorkerId
+
+
+# --- daemon → worker ---
+
+
+@dataclass(frozen=True, slots=True)
+class Assign:
+    """The job to work on from now on."""
 
     job: dict[str, Any]
+    """`Job.to_dict()`, whose scenes come with the episodes."""
     output: str
     open_timeout_s: float
+    """For making its components and opening its backend."""
     role: str = "fused"
+    """`fused`, `plan` or `render`."""
     plans: tuple[str, ...] = ()
+    """Folders for planned sequences, the first in memory, the second on disk."""
     environment: dict[str, Any] = field(default_factory=dict)
+    """To be recorded with the episodes: its hash and packages, and those that are others than the job began with."""
+
+
+@dataclass(frozen=True, slots=True)
+class MakeEpisode:
+    """Do your part of this episode."""
+
+    worker: WorkerId
+    attempt: Attempt
+    entry: dict[str, Any] = field(default_factory=dict, hash=False)
+    """The scene's entry in the job."""
+    plan: str = ""
+    """The file of its sequence, which is then not planned again; empty: it is to be planned."""
+    spill: bool = False
+    """A sequence that is planned goes to disk, memory being used up."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prepare:
-    """Daemon → spare: import what this job needs, and open nothing. job: as in Welcome."""
+    """To a spare: import what this job needs, and open nothing. job: as in Assign."""
 
     job: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Warm:
-    """Spare → daemon: I have imported what the job needs. slot: my name as a spare."""
-
-    slot: str
-
-
-@dataclass(frozen=True, slots=True)
 class TakePlace:
-    """Daemon → spare: you are this compute worker from now on, with its slot's device, cores and environment."""
+    """To a spare: you are this compute worker from now on, with its slot's device, cores and environment."""
 
-    worker: str
+    worker: WorkerId
     device: str
     cpus: tuple[int, ...]
     environment: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Ready:
-    """Worker → daemon: components are made, the backend is open. device: what renders, in words."""
-
-    slot: str
-    device: str
-
-
-@dataclass(frozen=True, slots=True)
-class Pull:
-    """Worker → daemon: I can take `credit` more leases."""
-
-    slot: str
-    credit: int
-
-
-@dataclass(frozen=True, slots=True)
-class Lease:
-    """Daemon → worker: do your part of this episode. entry: its scene's entry in the job.
-
-    plan: the file of its sequence; empty: it is to be planned. spill: a sequence that is planned goes to disk.
-    """
-
-    episode: EpisodeRef
-    entry: dict[str, Any]
-    plan: str = ""
-    spill: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Beat:
-    """Worker → daemon: a thread that works on `episode` is alive; sent at once when a stage begins."""
-
-    slot: str
-    episode: EpisodeRef
-    stage: str
-
-
-@dataclass(frozen=True, slots=True)
-class Memory:
-    """What a worker has in memory at the end of an episode. rss_bytes: resident; gpu_bytes: on its GPU."""
-
-    rss_bytes: int
-    gpu_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class Planned:
-    """Worker → daemon: the episode is planned; its sequence lies in the file `path`. timings_s: stage → seconds."""
-
-    slot: str
-    episode: EpisodeRef
-    path: str
-    size_bytes: int
-    spilled: bool
-    timings_s: dict[str, float]
-    memory: Memory
-
-
-@dataclass(frozen=True, slots=True)
-class Commit:
-    """Worker → daemon: the piece is durable. digest: of its manifest; timings_s: stage → seconds."""
-
-    slot: str
-    episode: EpisodeRef
-    folder: str
-    frames: int
-    size_bytes: int
-    digest: str
-    timings_s: dict[str, float]
-    memory: Memory
-
-
-@dataclass(frozen=True, slots=True)
-class Fail:
-    """Worker → daemon: this attempt came to nothing. planned: a planning result, not a fault."""
-
-    slot: str
-    episode: EpisodeRef
-    stage: str
-    reason: str
-    detail: str
-    planned: bool
-    evidence: str
-    timings_s: dict[str, float]
-    memory: Memory
-
-
-@dataclass(frozen=True, slots=True)
-class GiveBack:
-    """Worker → daemon: leases that I have not started and will not."""
-
-    slot: str
-    episodes: tuple[EpisodeRef, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Fatal:
-    """Worker → daemon: no episode can succeed here (the backend is unavailable)."""
-
-    slot: str
-    job: str
-    error: str
-
-
-@dataclass(frozen=True, slots=True)
-class Bye:
-    """Worker → daemon, last: I leave, and have said all."""
-
-    slot: str
-
-
-@dataclass(frozen=True, slots=True)
-class Drain:
-    """Daemon → worker: finish what you have started, give back the rest, and leave."""
-
-
-Message: TypeAlias = (
-    Hello
-    | Welcome
-    | Prepare
-    | Warm
-    | TakePlace
-    | Ready
-    | Pull
-    | Lease
-    | Beat
-    | Planned
-    | Commit
-    | Fail
-    | GiveBack
-    | Fatal
-    | Bye
-    | Drain
-)
-
-CODEC: Codec[Message] = Codec(
-    typing.get_args(Message), version=WORKER_PROTOCOL_VERSION, limits={Welcome: MAX_JOB_BYTES, Prepare: MAX_JOB_BYTES}
-)
-
-
-def encode(message: Message) -> bytes:
-    """Pack a message. Raises MessageError if it is too large."""
-    return CODEC.encode(message)
-
-
-def decode(frame: bytes) -> Message:
-    """Unpack and check a message. Raises MessageError for anything that is not one."""
-    return CODEC.decode(frame)
+class Leave:
+    """Finish what you have begun, hand back the rest, and leave."""

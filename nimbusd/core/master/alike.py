@@ -1,4 +1,4 @@
-"""Whether a job is worth going on with, by how its first episodes end.
+"""Give a job up whose first episodes all fail alike.
 
 A renderer that misses an argument fails at every episode in the same words. Nothing is learned by trying each of them
 as often as the job allows, so that the job is given up as soon as that is plain; one success shows that it is not so.
@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from nimbusd.core.master.facts import AttemptFailed
+from nimbusd.core.ids import EpisodeKey
+from nimbusd.transport.messages.failures import Failure, FailureKind
 
 ERRORS_ALIKE = 3
 """Different episodes that must fail alike by errors."""
@@ -37,27 +38,27 @@ class FirstFailures:
         self._episodes.clear()
         self.scenes.clear()
 
-    def failed(self, fact: AttemptFailed, *open_scenes: Iterable[str]) -> str | None:
+    def failed(self, key: EpisodeKey, failure: Failure, *open_scenes: Iterable[str]) -> str | None:
         """Take in a failure. Returns why the job should be given up, if it should.
 
         open_scenes: where episodes are pending, or leased.
         """
-        if self._hopeful or fact.reason in SINGLE:
+        if self._hopeful or failure.reason in SINGLE:
             return None
-        words = fact.stage, fact.reason, _NUMBERS.sub("#", fact.detail)
+        words = failure.stage, failure.reason, _NUMBERS.sub("#", failure.detail)
         if self._episodes and words != self._words:
             self.succeeded()  # failures of several kinds have no single cause
             return None
         self._words = words
-        self._episodes.add((fact.key.scene, fact.key.index))
-        self.scenes.add(fact.key.scene)
-        if len(self._episodes) < (PLANS_ALIKE if fact.planned else ERRORS_ALIKE):
+        self._episodes.add((key.scene, key.index))
+        self.scenes.add(key.scene)
+        if len(self._episodes) < (PLANS_ALIKE if failure.kind is FailureKind.PLANNING else ERRORS_ALIKE):
             return None
         others = (scene for scenes in open_scenes for scene in scenes if scene not in self.scenes)
         if len(self.scenes) < SCENES_ALIKE and any(others):
             return None
-        said = f"{fact.reason}: {fact.detail}".rstrip(". :")
+        said = f"{failure.reason}: {failure.detail}".rstrip(". :")
         return (
-            f"the first {len(self._episodes)} episodes all failed alike, in '{fact.stage}' ({said}); the others were "
-            "not tried. Mend that, and run or submit the job again"
+            f"the first {len(self._episodes)} episodes all failed alike, in '{failure.stage}' ({said}); the others "
+            "were not tried. Mend that, and run or submit the job again"
         )

@@ -1,4 +1,4 @@
-"""When nothing is pending: split what others hold, and run stragglers again.
+"""Work for idle nodes while nothing is pending: leases of others are split, stragglers are run again.
 
 A lease is split at episode granularity: a node is asked for the later half of what it has not begun, and what it
 gives back is pending again. When there is nothing left to split, an episode that takes much longer than expected
@@ -12,30 +12,31 @@ from collections import defaultdict
 from dataclasses import dataclass
 
 from nimbusd.core.ids import LeaseId, NodeId
-from nimbusd.core.master.facts import Order, RevokeLease
+from nimbusd.core.master.facts import Order
 from nimbusd.core.master.grants import idle_slots, why_not
-from nimbusd.core.master.nodes import EXPECTED, Node, WorkerManager
-from nimbusd.core.master.open_jobs import Job, Lease
+from nimbusd.core.master.nodes import EXPECTED, LiveNode, WorkerManager
+from nimbusd.core.master.open_jobs import JobTasks, OpenLease
 from nimbusd.core.master.tasks import TaskManager
+from nimbusd.transport.messages.node import Revoke
 
 REVOKE_AGAIN_S = 3.0
 """A revoke that was not answered for so long is sent again."""
 FREE_ATTEMPTS = 4
 LONGEST_REST_S = 600.0
-"""What has changed hands so often stays with its node for a while, ever longer up to this. Otherwise two nodes that
-must both start a worker for it first could take it from each other for ever."""
+"""A lease that has changed hands often stays with its node for a while, ever longer up to this. Otherwise two nodes
+that must both start a worker for it first could take it from each other for ever."""
 LATE = 1.5
 """An episode is a straggler when it has taken so many times what was expected on its node."""
 
 
 @dataclass(slots=True)
 class _Running:
-    lease: Lease
+    lease: OpenLease
     index: int
     is_late: bool
     left_s: float
     elsewhere_s: float
-    """What a copy would take."""
+    """Seconds that a copy would take."""
 
 
 class Balance:
@@ -45,7 +46,7 @@ class Balance:
         self._tasks = tasks
         self._nodes = nodes
 
-    def balance(self, idle: list[Node], now: float) -> list[Order]:
+    def balance(self, idle: list[LiveNode], now: float) -> list[Order]:
         """Orders that bring work to idle nodes. Called while nothing that they may have is pending."""
         orders: list[Order] = []
         free = {node.name: idle_slots(node, self._tasks) for node in idle}
@@ -70,12 +71,12 @@ class Balance:
 
     # --- splitting ---
 
-    def _split(self, job: Job, thieves: list[Node], free: int, now: float) -> list[Order]:
+    def _split(self, job: JobTasks, thieves: list[LiveNode], free: int, now: float) -> list[Order]:
         """Ask holders for as much as makes queues equal, and one episode for every free slot at least."""
         awaited = 0
         queues: list[tuple[float, LeaseId, list[int]]] = []
         waiting_in_all, busy = 0, 0
-        by_node: defaultdict[NodeId, list[Lease]] = defaultdict(list)
+        by_node: defaultdict[NodeId, list[OpenLease]] = defaultdict(list)
         for lease in job.leases.values():
             lease.revoking = {index: at for index, at in lease.revoking.items() if now - at < REVOKE_AGAIN_S}
             awaited += len(lease.revoking)
@@ -112,12 +113,12 @@ class Balance:
         for id, indexes in asked.items():
             lease = job.leases[id]
             lease.revoking.update(dict.fromkeys(indexes, now))
-            orders.append(RevokeLease(lease.node, id, tuple(sorted(indexes))))
+            orders.append(Revoke(lease.node, id, tuple(sorted(indexes))))
         return orders
 
     # --- stragglers ---
 
-    def _copy_stragglers(self, job: Job, thief: Node, free: int, now: float) -> list[Order]:
+    def _copy_stragglers(self, job: JobTasks, thief: LiveNode, free: int, now: float) -> list[Order]:
         """Lease the worst stragglers of other nodes to the thief as well."""
         orders: list[Order] = []
         late = [r for r in self._running(job, thief) if r.is_late and r.left_s > r.elsewhere_s]
@@ -125,7 +126,7 @@ class Balance:
             orders += self._tasks.copy(running.lease, running.index, thief.name, now)
         return orders
 
-    def _running(self, job: Job, thief: Node) -> list[_Running]:
+    def _running(self, job: JobTasks, thief: LiveNode) -> list[_Running]:
         """Episodes of the job that have begun elsewhere and have no copy, where their cost is known."""
         found: list[_Running] = []
         for lease in job.leases.values():
@@ -146,7 +147,7 @@ class Balance:
         return found
 
 
-def _rest_s(lease: Lease) -> float:
-    """How long a lease is left alone after it was granted."""
+def _rest_s(lease: OpenLease) -> float:
+    """Seconds that a lease is left alone after it was granted."""
     often = lease.attempt - FREE_ATTEMPTS
     return min(0.5 * 2.0 ** min(often, 20), LONGEST_REST_S) if often > 0 else 0.0

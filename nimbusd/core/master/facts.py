@@ -1,7 +1,7 @@
-"""What the scheduler is told, and what it orders. Frozen dataclasses, named as facts and as orders.
+"""Facts and orders of the scheduler, beside the messages.
 
-The caller makes the ledger entries of a batch durable before it carries out the batch's other orders, so that
-nothing is ever acknowledged, or leased, that a crash could forget.
+What a node says is a fact, and what is said to a node is an order, as it stands in `transport.messages.node`. Here are
+the facts that no message carries (a job was submitted, an output is gone) and the orders that no node gets.
 """
 
 from __future__ import annotations
@@ -9,20 +9,34 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
-from nimbusd.core.ids import EpisodeKey, JobId, LeaseId, NodeId, Span
+from nimbusd.core.ids import Attempt, EpisodeKey, JobId, LeaseId, NodeId
 from nimbusd.core.records import JobRecorded, JobState, LeaseClosed, LeaseOpened, LostPiece, Record, SceneHistory, Tried
+from nimbusd.transport.messages.node import (
+    Ack,
+    Bye,
+    CannotRun,
+    Commit,
+    Fail,
+    GiveBack,
+    Heartbeat,
+    Hello,
+    Lease,
+    Revoke,
+    SayHello,
+)
 
 # --- what a job asks for ---
 
 
 @dataclass(frozen=True, slots=True)
 class ScenePlan:
-    """What a job wants of a scene.
+    """The episodes that a job wants of a scene.
 
     wanted: episodes. exact: refill failed plans from the next indexes, up to `most_tried` indexes in all.
     cost_hint: how its episodes compare in cost with other scenes' (file size, say), until some are measured.
+    entry: the scene's entry in the job, which goes along with its leases.
     """
 
     name: str
@@ -30,6 +44,7 @@ class ScenePlan:
     exact: bool
     most_tried: int
     cost_hint: float = 1.0
+    entry: dict[str, Any] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,28 +70,6 @@ class JobPlan:
     packages: Mapping[str, str] = field(default_factory=dict)
     first_attempt: int = 1
     counting: frozenset[str] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class RunningEpisode:
-    """An episode that a node says has begun, elapsed_s ago."""
-
-    lease: LeaseId
-    index: int
-    elapsed_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class StoredPiece:
-    """A durable piece. cost_s: what the episode took a slot. timings_s: how that was spent, by stage."""
-
-    index: int
-    folder: str
-    frames: int
-    size_bytes: int
-    digest: str
-    cost_s: float
-    timings_s: Mapping[str, float] = field(default_factory=dict, hash=False)
 
 
 # --- facts ---
@@ -115,97 +108,10 @@ class EpisodesReleased:
 
 
 @dataclass(frozen=True, slots=True)
-class NodeSeen:
-    """A node said hello. A session that differs from the last one means that it has restarted.
-
-    packages: what its environment is the hash of, version by name.
-    """
-
-    node: NodeId
-    session: str
-    environment: str
-    slots: int
-    packages: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class PipelineSeen:
-    """How a job goes on a node: the live model of section 6.1.2 of the Nimbus paper.
-
-    mode: `fused` or `decoupled`. planners, renderers: compute workers; backlog: plans that wait. plan_s, render_s,
-    store_s: mean seconds per episode. good: share of plans that succeed. planning, rendering: mean concurrency over
-    the last minute. mu_plan, mu_render, theory (lambda) and achieved: episodes per second.
-    """
-
-    job: JobId
-    mode: str
-    planners: int
-    renderers: int
-    backlog: int
-    plan_s: float
-    render_s: float
-    store_s: float
-    good: float
-    planning: float
-    rendering: float
-    mu_plan: float
-    mu_render: float
-    theory: float
-    achieved: float
-
-
-@dataclass(frozen=True, slots=True)
-class HeartbeatSeen:
-    """A node's state. seq orders the heartbeats of a session; credit is what it can take beyond `held`."""
-
-    node: NodeId
-    session: str
-    seq: int
-    credit: int
-    held: tuple[LeaseId, ...]
-    running: tuple[RunningEpisode, ...]
-    pipelines: tuple[PipelineSeen, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class PiecesStored:
-    """A node made pieces of a lease durable. The scheduler hears of it once somebody has looked at them."""
-
-    node: NodeId
-    lease: LeaseId
-    job: JobId
-    scene: str
-    attempt: int
-    stored: tuple[StoredPiece, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class PiecesLate:
     """A node tells of pieces that nothing waits for, so that nobody has looked at them: none of them is committed."""
 
-    told: PiecesStored
-
-
-@dataclass(frozen=True, slots=True)
-class AttemptFailed:
-    """An attempt came to nothing.
-
-    planned: a planning result, final. final: pointless to try again (a broken asset). blameless: not the
-    episode's doing (a full disk): it stays pending, is not counted, and the job pauses.
-    """
-
-    node: NodeId
-    lease: LeaseId
-    attempt: int
-    key: EpisodeKey
-    stage: str
-    reason: str
-    detail: str
-    evidence: str = ""
-    cost_s: float = 0.0
-    planned: bool = False
-    final: bool = False
-    blameless: bool = False
+    told: Commit
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,9 +138,7 @@ class PieceRefused:
     """A piece that a node told of is not as it said, or not there. why: a sentence."""
 
     node: NodeId
-    lease: LeaseId
-    attempt: int
-    key: EpisodeKey
+    attempt: Attempt
     why: str
 
 
@@ -244,15 +148,6 @@ class OutputUnseen:
 
     job: JobId
     why: str
-
-
-@dataclass(frozen=True, slots=True)
-class EpisodesReturned:
-    """A node gives back episodes that it has not begun."""
-
-    node: NodeId
-    lease: LeaseId
-    indexes: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,24 +171,6 @@ class OutputBack:
     """A job's output can be written to again."""
 
     job: JobId
-
-
-@dataclass(frozen=True, slots=True)
-class NodeUnfit:
-    """A node cannot make a job's components. error: a sentence."""
-
-    node: NodeId
-    job: JobId
-    error: str
-
-
-@dataclass(frozen=True, slots=True)
-class NodeLeft:
-    """A node said goodbye."""
-
-    node: NodeId
-    session: str
-    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -326,21 +203,21 @@ Fact: TypeAlias = (
     | JobCancelled
     | JobSetDown
     | EpisodesReleased
-    | NodeSeen
-    | HeartbeatSeen
-    | PiecesStored
+    | Hello
+    | Heartbeat
+    | Commit
     | PiecesLate
-    | AttemptFailed
+    | Fail
     | ReviewBegan
     | ReviewEnded
     | PieceRefused
     | OutputUnseen
-    | EpisodesReturned
+    | GiveBack
     | PiecesLost
     | OutputLost
     | OutputBack
-    | NodeUnfit
-    | NodeLeft
+    | CannotRun
+    | Bye
     | NodeDrainAsked
     | EnvironmentAccepted
     | DrainAsked
@@ -350,7 +227,7 @@ Fact: TypeAlias = (
 
 
 class Cause(Enum):
-    """Why nothing of an open job can move. The last three are found by the master's shell, the others here."""
+    """A reason why nothing of an open job can move. The last three are found by the master's shell, the others here."""
 
     NO_NODE = "no_node"
     """No node is connected, or none of those that hold what was begun."""
@@ -388,49 +265,11 @@ class Waiting:
 
 
 @dataclass(frozen=True, slots=True)
-class GrantLease:
-    """Send the lease to the node.
-
-    careful: a worker has died of one of these episodes, or beside it. Each is made alone, so that if it happens again
-    nobody else is blamed.
-    """
-
-    node: NodeId
-    lease: LeaseId
-    job: JobId
-    scene: str
-    attempt: int
-    spans: tuple[Span, ...]
-    careful: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class RevokeLease:
-    """Ask the node for those of these episodes that have not begun. kill: and to stop those that have."""
-
-    node: NodeId
-    lease: LeaseId
-    indexes: tuple[int, ...]
-    kill: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Acknowledge:
-    """Tell the node that these episodes of the lease are settled; refused: that their pieces are garbage."""
-
-    node: NodeId
-    lease: LeaseId
-    indexes: tuple[int, ...]
-    refused: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
 class CheckSettled:
     """A piece whose attempt holds no lease: acknowledge it if it is the one in the ledger, else refuse it."""
 
     node: NodeId
-    lease: LeaseId
-    key: EpisodeKey
+    attempt: Attempt
     folder: str
 
 
@@ -444,13 +283,6 @@ class NodeLost:
 
 
 @dataclass(frozen=True, slots=True)
-class AskHello:
-    """A node that we don't know, or thought lost, is alive: have it introduce itself."""
-
-    node: NodeId
-
-
-@dataclass(frozen=True, slots=True)
 class JobWaits:
     """Say why nothing of a job moves, which has begun to be so or changed; None: that something moves again."""
 
@@ -459,7 +291,7 @@ class JobWaits:
 
 
 @dataclass(frozen=True, slots=True)
-class EnvironmentChanged:
+class PackagesChanged:
     """Say that a job goes on with other packages. before, now: of those that differ, version by name."""
 
     job: JobId
@@ -472,12 +304,12 @@ Order: TypeAlias = (
     | LeaseOpened
     | LeaseClosed
     | JobRecorded
-    | GrantLease
-    | RevokeLease
-    | Acknowledge
+    | Lease
+    | Revoke
+    | Ack
     | CheckSettled
     | NodeLost
-    | AskHello
+    | SayHello
     | JobWaits
-    | EnvironmentChanged
+    | PackagesChanged
 )

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from nimbusd.core.environments import Environment, environment_of
 from nimbusd.core.estimate import Mean
 from nimbusd.core.ids import LeaseId, NodeId
-from nimbusd.core.master.facts import HeartbeatSeen, NodeSeen, RunningEpisode
+from nimbusd.transport.messages.node import Heartbeat, Hello, Running
 
 HEARTBEAT_S = 1.0
 DEAD_AFTER_S = 5.0
@@ -21,7 +21,7 @@ EXPECTED = ""
 
 
 @dataclass(slots=True)
-class Node:
+class LiveNode:
     """A node, from its first hello until it is lost or leaves.
 
     hello_at: when it last said hello; what was sent to it before, and did not arrive, is lost. capacity: episodes
@@ -37,7 +37,7 @@ class Node:
     seq: int = -1
     capacity: int = 0
     held: frozenset[LeaseId] = frozenset()
-    running: tuple[RunningEpisode, ...] = ()
+    running: tuple[Running, ...] = ()
     draining: bool = False
     pace: Mean = field(default_factory=Mean)
     packages: Mapping[str, str] = field(default_factory=dict)
@@ -47,7 +47,7 @@ class Node:
 
     @property
     def is_here(self) -> bool:
-        """Whether it has said hello to this master, and is not only known from the ledger."""
+        """True once it has said hello to this master; until then it is a name in the ledger."""
         return self.session != EXPECTED
 
     def environment_for(self, counting: frozenset[str] | None) -> Environment:
@@ -73,19 +73,19 @@ class WorkerManager:
 
     def __init__(self, dead_after_s: float = DEAD_AFTER_S) -> None:
         self.dead_after_s = dead_after_s
-        self._nodes: dict[NodeId, Node] = {}
+        self._nodes: dict[NodeId, LiveNode] = {}
         self._due: list[tuple[float, NodeId]] = []
         self._in_due: set[NodeId] = set()
         self._drained: set[NodeId] = set()
         self._slots: int | None = None
 
-    def __iter__(self) -> Iterator[Node]:
+    def __iter__(self) -> Iterator[LiveNode]:
         return iter(self._nodes.values())
 
     def __len__(self) -> int:
         return len(self._nodes)
 
-    def get(self, name: NodeId) -> Node | None:
+    def get(self, name: NodeId) -> LiveNode | None:
         """The node, unless it is lost or unknown."""
         return self._nodes.get(name)
 
@@ -95,7 +95,7 @@ class WorkerManager:
             self._slots = sum(node.slots for node in self._nodes.values() if not node.draining)
         return self._slots
 
-    def hello(self, fact: NodeSeen, now: float) -> Node | None:
+    def hello(self, fact: Hello, now: float) -> LiveNode | None:
         """A node connects. Returns what was known of it if it has restarted, so that what it held is gone."""
         node = self._nodes.get(fact.node)
         self._slots = None
@@ -105,7 +105,7 @@ class WorkerManager:
             node._environments.clear()
             self._seen(node, now)
             return None
-        fresh = Node(fact.node, fact.session, fact.environment, fact.slots, now + self.dead_after_s, now)
+        fresh = LiveNode(fact.node, fact.session, fact.environment, fact.slots, now + self.dead_after_s, now)
         fresh.draining = fact.node in self._drained
         fresh.packages = fact.packages
         self._add(fresh)
@@ -114,15 +114,15 @@ class WorkerManager:
     def expect(self, name: NodeId, now: float) -> None:
         """A node that held leases before the master restarted: give it time to come back."""
         if name not in self._nodes:
-            self._add(Node(name, EXPECTED, "", 0, now + 2 * self.dead_after_s, now))
+            self._add(LiveNode(name, EXPECTED, "", 0, now + 2 * self.dead_after_s, now))
 
-    def _add(self, node: Node) -> None:
+    def _add(self, node: LiveNode) -> None:
         self._nodes[node.name] = node
         if node.name not in self._in_due:
             self._in_due.add(node.name)
             heapq.heappush(self._due, (node.deadline, node.name))
 
-    def heartbeat(self, fact: HeartbeatSeen, now: float) -> Node | None:
+    def heartbeat(self, fact: Heartbeat, now: float) -> LiveNode | None:
         """The node, brought up to date; None for old news. It is known, by this session."""
         node = self._nodes[fact.node]
         assert node.session == fact.session
@@ -133,13 +133,13 @@ class WorkerManager:
         self._seen(node, now)
         return node
 
-    def remove(self, name: NodeId) -> Node | None:
+    def remove(self, name: NodeId) -> LiveNode | None:
         """Forget a node; its deadline in the heap is skipped when it comes up."""
         self._slots = None
         return self._nodes.pop(name, None)
 
     def is_drained(self, name: NodeId) -> bool:
-        """Whether a node gets no more work, be it here or away."""
+        """True where a node gets no more work, be it here or away."""
         return name in self._drained
 
     def drain(self, name: NodeId, on: bool) -> None:
@@ -149,9 +149,9 @@ class WorkerManager:
             node.draining = on
             self._slots = None
 
-    def overdue(self, now: float) -> list[Node]:
+    def overdue(self, now: float) -> list[LiveNode]:
         """Nodes whose deadline has passed; the caller removes them."""
-        late: list[Node] = []
+        late: list[LiveNode] = []
         while self._due and self._due[0][0] < now:
             _, name = heapq.heappop(self._due)
             node = self._nodes.get(name)
@@ -163,5 +163,5 @@ class WorkerManager:
                 late.append(node)
         return late
 
-    def _seen(self, node: Node, now: float) -> None:
+    def _seen(self, node: LiveNode, now: float) -> None:
         node.deadline = max(node.deadline, now + self.dead_after_s)

@@ -10,7 +10,7 @@ from nimbusd.core.estimate import Estimates
 from nimbusd.core.ids import JobId, LeaseId, NodeId
 from nimbusd.core.master.alike import FirstFailures
 from nimbusd.core.master.facts import JobPlan
-from nimbusd.core.master.nodes import Node
+from nimbusd.core.master.nodes import LiveNode
 from nimbusd.core.master.scenes import Pending, SceneEpisodes
 from nimbusd.core.records import JobState
 from nimbusd.core.tally import Tally
@@ -20,7 +20,7 @@ FIRST_PAUSE_S = 2.0
 
 
 @dataclass(slots=True)
-class Lease:
+class OpenLease:
     """Episodes of a scene that a node holds. open: not settled yet; revoking: asked back, and when."""
 
     id: LeaseId
@@ -43,7 +43,7 @@ class Lease:
 
 @dataclass(slots=True)
 class Doubt:
-    """What speaks against a node in a job.
+    """Evidence against a node in a job.
 
     lies: pieces that were not as it said. blamed: times that it blamed the storage since it last stored something;
     stored_elsewhere: pieces of other nodes meanwhile.
@@ -55,7 +55,7 @@ class Doubt:
 
 
 @dataclass(slots=True)
-class Job:
+class JobTasks:
     """A job that is not over."""
 
     plan: JobPlan
@@ -65,49 +65,40 @@ class Job:
     environment: str
     """That its nodes must have: the first node's, recorded with the first commit, if none was asked for."""
     is_bound: bool
-    """Whether the environment is recorded."""
+    """True once the environment is recorded."""
     order: int
     first_failures: FirstFailures
     estimates: Estimates = field(default_factory=Estimates)
-    leases: dict[LeaseId, Lease] = field(default_factory=dict)
+    leases: dict[LeaseId, OpenLease] = field(default_factory=dict)
     nodes: Tally[NodeId] = field(default_factory=Tally)
     """Leases by node."""
     holders: Tally[str] = field(default_factory=Tally)
     """Leases by scene."""
-    copies: dict[tuple[str, int], list[Lease]] = field(default_factory=dict)
+    copies: dict[tuple[str, int], list[OpenLease]] = field(default_factory=dict)
     """Episodes that are in two leases."""
     node_losses: Counter[tuple[str, int]] = field(default_factory=Counter)
-    owners: dict[str, NodeId] = field(default_factory=dict)
-    """Who may work on a scene, where that is fixed."""
-    last_own: dict[NodeId, str] = field(default_factory=dict)
-    """The latest scene of a node's fixed share that it was leased."""
-    fresh: list[str] = field(default_factory=list)
-    """Scenes that nobody has worked on, or that were left by those who had, the longest last."""
-    loaded: dict[NodeId, Counter[str]] = field(default_factory=dict)
-    """How many slots of a node should have which scene loaded."""
-    late: list[str] = field(default_factory=list)
-    """Scenes that need more slots, the most urgent last; worked out again at `look_at`."""
-    look_at: float = 0.0
+    left: set[str] = field(default_factory=set)
+    """Scenes of which something was given back or given up since the lease policy last looked."""
     unfit: dict[NodeId, str] = field(default_factory=dict)
     """Nodes that cannot run it, and why."""
     doubts: dict[NodeId, Doubt] = field(default_factory=dict)
     """Nodes that may not be telling the truth."""
     resume_at: float = 0.0
     pause_s: float = FIRST_PAUSE_S
-    """How long the next pause is."""
+    """Seconds of the next pause."""
     why: str = ""
-    """Why it is paused."""
+    """The reason of a pause, in words."""
     packages: Mapping[str, str] = field(default_factory=dict)
     """Of its environment, version by name; empty while that is not known."""
 
-    def bind(self, node: Node) -> None:
+    def bind(self, node: LiveNode) -> None:
         """Take a node's environment for the job's, if it has none yet; learn what packages make it up."""
         there = node.environment_for(self.plan.counting)
         self.environment = self.environment or there.hash
         if not self.packages and self.fits(node):
             self.packages = there.packages
 
-    def fits(self, node: Node) -> bool:
+    def fits(self, node: LiveNode) -> bool:
         """True where a node has the job's environment. A hash that was asked for may be over all that the node has."""
         return self.environment in (node.environment_for(self.plan.counting).hash, node.environment)
 

@@ -1,4 +1,4 @@
-"""When a job's dataset is published, and when a process that publishes must die.
+"""Times to publish a job's dataset, and limits of a process that publishes.
 
 A writer is somebody else's code: it may be slow, fail for a while, or hang for ever. So each job has its own times,
 and one whose last publishing failed waits longer after every failure, at most MOST_PAUSE_S.
@@ -10,28 +10,28 @@ from dataclasses import dataclass
 
 from nimbusd.core.ids import JobId
 
-PUBLISH_SHARE = 20
-"""Publishing takes at most one part in so many of the time: a slow publish is followed by a longer pause."""
+PUBLISH_FRACTION = 1 / 20
+"""The part of the time that publishing takes at most: a slow publish is followed by a longer pause."""
 FIRST_PAUSE_S = 5.0
 MOST_PAUSE_S = 600.0
 
 
 def pause_s(failures: int) -> float:
-    """How long to wait after so many failures in a row, at least one."""
+    """Seconds to wait after a number of failures in a row, at least one."""
     assert failures > 0
     return min(MOST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(failures - 1, 30))
 
 
 @dataclass(frozen=True, slots=True)
 class PublishLimits:
-    """What a publishing process may do. silence_s: without a beat. memory_bytes: with all that it has started."""
+    """Limits of a publishing process. silence_s: without a beat. memory_bytes: with all that it has started."""
 
     silence_s: float
     memory_bytes: int
 
 
 def must_die(limits: PublishLimits, silent_s: float, memory_bytes: int) -> str:
-    """Why a publishing process must be killed; empty if it may go on."""
+    """The reason to kill a publishing process; empty if it may go on."""
     if silent_s > limits.silence_s:
         return f"no sign of progress for {limits.silence_s:g} s"
     if memory_bytes > limits.memory_bytes:
@@ -50,7 +50,7 @@ class _Times:
 
 
 class PublishTimes:
-    """Which running jobs are due to be published.
+    """The times at which running jobs are to be published.
 
     every_s: at least so long from the first news to a publish, and from one publish to the next. A publish may end when
     its job is over and forgotten: that changes nothing.
@@ -84,7 +84,7 @@ class PublishTimes:
         """The publish is done."""
         times = self._jobs.get(job, _Times())
         times.running, times.failures = False, 0
-        times.not_before = now + max(self._every_s, PUBLISH_SHARE * took_s)
+        times.not_before = now + max(self._every_s, took_s / PUBLISH_FRACTION)
 
     def failed(self, job: JobId, now: float) -> float:
         """The publish came to nothing, and is due again. Returns in how many seconds."""
@@ -95,12 +95,12 @@ class PublishTimes:
         return pause_s(times.failures)
 
     def again_in_s(self, job: JobId, now: float) -> float:
-        """How long to wait before the job may be published again."""
+        """Seconds until the job may be published again."""
         times = self._jobs.get(job, _Times())
         return 0.0 if times.not_before is None else max(0.0, times.not_before - now)
 
     def is_doubtful(self, job: JobId) -> bool:
-        """Whether the job's last publish failed."""
+        """True where the job's last publish failed."""
         return job in self._jobs and self._jobs[job].failures > 0
 
     def forget(self, job: JobId) -> None:

@@ -16,7 +16,7 @@ _start = attrgetter("start")
 
 @dataclass(slots=True)
 class Pending:
-    """What is pending in all scenes of a job: how many episodes, and the scenes that have some.
+    """The pending episodes of a job: their number, and the scenes that have some.
 
     held: episodes that are neither pending nor leased, since a late piece of them is being looked at.
     """
@@ -76,8 +76,8 @@ class SceneEpisodes:
             else:
                 self._pending[0] = Span(span.stop, first.stop)
             taken.append(span)
-            most -= len(span)
-            self._count(-len(span))
+            most -= span.size
+            self._count(-span.size)
         return tuple(taken)
 
     def take_one(self, index: int) -> bool:
@@ -85,7 +85,7 @@ class SceneEpisodes:
         if not self.is_pending(index):
             return False
         span = self._pending.pop(bisect_left(self._pending, index + 1, key=_start) - 1)
-        self._count(-len(span))
+        self._count(-span.size)
         self._add(Span(span.start, index))
         self._add(Span(index + 1, span.stop))
         return True
@@ -98,7 +98,7 @@ class SceneEpisodes:
         self._add(Span(index, index + 1))
 
     def may_reclaim(self, index: int, attempt: int, node: NodeId) -> bool:
-        """Whether an episode is pending, or held, since this very attempt of that node was given up."""
+        """True where an episode is pending, or set aside, since this very attempt of that node was given up."""
         return self.given_up.get(index) == (attempt, node) and (index in self._held or self.is_pending(index))
 
     def reclaim(self, index: int, attempt: int, node: NodeId) -> bool:
@@ -125,7 +125,7 @@ class SceneEpisodes:
             self._add(Span(index, index + 1))
 
     def is_pending(self, index: int) -> bool:
-        """Whether an episode is open, and nobody has it."""
+        """True where an episode is open, and nobody has it."""
         at = bisect_left(self._pending, index + 1, key=_start) - 1
         return at >= 0 and self._pending[at].start <= index < self._pending[at].stop
 
@@ -144,7 +144,7 @@ class SceneEpisodes:
         )
 
     def any_lost(self, spans: Iterable[Span]) -> bool:
-        """Whether any of these episodes has cost an attempt before."""
+        """True where any of these episodes has cost an attempt before."""
         if not self.tried:
             return False
         return any(self.tried[i].losses for i in indexes_of(spans) if i in self.tried)
@@ -175,7 +175,7 @@ class SceneEpisodes:
         """Insert a span of taken episodes, merging it with its neighbours."""
         if span.stop <= span.start:
             return
-        self._count(len(span))
+        self._count(span.size)
         at = bisect_left(self._pending, span.start, key=_start)
         start, stop = span.start, span.stop
         if at < len(self._pending) and self._pending[at].start <= stop:

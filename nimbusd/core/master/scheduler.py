@@ -8,50 +8,52 @@ from nimbusd.core.environments import Environment, differing, environment_of
 from nimbusd.core.ids import JobId, NodeId
 from nimbusd.core.master.balance import Balance
 from nimbusd.core.master.facts import (
-    AskHello,
-    AttemptFailed,
     DrainAsked,
     EnvironmentAccepted,
-    EnvironmentChanged,
     EpisodesReleased,
-    EpisodesReturned,
     Fact,
-    GrantLease,
-    HeartbeatSeen,
     JobAdded,
     JobCancelled,
     JobSetDown,
     NodeDrainAsked,
-    NodeLeft,
     NodeLost,
-    NodeSeen,
-    NodeUnfit,
     Order,
     OutputBack,
     OutputLost,
     OutputUnseen,
+    PackagesChanged,
     PieceRefused,
     PiecesLate,
     PiecesLost,
-    PiecesStored,
     ReviewBegan,
     ReviewEnded,
-    RevokeLease,
 )
 from nimbusd.core.master.grants import Grants, idle_slots
-from nimbusd.core.master.nodes import DEAD_AFTER_S, Node, WorkerManager
-from nimbusd.core.master.open_jobs import Job
+from nimbusd.core.master.nodes import DEAD_AFTER_S, LiveNode, WorkerManager
+from nimbusd.core.master.open_jobs import JobTasks
 from nimbusd.core.master.tasks import TaskManager
 from nimbusd.core.master.waiting import Waits, why_waiting
 from nimbusd.core.records import JobRecorded, JobState
+from nimbusd.transport.messages.node import (
+    Bye,
+    CannotRun,
+    Commit,
+    Fail,
+    GiveBack,
+    Heartbeat,
+    Hello,
+    Lease,
+    Revoke,
+    SayHello,
+)
 
 BALANCE_EVERY_S = 0.25
 LEAST_COST_S = 1e-6
 """Of an episode, as far as estimates go, whatever its node says."""
 MOST_PACE = 1_000.0
-"""So much faster or slower than others can a node be, whatever it says."""
+"""A node counts as this much faster or slower than others at most, whatever it says."""
 LOOK_EVERY_S = 0.5
-"""How often it is asked whether jobs wait."""
+"""Seconds between two looks for jobs that wait."""
 
 
 class Scheduler:
@@ -75,20 +77,21 @@ class Scheduler:
     def handle(self, fact: Fact, now: float) -> list[Order]:
         """Take in a fact; returns the orders it leads to. Stale and repeated facts are harmless."""
         match fact:
-            case HeartbeatSeen():
+            case Heartbeat():
                 return self._heartbeat(fact, now)
-            case PiecesStored():
+            case Commit():
                 if not self._environment_known(fact):
-                    return [AskHello(fact.node)]  # then it will tell this again
+                    return [SayHello(fact.node)]  # then it will tell this again
                 self._learn(fact)
                 orders = self.tasks.stored(fact)
                 self._feed_soon(self.nodes.get(fact.node))
                 return orders
-            case AttemptFailed():
+            case Fail():
                 orders = self.tasks.failed(fact, now)
-                if (job := self.tasks.jobs.get(fact.key.job)) is not None and self.tasks.blames_alone(job, fact.node):
-                    why = f"it says that the storage takes nothing, while others store there: {fact.detail}"
-                    orders += self._give_up_on(fact.node, fact.key.job, why)
+                name = fact.attempt.key.job
+                if (job := self.tasks.jobs.get(name)) is not None and self.tasks.blames_alone(job, fact.node):
+                    why = f"it says that the storage takes nothing, while others store there: {fact.failure.detail}"
+                    orders += self._give_up_on(fact.node, name, why)
                 self._feed_soon(self.nodes.get(fact.node))
                 return orders
             case PiecesLate(told):
@@ -99,23 +102,24 @@ class Scheduler:
                 self.tasks.let_go(key)
             case PieceRefused():
                 orders = self.tasks.refuse(fact)
-                if (job := self.tasks.jobs.get(fact.key.job)) is not None and self.tasks.distrusts(job, fact.node):
+                name = fact.attempt.key.job
+                if (job := self.tasks.jobs.get(name)) is not None and self.tasks.distrusts(job, fact.node):
                     lies = job.doubts[fact.node].lies
                     why = f"{lies} pieces that it told of were not as it said, the last one: {fact.why}"
-                    orders += self._give_up_on(fact.node, fact.key.job, why)
+                    orders += self._give_up_on(fact.node, name, why)
                 self._feed_soon(self.nodes.get(fact.node))
                 return orders
             case OutputUnseen():
                 return self.tasks.unseen(fact, now)
-            case EpisodesReturned():
+            case GiveBack():
                 return self._returned(fact)
-            case NodeSeen():
+            case Hello():
                 known = self.nodes.get(fact.node)
                 if known is None or known.session != fact.session:
                     self.tasks.forget_unfit(fact.node)
                 before = self.nodes.hello(fact, now)
                 return self._lose(before, "restarted") if before is not None else []
-            case NodeLeft(node, session, why):
+            case Bye(node, session, why):
                 known = self.nodes.get(node)
                 if known is None or known.session != session:
                     return []
@@ -124,7 +128,9 @@ class Scheduler:
             case JobAdded():
                 for lease in fact.open_leases:
                     self.nodes.expect(lease.node, now)
-                return self.tasks.add(fact, now)
+                orders = self.tasks.add(fact, now)
+                self._grants.job_added(fact.plan.job)
+                return orders
             case JobCancelled(job):
                 return self.tasks.cancel(job)
             case JobSetDown(job):
@@ -141,7 +147,7 @@ class Scheduler:
                 return self.tasks.output_lost(job, why)
             case OutputBack(job):
                 self.tasks.output_back(job, now)
-            case NodeUnfit(node, job, error):
+            case CannotRun(node, job, error):
                 return self._unfit(node, job, error)
             case NodeDrainAsked(node, on):
                 self.nodes.drain(node, on)
@@ -152,16 +158,17 @@ class Scheduler:
         return []
 
     def settle(self, now: float) -> list[Order]:
-        """What follows from the facts so far and from the time: lost nodes, leases, splits, copies."""
+        """Draw the consequences of the facts so far and of the time: lost nodes, leases, splits, copies."""
         orders: list[Order] = []
         for node in self.nodes.overdue(now):
             self.nodes.remove(node.name)
             orders += self._lose(node, f"has been silent for {self.nodes.dead_after_s:g} s")
         orders += self.tasks.resume_paused(now)
+        self._grants.forget_ended()
         if not self._draining and (self._hungry or self._starved):
             orders += self._feed(now)
             for order in orders:
-                if isinstance(order, GrantLease):
+                if isinstance(order, Lease):
                     self.waits.moved(order.job, now)
         if now >= self._look_at and not self._draining:
             self._look_at = now + LOOK_EVERY_S
@@ -171,15 +178,15 @@ class Scheduler:
         return orders
 
     def sizes(self) -> dict[str, int]:
-        """How much is remembered of open jobs, by kind: all zero when there is none."""
+        """Numbers of things that are remembered of open jobs, by kind: all zero when there is none."""
         return self.tasks.sizes()
 
     # --- nodes ---
 
-    def _heartbeat(self, fact: HeartbeatSeen, now: float) -> list[Order]:
+    def _heartbeat(self, fact: Heartbeat, now: float) -> list[Order]:
         known = self.nodes.get(fact.node)
         if known is None or known.session != fact.session:
-            return [AskHello(fact.node)]
+            return [SayHello(fact.node)]
         node = self.nodes.heartbeat(fact, now)
         if node is None:
             return []
@@ -188,7 +195,7 @@ class Scheduler:
         orders: list[Order] = []
         if node.held != leases.keys():
             strange = sorted(node.held - leases.keys())
-            orders += [RevokeLease(node.name, lease, (), kill=True) for lease in strange]
+            orders += [Revoke(node.name, lease, (), kill=True) for lease in strange]
             for lease in [lease for lease in leases.values() if lease.id not in node.held]:
                 # Not on its way any more: too long ago, or by a connection that is gone.
                 if lease.granted_at < max(node.hello_at, now - self.nodes.dead_after_s):
@@ -196,12 +203,12 @@ class Scheduler:
         self._feed_soon(node)
         return orders
 
-    def _feed_soon(self, node: Node | None) -> None:
+    def _feed_soon(self, node: LiveNode | None) -> None:
         """Lease to a node at the next `settle` if it can take something, by what it said and has done since."""
         if node is not None and self._grants.is_hungry(node):
             self._hungry[node.name] = None
 
-    def _returned(self, fact: EpisodesReturned) -> list[Order]:
+    def _returned(self, fact: GiveBack) -> list[Order]:
         """Episodes that a node gives back. It takes no more until its next heartbeat says so."""
         orders = self.tasks.returned(fact)
         if (node := self.nodes.get(fact.node)) is not None:
@@ -223,12 +230,13 @@ class Scheduler:
     def _give_up_on(self, node: NodeId, job: JobId, why: str) -> list[Order]:
         """A node gets nothing more of a job, and stops what it does for it."""
         held = [lease for lease in self.tasks.held_by(node).values() if lease.job == job]
-        stops = [RevokeLease(node, lease.id, tuple(sorted(lease.open)), kill=True) for lease in held]
+        stops = [Revoke(node, lease.id, tuple(sorted(lease.open)), kill=True) for lease in held]
         return [*stops, *self._unfit(node, job, why)]
 
-    def _lose(self, node: Node, why: str) -> list[Order]:
+    def _lose(self, node: LiveNode, why: str) -> list[Order]:
         self._hungry.pop(node.name, None)
         self._starved.pop(node.name, None)
+        self._grants.node_lost(node.name)
         running = [(running.lease, running.index) for running in node.running]
         orders, returned = self.tasks.lost(node.name, running, why)
         return [*orders, NodeLost(node.name, why, returned)]
@@ -243,19 +251,19 @@ class Scheduler:
             return []
         before, now = differing(job.packages, chosen.packages)
         job.environment, job.packages, job.is_bound = chosen.hash, chosen.packages, True
-        job.owners.clear()  # the nodes that could work on it may be others
+        self._grants.deal_anew(job)  # the nodes that could work on it may be others
         self._hungry |= self._starved
         self._starved.clear()
         recorded = JobRecorded(job.plan.job, job.state, job.why, chosen.hash, chosen.packages)
-        return [recorded, EnvironmentChanged(job.plan.job, before, now)]
+        return [recorded, PackagesChanged(job.plan.job, before, now)]
 
     @staticmethod
-    def _environment_told(fact: EnvironmentAccepted, job: Job) -> Environment:
+    def _environment_told(fact: EnvironmentAccepted, job: JobTasks) -> Environment:
         """Of what a fact tells of a whole node, the part that counts for the job."""
         told = Environment(fact.environment, fact.packages)
         return told if job.plan.counting is None else environment_of(fact.packages, job.plan.counting)
 
-    def _most_common_environment(self, job: Job) -> Environment | None:
+    def _most_common_environment(self, job: JobTasks) -> Environment | None:
         """The environment that most slots have of nodes which get work and can make the job's components.
 
         Of two that are as common, another one than the job's. None: there is no such node.
@@ -268,7 +276,7 @@ class Scheduler:
 
     # --- work ---
 
-    def _environment_known(self, fact: PiecesStored) -> bool:
+    def _environment_known(self, fact: Commit) -> bool:
         """The first commit of a job decides its environment, so its node must have said what it has."""
         job, node = self.tasks.jobs.get(fact.job), self.nodes.get(fact.node)
         if job is not None and not job.environment:
@@ -277,7 +285,7 @@ class Scheduler:
             job.bind(node)
         return True
 
-    def _learn(self, fact: PiecesStored) -> None:
+    def _learn(self, fact: Commit) -> None:
         """Costs of episodes, and by them the node's speed."""
         job, node = self.tasks.jobs.get(fact.job), self.nodes.get(fact.node)
         if job is None or node is None or fact.scene not in job.scenes:

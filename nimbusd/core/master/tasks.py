@@ -14,27 +14,15 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 
-from nimbusd.core.ids import EpisodeKey, JobId, LeaseId, NodeId, Span, indexes_of
+from nimbusd.core.ids import Attempt, EpisodeKey, JobId, LeaseId, NodeId, Span, indexes_of
 from nimbusd.core.master.alike import FirstFailures
-from nimbusd.core.master.facts import (
-    Acknowledge,
-    AttemptFailed,
-    CheckSettled,
-    EpisodesReturned,
-    GrantLease,
-    JobAdded,
-    Order,
-    OutputUnseen,
-    PieceRefused,
-    PiecesStored,
-    ReviewBegan,
-    RevokeLease,
-    StoredPiece,
-)
-from nimbusd.core.master.open_jobs import FIRST_PAUSE_S, Doubt, Job, Lease
+from nimbusd.core.master.facts import CheckSettled, JobAdded, Order, OutputUnseen, PieceRefused, ReviewBegan
+from nimbusd.core.master.open_jobs import FIRST_PAUSE_S, Doubt, JobTasks, OpenLease
 from nimbusd.core.master.scenes import Pending, SceneEpisodes
 from nimbusd.core.records import JobRecorded, JobState, LeaseClosed, LeaseOpened, LostPiece, Record, State, Tried
 from nimbusd.core.words import counted
+from nimbusd.transport.messages.failures import Failure, FailureKind
+from nimbusd.transport.messages.node import Ack, Commit, Fail, GiveBack, Lease, Revoke, Stored
 
 NODE_LOSSES_PER_ATTEMPT = 3
 """A lost node may be the network's doing: an episode may be at so many of them for each worker that it may cost."""
@@ -50,13 +38,13 @@ class TaskManager:
     """All open jobs. `epoch` grows with every start of the master, so that lease ids never repeat."""
 
     def __init__(self, epoch: int = 1) -> None:
-        self.jobs: dict[JobId, Job] = {}
-        self.leases: dict[LeaseId, Lease] = {}
-        self._by_node: defaultdict[NodeId, dict[LeaseId, Lease]] = defaultdict(dict)
+        self.jobs: dict[JobId, JobTasks] = {}
+        self.leases: dict[LeaseId, OpenLease] = {}
+        self._by_node: defaultdict[NodeId, dict[LeaseId, OpenLease]] = defaultdict(dict)
         self._next_lease = epoch << 40
         self._submitted = 0
 
-    def held_by(self, node: NodeId) -> dict[LeaseId, Lease]:
+    def held_by(self, node: NodeId) -> dict[LeaseId, OpenLease]:
         """The leases of a node."""
         return self._by_node.get(node, {})
 
@@ -74,7 +62,7 @@ class TaskManager:
         pending = Pending()
         scenes = {scene.name: SceneEpisodes(scene, pending, fact.history.get(scene.name)) for scene in plan.scenes}
         self._submitted += 1
-        job = Job(
+        job = JobTasks(
             plan,
             scenes,
             pending,
@@ -86,9 +74,8 @@ class TaskManager:
             resume_at=now,
             packages=plan.packages,
         )
-        job.fresh = sorted(scenes, key=lambda name: scenes[name].plan.cost_hint * scenes[name].pending_count)
         self.jobs[plan.job] = job
-        held: dict[tuple[str, int], Lease] = {}
+        held: dict[tuple[str, int], OpenLease] = {}
         orders: list[Order] = []
         for opened in sorted(fact.open_leases, key=lambda lease: lease.lease):
             orders += self._restore(job, opened, held, now)
@@ -99,9 +86,11 @@ class TaskManager:
         for job in self.jobs.values():
             job.unfit.pop(node, None)
 
-    def _restore(self, job: Job, opened: LeaseOpened, held: dict[tuple[str, int], Lease], now: float) -> list[Order]:
+    def _restore(
+        self, job: JobTasks, opened: LeaseOpened, held: dict[tuple[str, int], OpenLease], now: float
+    ) -> list[Order]:
         """A lease that the ledger remembers: its node may still be at work on it. held: by leases before it."""
-        lease = Lease(opened.lease, opened.job, opened.scene, opened.node, opened.attempt, set(), now)
+        lease = OpenLease(opened.lease, opened.job, opened.scene, opened.node, opened.attempt, set(), now)
         scene = job.scenes.get(opened.scene)
         for index in indexes_of(opened.spans):
             if scene is None or (index in scene.tried and scene.tried[index].attempt >= opened.attempt):
@@ -132,13 +121,13 @@ class TaskManager:
             return []
         orders: list[Order] = []
         for lease in list(job.leases.values()):
-            orders.append(RevokeLease(lease.node, lease.id, tuple(sorted(lease.open)), kill=True))
+            orders.append(Revoke(lease.node, lease.id, tuple(sorted(lease.open)), kill=True))
             orders += [self._reopen(job, lease, index) for index in sorted(lease.open)]
             orders += self._close_if_empty(job, lease)
         del self.jobs[name]
         return orders
 
-    def _end(self, job: Job, state: JobState, why: str = "") -> list[Order]:
+    def _end(self, job: JobTasks, state: JobState, why: str = "") -> list[Order]:
         """End a job whatever is open: that stays pending in the ledger."""
         return [*self.set_down(job.plan.job), JobRecorded(job.plan.job, state, why)]
 
@@ -158,7 +147,7 @@ class TaskManager:
         if job is not None and scene in job.scenes:
             job.scenes[scene].unsettle(index, lost)
 
-    def finish_if_done(self, job: Job) -> list[Order]:
+    def finish_if_done(self, job: JobTasks) -> list[Order]:
         """End the job if nothing is open any more."""
         if job.leases or job.pending.episodes or job.pending.held:
             return []
@@ -176,18 +165,18 @@ class TaskManager:
 
     # --- leases ---
 
-    def grant(self, job: Job, scene: str, node: NodeId, spans: tuple[Span, ...], now: float) -> list[Order]:
+    def grant(self, job: JobTasks, scene: str, node: NodeId, spans: tuple[Span, ...], now: float) -> list[Order]:
         """Lease episodes that `SceneEpisodes.take` took to a node."""
         attempt = max(job.plan.first_attempt, 1 + job.scenes[scene].attempts_of(spans))
         indexes = set(indexes_of(spans))
-        return self._lease(job, Lease(self._new_id(), job.plan.job, scene, node, attempt, indexes, now), spans)
+        return self._lease(job, OpenLease(self._new_id(), job.plan.job, scene, node, attempt, indexes, now), spans)
 
-    def copy(self, lease: Lease, index: int, node: NodeId, now: float) -> list[Order]:
+    def copy(self, lease: OpenLease, index: int, node: NodeId, now: float) -> list[Order]:
         """Lease an episode of a lease to a second node as well."""
         job = self.jobs[lease.job]
         span = Span(index, index + 1)
         attempt = 1 + max(lease.attempt, job.scenes[lease.scene].attempts_of([span]))
-        copy = Lease(self._new_id(), lease.job, lease.scene, node, attempt, {index}, now)
+        copy = OpenLease(self._new_id(), lease.job, lease.scene, node, attempt, {index}, now)
         job.copies[lease.scene, index] = [lease, copy]
         return self._lease(job, copy, (span,))
 
@@ -195,20 +184,21 @@ class TaskManager:
         self._next_lease += 1
         return LeaseId(self._next_lease)
 
-    def _lease(self, job: Job, lease: Lease, spans: tuple[Span, ...]) -> list[Order]:
+    def _lease(self, job: JobTasks, lease: OpenLease, spans: tuple[Span, ...]) -> list[Order]:
         self._open(job, lease)
-        careful = job.scenes[lease.scene].any_lost(spans)
+        scene = job.scenes[lease.scene]
+        careful = scene.any_lost(spans)
         return [
             LeaseOpened(lease.id, lease.job, lease.scene, lease.attempt, lease.node, spans),
-            GrantLease(lease.node, lease.id, lease.job, lease.scene, lease.attempt, spans, careful),
+            Lease(lease.node, lease.id, lease.job, lease.scene, lease.attempt, spans, scene.plan.entry, careful),
         ]
 
-    def _open(self, job: Job, lease: Lease) -> None:
+    def _open(self, job: JobTasks, lease: OpenLease) -> None:
         self.leases[lease.id] = job.leases[lease.id] = self._by_node[lease.node][lease.id] = lease
         job.nodes.change(lease.node, 1)
         job.holders.change(lease.scene, 1)
 
-    def _close_if_empty(self, job: Job, lease: Lease) -> list[Order]:
+    def _close_if_empty(self, job: JobTasks, lease: OpenLease) -> list[Order]:
         if lease.open:
             return []
         del self.leases[lease.id], job.leases[lease.id], self._by_node[lease.node][lease.id]
@@ -220,7 +210,7 @@ class TaskManager:
 
     # --- what becomes of episodes ---
 
-    def stored(self, fact: PiecesStored) -> list[Order]:
+    def stored(self, fact: Commit) -> list[Order]:
         """Commit pieces: those of a live attempt, and late ones that nobody else has been leased since."""
         lease = self._live(fact.lease, fact.node, fact.job, fact.scene, fact.attempt)
         job = self.jobs.get(fact.job)
@@ -240,7 +230,7 @@ class TaskManager:
             orders += self._commit(job, fact, piece, lease)
             settled.append(piece.index)
         if settled:
-            orders.append(Acknowledge(fact.node, fact.lease, tuple(settled)))
+            orders.append(Ack(fact.node, fact.lease, tuple(settled)))
         if job is not None and settled and not job.is_bound:
             job.is_bound = True
             orders.append(JobRecorded(job.plan.job, job.state, job.why, job.environment, job.packages))
@@ -251,14 +241,18 @@ class TaskManager:
         return orders
 
     @staticmethod
-    def late(fact: PiecesStored) -> list[Order]:
+    def late(fact: Commit) -> list[Order]:
         """Have it looked up what became of the episodes of pieces that nothing waits for."""
         return [
-            CheckSettled(fact.node, fact.lease, EpisodeKey(fact.job, fact.scene, piece.index), piece.folder)
+            CheckSettled(
+                fact.node,
+                Attempt(EpisodeKey(fact.job, fact.scene, piece.index), fact.attempt, fact.lease),
+                piece.folder,
+            )
             for piece in fact.stored
         ]
 
-    def committable(self, fact: PiecesStored) -> frozenset[int]:
+    def committable(self, fact: Commit) -> frozenset[int]:
         """Indexes of the pieces that `stored` would commit now."""
         job = self.jobs.get(fact.job)
         if job is None or fact.scene not in job.scenes:
@@ -292,25 +286,26 @@ class TaskManager:
             job.scenes[key.scene].let_go(key.index)
 
     @staticmethod
-    def distrusts(job: Job, node: NodeId) -> bool:
-        """Whether a node has said so much that is not so that nothing is taken from it any more."""
+    def distrusts(job: JobTasks, node: NodeId) -> bool:
+        """True where a node has told of so many false pieces that nothing is taken from it any more."""
         return node in job.doubts and job.doubts[node].lies >= MOST_LIES
 
     def refuse(self, fact: PieceRefused) -> list[Order]:
         """A piece is not as its node said. It is made again, and not charged: who lied is to blame, not the episode."""
-        job, index = self.jobs.get(fact.key.job), fact.key.index
-        orders: list[Order] = [Acknowledge(fact.node, fact.lease, (), (index,))]
-        lease = self._live(fact.lease, fact.node, fact.key.job, fact.key.scene, fact.attempt)
-        if job is None or fact.key.scene not in job.scenes:
+        key = fact.attempt.key
+        job, index = self.jobs.get(key.job), key.index
+        orders: list[Order] = [Ack(fact.node, fact.attempt.lease, (), (index,))]
+        lease = self._live_attempt(fact.attempt, fact.node)
+        if job is None or key.scene not in job.scenes:
             return orders
         job.doubts.setdefault(fact.node, Doubt()).lies += 1
         if lease is not None and index in lease.open:
-            pending = self._reopen(job, lease, index)
-            record = dataclasses.replace(pending, worker=fact.node, stage="store", reason="bad_piece", detail=fact.why)
+            failure = Failure("store", "bad_piece", fact.why)
+            record = dataclasses.replace(self._reopen(job, lease, index), node=fact.node, failure=failure)
             orders = [record, *orders, *self._close_if_empty(job, lease)]
-            self._leave_scene(job, lease.scene)
-        job.scenes[fact.key.scene].let_go(index)
-        job.scenes[fact.key.scene].given_up.pop(index, None)
+            job.left.add(lease.scene)
+        job.scenes[key.scene].let_go(index)
+        job.scenes[key.scene].given_up.pop(index, None)
         return orders
 
     def unseen(self, fact: OutputUnseen, now: float) -> list[Order]:
@@ -318,12 +313,16 @@ class TaskManager:
         job = self.jobs.get(fact.job)
         return self._pause(job, fact.why, now) if job is not None else []
 
-    def _live(self, lease_id: LeaseId, node: NodeId, job: JobId, scene: str, attempt: int) -> Lease | None:
+    def _live(self, lease_id: LeaseId, node: NodeId, job: JobId, scene: str, attempt: int) -> OpenLease | None:
         lease = self.leases.get(lease_id)
         told = node, job, scene, attempt
         return lease if lease and (lease.node, lease.job, lease.scene, lease.attempt) == told else None
 
-    def _commit(self, job: Job, fact: PiecesStored, piece: StoredPiece, lease: Lease | None) -> list[Order]:
+    def _live_attempt(self, attempt: Attempt, node: NodeId) -> OpenLease | None:
+        key = attempt.key
+        return self._live(attempt.lease, node, key.job, key.scene, attempt.number)
+
+    def _commit(self, job: JobTasks, fact: Commit, piece: Stored, lease: OpenLease | None) -> list[Order]:
         scene = job.scenes[fact.scene]
         losses = scene.tried[piece.index].losses if piece.index in scene.tried else 0
         scene.settle(piece.index, State.COMMITTED, piece.frames, piece.size_bytes)
@@ -334,47 +333,38 @@ class TaskManager:
                 doubt.stored_elsewhere += 1
         job.first_failures.succeeded()
         key = EpisodeKey(fact.job, fact.scene, piece.index)
-        record = Record(
-            key,
-            State.COMMITTED,
-            fact.attempt,
-            losses,
-            worker=fact.node,
-            folder=piece.folder,
-            frames=piece.frames,
-            size_bytes=piece.size_bytes,
-            digest=piece.digest,
-        )
+        record = Record(key, State.COMMITTED, fact.attempt, losses, fact.node, piece)
         return [record, *self._drop_copies(job, fact.scene, piece.index, lease)]
 
-    def _drop_copies(self, job: Job, scene: str, index: int, winner: Lease | None) -> list[Order]:
+    def _drop_copies(self, job: JobTasks, scene: str, index: int, winner: OpenLease | None) -> list[Order]:
         """An episode is settled: whoever else is at it may stop."""
         orders: list[Order] = []
         for lease in job.copies.pop((scene, index), ()):
             if lease is not winner and index in lease.open:
                 lease.drop(index)
-                orders.append(RevokeLease(lease.node, lease.id, (index,), kill=True))
+                orders.append(Revoke(lease.node, lease.id, (index,), kill=True))
                 orders += self._close_if_empty(job, lease)
         job.node_losses.pop((scene, index), None)
         return orders
 
-    def failed(self, fact: AttemptFailed, now: float) -> list[Order]:
+    def failed(self, fact: Fail, now: float) -> list[Order]:
         """An attempt came to nothing; stale ones are acknowledged and forgotten."""
-        index, acknowledge = fact.key.index, Acknowledge(fact.node, fact.lease, (fact.key.index,))
-        lease = self._live(fact.lease, fact.node, fact.key.job, fact.key.scene, fact.attempt)
+        index, failure = fact.attempt.key.index, fact.failure
+        acknowledge = Ack(fact.node, fact.attempt.lease, (index,))
+        lease = self._live_attempt(fact.attempt, fact.node)
         if lease is None or index not in lease.open:
             return [acknowledge]
         job = self.jobs[lease.job]
         orders: list[Order] = []
         why: str | None = None
-        if not fact.blameless:
-            why = job.first_failures.failed(fact, job.pending.scenes, job.holders)
-        if fact.blameless:
+        if failure.kind is not FailureKind.BLAMELESS:
+            why = job.first_failures.failed(fact.attempt.key, failure, job.pending.scenes, job.holders)
+        if failure.kind is FailureKind.BLAMELESS:
             orders.append(self._reopen(job, lease, index))
             job.doubts.setdefault(fact.node, Doubt()).blamed += 1
             if not self.blames_alone(job, fact.node):
-                orders += self._pause(job, fact.detail, now)
-        elif fact.planned:
+                orders += self._pause(job, failure.detail, now)
+        elif failure.kind is FailureKind.PLANNING:
             lease.drop(index)
             losses = self._losses(job, lease.scene, index)
             attempt = self._highest_attempt(job, lease, index)
@@ -390,17 +380,17 @@ class TaskManager:
         return orders
 
     @staticmethod
-    def blames_alone(job: Job, node: NodeId) -> bool:
-        """Whether a node blames the storage again and again, and others store there."""
+    def blames_alone(job: JobTasks, node: NodeId) -> bool:
+        """True where a node blames the storage again and again while others store there."""
         doubt = job.doubts.get(node)
         return doubt is not None and min(doubt.blamed, doubt.stored_elsewhere) >= MOST_BLAMES
 
-    def _count_loss(self, job: Job, lease: Lease, fact: AttemptFailed, last: bool) -> list[Order]:
+    def _count_loss(self, job: JobTasks, lease: OpenLease, fact: Fail, last: bool) -> list[Order]:
         """An episode has cost a worker or an attempt. last: it is not tried again, for its evidence to be seen."""
-        scene, index = job.scenes[lease.scene], fact.key.index
+        scene, index = job.scenes[lease.scene], fact.attempt.key.index
         losses = self._losses(job, lease.scene, index) + 1
         attempt = self._highest_attempt(job, lease, index)
-        if fact.final or last or losses >= job.plan.attempts:
+        if fact.failure.kind is FailureKind.FINAL or last or losses >= job.plan.attempts:
             lease.drop(index)
             scene.settle(index, State.QUARANTINED)
             record = _record(fact, State.QUARANTINED, attempt, losses)
@@ -411,18 +401,18 @@ class TaskManager:
         return [_record(fact, State.PENDING, attempt, losses)]
 
     @staticmethod
-    def _highest_attempt(job: Job, lease: Lease, index: int) -> int:
+    def _highest_attempt(job: JobTasks, lease: OpenLease, index: int) -> int:
         """The highest number that an episode of this lease was ever leased under."""
         tried = job.scenes[lease.scene].tried.get(index)
         copies = job.copies.get((lease.scene, index), ())
         return max(lease.attempt, tried.attempt if tried else 0, *(copy.attempt for copy in copies))
 
     @staticmethod
-    def _losses(job: Job, scene: str, index: int) -> int:
+    def _losses(job: JobTasks, scene: str, index: int) -> int:
         tried = job.scenes[scene].tried.get(index)
         return tried.losses if tried is not None else 0
 
-    def _reopen(self, job: Job, lease: Lease, index: int) -> Record:
+    def _reopen(self, job: JobTasks, lease: OpenLease, index: int) -> Record:
         """Take an episode from a lease; it is pending again unless another lease has it, too."""
         scene = job.scenes[lease.scene]
         lease.drop(index)
@@ -433,38 +423,29 @@ class TaskManager:
             scene.put_back(index, given_up=(lease.attempt, lease.node))
         return Record(EpisodeKey(lease.job, lease.scene, index), State.PENDING, tried.attempt, tried.losses)
 
-    def returned(self, fact: EpisodesReturned) -> list[Order]:
+    def returned(self, fact: GiveBack) -> list[Order]:
         """Episodes that a node has not begun, and gives back."""
         lease = self.leases.get(fact.lease)
-        orders: list[Order] = [Acknowledge(fact.node, fact.lease, fact.indexes)]
+        orders: list[Order] = [Ack(fact.node, fact.lease, fact.indexes)]
         if lease is None or lease.node != fact.node:
             return orders
         job = self.jobs[lease.job]
         orders += [self._reopen(job, lease, index) for index in fact.indexes if index in lease.open]
         orders += self._close_if_empty(job, lease)
-        self._leave_scene(job, lease.scene)
+        job.left.add(lease.scene)
         return orders
-
-    @staticmethod
-    def _leave_scene(job: Job, scene: str) -> None:
-        """If nobody is at a scene any more, it waits with those that nobody has begun."""
-        if scene in job.pending.scenes and not job.holders[scene] and scene not in job.fresh:
-            job.fresh.append(scene)
-            job.fresh.sort(key=lambda name: job.scenes[name].pending_count * job.cost_s(name))
 
     def lost(self, node: NodeId, running: Iterable[tuple[LeaseId, int]], why: str) -> tuple[list[Order], int]:
         """A node is gone: all that it holds is pending again. Returns the orders, and how many episodes."""
         orders: list[Order] = []
         at_work = set(running)
         returned = 0
-        for job in self.jobs.values():
-            job.loaded.pop(node, None)
         for lease in list(self.held_by(node).values()):
             returned += len(lease.open)
             orders += self.give_up(lease, at_work, why)
         return orders, returned
 
-    def give_up(self, lease: Lease, at_work: set[tuple[LeaseId, int]], why: str) -> list[Order]:
+    def give_up(self, lease: OpenLease, at_work: set[tuple[LeaseId, int]], why: str) -> list[Order]:
         """Reopen a lease's episodes. One that was begun on many nodes that were lost is set aside."""
         job = self.jobs[lease.job]
         orders: list[Order] = []
@@ -478,18 +459,19 @@ class TaskManager:
                 job.scenes[lease.scene].settle(index, State.QUARANTINED)
                 key = EpisodeKey(lease.job, *place)
                 detail = f"{counted(job.node_losses[place], 'node')} lost while at it; the last one {why}"
-                orders.append(Record(key, State.QUARANTINED, attempt, losses, lease.node, "node", "node_lost", detail))
+                failure = Failure("node", "node_lost", detail)
+                orders.append(Record(key, State.QUARANTINED, attempt, losses, lease.node, failure=failure))
                 orders += self._drop_copies(job, lease.scene, index, lease)
             else:
                 orders.append(self._reopen(job, lease, index))
         job.node_losses += Counter()  # drops the zeros
         orders += self._close_if_empty(job, lease)
-        self._leave_scene(job, lease.scene)
+        job.left.add(lease.scene)
         return [*orders, *self.finish_if_done(job)]
 
     # --- pauses ---
 
-    def _pause(self, job: Job, why: str, now: float) -> list[Order]:
+    def _pause(self, job: JobTasks, why: str, now: float) -> list[Order]:
         if job.state is JobState.PAUSED:
             job.resume_at = max(job.resume_at, now + FIRST_PAUSE_S)  # its other slots find out, one by one
             return []
@@ -521,23 +503,13 @@ class TaskManager:
                 orders.append(JobRecorded(job.plan.job, JobState.RUNNING))
         return orders
 
-    def __iter__(self) -> Iterator[Job]:
+    def __iter__(self) -> Iterator[JobTasks]:
         return iter(self.jobs.values())
 
     def sizes(self) -> dict[str, int]:
-        """How much is remembered, by kind."""
+        """Numbers of things that are remembered, by kind."""
         return {"jobs": len(self.jobs), "leases": len(self.leases), "holders": len(self._by_node)}
 
 
-def _record(fact: AttemptFailed, state: State, attempt: int, losses: int) -> Record:
-    return Record(
-        fact.key,
-        state,
-        attempt,
-        losses,
-        worker=fact.node,
-        stage=fact.stage,
-        reason=fact.reason,
-        detail=fact.detail,
-        evidence=fact.evidence,
-    )
+def _record(fact: Fail, state: State, attempt: int, losses: int) -> Record:
+    return Record(fact.attempt.key, state, attempt, losses, fact.node, failure=fact.failure)

@@ -1,4 +1,4 @@
-"""Why nothing of a job moves, and when to say so.
+"""Reasons why nothing of a job moves, and the moment to say so.
 
 A job moves while a node that is here holds something of it. Where it does not, there is always a reason: `why_waiting`
 finds it in the tables of the moment. `Waits` says it once nothing has moved for a while, and again when another reason
@@ -15,26 +15,26 @@ from nimbusd.core.environments import Environment, differences
 from nimbusd.core.ids import JobId, NodeId
 from nimbusd.core.master.facts import Cause, JobWaits, Waiting
 from nimbusd.core.master.grants import credit, why_not, why_unable
-from nimbusd.core.master.nodes import Node, WorkerManager
-from nimbusd.core.master.open_jobs import Job
+from nimbusd.core.master.nodes import LiveNode, WorkerManager
+from nimbusd.core.master.open_jobs import JobTasks
 from nimbusd.core.master.tasks import TaskManager
 from nimbusd.core.records import JobState
 from nimbusd.core.words import counted, listed
 
 HOLDS_S = 3.0
-"""So long nothing must have moved before it is said, and another reason have held."""
+"""Seconds that nothing must have moved, or another reason have lasted, before it is said."""
 _MOST_GROUPS = 3
 _GO_ON = "Roll one node back, or submit the job again with --accept-environment"
 
 
 class Waits:
-    """What was said of each job that waits. Ask `look` now and then; `of` is what was said last."""
+    """The last reason that was said of each job that waits. Ask `look` now and then; `of` is what was said last."""
 
     def __init__(self) -> None:
         self._jobs: dict[JobId, _Seen] = {}
 
     def of(self, job: JobId) -> Waiting | None:
-        """Why a job waits, as far as it was said."""
+        """The reason why a job waits, as far as it was said."""
         seen = self._jobs.get(job)
         return None if seen is None else seen.said
 
@@ -72,8 +72,8 @@ class _Seen:
     still_since: float
 
 
-def why_waiting(job: Job, tasks: TaskManager, nodes: WorkerManager) -> Waiting | None:
-    """Why nothing of a running job moves; None if something does, or if it is not running."""
+def why_waiting(job: JobTasks, tasks: TaskManager, nodes: WorkerManager) -> Waiting | None:
+    """The reason why nothing of a running job moves; None if something does, or if it is not running."""
     if job.state is not JobState.RUNNING:
         return None
     here = sorted((node for node in nodes if node.is_here), key=lambda node: node.name)
@@ -87,8 +87,8 @@ def why_waiting(job: Job, tasks: TaskManager, nodes: WorkerManager) -> Waiting |
     return _why_nothing_is_taken(job, fit, tasks)
 
 
-def why_idle(job: Job, node: Node, tasks: TaskManager) -> Waiting | None:
-    """Why a node that is here has nothing of a job; None if it has, or is about to."""
+def why_idle(job: JobTasks, node: LiveNode, tasks: TaskManager) -> Waiting | None:
+    """The reason why a node that is here has nothing of a job; None if it has, or is about to."""
     if (why := why_not(job, node)) is not None:
         return why
     if node.name in job.nodes or credit(node, tasks) > 0 or not job.pending.episodes:
@@ -96,7 +96,7 @@ def why_idle(job: Job, node: Node, tasks: TaskManager) -> Waiting | None:
     return _busy([node], job, tasks)
 
 
-def _why_held(job: Job, nodes: WorkerManager) -> Waiting | None:
+def _why_held(job: JobTasks, nodes: WorkerManager) -> Waiting | None:
     """Of a job of which something is leased: whether all who hold it are away."""
     away = sorted(name for name in job.nodes if (node := nodes.get(name)) is None or not node.is_here)
     if len(away) < len(job.nodes):
@@ -107,10 +107,10 @@ def _why_held(job: Job, nodes: WorkerManager) -> Waiting | None:
     )
 
 
-def _why_none_is_fit(job: Job, nodes: Sequence[Node]) -> Waiting:
+def _why_none_is_fit(job: JobTasks, nodes: Sequence[LiveNode]) -> Waiting:
     """Nodes that are alike are named together."""
     drained: list[NodeId] = []
-    differing: defaultdict[Environment, list[Node]] = defaultdict(list)
+    differing: defaultdict[Environment, list[LiveNode]] = defaultdict(list)
     unfit: defaultdict[str, list[NodeId]] = defaultdict(list)
     for node in nodes:
         why = why_unable(job, node)
@@ -139,7 +139,7 @@ def _why_none_is_fit(job: Job, nodes: Sequence[Node]) -> Waiting:
     return Waiting(Cause.UNFIT, "; ".join(said))
 
 
-def _why_nothing_is_taken(job: Job, fit: Sequence[Node], tasks: TaskManager) -> Waiting:
+def _why_nothing_is_taken(job: JobTasks, fit: Sequence[LiveNode], tasks: TaskManager) -> Waiting:
     """Of a job that some nodes could work on."""
     full = [node for node in fit if credit(node, tasks) <= 0]
     if len(full) == len(fit) and (busy := _busy(full, job, tasks)) is not None:
@@ -149,8 +149,8 @@ def _why_nothing_is_taken(job: Job, fit: Sequence[Node], tasks: TaskManager) -> 
     return Waiting(Cause.SILENT, f"{names} {have} not said yet what can be taken")
 
 
-def _busy(nodes: Sequence[Node], job: Job, tasks: TaskManager) -> Waiting | None:
-    """Which jobs have the slots of these nodes, those of the highest priority first; None if no other has any."""
+def _busy(nodes: Sequence[LiveNode], job: JobTasks, tasks: TaskManager) -> Waiting | None:
+    """The jobs that have the slots of these nodes, the highest priority first; None if no other has any."""
     names = {lease.job for node in nodes for lease in tasks.held_by(node.name).values()} - {job.plan.job}
     if not names:
         return None

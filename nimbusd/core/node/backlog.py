@@ -9,31 +9,18 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import TypeAlias
 
-from nimbusd.core.ids import EpisodeKey, JobId, LeaseId
+from nimbusd.core.ids import Attempt, EpisodeKey, JobId
 from nimbusd.core.tally import Tally
+from nimbusd.transport.messages.worker import Plan
 
-Held: TypeAlias = tuple[LeaseId, int]
-"""An episode as a lease names it: lease and index."""
 MOST_KEPT = 32
 KEPT_S = 30.0
 """A plan is kept at least so long for another attempt, though nothing of its job is leased meanwhile."""
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """A planned sequence in a file. spilled: on disk, not in memory. cost_s: what planning took a slot."""
-
-    path: str
-    size_bytes: int
-    spilled: bool = False
-    cost_s: float = 0.0
-
-
 @dataclass(slots=True)
 class _Planned:
-    episode: EpisodeKey
     plan: Plan
     waits: bool = True
 
@@ -42,7 +29,7 @@ class Backlog:
     """Plans in the order in which renderers shall take them."""
 
     def __init__(self) -> None:
-        self._planned: OrderedDict[Held, _Planned] = OrderedDict()
+        self._planned: OrderedDict[Attempt, _Planned] = OrderedDict()
         self._kept: OrderedDict[EpisodeKey, tuple[Plan, float]] = OrderedDict()
         """With the time since when."""
         self._waiting: Tally[JobId] = Tally()
@@ -69,77 +56,78 @@ class Backlog:
         """The largest plan of a job so far; 0 before the first."""
         return self._sizes_bytes.get(job, 0)
 
-    def add(self, held: Held, episode: EpisodeKey, plan: Plan) -> None:
+    def add(self, attempt: Attempt, plan: Plan) -> None:
         """An episode has been planned."""
-        assert held not in self._planned
-        self._planned[held] = _Planned(episode, plan)
-        self._waiting.change(episode.job, 1)
-        self._sizes_bytes[episode.job] = max(self._sizes_bytes.get(episode.job, 0), plan.size_bytes)
+        assert attempt not in self._planned
+        self._planned[attempt] = _Planned(plan)
+        job = attempt.key.job
+        self._waiting.change(job, 1)
+        self._sizes_bytes[job] = max(self._sizes_bytes.get(job, 0), plan.size_bytes)
         self.memory_bytes += 0 if plan.spilled else plan.size_bytes
 
-    def reuse(self, held: Held, episode: EpisodeKey) -> bool:
+    def reuse(self, attempt: Attempt) -> bool:
         """An episode is leased again: True if its plan is still here, and back in the backlog."""
-        kept = self._kept.pop(episode, None)
+        kept = self._kept.pop(attempt.key, None) if self._kept else None
         if kept is None:
             return False
-        self._planned[held] = _Planned(episode, kept[0])
-        self._planned.move_to_end(held, last=False)
-        self._waiting.change(episode.job, 1)
+        self._planned[attempt] = _Planned(kept[0])
+        self._planned.move_to_end(attempt, last=False)
+        self._waiting.change(attempt.key.job, 1)
         return True
 
-    def next_of(self, job: JobId, scene: str | None) -> tuple[Held, EpisodeKey] | None:
-        """What a renderer shall take: the oldest plan of a scene, else of the job; None if there is none."""
+    def next_of(self, job: JobId, scene: str | None) -> Attempt | None:
+        """The next plan for a renderer: the oldest of a scene, else of the job; None if there is none."""
         oldest = None
-        for held, planned in self._planned.items():
-            if planned.waits and planned.episode.job == job:
-                if scene is None or planned.episode.scene == scene:
-                    return held, planned.episode
-                oldest = oldest or (held, planned.episode)
+        for attempt, planned in self._planned.items():
+            if planned.waits and attempt.key.job == job:
+                if scene is None or attempt.key.scene == scene:
+                    return attempt
+                oldest = oldest or attempt
         return oldest
 
-    def hand_out(self, held: Held) -> Plan:
+    def hand_out(self, attempt: Attempt) -> Plan:
         """A renderer takes a plan; it stays ours until `end` or `keep`."""
-        planned = self._planned[held]
+        planned = self._planned[attempt]
         assert planned.waits
         planned.waits = False
-        self._waiting.change(planned.episode.job, -1)
+        self._waiting.change(attempt.key.job, -1)
         return planned.plan
 
-    def plan_of(self, held: Held) -> Plan | None:
+    def plan_of(self, attempt: Attempt) -> Plan | None:
         """The plan of an episode, if it has one."""
-        planned = self._planned.get(held)
+        planned = self._planned.get(attempt)
         return planned.plan if planned is not None else None
 
-    def put_back(self, held: Held) -> bool:
+    def put_back(self, attempt: Attempt) -> bool:
         """A renderer did not use a plan: it is first in line again. False if the episode has none."""
-        planned = self._planned.get(held)
+        planned = self._planned.get(attempt)
         if planned is None:
             return False
         assert not planned.waits
         planned.waits = True
-        self._planned.move_to_end(held, last=False)
-        self._waiting.change(planned.episode.job, 1)
+        self._planned.move_to_end(attempt, last=False)
+        self._waiting.change(attempt.key.job, 1)
         return True
 
-    def end(self, held: Held) -> Plan | None:
+    def end(self, attempt: Attempt) -> Plan | None:
         """An episode is over: its plan, whose file is garbage from now on."""
-        planned = self._planned.pop(held, None)
+        planned = self._planned.pop(attempt, None)
         if planned is None:
             return None
         if planned.waits:
-            self._waiting.change(planned.episode.job, -1)
+            self._waiting.change(attempt.key.job, -1)
         self.memory_bytes -= 0 if planned.plan.spilled else planned.plan.size_bytes
         return planned.plan
 
-    def keep(self, held: Held, now: float) -> Plan | None:
+    def keep(self, attempt: Attempt, now: float) -> Plan | None:
         """An attempt failed after planning: keep its plan for the next one. Returns one that is forgotten instead."""
-        planned = self._planned.pop(held, None)
+        planned = self._planned.pop(attempt, None)
         if planned is None:
             return None
         if planned.waits:
-            self._waiting.change(planned.episode.job, -1)
-        dropped = self._kept.pop(planned.episode, None)
-        self._kept[planned.episode] = planned.plan, now
+            self._waiting.change(attempt.key.job, -1)
+        dropped = self._kept.pop(attempt.key, None)
+        self._kept[attempt.key] = planned.plan, now
         if dropped is None and len(self._kept) > MOST_KEPT:
             _, dropped = self._kept.popitem(last=False)
         if dropped is None:

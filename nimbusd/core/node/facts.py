@@ -1,136 +1,63 @@
-"""What a node's state machine is told by its workers, and what it orders beside what it tells the master."""
+"""Facts and orders of a node's state machine, beside the messages.
+
+What the master and the compute workers say is a fact, and what is said to them is an order, as it stands in
+`transport.messages`. Here are the facts that no message carries and the orders that the shell expands or carries out.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from nimbusd.core.ids import JobId, LeaseId, WorkerId
-from nimbusd.core.master.facts import (
-    Acknowledge,
-    AttemptFailed,
-    EpisodesReturned,
-    GrantLease,
-    HeartbeatSeen,
-    PiecesStored,
-    RevokeLease,
-    StoredPiece,
-)
-from nimbusd.core.node.backlog import Plan
+from nimbusd.core.ids import JobId, WorkerId
 from nimbusd.core.node.split import Mode, Role
+from nimbusd.transport.messages.failures import Failure
+from nimbusd.transport.messages.node import Ack, Commit, Drain, Fail, GiveBack, Heartbeat, Lease, Revoke, Welcome
+from nimbusd.transport.messages.worker import (
+    AttemptFailed,
+    Beat,
+    EpisodePlanned,
+    EpisodeStored,
+    MakeEpisode,
+    WorkerPulls,
+    WorkerReturns,
+)
 
-# --- facts, beside the master's orders ---
+# --- facts ---
 
 
 @dataclass(frozen=True, slots=True)
 class JobKnown:
-    """What a job asks of the nodes that it runs on. planners: that many slots plan in decoupled mode, whatever is
-    measured; None: as many as give the highest throughput. writers: threads of each renderer that store.
-    recycle_growth_bytes: see RecycleLimits.growth_bytes.
-    """
+    """A job's wishes to the nodes that it runs on."""
 
     job: JobId
     mode: Mode
     planners: int | None = None
+    """Slots that plan in decoupled mode, whatever is measured; None: as many as give the highest throughput."""
     writers: int = 1
+    """Threads of each renderer that store."""
     recycle_growth_bytes: int | None = None
+    """RecycleLimits.growth_bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerWaits:
-    """A compute worker has started and has no job yet. renders: whether its slot is one to render in."""
+    """A compute worker has started and has no job yet. renders: True where its slot is one to render in."""
 
     worker: WorkerId
     renders: bool = True
 
 
 @dataclass(frozen=True, slots=True)
-class WorkerMeasured:
-    """What a worker had in memory at the end of an episode: of the node's, and of its GPU's."""
-
-    worker: WorkerId
-    rss_bytes: int
-    gpu_bytes: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerPulls:
-    """A compute worker can take `credit` more episodes of its job."""
-
-    worker: WorkerId
-    credit: int
-
-
-@dataclass(frozen=True, slots=True)
-class EpisodeBegan:
-    """A worker begins a stage of an episode. It says so before it does anything that could hang or crash."""
-
-    worker: WorkerId
-    lease: LeaseId
-    index: int
-    stage: str
-
-
-@dataclass(frozen=True, slots=True)
-class EpisodePlanned:
-    """A worker planned an episode; its sequence lies in a file."""
-
-    worker: WorkerId
-    lease: LeaseId
-    index: int
-    plan: Plan
-
-
-@dataclass(frozen=True, slots=True)
-class EpisodeStored:
-    """A worker made an episode's piece durable. plan_s, store_s: the parts of its cost, planning being 0 where
-    another worker did it.
-    """
-
-    worker: WorkerId
-    lease: LeaseId
-    piece: StoredPiece
-    plan_s: float = 0.0
-    store_s: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class EpisodeFailed:
-    """An episode came to nothing without killing its worker. The flags: see AttemptFailed."""
-
-    worker: WorkerId
-    lease: LeaseId
-    index: int
-    stage: str
-    reason: str
-    detail: str
-    evidence: str = ""
-    cost_s: float = 0.0
-    planned: bool = False
-    final: bool = False
-    blameless: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerReturns:
-    """A worker that was recalled hands back episodes that it has not begun."""
-
-    worker: WorkerId
-    episodes: tuple[tuple[LeaseId, int], ...]
-
-
-@dataclass(frozen=True, slots=True)
 class WorkerGone:
-    """A worker's process has ended. evidence: stderr or a stack.
+    """A worker's process has ended.
 
-    stage: the one that it hung in, and whose episode alone is to blame; empty if that cannot be told.
+    failure: why. Its stage is the one that the worker hung in, whose episode alone is to blame; empty if that cannot be
+    told.
     """
 
     worker: WorkerId
-    reason: str
-    detail: str
-    evidence: str = ""
-    stage: str = ""
+    failure: Failure
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,44 +74,11 @@ class JobChanged:
     job: JobId
 
 
-@dataclass(frozen=True, slots=True)
-class Connected:
-    """The master said welcome: it may have forgotten what we last told it.
+FromMaster: TypeAlias = Welcome | Lease | Revoke | Ack | Drain
+FromWorker: TypeAlias = WorkerPulls | Beat | EpisodePlanned | EpisodeStored | AttemptFailed | WorkerReturns
+NodeFact: TypeAlias = FromMaster | FromWorker | JobKnown | WorkerWaits | WorkerGone | JobUnfit | JobChanged
 
-    heartbeat_s: how often it wants to hear; None: as before.
-    """
-
-    heartbeat_s: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class DrainSet:
-    """Take nothing new and give back what has not begun; on=False: go on."""
-
-    on: bool
-
-
-NodeFact: TypeAlias = (
-    GrantLease
-    | RevokeLease
-    | Acknowledge
-    | JobKnown
-    | WorkerWaits
-    | WorkerPulls
-    | WorkerMeasured
-    | EpisodeBegan
-    | EpisodePlanned
-    | EpisodeStored
-    | EpisodeFailed
-    | WorkerReturns
-    | WorkerGone
-    | JobUnfit
-    | JobChanged
-    | Connected
-    | DrainSet
-)
-
-# --- orders, beside what the master is told ---
+# --- orders ---
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,23 +88,6 @@ class AssignJob:
     worker: WorkerId
     job: JobId
     role: Role = Role.FUSED
-
-
-@dataclass(frozen=True, slots=True)
-class MakeEpisode:
-    """Have the worker do its part of an episode. plan: the file of its sequence, which it then does not plan itself.
-
-    spill: a planned sequence shall go to disk, memory being used up.
-    """
-
-    worker: WorkerId
-    lease: LeaseId
-    job: JobId
-    scene: str
-    index: int
-    attempt: int
-    plan: str | None = None
-    spill: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,5 +123,5 @@ class DropPlan:
     path: str
 
 
-Told: TypeAlias = HeartbeatSeen | PiecesStored | AttemptFailed | EpisodesReturned
-NodeOrder: TypeAlias = Told | AssignJob | MakeEpisode | RecallWorker | StopWorker | DropPiece | DropPlan
+ToMaster: TypeAlias = Heartbeat | Commit | Fail | GiveBack
+NodeOrder: TypeAlias = ToMaster | AssignJob | MakeEpisode | RecallWorker | StopWorker | DropPiece | DropPlan

@@ -1,4 +1,4 @@
-"""When a node tells the master of itself, and how many episodes it says that it can take."""
+"""Heartbeats: the moment for the next one, and the number of episodes that it says can be taken."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ class Heartbeats:
         self._told_capacity = None
 
     def due(self, now: float) -> bool:
-        """Whether the last one is so long ago that the next must follow."""
+        """True where the last one is so long ago that the next must follow."""
         return now - self._told_at >= self._every_s
 
     def worth_telling(self, now: float, *, draining: bool) -> bool:
-        """Whether one is due, or half of what can be held is free and the master reckons with another capacity.
+        """True where one is due, or half of what can be held is free and the master reckons with another capacity.
 
         The master counts what it leases and what is settled, so that a node whose capacity stays needs to tell
         nothing. draining: the node takes nothing more.
@@ -68,7 +68,7 @@ class Heartbeats:
         return self._seq, self._credit(draining)
 
     def _most_held(self) -> int:
-        """How many episodes to hold: one for every slot, what the backlogs may hold, and some ahead.
+        """Episodes to hold at most: one for every slot, those for the backlogs, and some ahead.
 
         None are held ahead while their cost is not known, or long.
         """

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from nimbusd.core.ids import EpisodeKey, JobId, LeaseId, WorkerId
-from nimbusd.core.master.facts import AttemptFailed, GrantLease, StoredPiece
+from nimbusd.core.ids import Attempt, EpisodeKey, JobId, LeaseId, WorkerId
 from nimbusd.core.tally import Tally
+from nimbusd.transport.messages.node import Fail, Lease, Stored
 
-Outcome: TypeAlias = StoredPiece | AttemptFailed | None
-"""What became of an episode; None: it is given back."""
+Outcome: TypeAlias = Stored | Fail | None
+"""The end of an episode here; None: it is given back."""
 TELL_AGAIN_S = 3.0
 MOST_REMEMBERED = 1024
 """Leases that are over: a message that comes late, or twice, must not open one again."""
@@ -20,21 +20,36 @@ MOST_REMEMBERED = 1024
 
 @dataclass(slots=True)
 class HeldLease:
-    """A lease. waiting: not begun; given: to whom; planned: in the backlog; told: outcomes, not yet acknowledged."""
+    """A lease and its episodes, by index."""
 
-    lease: GrantLease
+    order: Lease
+    """The master's order."""
     waiting: deque[int] = field(default_factory=deque)
+    """Not begun."""
     given: dict[int, WorkerId] = field(default_factory=dict)
+    """At a compute worker."""
     planned: set[int] = field(default_factory=set)
+    """In the backlog."""
     told: dict[int, Outcome] = field(default_factory=dict)
+    """Over, and not yet acknowledged."""
     again_at: float = 0.0
+    """The time at which the outcomes are told again."""
+
+    @property
+    def id(self) -> LeaseId:
+        return self.order.lease
+
+    @property
+    def job(self) -> JobId:
+        return self.order.job
 
     def over(self) -> bool:
         return not (self.waiting or self.given or self.planned or self.told)
 
-    def episode(self, index: int) -> EpisodeKey:
-        """An episode of the lease by the name that all attempts share."""
-        return EpisodeKey(self.lease.job, self.lease.scene, index)
+    def attempt(self, index: int) -> Attempt:
+        """The attempt at an episode that this lease is for."""
+        order = self.order
+        return Attempt(EpisodeKey(order.job, order.scene, index), order.attempt, order.lease)
 
     def note(self, index: int, outcome: Outcome, now: float) -> None:
         """Keep an outcome, which is told now, until it is acknowledged."""
@@ -70,7 +85,7 @@ class HeldLeases:
 
     def jobs(self) -> frozenset[JobId]:
         """The jobs of which leases are held."""
-        return frozenset(held.lease.job for held in self)
+        return frozenset(held.job for held in self)
 
     def waiting(self, job: JobId | None = None) -> int:
         """Episodes that wait to be begun, of a job or of all."""
@@ -80,7 +95,7 @@ class HeldLeases:
         """Episodes of which no outcome is known."""
         return sum(len(held.waiting) + len(held.given) + len(held.planned) for held in self)
 
-    def open(self, lease: GrantLease) -> HeldLease | None:
+    def open(self, lease: Lease) -> HeldLease | None:
         """Take a lease in; None if it is here already, or over."""
         if lease.lease in self._leases or lease.lease in self._over:
             return None
@@ -92,13 +107,13 @@ class HeldLeases:
 
     def begin_next(self, held: HeldLease) -> int:
         """The first episode that waits; it waits no more."""
-        self._waiting.change(held.lease.job, -1)
+        self._waiting.change(held.job, -1)
         return held.waiting.popleft()
 
     def wait_again(self, held: HeldLease, index: int) -> None:
         """Have an episode wait to be begun, first in line."""
         held.waiting.appendleft(index)
-        self._waiting.change(held.lease.job, 1)
+        self._waiting.change(held.job, 1)
 
     def drop_waiting(self, held: HeldLease, wanted: Iterable[int] | None = None) -> tuple[int, ...]:
         """Take episodes (all, or those of `wanted`) from those that wait; returns them."""
@@ -107,23 +122,23 @@ class HeldLeases:
         if dropped:
             gone = set(dropped)
             held.waiting = deque(index for index in held.waiting if index not in gone)
-            self._waiting.change(held.lease.job, -len(dropped))
+            self._waiting.change(held.job, -len(dropped))
         return dropped
 
     def close_if_over(self, held: HeldLease) -> bool:
         """Forget a lease of which nothing is left to do or to tell. Returns whether it was."""
         if not held.over():
             return False
-        del self._leases[held.lease.lease]
-        self.remember_over(held.lease.lease)
+        del self._leases[held.id]
+        self.remember_over(held.id)
         return True
 
     def sizes(self) -> tuple[int, int]:
-        """How many leases are held, and how many that are over are remembered."""
+        """The numbers of leases that are held, and of those that are over and remembered."""
         return len(self._leases), len(self._over)
 
     def remembered(self) -> int:
-        """How many leases that are over are remembered."""
+        """The number of leases that are over and remembered."""
         return len(self._over)
 
     def remember_over(self, lease: LeaseId) -> None:

@@ -1,8 +1,7 @@
 """A node's decisions: what the master is told of its leases, and what is kept until it answers.
 
-Facts in, orders out, time as a value. What the master orders of a node (`GrantLease`, `RevokeLease`,
-`Acknowledge`) is a fact here, and what a node tells the master (`HeartbeatSeen`, `PiecesStored` …) is an order
-here, in the same words. An outcome is told again until it is acknowledged: a lost connection or a restarted
+Facts in, orders out, time as a value: the master's messages and those of compute workers come in as they are, and what
+goes to either leaves as an order. An outcome is told again until it is acknowledged: a lost connection or a restarted
 master costs nothing that was made. Which worker makes which episode is `Staff`'s decision.
 """
 
@@ -10,30 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from nimbusd.core.ids import JobId, LeaseId, NodeId, WorkerId
-from nimbusd.core.master.facts import (
-    Acknowledge,
-    AttemptFailed,
-    EpisodesReturned,
-    GrantLease,
-    HeartbeatSeen,
-    PiecesStored,
-    RevokeLease,
-    RunningEpisode,
-    StoredPiece,
-)
+from nimbusd.core.ids import Attempt, JobId, LeaseId, NodeId, WorkerId
 from nimbusd.core.master.nodes import HEARTBEAT_S
-from nimbusd.core.node.backlog import Backlog, Held, Plan
+from nimbusd.core.node.backlog import Backlog
 from nimbusd.core.node.commits import Commits
 from nimbusd.core.node.facts import (
-    Connected,
-    DrainSet,
     DropPiece,
     DropPlan,
-    EpisodeBegan,
-    EpisodeFailed,
-    EpisodePlanned,
-    EpisodeStored,
     JobChanged,
     JobKnown,
     JobUnfit,
@@ -41,16 +23,40 @@ from nimbusd.core.node.facts import (
     NodeOrder,
     StopWorker,
     WorkerGone,
-    WorkerMeasured,
-    WorkerPulls,
-    WorkerReturns,
     WorkerWaits,
 )
 from nimbusd.core.node.heartbeats import Heartbeats
 from nimbusd.core.node.held import TELL_AGAIN_S, HeldLease, HeldLeases
 from nimbusd.core.node.split import Role
 from nimbusd.core.node.staff import Staff, Worker
+from nimbusd.transport.messages.bounds import MOST_SECONDS
+from nimbusd.transport.messages.failures import Failure, FailureKind
+from nimbusd.transport.messages.node import (
+    Ack,
+    Commit,
+    Drain,
+    Fail,
+    GiveBack,
+    Heartbeat,
+    Lease,
+    Revoke,
+    Running,
+    Stored,
+    Welcome,
+)
+from nimbusd.transport.messages.worker import (
+    AttemptFailed,
+    Beat,
+    EpisodePlanned,
+    EpisodeStored,
+    Memory,
+    Plan,
+    WorkerPulls,
+    WorkerReturns,
+)
 
+PLANNING = ("load", "randomize", "plan")
+"""The stages whose time is that of planning."""
 STORE = "store"
 """The stage that a worker's writer thread does."""
 
@@ -78,18 +84,18 @@ class NodeMachine:
         self._backlog = Backlog()
         self._staff = Staff(self._leases, self._backlog, slots, plan_only, memory_bytes, spill_bytes)
         self._heartbeats = Heartbeats(slots, heartbeat_s, self._leases, self._staff)
-        self._commits: Commits[StoredPiece] = Commits()
+        self._commits: Commits[Stored] = Commits()
         self._draining = False
         self._unfit: set[JobId] = set()
 
     # --- what the shell may ask ---
 
     def idle(self) -> bool:
-        """Whether nothing is held and nothing waits for an acknowledgement."""
+        """True where nothing is held and nothing waits for an acknowledgement."""
         return not len(self._leases)
 
     def sizes(self) -> dict[str, int]:
-        """How much is remembered of leases, by kind: all zero when the node is idle."""
+        """Numbers of things that are remembered of leases, by kind: all zero when the node is idle."""
         return {
             "leases": len(self._leases),
             "stored": len(self._commits),
@@ -111,27 +117,28 @@ class NodeMachine:
         return frozenset(self._leases.ids())
 
     def busy(self, worker: WorkerId) -> bool:
-        """Whether a worker has episodes."""
+        """True where a worker has episodes."""
         known = self._staff.workers.get(worker)
         return known is not None and bool(known.given)
 
-    def running(self) -> Iterator[tuple[WorkerId, LeaseId, int, str, float]]:
-        """(worker, lease, index, stage, when it began) of every episode that has begun."""
-        for worker, known in self._staff.workers.items():
-            for (lease, index), begun in known.given.items():
+    def running(self, now: float) -> Iterator[tuple[WorkerId, Running]]:
+        """Every episode that has begun, and who is at it."""
+        for id, worker in self._staff.workers.items():
+            for attempt, begun in worker.given.items():
                 if begun is not None:
-                    yield worker, lease, index, *begun
+                    stage, began = begun
+                    yield id, Running(attempt.lease, attempt.key.index, stage, now - began)
 
     # --- facts ---
 
     def handle(self, fact: NodeFact, now: float) -> list[NodeOrder]:
         """Take in a fact. Stale and repeated facts are harmless."""
         match fact:
-            case GrantLease():
+            case Lease():
                 self._lease(fact)
-            case RevokeLease():
+            case Revoke():
                 return self._revoke(fact, now)
-            case Acknowledge():
+            case Ack():
                 return self._acknowledged(fact)
             case JobKnown():
                 self._staff.job_known(fact)
@@ -139,20 +146,18 @@ class NodeMachine:
                 self._staff.workers[worker] = Worker(renders)
             case WorkerPulls(worker, credit):
                 self._staff.pulls(worker, credit, now)
-            case WorkerMeasured(worker, rss_bytes, gpu_bytes):
-                return self._staff.measured(worker, rss_bytes, gpu_bytes)
-            case EpisodeBegan(worker, lease, index, stage):
-                self._began(worker, lease, index, stage, now)
-            case EpisodePlanned():
-                return self._episode_planned(fact)
-            case EpisodeStored():
-                return self._episode_stored(fact, now)
-            case EpisodeFailed():
-                return self._failed(fact, now)
-            case WorkerReturns(worker, episodes):
-                for held in episodes:
-                    if self._take(worker, held):
-                        self._wait_again(held)
+            case Beat(worker, attempt, stage):
+                self._began(worker, attempt, stage, now)
+            case EpisodePlanned(memory=memory):
+                return [*self._measured(fact.worker, memory), *self._episode_planned(fact)]
+            case EpisodeStored(memory=memory):
+                return [*self._measured(fact.worker, memory), *self._episode_stored(fact, now)]
+            case AttemptFailed(memory=memory):
+                return [*self._measured(fact.worker, memory), *self._failed(fact, now)]
+            case WorkerReturns(worker, attempts):
+                for attempt in attempts:
+                    if self._take(worker, attempt):
+                        self._wait_again(attempt)
             case WorkerGone():
                 return self._gone(fact, now)
             case JobUnfit(job):
@@ -160,26 +165,26 @@ class NodeMachine:
             case JobChanged(job):
                 self._unfit.discard(job)
                 return self._staff.job_changed(job)
-            case Connected(heartbeat_s):
+            case Welcome(_, heartbeat_s):
                 self._heartbeats.connected(heartbeat_s)
-                for held_lease in self._leases:
-                    held_lease.again_at = now
-            case DrainSet(on):
+                for held in self._leases:
+                    held.again_at = now
+            case Drain(on):
                 self._draining = on
         return []
 
     # --- the master ---
 
-    def _lease(self, fact: GrantLease) -> None:
-        lease = self._leases.open(fact)
-        if lease is None:
+    def _lease(self, order: Lease) -> None:
+        held = self._leases.open(order)
+        if held is None or not self._backlog.kept():
             return
-        for index in list(lease.waiting):
-            if self._backlog.reuse((fact.lease, index), lease.episode(index)):
-                self._leases.drop_waiting(lease, [index])
-                lease.planned.add(index)
+        for index in list(held.waiting):
+            if self._backlog.reuse(held.attempt(index)):
+                self._leases.drop_waiting(held, [index])
+                held.planned.add(index)
 
-    def _revoke(self, fact: RevokeLease, now: float) -> list[NodeOrder]:
+    def _revoke(self, fact: Revoke, now: float) -> list[NodeOrder]:
         held = self._leases.get(fact.lease)
         if held is None:
             if fact.kill and not fact.indexes:
@@ -193,14 +198,14 @@ class NodeMachine:
         orders = self._drop_planned(held, wanted)
         for worker in sorted({held.given[index] for index in wanted & held.given.keys()}):
             known = self._staff.workers[worker]
-            for key in [key for key in known.given if key[0] == fact.lease and key[1] in wanted]:
-                if known.given[key] is None:
+            for attempt in [a for a in known.given if a.lease == fact.lease and a.key.index in wanted]:
+                if known.given[attempt] is None:
                     continue  # it will be made, and refused: cheaper than a new worker
                 if not known.unwanted:
                     known.unwanted = True
                     orders.append(StopWorker(worker, "what it is making is no longer wanted"))
-                self._take(worker, key)
-                orders += self._end_plan(key)
+                self._take(worker, attempt)
+                orders += self._end_plan(attempt)
         self._forget_if_over(held)
         return orders
 
@@ -209,7 +214,7 @@ class NodeMachine:
         orders: list[NodeOrder] = []
         for index in sorted(wanted & held.planned):
             held.planned.discard(index)
-            orders += self._end_plan((held.lease.lease, index))
+            orders += self._end_plan(held.attempt(index))
         return orders
 
     def _give_back(self, held: HeldLease, now: float, wanted: set[int] | None = None) -> list[NodeOrder]:
@@ -222,9 +227,9 @@ class NodeMachine:
         for index in indexes:
             held.note(index, None, now)
         self._heartbeats.gave_back()
-        return [*orders, EpisodesReturned(self._node, held.lease.lease, indexes)]
+        return [*orders, GiveBack(self._node, held.id, indexes)]
 
-    def _acknowledged(self, fact: Acknowledge) -> list[NodeOrder]:
+    def _acknowledged(self, fact: Ack) -> list[NodeOrder]:
         held = self._leases.get(fact.lease)
         if held is None:
             return []
@@ -232,108 +237,98 @@ class NodeMachine:
         orders: list[NodeOrder] = []
         for index in (*fact.indexes, *fact.refused):
             piece = held.told.pop(index, None)
-            if index in fact.refused and isinstance(piece, StoredPiece):
-                orders.append(DropPiece(held.lease.job, piece.folder))
+            if index in fact.refused and isinstance(piece, Stored):
+                orders.append(DropPiece(held.job, piece.folder))
         self._forget_if_over(held)
         return orders
 
     def _forget_if_over(self, held: HeldLease) -> None:
         if self._leases.close_if_over(held):
-            self._commits.forget(held.lease.lease)
+            self._commits.forget(held.id)
 
     # --- workers ---
 
-    def _began(self, worker: WorkerId, lease: LeaseId, index: int, stage: str, now: float) -> None:
-        known = self._staff.workers.get(worker)
-        if known is not None and (lease, index) in known.given:
-            begun = known.given[lease, index]
-            known.given[lease, index] = (stage, now if begun is None else begun[1])
+    def _measured(self, worker: WorkerId, memory: Memory | None) -> list[NodeOrder]:
+        return [] if memory is None else self._staff.measured(worker, memory.rss_bytes, memory.gpu_bytes)
 
-    def _take(self, worker: WorkerId, held: Held) -> bool:
+    def _began(self, worker: WorkerId, attempt: Attempt, stage: str, now: float) -> None:
+        known = self._staff.workers.get(worker)
+        if known is not None and attempt in known.given:
+            begun = known.given[attempt]
+            known.given[attempt] = (stage, now if begun is None else begun[1])
+
+    def _take(self, worker: WorkerId, attempt: Attempt) -> bool:
         """Take an episode from a worker. False if it does not have it."""
         known = self._staff.workers.get(worker)
-        if known is None or held not in known.given:
+        if known is None or attempt not in known.given:
             return False
-        del known.given[held]
-        del self._leases[held[0]].given[held[1]]
+        del known.given[attempt]
+        del self._leases[attempt.lease].given[attempt.key.index]
         return True
 
-    def _wait_again(self, held: Held) -> None:
+    def _wait_again(self, attempt: Attempt) -> None:
         """Have an episode wait for another worker, first in line."""
-        lease = self._leases[held[0]]
-        if self._backlog.put_back(held):
-            lease.planned.add(held[1])
+        held = self._leases[attempt.lease]
+        if self._backlog.put_back(attempt):
+            held.planned.add(attempt.key.index)
         else:
-            self._leases.wait_again(lease, held[1])
+            self._leases.wait_again(held, attempt.key.index)
 
-    def _end_plan(self, held: Held) -> list[NodeOrder]:
-        plan = self._backlog.end(held)
+    def _end_plan(self, attempt: Attempt) -> list[NodeOrder]:
+        plan = self._backlog.end(attempt)
         return [DropPlan(plan.path)] if plan is not None else []
 
     def _episode_planned(self, fact: EpisodePlanned) -> list[NodeOrder]:
-        held = (fact.lease, fact.index)
-        if not self._take(fact.worker, held):
+        attempt = fact.attempt
+        if not self._take(fact.worker, attempt):
             return [DropPlan(fact.plan.path)]  # it was revoked meanwhile
-        lease = self._leases[fact.lease]
-        lease.planned.add(fact.index)
-        self._backlog.add(held, lease.episode(fact.index), fact.plan)
-        self._staff.pace(lease.lease.job).planned(fact.plan.cost_s, good=True)
+        self._leases[attempt.lease].planned.add(attempt.key.index)
+        self._backlog.add(attempt, fact.plan)
+        self._staff.pace(attempt.key.job).planned(fact.plan.cost_s, good=True)
         return []
 
     def _episode_stored(self, fact: EpisodeStored, now: float) -> list[NodeOrder]:
-        piece, held = fact.piece, (fact.lease, fact.piece.index)
-        plan = self._backlog.plan_of(held)
-        if not self._take(fact.worker, held):
+        piece, attempt = fact.piece, fact.attempt
+        plan = self._backlog.plan_of(attempt)
+        if not self._take(fact.worker, attempt):
             known = self._staff.workers.get(fact.worker)
             job = known.job if known is not None else None
             return [] if job is None else [DropPiece(job, piece.folder)]  # revoked meanwhile: nobody will commit it
         self._heartbeats.episode_made(piece.cost_s)
-        lease = self._leases[fact.lease]
-        pace = self._staff.pace(lease.lease.job)
+        pace, timings_s = self._staff.pace(attempt.key.job), piece.timings_s
+        plan_s, store_s = sum(timings_s.get(stage, 0.0) for stage in PLANNING), timings_s.get("store", 0.0)
         if plan is None:
-            pace.planned(fact.plan_s, good=True)
-        plan_s = fact.plan_s if plan is None else plan.cost_s
-        pace.rendered(max(0.0, piece.cost_s - plan_s - fact.store_s), fact.store_s, now)
-        lease.note(piece.index, piece, now)
-        self._commits.stored(fact.lease, piece)
-        return self._end_plan(held)
+            pace.planned(plan_s, good=True)
+        else:
+            plan_s = plan.cost_s
+        pace.rendered(max(0.0, piece.cost_s - plan_s - store_s), store_s, now)
+        self._leases[attempt.lease].note(piece.index, piece, now)
+        self._commits.stored(attempt.lease, piece)
+        return self._end_plan(attempt)
 
-    def _failed(self, fact: EpisodeFailed, now: float) -> list[NodeOrder]:
-        held = (fact.lease, fact.index)
-        if not self._take(fact.worker, held):
+    def _failed(self, fact: AttemptFailed, now: float) -> list[NodeOrder]:
+        attempt, failure = fact.attempt, fact.failure
+        if not self._take(fact.worker, attempt):
             return []
-        if fact.planned:
-            self._staff.pace(self._leases[fact.lease].lease.job).planned(fact.cost_s, good=False)
-        return [*self._keep_plan(held, now, fact.final), self._tell_failure(fact, now)]
+        if failure.kind is FailureKind.PLANNING:
+            self._staff.pace(attempt.key.job).planned(fact.cost_s, good=False)
+        kept = self._keep_plan(attempt, now, final=failure.kind is FailureKind.FINAL)
+        return [*kept, self._tell_failure(attempt, failure, fact.cost_s, now)]
 
-    def _keep_plan(self, held: Held, now: float, final: bool = False) -> list[NodeOrder]:
+    def _keep_plan(self, attempt: Attempt, now: float, final: bool = False) -> list[NodeOrder]:
         """An attempt failed: its plan, if it had one, is kept for the next."""
         if final:
-            return self._end_plan(held)
-        forgotten = self._backlog.keep(held, now)
+            return self._end_plan(attempt)
+        forgotten = self._backlog.keep(attempt, now)
         return [DropPlan(forgotten.path)] if forgotten is not None else []
 
-    def _tell_failure(self, fact: EpisodeFailed, now: float) -> AttemptFailed:
-        held = self._leases[fact.lease]
-        failure = AttemptFailed(
-            self._node,
-            fact.lease,
-            held.lease.attempt,
-            held.episode(fact.index),
-            fact.stage,
-            fact.reason,
-            fact.detail,
-            fact.evidence,
-            fact.cost_s,
-            fact.planned,
-            fact.final,
-            fact.blameless,
-        )
-        held.note(fact.index, failure, now)
-        return failure
+    def _tell_failure(self, attempt: Attempt, failure: Failure, cost_s: float, now: float) -> Fail:
+        told = Fail(self._node, attempt, failure, min(cost_s, MOST_SECONDS))
+        self._leases[attempt.lease].note(attempt.key.index, told, now)
+        return told
 
     def _gone(self, fact: WorkerGone, now: float) -> list[NodeOrder]:
-        """What a dead worker had begun failed; what it had not waits for another one.
+        """Fail what a dead worker had begun; the rest waits for another one.
 
         If it was not heard to begin anything, it died before it could say so: in the first episode that it had. Where
         one of its threads is known to be to blame, what the other one had begun is innocent: it goes back uncharged.
@@ -343,36 +338,34 @@ class NodeMachine:
             return []
         if known.given and not (known.recalled or known.unwanted or any(known.given.values())):
             known.given[next(iter(known.given))] = ("plan" if known.role is Role.PLAN else "load", now)
-        guilty = _guilty(known, fact.stage)
+        guilty = _guilty(known, fact.failure.stage)
         orders: list[NodeOrder] = []
-        for held, begun in known.given.items():
-            lease, index = self._leases[held[0]], held[1]
-            del lease.given[index]
-            innocent = known.unwanted or held not in guilty
+        for attempt, begun in known.given.items():
+            held, index = self._leases[attempt.lease], attempt.key.index
+            del held.given[index]
+            innocent = known.unwanted or attempt not in guilty
             if known.job in self._unfit or (begun is not None and innocent):  # not made here again: files may be torn
-                orders += self._end_plan(held)
-                lease.told[index] = None
-                lease.again_at = now + TELL_AGAIN_S
+                orders += self._end_plan(attempt)
+                held.told[index] = None
+                held.again_at = now + TELL_AGAIN_S
                 self._heartbeats.gave_back()
-                orders.append(EpisodesReturned(self._node, held[0], (index,)))
+                orders.append(GiveBack(self._node, attempt.lease, (index,)))
             elif begun is None:
-                self._wait_again(held)
+                self._wait_again(attempt)
             else:
                 stage, began = begun
-                failure = EpisodeFailed(
-                    fact.worker, *held, stage, fact.reason, fact.detail, fact.evidence, cost_s=now - began
-                )
-                orders += [*self._keep_plan(held, now), self._tell_failure(failure, now)]
+                orders += self._keep_plan(attempt, now)
+                orders.append(self._tell_failure(attempt, fact.failure.in_stage(stage), now - began, now))
         return orders
 
     # --- what follows ---
 
     def settle(self, now: float) -> list[NodeOrder]:
-        """What follows from the facts so far and from the time: work for workers, news for the master."""
+        """Draw the consequences of the facts so far and of the time: work for workers, news for the master."""
         orders: list[NodeOrder] = []
         if self._draining or self._unfit:
             for held in list(self._leases):
-                if self._draining or held.lease.job in self._unfit:
+                if self._draining or held.job in self._unfit:
                     orders += self._give_back(held, now)
         orders += self._staff.settle(now)
         orders += [self._tell_stored(self._leases[lease], pieces) for lease, pieces in self._commits.due(now)]
@@ -389,9 +382,9 @@ class NodeMachine:
         self._staff.forget(jobs)
         return self._backlog.forget_kept(jobs, now)
 
-    def _tell_stored(self, held: HeldLease, pieces: tuple[StoredPiece, ...]) -> PiecesStored:
-        lease = held.lease
-        return PiecesStored(self._node, lease.lease, lease.job, lease.scene, lease.attempt, pieces)
+    def _tell_stored(self, held: HeldLease, pieces: tuple[Stored, ...]) -> Commit:
+        order = held.order
+        return Commit(self._node, order.lease, order.job, order.scene, order.attempt, pieces)
 
     def _tell_again(self, now: float) -> list[NodeOrder]:
         """Repeat what was told and not acknowledged for a while."""
@@ -399,27 +392,28 @@ class NodeMachine:
         for held in self._leases:
             if not held.told or held.again_at > now:
                 continue
-            pieces = tuple(piece for piece in held.told.values() if isinstance(piece, StoredPiece))
+            pieces = tuple(piece for piece in held.told.values() if isinstance(piece, Stored))
             returned = tuple(index for index, outcome in held.told.items() if outcome is None)
-            orders += [outcome for outcome in held.told.values() if isinstance(outcome, AttemptFailed)]
+            orders += [outcome for outcome in held.told.values() if isinstance(outcome, Fail)]
             if pieces:
-                self._commits.repeated(held.lease.lease, now)
+                self._commits.repeated(held.id, now)
                 orders.append(self._tell_stored(held, pieces))
             if returned:
-                orders.append(EpisodesReturned(self._node, held.lease.lease, returned))
+                orders.append(GiveBack(self._node, held.id, returned))
             held.again_at = now + TELL_AGAIN_S
         return orders
 
     # --- heartbeats ---
 
-    def _heartbeat(self, now: float) -> HeartbeatSeen:
+    def _heartbeat(self, now: float) -> Heartbeat:
+        """Without the load of the hardware, which the shell measures."""
         seq, credit = self._heartbeats.tell(now, draining=self._draining)
-        running = tuple(RunningEpisode(lease, index, now - began) for _, lease, index, _, began in self.running())
+        running = tuple(running for _, running in self.running(now))
         pipelines = tuple(self._staff.pipelines(now))
-        return HeartbeatSeen(self._node, self._session, seq, credit, self._leases.ids(), running, pipelines)
+        return Heartbeat(self._node, self._session, seq, credit, self._leases.ids(), running, pipelines=pipelines)
 
 
-def _guilty(known: Worker, stage: str) -> set[Held]:
+def _guilty(known: Worker, stage: str) -> set[Attempt]:
     """The episodes to blame for a worker's death in a stage: all that it had begun, where that tells nothing.
 
     The writer thread stores; the working thread does everything else, and is at what it began last.

@@ -1,4 +1,4 @@
-"""How fast a job's pipeline goes on a node: latencies, concurrency and throughput, measured while it runs."""
+"""Pace of a job's pipeline on a node: latencies, concurrency and throughput, measured while it runs."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Pace:
         self._stored_at.append(now)
 
     def observe(self, planning: int, rendering: int, now: float) -> None:
-        """So many processes plan and render from now on."""
+        """The numbers of processes that plan and that render have changed."""
         if self._observed_at is not None:
             weight = 1.0 - math.exp(-max(0.0, now - self._observed_at) / WINDOW_S)
             at_it = (*self._at_it, 1.0)
@@ -55,7 +55,7 @@ class Pace:
         return planning / max(observed, 1e-9), rendering / max(observed, 1e-9)
 
     def latency(self) -> Latency | None:
-        """What is known; None before both stages were seen a few times.
+        """The mean latencies; None before both stages were seen a few times.
 
         Storing overlaps the next rendering, and matters where it takes longer.
         """

@@ -20,6 +20,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from nimbusd.core.ids import JobId, WorkerId, slot_of, worker_of
+from nimbusd.core.node.facts import RecallWorker, StopWorker
 from nimbusd.core.node.pool_facts import (
     BeatSeen,
     CannotOpen,
@@ -29,27 +30,22 @@ from nimbusd.core.node.pool_facts import (
     JobAssigned,
     KillWorker,
     LeaseSent,
-    LeaveAsked,
     MemorySeen,
     PoolFact,
     PoolOrder,
     PrepareSpare,
     ReportLost,
     SpareGone,
-    SpareIntroduced,
-    SpareWarm,
     SpawnWorker,
     StopAsked,
-    StopWanted,
     TakeSpare,
     TimePassed,
     WorkerExited,
-    WorkerIntroduced,
     WorkerKilled,
-    WorkerReady,
 )
 from nimbusd.core.node.slot_states import ASKED_TO_LEAVE, AT_WORK, OPEN, SlotEvent, SlotState, next_state
-from nimbusd.core.node.spares import Spares
+from nimbusd.core.node.spares import Spares, is_spare
+from nimbusd.transport.messages.worker import Fatal, Ready, Warm, WorkerHello
 
 
 @dataclass(slots=True)
@@ -151,20 +147,23 @@ class WorkerPool:
     def handle(self, fact: PoolFact, now: float) -> list[PoolOrder]:
         """Take in a fact; facts about workers that have been replaced are ignored."""
         match fact:
-            case WorkerIntroduced(worker):
+            case WorkerHello(worker) if is_spare(worker):
+                if (job := self._spares.job_of(worker)) is not None:
+                    return [PrepareSpare(worker, job)]
+            case WorkerHello(worker):
                 if (slot := self._slot(worker)) is not None:
                     slot.meet(SlotEvent.HELLO)
             case JobAssigned():
                 return self._assigned(fact, now)
-            case LeaveAsked(worker):
+            case RecallWorker(worker) | Fatal(worker):
                 if (slot := self._slot(worker)) is not None:
                     slot.recall()
-            case StopWanted(worker, why):
+            case StopWorker(worker, why):
                 if (slot := self._slot(worker)) is not None and slot.state is not SlotState.DYING:
                     slot.recall()
                     slot.kill(why)
                     return [KillWorker(worker, why)]
-            case WorkerReady(worker):
+            case Ready(worker):
                 if (slot := self._slot(worker)) is not None and slot.meet(SlotEvent.READY):
                     slot.failed_starts = 0
             case LeaseSent(worker):
@@ -188,12 +187,10 @@ class WorkerPool:
             case WorkerExited(worker, returncode):
                 return self._exited(worker, returncode, now)
             case TimePassed():
+                overdue = self._overdue(now)
                 all_work = all(slot.state in AT_WORK for slot in self._slots.values())
-                return [*self._overdue(now), *self._spares.settle(all_work, now)]
-            case SpareIntroduced(spare):
-                if (job := self._spares.job_of(spare)) is not None:
-                    return [PrepareSpare(spare, job)]
-            case SpareWarm(spare):
+                return [*overdue, *self._spares.settle(all_work, now)]
+            case Warm(spare):
                 self._spares.is_warm(spare)
             case SpareGone(spare):
                 self._spares.is_gone(spare, now)

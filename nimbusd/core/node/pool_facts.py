@@ -1,4 +1,7 @@
-"""The facts that the pool of a node's compute workers is told, and its orders."""
+"""The facts that the pool of a node's compute workers is told, and its orders.
+
+It is told messages of workers and orders to them as they are; here are the facts that nobody says in a message.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +9,11 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from nimbusd.core.ids import JobId, WorkerId
+from nimbusd.core.node.facts import RecallWorker, StopWorker
 from nimbusd.core.node.spares import SpareOrder
+from nimbusd.transport.messages.worker import Fatal, Ready, Warm, WorkerHello
 
 # --- facts ---
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerIntroduced:
-    """A worker's process runs, and waits for a job."""
-
-    worker: WorkerId
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,28 +25,6 @@ class JobAssigned:
     open_timeout_s: float
     beat_timeout_s: float
     episode_timeout_s: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class LeaveAsked:
-    """A worker was asked to leave, to make room for one with another job."""
-
-    worker: WorkerId
-
-
-@dataclass(frozen=True, slots=True)
-class StopWanted:
-    """Nobody wants what a worker is making: kill it, and start another."""
-
-    worker: WorkerId
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerReady:
-    """A worker has made its components and opened its backend."""
-
-    worker: WorkerId
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,20 +75,6 @@ class TimePassed:
 
 
 @dataclass(frozen=True, slots=True)
-class SpareIntroduced:
-    """A spare's process runs, and waits to be told what to prepare for."""
-
-    spare: WorkerId
-
-
-@dataclass(frozen=True, slots=True)
-class SpareWarm:
-    """A spare has imported what its job needs, and waits for a slot."""
-
-    spare: WorkerId
-
-
-@dataclass(frozen=True, slots=True)
 class SpareGone:
     """A spare's process is gone."""
 
@@ -132,19 +94,19 @@ class StopAsked:
 
 
 PoolFact: TypeAlias = (
-    WorkerIntroduced
+    WorkerHello
+    | Ready
+    | Warm
+    | Fatal
+    | RecallWorker
+    | StopWorker
     | JobAssigned
-    | WorkerReady
-    | LeaveAsked
-    | StopWanted
     | LeaseSent
     | BeatSeen
     | EpisodeBegan
     | WorkerKilled
     | WorkerExited
     | TimePassed
-    | SpareIntroduced
-    | SpareWarm
     | SpareGone
     | MemorySeen
     | StopAsked

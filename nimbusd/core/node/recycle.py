@@ -1,4 +1,4 @@
-"""When a compute worker has grown so much that a new one should take its slot, by what it says after each episode.
+"""Recycle compute workers that have grown too large, by the memory that they tell of after each episode.
 
 A worker takes memory for its scene and its caches at first, and holds it; that is no leak. So its first episodes make
 the baseline, and what it takes from then on is judged by how much it has grown over it.
@@ -13,15 +13,15 @@ MB = 1 << 20
 WARM_UP = 5
 """Episodes whose largest measurement is the baseline."""
 LASTING = 3
-"""So many measurements in a row must be too large: one may fall into a moment when an episode is being stored."""
+"""Measurements in a row that must be too large: one may fall into a moment when an episode is being stored."""
 LEAST_GROWTH_BYTES = 512 * MB
 WORTH_IT = 0.25
-"""Who takes more than its share is replaced only if it has grown by this part: else the next is no smaller."""
+"""A worker beyond its share is replaced only if it has grown by this part: else the next is no smaller."""
 
 
 @dataclass(frozen=True, slots=True)
 class RecycleLimits:
-    """What a worker may take. growth_bytes: over its baseline; None: half of that, and at least 512 MB.
+    """Limits of a worker's memory. growth_bytes: over its baseline; None: half of that, and at least 512 MB.
 
     share_bytes, gpu_share_bytes: its slot's fair share of the node's memory and of its GPU's; 0: not known.
     """

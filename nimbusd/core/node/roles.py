@@ -1,4 +1,4 @@
-"""How a job runs on a node: fused or decoupled, and how many of its slots plan, by what was measured so far."""
+"""Roles of a job's slots on a node: fused or decoupled, and how many plan, by the measurements so far."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass, field
 
 from nimbusd.core.ids import JobId
-from nimbusd.core.master.facts import PipelineSeen
 from nimbusd.core.node.pace import Pace
 from nimbusd.core.node.split import (
     Mode,
@@ -20,9 +19,10 @@ from nimbusd.core.node.split import (
     mu_render,
     planners_to_have,
 )
+from nimbusd.transport.messages.node import PipelineReport
 
 BACKLOG_S = 30.0
-"""So much rendering may wait in the backlog, so that a planner's bad luck leaves no renderer idle …"""
+"""Seconds of rendering that may wait in the backlog, so that a planner's bad luck leaves no renderer idle …"""
 LEAST_BACKLOG = 2
 """… but at least so many plans per renderer, and at most so many in all:"""
 MOST_BACKLOG = 64
@@ -32,7 +32,7 @@ WORTH_CHANGES = 6
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """What the choice depends on beside the measurements.
+    """The circumstances of a choice, beside the measurements.
 
     places: the slots that the job has. waiting: episodes to plan. backlog: plans to render. most_backlog: the
     high-water mark. planning: planners that are at it. at_work: workers that have anything. change_s: what it costs a
@@ -49,25 +49,27 @@ class Situation:
 
 
 @dataclass(slots=True)
-class Pipeline:
-    """How a job runs on this node. mode: FUSED or DECOUPLED, as chosen now. planners: flexible slots that plan.
-
-    asked, fixed: what the job says of the two. memory_bytes: what a worker of a role was seen to need.
-    recycle_growth_bytes: by how much it may grow, if the job says.
-    """
+class JobRoles:
+    """The roles that a job's workers take on this node."""
 
     asked: Mode = Mode.AUTO
+    """The mode that the job asks for."""
     fixed: int | None = None
+    """The number of planners that it asks for, if it does."""
     mode: Mode = Mode.FUSED
+    """FUSED or DECOUPLED, as chosen now."""
     planners: int = 1
+    """Flexible slots that plan, as chosen now."""
     pace: Pace = field(default_factory=Pace)
     memory_bytes: dict[Role, int] = field(default_factory=dict)
+    """The most that a worker of a role has taken."""
     recycle_growth_bytes: int | None = None
+    """The growth that the job allows a worker, if it says."""
     _catching_up: bool = False
     _changed_at: float = -math.inf
 
     def ask(self, mode: Mode, planners: int | None, writers: int) -> None:
-        """What the job wants."""
+        """Take in the job's wishes."""
         self.asked, self.fixed, self.pace.writers = mode, planners, writers
         if mode is not Mode.AUTO:
             self.mode = mode
@@ -78,8 +80,8 @@ class Pipeline:
         steady = math.ceil(BACKLOG_S * renderers / render_s) if render_s > 0 else 0
         return min(MOST_BACKLOG, max(LEAST_BACKLOG * renderers, steady))
 
-    def seen(self, job: JobId, places: Places, planners: int, backlog: int, now: float) -> PipelineSeen:
-        """How it goes. places: of the workers that are at it, of which `planners` plan. backlog: plans that wait."""
+    def report(self, job: JobId, places: Places, planners: int, backlog: int, now: float) -> PipelineReport:
+        """Report how the job goes. places: of the workers at it, of which `planners` plan. backlog: plans that wait."""
         latency, others = self.pace.latency(), places.plan_only
         renderers = places.flexible + others - planners
         plan_s, render_s, store_s = self.pace.means_s()
@@ -90,7 +92,7 @@ class Pipeline:
         elif latency is not None:
             plan_rate, render_rate = mu_plan(planners, latency), mu_render(renderers, latency)
             theory = decoupled_rate(places, planners - others, latency)
-        return PipelineSeen(
+        return PipelineReport(
             job=job,
             mode=self.mode.value,
             planners=planners,
@@ -116,7 +118,7 @@ class Pipeline:
             self._choose_planners(now_is, now)
 
     def _may_change(self, now_is: Situation, now: float) -> bool:
-        """Whether the last change is so long ago that what it brought can be seen."""
+        """True where the last change is so long ago that its effect can be seen."""
         plan_s, render_s, _ = self.pace.means_s()
         return now - self._changed_at >= 2 * (now_is.change_s + plan_s + render_s)
 
@@ -155,13 +157,13 @@ class Pipeline:
                 self._change(wanted, now)
 
     def _wanted(self, places: Places) -> int:
-        """How many flexible slots shall plan in the long run: one, where nothing is known yet."""
+        """Flexible slots that should plan in the long run: one before anything was measured."""
         least = 0 if places.plan_only else 1
         latency = self.pace.latency()
         return least if latency is None else max(least, planners_to_have(places, latency, self.planners))
 
     def _is_to_catch_up(self, now_is: Situation) -> bool:
-        """Whether all flexible slots shall render: once the backlog is full and planners idle, until it is low."""
+        """True where all flexible slots should render: once the backlog is full and planners idle, until it is low."""
         _, render_s, _ = self.pace.means_s()
         if self.pace.latency() is None or render_s <= 0:
             return False
@@ -175,7 +177,7 @@ class Pipeline:
         return False
 
     def _worth_another_renderer(self, now_is: Situation) -> bool:
-        """Whether what is left takes longer than another renderer takes to start."""
+        """True where what is left takes longer than another renderer takes to start."""
         _, render_s, _ = self.pace.means_s()
         renderers = now_is.places.flexible - self.planners
         return renderers <= 0 or now_is.backlog * render_s / renderers > now_is.change_s

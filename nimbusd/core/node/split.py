@@ -1,4 +1,4 @@
-"""How a node's slots are shared between planners and renderers, and what throughput that gives.
+"""The split of a node's slots between planners and renderers, and the throughput that it gives.
 
 The model of the Nimbus paper (section 6.1.2): n processes that each need L seconds per episode make mu = n / L episodes
 per second; a pipeline makes lambda = min(mu_plan, mu_render), counted in episodes that come out at its end, so that a
@@ -15,7 +15,7 @@ GAIN = 1.1
 
 
 class Mode(enum.StrEnum):
-    """Who plans and who renders. AUTO: fused until separate processes promise more."""
+    """The way in which planning and rendering are shared. AUTO: fused until separate processes promise more."""
 
     AUTO = "auto"
     FUSED = "fused"
@@ -23,7 +23,7 @@ class Mode(enum.StrEnum):
 
 
 class Role(enum.StrEnum):
-    """What a compute worker does with the episodes of its job."""
+    """A compute worker's part of the episodes of its job."""
 
     FUSED = "fused"
     PLAN = "plan"
@@ -69,12 +69,12 @@ def decoupled_rate(places: Places, flexible_planners: int, latency: Latency) -> 
 
 
 def best_planners(places: Places, latency: Latency) -> int:
-    """How many flexible slots plan when throughput is highest: as few as that takes."""
+    """The fewest flexible slots that must plan for the highest throughput."""
     return max(range(places.flexible + 1), key=lambda planners: (decoupled_rate(places, planners, latency), -planners))
 
 
 def planners_to_have(places: Places, latency: Latency, now: int) -> int:
-    """How many flexible slots shall plan, `now` so many being the case: no other number for a small gain."""
+    """Flexible slots that should plan. Keeps `now` unless another number promises GAIN times the throughput."""
     best = best_planners(places, latency)
     present = decoupled_rate(places, now, latency) if 0 <= now <= places.flexible else 0.0
     return best if decoupled_rate(places, best, latency) > GAIN * present else now

@@ -11,18 +11,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from nimbusd.core.estimate import Mean
-from nimbusd.core.ids import EpisodeKey, JobId, WorkerId, slot_of
-from nimbusd.core.master.facts import PipelineSeen
-from nimbusd.core.node.backlog import Backlog, Held
-from nimbusd.core.node.facts import AssignJob, JobKnown, MakeEpisode, NodeOrder, RecallWorker
+from nimbusd.core.ids import Attempt, JobId, WorkerId, slot_of
+from nimbusd.core.node.backlog import Backlog
+from nimbusd.core.node.facts import AssignJob, JobKnown, NodeOrder, RecallWorker
 from nimbusd.core.node.held import HeldLease, HeldLeases
 from nimbusd.core.node.pace import Pace
 from nimbusd.core.node.recycle import RecycleLimits, WorkerMemory
-from nimbusd.core.node.roles import Pipeline, Situation
+from nimbusd.core.node.roles import JobRoles, Situation
 from nimbusd.core.node.split import Mode, Places, Role
+from nimbusd.transport.messages.node import PipelineReport
+from nimbusd.transport.messages.worker import MakeEpisode
 
 CHANGE_S = 2.0
-"""What it costs a slot to change its role, until that was measured."""
+"""Seconds that it costs a slot to change its role, until that was measured."""
 
 
 @dataclass(slots=True)
@@ -33,7 +34,7 @@ class Worker:
     job: JobId | None = None
     role: Role = Role.FUSED
     credit: int = 0
-    given: dict[Held, tuple[str, float] | None] = field(default_factory=dict)
+    given: dict[Attempt, tuple[str, float] | None] = field(default_factory=dict)
     """Episodes it has: None before they begin, then stage and when they began."""
     loaded: tuple[JobId, str] | None = None
     """Job and scene of the last episode it was given."""
@@ -67,7 +68,7 @@ class Staff:
         self._plan_only = plan_only
         self._memory_bytes = memory_bytes
         self._spill_bytes = spill_bytes
-        self._pipelines: dict[JobId, Pipeline] = {}
+        self._pipelines: dict[JobId, JobRoles] = {}
         self._change = Mean()
         self._gone_at: dict[str, float] = {}
         self.workers: dict[WorkerId, Worker] = {}
@@ -75,7 +76,7 @@ class Staff:
     # --- what is told ---
 
     def job_known(self, fact: JobKnown) -> None:
-        """What a job asks for. Jobs of which nothing was said run as AUTO."""
+        """Take in a job's wishes. Jobs that have told none run as AUTO."""
         self._pipeline(fact.job).ask(fact.mode, fact.planners, fact.writers)
         self._pipeline(fact.job).recycle_growth_bytes = fact.recycle_growth_bytes
 
@@ -119,9 +120,9 @@ class Staff:
         for job in [job for job in self._pipelines if job not in jobs and job not in at_work]:
             del self._pipelines[job]
 
-    def _pipeline(self, job: JobId) -> Pipeline:
+    def _pipeline(self, job: JobId) -> JobRoles:
         if job not in self._pipelines:
-            self._pipelines[job] = Pipeline()
+            self._pipelines[job] = JobRoles()
         return self._pipelines[job]
 
     # --- what can be asked ---
@@ -135,15 +136,15 @@ class Staff:
         """Workers that have nothing, though others may have more than one episode, and could begin one."""
         return sum(k.is_wanted() and not k.given and not self._only_renders(k) for k in self.workers.values())
 
-    def pipelines(self, now: float) -> Iterator[PipelineSeen]:
-        """How each job goes that is at work here."""
+    def pipelines(self, now: float) -> Iterator[PipelineReport]:
+        """A report on each job that is at work here."""
         for job, pipeline in self._pipelines.items():
             at_work = [known for known in self.workers.values() if known.job == job and not known.unwanted]
             if not at_work:
                 continue
             places = Places(sum(k.renders for k in at_work), sum(not k.renders for k in at_work))
             planners = sum(known.role is Role.PLAN for known in at_work)
-            yield pipeline.seen(job, places, planners, self._backlog.waiting(job), now)
+            yield pipeline.report(job, places, planners, self._backlog.waiting(job), now)
 
     # --- what follows ---
 
@@ -164,7 +165,7 @@ class Staff:
 
     # --- roles ---
 
-    def _adapt(self, job: JobId, pipeline: Pipeline, mine: dict[WorkerId, Worker], now: float) -> list[NodeOrder]:
+    def _adapt(self, job: JobId, pipeline: JobRoles, mine: dict[WorkerId, Worker], now: float) -> list[NodeOrder]:
         """Choose the mode and the number of planners anew, and recall who stands in the way."""
         situation = Situation(
             places=Places(self._flexible(job), self._plan_only),
@@ -247,25 +248,25 @@ class Staff:
         return orders
 
     def _only_renders(self, known: Worker) -> bool:
-        """Whether a worker takes nothing but plans: also one that could plan, once its job runs decoupled."""
+        """True where a worker takes nothing but plans: also one that could plan, once its job runs decoupled."""
         if known.job is None or known.role is Role.PLAN:
             return False
         return known.role is Role.RENDER or self._pipeline(known.job).mode is Mode.DECOUPLED
 
     def _scarce(self, known: Worker) -> bool:
-        """Whether fewer episodes wait for workers like this one than there are such workers."""
+        """True where fewer episodes wait for workers like this one than there are such workers."""
         if known.job is not None and self._only_renders(known):
             renderers = sum(k.job == known.job and k.role is not Role.PLAN for k in self.workers.values())
             return self._backlog.waiting(known.job) <= renderers
         return self._leases.waiting() + len(self._backlog) <= len(self.workers)
 
     def _is_careful(self, known: Worker) -> bool:
-        """Whether a worker has an episode that is made alone."""
-        return any(self._leases[lease].lease.careful for lease, _ in known.given)
+        """True where a worker has an episode that is made alone."""
+        return any(self._leases[attempt.lease].order.careful for attempt in known.given)
 
     def _assign(self, known: Worker) -> bool:
         """Choose a job and a role for a worker that has none: of the first job that has use for it."""
-        for job in dict.fromkeys(held.lease.job for held in self._leases if held.waiting or held.planned):
+        for job in dict.fromkeys(held.job for held in self._leases if held.waiting or held.planned):
             role = self._role_for(job, known)
             if role is not None and self._fits(job, role):
                 known.job, known.role = job, role
@@ -291,7 +292,7 @@ class Staff:
         return any(k.job == job and k.role is Role.PLAN and k.given for k in self.workers.values())
 
     def _fits(self, job: JobId, role: Role) -> bool:
-        """Whether there is memory for one more; the first worker of a job always gets its chance."""
+        """True where there is memory for one more; the first worker of a job always gets its chance."""
         at_work = [known for known in self.workers.values() if known.job is not None]
         if self._memory_bytes is None or not any(known.job == job for known in at_work):
             return True
@@ -302,11 +303,11 @@ class Staff:
         return 0 if job is None else self._pipeline(job).memory_bytes.get(role, 0)
 
     def _is_overtaken(self, known: Worker) -> bool:
-        """Whether a worker shall leave its job: another's leases came first, and wait for more workers than it has.
+        """True where a worker should leave its job: another's leases came first, and wait for more workers than it has.
 
         The master leases by priority and fair share, so that what came first is to be made first.
         """
-        job = next((held.lease.job for held in self._leases if held.waiting or held.planned), None)
+        job = next((held.job for held in self._leases if held.waiting or held.planned), None)
         if known.job in (None, job) or job is None or not self._can_serve(job, known.renders):
             return False
         wanting = self._leases.waiting(job) + self._backlog.waiting(job)
@@ -317,12 +318,12 @@ class Staff:
         return workers < wanting
 
     def _can_serve(self, job: JobId, renders: bool) -> bool:
-        """Whether a worker in a slot that can or cannot render has any use for a job."""
+        """True where a job has use for a worker in a slot that can, or cannot, render."""
         return renders or (self._pipeline(job).mode is Mode.DECOUPLED and self._leases.waiting(job) > 0)
 
     def _is_wanted_elsewhere(self, known: Worker) -> bool:
-        """Whether a worker without work could have some in another job."""
-        jobs = {held.lease.job for held in self._leases if held.waiting or held.planned}
+        """True where a worker without work could have some in another job."""
+        jobs = {held.job for held in self._leases if held.waiting or held.planned}
         if known.job in jobs:
             return False
         return any(self._role_for(job, known) is not None for job in jobs)
@@ -335,7 +336,7 @@ class Staff:
         return self._backlog.waiting(job) > 0 or (not self._only_renders(known) and self._leases.waiting(job) > 0)
 
     def _has_room(self, job: JobId) -> bool:
-        """Whether the backlog may grow by one more than what is being planned."""
+        """True where the backlog may grow by one more than what is being planned."""
         planning = sum(len(k.given) for k in self.workers.values() if k.job == job and k.role is Role.PLAN)
         return self._backlog.waiting(job) + planning < self._most_backlog(job)
 
@@ -346,49 +347,53 @@ class Staff:
         scene = known.loaded[1] if known.loaded is not None and known.loaded[0] == known.job else None
         if loaded and scene is None:
             return None
-        if known.role is not Role.PLAN and (found := self._backlog.next_of(known.job, scene)) is not None:
-            (lease, index), episode = found
-            if known.given and self._leases[lease].lease.careful:
+        if known.role is not Role.PLAN and (planned := self._backlog.next_of(known.job, scene)) is not None:
+            if known.given and self._leases[planned.lease].order.careful:
                 return None
-            if not loaded or episode.scene == scene:
-                return self._hand_out(worker, known, (lease, index), episode)
+            if not loaded or planned.key.scene == scene:
+                return self._hand_out(worker, known, planned)
         if self._only_renders(known):
             return None
         held = self._lease_of_loaded(known) or (None if loaded else self._next_lease(known))
-        if held is None or (known.given and held.lease.careful):
+        if held is None or (known.given and held.order.careful):
             return None
         index = self._leases.begin_next(held)
         expected_bytes = self._backlog.memory_bytes + self._backlog.largest_bytes(known.job)
         spill = known.role is Role.PLAN and expected_bytes > self._spill_bytes
-        held.given[index] = worker
-        return self._given(worker, known, (held.lease.lease, index), held.episode(index), None, spill)
+        return self._given(worker, known, held, held.attempt(index), spill=spill)
 
-    def _hand_out(self, worker: WorkerId, known: Worker, key: Held, episode: EpisodeKey) -> MakeEpisode:
-        plan = self._backlog.hand_out(key)
-        held = self._leases[key[0]]
-        held.planned.discard(key[1])
-        held.given[key[1]] = worker
-        return self._given(worker, known, key, episode, plan.path, False)
+    def _hand_out(self, worker: WorkerId, known: Worker, attempt: Attempt) -> MakeEpisode:
+        plan = self._backlog.hand_out(attempt)
+        held = self._leases[attempt.lease]
+        held.planned.discard(attempt.key.index)
+        return self._given(worker, known, held, attempt, plan=plan.path)
 
     def _given(
-        self, worker: WorkerId, known: Worker, key: Held, episode: EpisodeKey, plan: str | None, spill: bool
+        self,
+        worker: WorkerId,
+        known: Worker,
+        held: HeldLease,
+        attempt: Attempt,
+        *,
+        plan: str = "",
+        spill: bool = False,
     ) -> MakeEpisode:
-        known.loaded = episode.job, episode.scene
-        known.given[key] = None
+        held.given[attempt.key.index] = worker
+        known.loaded = attempt.key.job, attempt.key.scene
+        known.given[attempt] = None
         known.credit -= 1
-        attempt = self._leases[key[0]].lease.attempt
-        return MakeEpisode(worker, key[0], episode.job, episode.scene, key[1], attempt, plan, spill)
+        return MakeEpisode(worker, attempt, held.order.entry, plan, spill)
 
     def _lease_of_loaded(self, known: Worker) -> HeldLease | None:
         for held in self._leases:
-            if held.waiting and (held.lease.job, held.lease.scene) == known.loaded:
+            if held.waiting and (held.job, held.order.scene) == known.loaded:
                 return held
         return None
 
     def _next_lease(self, known: Worker) -> HeldLease | None:
-        """What a worker can be given: rather from a scene that no other worker has loaded."""
-        fits = [held for held in self._leases if held.waiting and held.lease.job == known.job]
+        """The lease to give a worker from, rather of a scene that no other worker has loaded."""
+        fits = [held for held in self._leases if held.waiting and held.job == known.job]
         if len(fits) <= 1:
             return fits[0] if fits else None
         taken = {other.loaded for other in self.workers.values()}
-        return min(fits, key=lambda held: ((held.lease.job, held.lease.scene) in taken, -len(held.waiting)))
+        return min(fits, key=lambda held: ((held.job, held.order.scene) in taken, -len(held.waiting)))

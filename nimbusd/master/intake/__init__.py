@@ -1,1 +1,1 @@
-"""What comes in: jobs from clients, pieces from nodes, and what an output folder already holds."""
+"""Intake: jobs from clients, pieces from nodes, and pieces that an output folder already holds."""

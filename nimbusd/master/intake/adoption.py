@@ -1,4 +1,4 @@
-"""What lies in an output folder beyond what the ledger knows, and what becomes of it before a job goes on there.
+"""Adoption: pieces in an output folder that the ledger does not know are taken on before a job goes on there, or not.
 
 A whole piece of an episode that the ledger has not settled is *adopted* once its checksums hold: a ledger that was
 lost, copied too early, or another one's, is so rebuilt from the pieces. A second piece of a settled episode, and one
@@ -26,6 +26,7 @@ from nimbusd.stages.errors import StoreError
 from nimbusd.stages.store.piece import PIECES, manifest_digest, piece_faults, piece_folder, read_piece
 from nimbusd.stages.store.record import RECORD
 from nimbusd.stages.types import EpisodeRequest, Piece
+from nimbusd.transport.messages.node import Stored
 
 DRAFT = ".tmp"
 _ENDING = re.compile(r"__(\d{6,})\.(\d+)$")
@@ -44,7 +45,7 @@ class Found:
 
 @dataclass(slots=True)
 class Adoption:
-    """What a look at an output folder came to.
+    """The result of a look at an output folder.
 
     records: for the ledger: adopted episodes, and attempts that were seen and must not be leased again. lost: committed
     episodes whose piece is gone while another whole piece of them is adopted. garbage: folders for the trash, and why.
@@ -177,7 +178,7 @@ def _settle(
 
 
 def is_of_job(job: Job, output: Path, piece: Piece, *, anyway: bool) -> bool:
-    """Whether a whole piece holds an episode that this very job makes.
+    """True where a whole piece holds an episode that this very job makes.
 
     By the fingerprint in its manifest; of those that were stored before manifests had one, by the record's.
     anyway: or by seed and component versions alone.
@@ -193,12 +194,12 @@ def is_of_job(job: Job, output: Path, piece: Piece, *, anyway: bool) -> bool:
 
 
 def _fingerprint_of_old(job: Job) -> str:
-    """What compute workers called a job's fingerprint while they did not know its scenes."""
+    """The fingerprint that compute workers gave a job while they did not know its scenes."""
     return dataclasses.replace(job, scene_entries={}).fingerprint()
 
 
 def _same_versions(job: Job, output: Path, piece: Piece) -> bool:
-    """Whether a piece was made with the job's seed, by components of the same names and versions."""
+    """True where a piece was made with the job's seed, by components of the same names and versions."""
     facts = _facts(output, piece)
     if facts is None:
         return False
@@ -209,7 +210,7 @@ def _same_versions(job: Job, output: Path, piece: Piece) -> bool:
 
 
 def _stated(output: Path, piece: Piece) -> Mapping[str, Any] | None:
-    """What the record says of the job. None where the writer keeps no such record."""
+    """The job as a piece's record describes it. None where the writer keeps no such record."""
     facts = _facts(output, piece)
     return None if facts is None else facts.get("config", {}).get("job")
 
@@ -261,7 +262,7 @@ def _folders(output: Path) -> set[str]:
 
 
 class Folders:
-    """Which attempt of a job a folder of pieces is of, by its name."""
+    """The attempt that a folder of pieces is of, by its name."""
 
     def __init__(self, job: Job) -> None:
         self._job = job
@@ -283,16 +284,9 @@ class Folders:
 
 
 def _record(key: EpisodeKey, attempt: int, losses: int, piece: Piece) -> Record:
-    return Record(
-        key,
-        State.COMMITTED,
-        attempt,
-        losses,
-        folder=piece.folder,
-        frames=piece.length,
-        size_bytes=sum(file.size_bytes for file in piece.files),
-        digest=manifest_digest(piece),
-    )
+    size_bytes = sum(file.size_bytes for file in piece.files)
+    stored = Stored(key.index, piece.folder, piece.length, size_bytes, manifest_digest(piece), cost_s=0.0)
+    return Record(key, State.COMMITTED, attempt, losses, piece=stored)
 
 
 def _order(key: EpisodeKey) -> tuple[str, int]:

@@ -1,4 +1,4 @@
-"""How jobs come to a master: submitted, taken up again after a restart, given another chance, forgotten.
+"""Jobs on their way into a master: submitted, taken up again after a restart, given another chance, forgotten.
 
 A job is in the ledger only once its output folder is claimed, and a refusal leaves nothing. One that cannot be taken
 on after a restart is *held up*: it is tried again now and then, and may be cancelled and forgotten meanwhile.

@@ -1,4 +1,4 @@
-"""What the scheduler needs to know of a job."""
+"""A job as the scheduler needs to know it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ def plan_of(row: JobRow, job: Job) -> JobPlan:
     recorded = environment_of(row.packages, counting)
     most = job.episodes_per_scene * job.max_tries_per_episode
     scenes = tuple(
-        ScenePlan(name, job.episodes_per_scene, job.exact, most, cost_hint(job, name)) for name in job.scenes
+        ScenePlan(name, job.episodes_per_scene, job.exact, most, cost_hint(job, name), dict(entry))
+        for name, entry in job.scene_entries.items()
     )
     return JobPlan(
         JobId(job.name),
@@ -36,7 +37,7 @@ def plan_of(row: JobRow, job: Job) -> JobPlan:
 
 
 def cost_hint(job: Job, scene: str) -> float:
-    """How a scene may compare with the job's others before any is measured: megabytes of its files, at least one."""
+    """A scene's cost beside that of the job's others, before any is measured: megabytes of its files, at least one."""
     return max(1.0, sum(_size_bytes(job, value) for value in job.scene_entries[scene].values()) / 1e6)
 
 

@@ -18,7 +18,7 @@ _NOT_MADE = {
     State.FAILED: "it could not be planned, and is not tried again",
     State.QUARANTINED: "it is quarantined: `nimbusctl retry JOB`, or `run --retry-quarantined`, tries it again",
 }
-"""What becomes of an episode that is not committed."""
+"""The prospects of an episode that is not committed."""
 
 
 class NothingToRepair(NimbusError):
@@ -26,7 +26,7 @@ class NothingToRepair(NimbusError):
 
 
 def fault_of(output: Path, row: CommittedPiece, *, deep: bool) -> str:
-    """What is wrong with a committed piece: its manifest, sizes, and contents if `deep`. Empty if nothing is."""
+    """Find what is wrong with a committed piece: its manifest, sizes, and contents if `deep`. Empty if nothing is."""
     try:
         piece = read_piece(output, row.folder)
     except StoreError as error:

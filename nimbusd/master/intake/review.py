@@ -1,4 +1,4 @@
-"""What nodes say of pieces, looked at off the event loop before the scheduler hears of it.
+"""Review of the pieces that nodes tell of, off the event loop, before the scheduler hears of them.
 
 A node's word costs nothing, and a ledger row is for ever. So a commit of an attempt that is leased waits here until
 somebody has looked at the piece: one batch per job at a time, in the order in which it was told. Storage that hangs
@@ -15,26 +15,25 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
-from nimbusd.core.ids import EpisodeKey, JobId
+from nimbusd.core.ids import Attempt, EpisodeKey, JobId
 from nimbusd.core.master.facts import (
     Fact,
     OutputUnseen,
     PieceRefused,
     PiecesLate,
-    PiecesStored,
     ReviewBegan,
     ReviewEnded,
-    StoredPiece,
 )
 from nimbusd.core.master.scheduler import Scheduler
 from nimbusd.job import Job
 from nimbusd.master.intake.sight import Seen, Sight, look, misnamed
 from nimbusd.transport.messages.bounds import MOST_DETAIL, plain_text
+from nimbusd.transport.messages.node import Commit, Stored
 
 log = logging.getLogger(__name__)
 
 SEEN_WITHIN_S = 60.0
-"""So long may a piece stay unseen: network file systems remember for a while that something was not there."""
+"""Seconds that a piece may stay unseen: network file systems remember for a while that something was not there."""
 MOST_AT_ONCE = 256
 """Pieces that are looked at before the scheduler hears of any."""
 _THREADS = 32
@@ -52,7 +51,7 @@ class _HasJob(Protocol):
 class _Waiting:
     """Commits of a job that nobody has looked at yet, and whether somebody is at it."""
 
-    told: list[PiecesStored] = field(default_factory=list)
+    told: list[Commit] = field(default_factory=list)
     busy: bool = False
 
 
@@ -90,13 +89,13 @@ class Review:
         self._closed = True
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def take(self, fact: PiecesStored) -> None:
+    def take(self, fact: Commit) -> None:
         """A node says that it has stored pieces. Those that are waited for already are not looked at twice."""
         wanted = self._scheduler.tasks.committable(fact)
         late = tuple(piece for piece in fact.stored if piece.index not in wanted)
         if late:
             self._tell(PiecesLate(replace(fact, stored=late)))
-        due: list[StoredPiece] = []
+        due: list[Stored] = []
         for piece in {piece.index: piece for piece in fact.stored if piece.index in wanted}.values():
             place = fact.node, fact.lease, piece.index
             if place in self._under_way:
@@ -117,7 +116,7 @@ class Review:
 
     def _look(self, name: JobId) -> None:
         waiting = self._waiting[name]
-        batch: list[PiecesStored] = []
+        batch: list[Commit] = []
         count = 0
         while waiting.told and count < MOST_AT_ONCE:
             batch.append(waiting.told.pop(0))
@@ -132,7 +131,7 @@ class Review:
         looking = self._loop.run_in_executor(self._threads, _look_at_all, job.job.output, batch)
         looking.add_done_callback(lambda done: self._looked(name, batch, done))
 
-    def _looked(self, name: JobId, batch: list[PiecesStored], done: asyncio.Future[list[list[Seen]]]) -> None:
+    def _looked(self, name: JobId, batch: list[Commit], done: asyncio.Future[list[list[Seen]]]) -> None:
         self._tell_under_way(False)
         if self._closed or done.cancelled():
             return
@@ -140,8 +139,8 @@ class Review:
             self._judge(fact, seen)
         self._look(name)
 
-    def _judge(self, fact: PiecesStored, seen: list[Seen]) -> None:
-        good: list[StoredPiece] = []
+    def _judge(self, fact: Commit, seen: list[Seen]) -> None:
+        good: list[Stored] = []
         for piece, found in zip(fact.stored, seen, strict=True):
             place = fact.node, fact.lease, piece.index
             self._under_way.discard(place)
@@ -161,22 +160,22 @@ class Review:
         if good:
             self._tell(replace(fact, stored=tuple(good)))
 
-    def _refuse(self, fact: PiecesStored, piece: StoredPiece, why: str) -> None:
+    def _refuse(self, fact: Commit, piece: Stored, why: str) -> None:
         why = plain_text(why, MOST_DETAIL)
         key = _key(fact, piece)
         log.warning("refused a piece of %s/%s/%d by node %s: %s", key.job, key.scene, key.index, fact.node, why)
-        self._tell(PieceRefused(fact.node, fact.lease, fact.attempt, key, why))
+        self._tell(PieceRefused(fact.node, Attempt(key, fact.attempt, fact.lease), why))
 
     def _forget_old(self) -> None:
-        """What a node does not tell of again is not waited for."""
+        """Stop waiting for pieces that their nodes do not tell of again."""
         if len(self._missing_since) > 10_000:
             late = self._clock() - 2 * self._seen_within_s
             self._missing_since = {place: since for place, since in self._missing_since.items() if since > late}
 
 
-def _look_at_all(output: Path, batch: list[PiecesStored]) -> list[list[Seen]]:
+def _look_at_all(output: Path, batch: list[Commit]) -> list[list[Seen]]:
     return [[look(output, _key(fact, piece), piece) for piece in fact.stored] for fact in batch]
 
 
-def _key(fact: PiecesStored, piece: StoredPiece) -> EpisodeKey:
+def _key(fact: Commit, piece: Stored) -> EpisodeKey:
     return EpisodeKey(fact.job, fact.scene, piece.index)

@@ -1,4 +1,4 @@
-"""What lies where a node says that it stored a piece: looked at before anything is recorded of it."""
+"""A look at the place where a node says that it stored a piece, before anything is recorded of it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nimbusd.core.ids import EpisodeKey
-from nimbusd.core.master.facts import StoredPiece
 from nimbusd.stages.errors import StoreError
 from nimbusd.stages.store.beneath import read_beneath
 from nimbusd.stages.store.piece import (
@@ -24,13 +23,14 @@ from nimbusd.stages.store.piece import (
 )
 from nimbusd.stages.store.record import MOST_RECORD_BYTES, RECORD, is_ours, parse_record
 from nimbusd.stages.types import EpisodeRequest, Piece
+from nimbusd.transport.messages.node import Stored
 
 MOST_SIZES = 32
 """Files of a piece whose sizes are looked at here; publishing looks at all of them. Some pieces hold every frame."""
 
 
 class Sight(enum.Enum):
-    """What was found. MISSING: nothing yet, which storage shared over a network may need a while for.
+    """The result of a look. MISSING: nothing yet, which storage shared over a network may need a while for.
 
     BLIND: nobody here can see what lies in the output, so nothing is known of the piece.
     """
@@ -43,21 +43,21 @@ class Sight(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What was found of one piece. why: a sentence, of all but GOOD."""
+    """The result for one piece. why: a sentence, of all but GOOD."""
 
     sight: Sight
     why: str = ""
 
 
 def misnamed(key: EpisodeKey, attempt: int, folder: str) -> str | None:
-    """Why a piece of this attempt cannot be in `folder`, as a sentence; None: that is its folder."""
+    """A sentence why a piece of this attempt cannot be in `folder`; None: that is its folder."""
     wanted = piece_folder(EpisodeRequest(key.job, key.scene, key.index, attempt=attempt))
     if folder == wanted:
         return None
     return f"its piece would be in {wanted}, and not in {folder[:200]!r}"
 
 
-def look(output: Path, key: EpisodeKey, told: StoredPiece) -> Seen:
+def look(output: Path, key: EpisodeKey, told: Stored) -> Seen:
     """Compare a piece with what was told of it. Reads its manifest, its record and some sizes; may wait for a disk."""
     pieces = f"{output}/{PIECES}"
     try:
@@ -79,7 +79,7 @@ def look(output: Path, key: EpisodeKey, told: StoredPiece) -> Seen:
         return Seen(Sight.BLIND, f"piece {told.folder} in {pieces} cannot be read here: {cause.strerror}")
 
 
-def _compared(output: Path, key: EpisodeKey, told: StoredPiece, piece: Piece) -> Seen:
+def _compared(output: Path, key: EpisodeKey, told: Stored, piece: Piece) -> Seen:
     if manifest_digest(piece) != told.digest:
         return Seen(Sight.WRONG, f"the manifest of {told.folder} is not the one that was told")
     if (size_bytes := sum(file.size_bytes for file in piece.files)) != told.size_bytes:
@@ -97,7 +97,7 @@ def _compared(output: Path, key: EpisodeKey, told: StoredPiece, piece: Piece) ->
 
 
 def record_fault(output: Path, key: EpisodeKey, piece: Piece) -> str:
-    """Why a piece cannot be published as that episode by what its record says; empty if it can, or has none of ours.
+    """A sentence why its record keeps a piece from being published as that episode; empty if nothing does.
 
     Raises StoreError if the record is torn or lacks what publishing needs, or OSError.
     """

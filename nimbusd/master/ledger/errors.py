@@ -1,4 +1,4 @@
-"""What can go wrong with a ledger, told apart by what a person or a daemon must do about it."""
+"""Errors of a ledger, told apart by what a person or a daemon must do about them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class LedgerOutdated(LedgerError):
 
 
 def write_error(path: Path, error: Exception) -> LedgerError:
-    """What an error of SQLite, or of a value that it cannot hold, means for who tried to write to `path`."""
+    """Translate an error of SQLite, or of a value that it cannot hold, for who tried to write to `path`."""
     number = _errno(path, error) if isinstance(error, sqlite3.Error) else 0
     cause = os.strerror(number) if number else str(error)
     if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):

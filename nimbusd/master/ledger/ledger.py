@@ -33,10 +33,9 @@ from nimbusd.core.records import (
 from nimbusd.master.ledger import schema as schema
 from nimbusd.master.ledger.copy import copy_ledger
 from nimbusd.master.ledger.errors import LedgerBusy, LedgerError, LedgerFull, LedgerOutdated, write_error
-from nimbusd.master.ledger.reads import ATTEMPTS_APART, CommittedPiece, FailureCount, FailureRow, LedgerReads
+from nimbusd.master.ledger.reads import ATTEMPTS_APART, CommittedPiece, FailureCount, LedgerReads
 from nimbusd.master.ledger.rows import (
     JOB_COLUMNS,
-    MOST_REASON,
     Value,
     episode_row,
     failure_row,
@@ -45,11 +44,11 @@ from nimbusd.master.ledger.rows import (
     shortened,
     spans_text,
 )
+from nimbusd.transport.messages.bounds import MOST_REASON
 
 __all__ = [
     "CommittedPiece",
     "FailureCount",
-    "FailureRow",
     "Ledger",
     "LedgerBusy",
     "LedgerError",
@@ -76,7 +75,7 @@ _JOB_STATE = "UPDATE job SET state = ?, why = ? WHERE id = ?"
 _ENVIRONMENT = (
     "UPDATE job SET began_with = iif(environment = '', ?, began_with), environment = ?, packages = ? WHERE id = ?"
 )
-"""What a job began with is recorded once."""
+"""The packages that a job began with are recorded once."""
 _REASONS = "INSERT INTO reason VALUES (?,?,?) ON CONFLICT DO UPDATE SET attempts = attempts + excluded.attempts"
 
 
@@ -230,8 +229,9 @@ class Ledger(LedgerReads):
                 case Record():
                     scene = self._scene(entry.key.job, entry.key.scene)
                     episodes.append(episode_row(scene, entry))
-                    if entry.reason or entry.state is State.FAILED or entry.state is State.QUARANTINED:
-                        place = (self._job(entry.key.job).id, shortened(entry.reason, MOST_REASON))
+                    if entry.failure is not None or entry.state is State.FAILED or entry.state is State.QUARANTINED:
+                        reason = entry.failure.reason if entry.failure is not None else ""
+                        place = (self._job(entry.key.job).id, shortened(reason, MOST_REASON))
                         failures.append(failure_row(scene, entry, self._failed_before(place) + reasons[place]))
                         reasons[place] += 1
                 case LeaseOpened(lease, job, scene_name, attempt, node, spans):
@@ -374,7 +374,7 @@ class Ledger(LedgerReads):
             raise write_error(self.path, error) from error
 
     def _forget(self) -> None:
-        """What was learned in a transaction that came to nothing."""
+        """Forget what was learned in a transaction that came to nothing."""
         self._jobs.clear()
         self._new_scenes.clear()
         self._next_scene = 0

@@ -1,4 +1,4 @@
-"""What can be asked of a ledger, by its writer and, meanwhile, by others.
+"""Questions to a ledger, by its writer and, meanwhile, by others.
 
 What may be long is computed and gathered within SQLite, which does not hold the interpreter's lock meanwhile, and
 comes as one row: handing over a million rows would keep an event loop in the same process waiting.
@@ -19,6 +19,8 @@ from nimbusd.core.ids import EpisodeKey, JobId, LeaseId, NodeId, Span
 from nimbusd.core.records import JobRow, JobState, LeaseOpened, SceneCount, SceneHistory, State, Tried
 from nimbusd.master.ledger import schema as schema
 from nimbusd.master.ledger.rows import JOB_COLUMNS, STATES, to_job, to_spans
+from nimbusd.transport.messages.client import FailureReport
+from nimbusd.transport.messages.failures import Failure, kind_of
 
 ATTEMPTS_APART = 1_000
 """More than any ledger makes at one episode."""
@@ -49,7 +51,7 @@ FROM (
     FROM episode WHERE scene = ? AND {_SETTLED} WINDOW in_order AS (ORDER BY number)
 )
 """
-"""Where runs of settled episodes of a scene begin, and where they end."""
+"""The beginnings and the ends of runs of settled episodes of a scene."""
 _TRIED = f"""
 SELECT json_group_array(json_array(number, attempt, losses)) FROM episode WHERE scene = ? AND state = {schema.PENDING}
 """
@@ -67,7 +69,7 @@ WHERE job = {_JOB} AND state IN ({schema.FAILED}, {schema.QUARANTINED})
 
 @dataclass(frozen=True, slots=True)
 class LedgerIdentity:
-    """Which ledger, whatever its path. epoch and token: of its latest opening to write; copies have other tokens."""
+    """A ledger, whatever its path. epoch and token: of its latest opening to write; copies have other tokens."""
 
     ledger: str
     epoch: int
@@ -76,7 +78,7 @@ class LedgerIdentity:
 
 @dataclass(frozen=True, slots=True)
 class CommittedPiece:
-    """A committed episode: where its piece is and what it must contain. worker: the node that made it."""
+    """A committed episode: where its piece is and what it must contain. node: who made it."""
 
     key: EpisodeKey
     attempt: int
@@ -84,12 +86,12 @@ class CommittedPiece:
     frames: int
     size_bytes: int
     digest: str
-    worker: str = ""
+    node: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Where an episode stands. attempt: the highest that was ever leased. losses: workers it has cost."""
+    """The standing of an episode. attempt: the highest that was ever leased. losses: workers it has cost."""
 
     state: State
     attempt: int
@@ -97,22 +99,8 @@ class Standing:
 
 
 @dataclass(frozen=True, slots=True)
-class FailureRow:
-    """A failed or quarantined episode, and what is known about why."""
-
-    key: EpisodeKey
-    attempt: int
-    state: State
-    stage: str
-    reason: str
-    detail: str
-    evidence: str
-    worker: str
-
-
-@dataclass(frozen=True, slots=True)
 class FailureCount:
-    """So many episodes of a job ended in `state` for `reason`."""
+    """The number of a job's episodes that ended in `state` for `reason`."""
 
     state: State
     reason: str
@@ -126,7 +114,7 @@ class LedgerReads:
         self._db = connection
         self.path = path
         self.epoch = epoch
-        """How many times the ledger had been opened to write, with this time."""
+        """The number of times that the ledger had been opened to write, with this time."""
 
     def close(self) -> None:
         """Let go of the file."""
@@ -141,18 +129,18 @@ class LedgerReads:
     # --- the ledger itself ---
 
     def identity(self) -> LedgerIdentity:
-        """Which ledger this is, and which opening of it is the latest."""
+        """The identity of this ledger, and of its latest opening."""
         ((identity,),) = self._db.execute("SELECT value FROM about WHERE key = 'identity'").fetchall()
         query = "SELECT epoch, token FROM generation ORDER BY epoch DESC LIMIT 1"
         epoch, token = self._db.execute(query).fetchone() or (0, "")
         return LedgerIdentity(str(identity), int(epoch), str(token))
 
     def has_generation(self, token: str) -> bool:
-        """Whether this ledger was once opened under `token`: one that was copied before does not know it."""
+        """True where this ledger was once opened under `token`: one that was copied before does not know it."""
         return self._db.execute("SELECT 1 FROM generation WHERE token = ?", (token,)).fetchone() is not None
 
     def is_restored(self) -> bool:
-        """Whether `nimbusctl restore` put this ledger where it is, to go on where a newer state of it has been."""
+        """True where `nimbusctl restore` put this ledger here, to go on where a newer state of it has been."""
         return self._db.execute("SELECT 1 FROM about WHERE key = 'restored'").fetchone() is not None
 
     def first_attempt(self) -> int:
@@ -189,7 +177,7 @@ class LedgerReads:
         return [NodeId(name) for (name,) in self._db.execute("SELECT node FROM drained ORDER BY node").fetchall()]
 
     def history(self, job: JobId) -> dict[str, SceneHistory]:
-        """What is known of each scene of a job; of those that are not named, nothing."""
+        """The history of each scene of a job; scenes that are not named have none."""
         found = {}
         with self._snapshot():
             for name, scene, *sums in self._db.execute(_SCENES, (job,)).fetchall():
@@ -232,9 +220,9 @@ class LedgerReads:
             last = -1
             while True:
                 rows = self._gathered(_COMMITTED, (scene, last, _PIECES_AT_ONCE))
-                for index, attempt, folder, frames, size_bytes, digest, worker in rows:
+                for index, attempt, folder, frames, size_bytes, digest, node in rows:
                     key = EpisodeKey(job, name, index)
-                    yield CommittedPiece(key, attempt, folder, frames, size_bytes, digest, worker)
+                    yield CommittedPiece(key, attempt, folder, frames, size_bytes, digest, node)
                 if len(rows) < _PIECES_AT_ONCE:
                     break
                 last = rows[-1][0]
@@ -250,7 +238,7 @@ class LedgerReads:
         return None if row is None else CommittedPiece(key, *row)
 
     def standing(self, key: EpisodeKey) -> Standing | None:
-        """What is known of an episode; None for one that was never leased."""
+        """The standing of an episode; None for one that was never leased."""
         place = f"scene = (SELECT id FROM scene WHERE job = {_JOB} AND name = ?)"
         row = self._db.execute(
             f"SELECT state, attempt, losses FROM episode WHERE {place} AND number = ?", (key.job, key.scene, key.index)
@@ -275,17 +263,13 @@ class LedgerReads:
         rows = self._db.execute(query, (job,)).fetchall()
         return [FailureCount(STATES[state], str(reason), int(number)) for state, reason, number in rows]
 
-    def failure_rows(self, job: JobId, offset: int = 0, limit: int = 100) -> list[FailureRow]:
+    def failure_reports(self, job: JobId, offset: int = 0, limit: int = 100) -> list[FailureReport]:
         """Failed and quarantined episodes by scene name and index, at most `limit`, without the first `offset`."""
         query = (
             f"SELECT scene.name, episode.number, attempt, state, stage, reason, detail, evidence, worker {_FAILURES} "
             "ORDER BY scene.name, failure.number LIMIT ? OFFSET ?"
         )
-        rows = self._db.execute(query, (job, limit, offset)).fetchall()
-        return [
-            FailureRow(EpisodeKey(job, scene, index), attempt, STATES[state], stage, reason, detail, evidence, worker)
-            for scene, index, attempt, state, stage, reason, detail, evidence, worker in rows
-        ]
+        return [_failure_report(row) for row in self._db.execute(query, (job, limit, offset)).fetchall()]
 
     # --- how ---
 
@@ -316,6 +300,13 @@ class LedgerReads:
 
 
 def _count(row: Sequence[int]) -> SceneCount:
-    """What _COUNTS counts."""
+    """The columns of _COUNTS."""
     committed, failed, quarantined, frames_high, frames, bytes_high, size_bytes = row
     return SceneCount(committed, failed, quarantined, (frames_high << 32) + frames, (bytes_high << 32) + size_bytes)
+
+
+def _failure_report(row: Sequence[Any]) -> FailureReport:
+    scene, index, attempt, code, stage, reason, detail, evidence, node = row
+    state = STATES[code]
+    failure = Failure(stage, reason, detail, evidence, kind_of(reason, planning=state is State.FAILED))
+    return FailureReport(scene, index, attempt, state.value, failure, node)

@@ -9,15 +9,13 @@ from typing import Any, TypeAlias
 from nimbusd.core.ids import JobId, Span
 from nimbusd.core.records import JobRow, JobState, Record, State
 from nimbusd.master.ledger import schema as schema
+from nimbusd.transport.messages.bounds import MOST_DETAIL, MOST_EVIDENCE, MOST_REASON, cut
+from nimbusd.transport.messages.failures import Failure
 
 Value: TypeAlias = str | int | float
 
-MOST_REASON = 200
-MOST_DETAIL = 2_000
-MOST_EVIDENCE = 16_000
-"""Characters of an attempt's evidence that are kept."""
 FULL_EVIDENCE = 1_000
-"""So many attempts of a job that failed for the same reason keep all of it; those after them keep MOST_DETAIL."""
+"""Attempts of a job that failed for the same reason and keep all of it; those after them keep MOST_DETAIL."""
 
 CODES = {
     State.PENDING.value: schema.PENDING,
@@ -27,6 +25,9 @@ CODES = {
 }
 STATES = {code: State(value) for value, code in CODES.items()}
 
+_NO_PIECE: tuple[Value, ...] = ("", 0, 0, "")
+_NO_FAILURE = Failure("", "", "")
+
 JOB_COLUMNS = (
     "name, fingerprint, spec, user, priority, max_nodes, dynload, environment, submitted_unix_s, state, why, "
     "packages, began_with"
@@ -35,42 +36,36 @@ JOB_COLUMNS = (
 
 def episode_row(scene: int, record: Record) -> tuple[Value, ...]:
     """Values of `episode`, in the order of its columns."""
+    piece = record.piece
+    made = _NO_PIECE if piece is None else (piece.folder, piece.frames, piece.size_bytes, piece.digest)
     return (
         scene,
         record.key.index,
         CODES[record.state._value_],  # `.value` is a descriptor, and this is called for every episode
         record.attempt,
         record.losses,
-        record.worker,
-        record.folder,
-        record.frames,
-        record.size_bytes,
-        record.digest,
+        record.node,
+        *made,
     )
 
 
 def failure_row(scene: int, record: Record, earlier: int) -> tuple[Value, ...]:
     """Values of `failure`. earlier: attempts of the job that failed before for the same reason."""
     most = MOST_EVIDENCE if earlier < FULL_EVIDENCE else MOST_DETAIL
+    failure = record.failure or _NO_FAILURE
     return (
         scene,
         record.key.index,
-        shortened(record.stage, MOST_REASON),
-        shortened(record.reason, MOST_REASON),
-        shortened(record.detail, MOST_DETAIL),
-        shortened(record.evidence, most),
+        shortened(failure.stage, MOST_REASON),
+        shortened(failure.reason, MOST_REASON),
+        shortened(failure.detail, MOST_DETAIL),
+        shortened(failure.evidence, most),
     )
 
 
 def shortened(text: str, most: int) -> str:
-    """`text` in at most about `most` characters: its beginning and its end, which say the most, and what is missing.
-
-    Surrogates, which bytes that are no UTF-8 may have been decoded to, become question marks.
-    """
-    if len(text) > most:
-        left = most // 4
-        missing = len(text) - most
-        text = f"{text[:left]}\n… {missing} characters were left out …\n{text[len(text) - (most - left) :]}"
+    """`text`, cut. Surrogates, which bytes that are no UTF-8 may have been decoded to, become question marks."""
+    text = cut(text, most)
     return text if text.isascii() else text.encode(errors="replace").decode()
 
 

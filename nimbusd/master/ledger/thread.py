@@ -71,9 +71,9 @@ class LedgerThread:
         self._loop = loop
         self.path = ledger.path
         self.epoch = ledger.epoch
-        """How many times the ledger has been opened to write."""
+        """The number of times that the ledger has been opened to write."""
         self.failed: LedgerError | None = None
-        """Why nothing can be written, as long as that is so."""
+        """The reason why nothing can be written, as long as that is so."""
         self._wake = threading.Condition()
         self._queue: list[_Entries | _Call] = []
         self._broken: LedgerError | None = None
@@ -190,7 +190,7 @@ class LedgerThread:
     # --- reading ---
 
     async def call(self, function: Callable[[Ledger], T]) -> T:
-        """What `function` reads, on a connection of its own: it sees all that was durable when it was called."""
+        """Return what `function` reads, on a connection of its own: it sees all that was durable when it was called."""
         self._owed += 1
         try:
             return await self._read(self._readers[0], function)

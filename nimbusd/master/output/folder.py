@@ -55,7 +55,7 @@ class Claim:
     inode: tuple[int, int]
 
     def trouble(self) -> str:
-        """Why nothing can be stored there now; empty if all is well. May wait as long as the storage does."""
+        """The reason why nothing can be stored there; empty if all is well. May wait as long as the storage does."""
         try:
             if _inode(os.stat(self.lock)) != self.inode or not (self.output / PIECES).is_dir():
                 return f"output {self.output} was replaced by another folder. Put back the one that was there."
@@ -77,7 +77,7 @@ def _inode(found: os.stat_result) -> tuple[int, int]:
 
 @dataclass(frozen=True, slots=True)
 class LedgerPlace:
-    """Where the ledger of an output folder is. host: the machine that path is on, by the name that it had then.
+    """The place of an output folder's ledger. host: the machine that path is on, by the name that it had then.
 
     identity: of the ledger, by which it is known whatever its host is called; empty: of an older nimbusd, or within the
     output itself.
@@ -89,12 +89,12 @@ class LedgerPlace:
 
     @property
     def is_local(self) -> bool:
-        """Whether this machine has the name of the ledger's."""
+        """True where this machine has the name of the ledger's."""
         return self.host == socket.gethostname()
 
     @property
     def here(self) -> bool:
-        """Whether it can be read on this machine."""
+        """True where it can be read on this machine."""
         if not os.access(self.path, os.R_OK):
             return False
         found = _identity_at(self.path) if self.identity else ""
@@ -105,7 +105,7 @@ class LedgerPlace:
 
 
 def ledger_path(output: Path) -> Path:
-    """Where the ledger of a job is that runs by itself (`nimbusctl run`)."""
+    """The path of the ledger of a job that runs by itself (`nimbusctl run`)."""
     return output / PRIVATE / "ledger.sqlite"
 
 
@@ -129,7 +129,7 @@ def claim_output(output: Path) -> Iterator[Claim]:
 
 
 def is_claimed(output: Path) -> bool:
-    """Whether a process works on the output folder now."""
+    """True where a process works on the output folder now."""
     try:
         fd = os.open(output / PRIVATE / "lock", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
@@ -156,7 +156,7 @@ def remember_job(output: Path, job: Job, ledger: Path, identity: LedgerIdentity,
 
 
 def owner_of(output: Path) -> Owner | None:
-    """Whose an output folder is, by its mark or, where an older nimbusd wrote it, by the job that it remembers.
+    """The owner of an output folder, by its mark or, where an older nimbusd wrote it, by the job that it remembers.
 
     None for one that holds no episodes. Raises LedgerError if that cannot be read.
     """
@@ -168,12 +168,12 @@ def owner_of(output: Path) -> Owner | None:
 
 
 def is_marked(output: Path) -> bool:
-    """Whether an output folder bears the mark of a job, or remembers one."""
+    """True where an output folder bears the mark of a job, or remembers one."""
     return mark_path(output).exists() or (output / PRIVATE / _JOB).exists()
 
 
 def _is_empty(output: Path) -> bool:
-    """Whether nothing was made or published in an output folder."""
+    """True where nothing was made or published in an output folder."""
     return not any(entry for folder in (PIECES, PUBLISHED) for entry in (output / folder).glob("*"))
 
 
@@ -188,7 +188,7 @@ def recall_job(output: Path) -> Job:
 
 
 def ledger_place(output: Path) -> LedgerPlace:
-    """Where the ledger of the job in an output folder is. Raises LedgerError if there is no job."""
+    """Find the ledger of the job in an output folder. Raises LedgerError if there is no job."""
     mark = read_owner(output)
     if mark is not None:
         if mark.path.is_absolute():
@@ -206,7 +206,7 @@ def ledger_place(output: Path) -> LedgerPlace:
 
 
 def ledger_gone(output: Path) -> LedgerError:
-    """What to do about a ledger that is not where it was."""
+    """A sentence on what to do about a ledger that is not where it was."""
     place = ledger_place(output)
     return LedgerError(
         f"the ledger of {output}, {place}, is gone. Put it back (`nimbusctl restore`), or make it from the pieces that "
@@ -217,7 +217,7 @@ def ledger_gone(output: Path) -> LedgerError:
 
 
 def _identity_at(path: Path) -> str:
-    """Which ledger is at a path; empty if that cannot be told."""
+    """The identity of the ledger at a path; empty if that cannot be told."""
     try:
         with Ledger.read(path) as ledger:
             return ledger.identity().ledger
@@ -287,7 +287,7 @@ def committed_pieces(job: Job, output: Path, ledger: Ledger, beat: Callable[[], 
 
 
 def stored_faults(output: Path) -> list[str]:
-    """What is wrong with pieces in an output folder, each by its own manifest, without a ledger."""
+    """Find what is wrong with pieces in an output folder, each by its own manifest, without a ledger."""
     pieces = output / PIECES
     faults = []
     for folder in sorted(entry.name for entry in os.scandir(pieces)) if pieces.is_dir() else ():

@@ -30,7 +30,7 @@ from nimbusd.stages.store.trash import empty_trash, throw_away
 log = logging.getLogger(__name__)
 
 LOOK_EVERY_S = 1.0
-"""How often it is looked whether the folders are still there."""
+"""Seconds between two looks whether the folders are still there."""
 
 
 @dataclass(slots=True)

@@ -1,4 +1,4 @@
-"""Whose an output folder is: `<output>/.nimbusd/owner.json`, and what it means for who wants to work there.
+"""The owner of an output folder: `<output>/.nimbusd/owner.json`, and what it means for who wants to work there.
 
 The mark names the job, its fingerprint, and the ledger that has the episodes, by an identity that a move of the
 ledger does not change. A ledger that was copied before the mark was written is told apart from the one that wrote it
@@ -32,7 +32,7 @@ class OutputTaken(NimbusError):
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """Who works, or last worked, on an output folder.
+    """The job that works, or last worked, on an output folder.
 
     host, path: where the ledger is; a relative path starts at the output, and is good wherever that is moved.
     released: whoever has the same job may take the folder over, whatever its ledger. first_attempt: the number of the
@@ -49,7 +49,7 @@ class Owner:
 
 
 class Whose(Enum):
-    """What an owner mark means for a job that wants the folder."""
+    """The meaning of an owner mark for a job that wants the folder."""
 
     FREE = "free"
     OURS = "ours"
@@ -62,7 +62,7 @@ class Whose(Enum):
 def judge(
     mark: Owner | None, job: str, fingerprint: str, ledger: LedgerIdentity, knows: Callable[[str], bool]
 ) -> Whose:
-    """What the mark means for a job of a ledger. knows: whether that ledger was once opened under a token."""
+    """The meaning of the mark for a job of a ledger. knows: says whether that ledger was once opened under a token."""
     if mark is None:
         return Whose.FREE
     if mark.job != job:
@@ -89,7 +89,7 @@ def first_attempt(mark: Owner | None, job: str, ledger: LedgerIdentity, knows: C
 
 
 def mark_path(output: Path) -> Path:
-    """Where the mark of an output folder is."""
+    """The path of an output folder's mark."""
     return output / PRIVATE / _MARK
 
 
@@ -137,7 +137,7 @@ def replace_json(path: Path, described: Mapping[str, Any]) -> None:
 
 
 def refusal(output: Path, mark: Owner, whose: Whose, job: str) -> OutputTaken:
-    """Why a job may not work on an output folder, and the ways out."""
+    """An error that says why a job may not work on an output folder, and the ways out."""
     elsewhere = "Choose another --output"
     match whose:
         case Whose.STALE:

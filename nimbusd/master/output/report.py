@@ -1,4 +1,4 @@
-"""What an output folder tells of its job, in the words of a master: for jobs that run without one."""
+"""Reports on the job of an output folder, in the words of a master: for jobs that run without one."""
 
 from __future__ import annotations
 
@@ -32,20 +32,9 @@ def failures_in_output(output: Path) -> Iterator[c.FailureReport]:
     job = recall_job(output)
     with read_ledger(output) as ledger:
         name, offset = _row(ledger, job).job, 0
-        while rows := ledger.failure_rows(name, offset, _PAGE):
-            for r in rows:
-                yield c.FailureReport(
-                    scene=r.key.scene,
-                    index=r.key.index,
-                    attempt=r.attempt,
-                    state=r.state.value,
-                    stage=r.stage,
-                    reason=r.reason,
-                    detail=r.detail,
-                    evidence=r.evidence,
-                    worker=r.worker,
-                )
-            offset += len(rows)
+        while reports := ledger.failure_reports(name, offset, _PAGE):
+            yield from reports
+            offset += len(reports)
 
 
 def _row(ledger: Ledger, job: Job) -> JobRow:

@@ -45,16 +45,16 @@ from nimbusd.supervisor.target import Target, dump_stacks_to
 log = logging.getLogger(__name__)
 
 START_S = 300.0
-"""So long a process may take until it asks for the job's writer."""
+"""Seconds that a process may take until it asks for the job's writer."""
 LOOK_S = 0.5
-"""How often a publishing process is looked at."""
+"""Seconds between two looks at a publishing process."""
 STACK_S = 2.0
 BEAT_EVERY_S = 0.1
 _MOST_EVIDENCE = 20_000
 _MOST_LINE_BYTES = 1 << 20
 
 
-class PublishFailed(StoreError):
+class NotPublished(StoreError):
     """A dataset could not be published. evidence: what its process wrote at last, with the stacks of its threads."""
 
     def __init__(self, error: str, evidence: str) -> None:
@@ -63,14 +63,14 @@ class PublishFailed(StoreError):
 
 
 def publish_limits(job: Job, memory_share: float = PUBLISH_MEMORY_SHARE) -> PublishLimits:
-    """What publishing this job may take here. memory_share: of the machine's memory, or of the control group's."""
+    """The limits of publishing this job here. memory_share: of the machine's memory, or of the control group's."""
     return PublishLimits(job.limits.publish_timeout_s, int(memory_share * node_memory().limit_bytes))
 
 
 async def publish_apart(job: Job, ledger: Path, limits: PublishLimits, *, final: bool) -> tuple[Path | None, int]:
     """Publish what is committed. Returns the dataset's path (None while nothing is) and its episodes.
 
-    The same content is not published twice, if it is there as it was left. Raises PublishFailed.
+    The same content is not published twice, if it is there as it was left. Raises NotPublished.
     """
     request = {"job": job.to_dict(), "ledger": str(ledger), "final": final}
     with contextlib.ExitStack() as held:
@@ -85,9 +85,7 @@ async def publish_apart(job: Job, ledger: Path, limits: PublishLimits, *, final:
             argv += ["--request", str(asked), "--tell", str(mouth)]
             process = await WorkerProcess.spawn(argv, maker_environment(os.environ), [asked, mouth])
         except OSError as error:
-            raise PublishFailed(
-                f"cannot publish the dataset in {job.output}: no process starts: {error}", ""
-            ) from error
+            raise NotPublished(f"cannot publish the dataset in {job.output}: no process starts: {error}", "") from error
     return await _Watcher(job, process, listening, limits).run()
 
 
@@ -172,7 +170,7 @@ class _Watcher:
             dataset = end["dataset"]
             return None if dataset is None else Path(dataset), int(end["episodes"])
         if end is not None:
-            raise PublishFailed(str(end["error"]), str(end["evidence"]))
+            raise NotPublished(str(end["error"]), str(end["evidence"]))
         if killed:
             how = f"was killed: {killed}"
         elif status < 0:
@@ -180,7 +178,7 @@ class _Watcher:
         else:
             how = f"ended its process with status {status} before it had published"
         evidence = self._process.output()[-_MOST_EVIDENCE:]
-        raise PublishFailed(
+        raise NotPublished(
             f"cannot publish the dataset in {self._job.output}: the writer {self._job.stages['store'].component} {how}"
             + _where(evidence),
             evidence,
@@ -247,7 +245,7 @@ class _Teller:
 
 
 def _publish(request: Mapping[str, Any], beat: Callable[[], None]) -> dict[str, Any]:
-    """How it ended, as it is told."""
+    """The end of a publish, as it is told."""
     job = Job.from_dict(request["job"])
     try:
         with Ledger.read(Path(request["ledger"])) as ledger:

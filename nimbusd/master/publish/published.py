@@ -1,4 +1,4 @@
-"""What an output folder remembers of its dataset: of which pieces it was made, and how its files looked then.
+"""An output folder's notes on its dataset: the pieces that it was made of, and how its files looked then.
 
 Kept in `<output>/.nimbusd/published.json`, so that the same pieces are not published a second time.
 """
@@ -70,7 +70,7 @@ def check_place(output: Path) -> None:
 
 
 def _note(output: Path) -> dict[str, Any]:
-    """What is remembered; nothing if that cannot be read, which costs no more than publishing once more."""
+    """Read the notes; none if they cannot be read, which costs no more than publishing once more."""
     try:
         note = orjson.loads((output / _NOTE).read_bytes())
     except (OSError, ValueError):

@@ -20,14 +20,14 @@ from nimbusd.core.ids import JobId
 from nimbusd.core.master.publishing import PublishTimes
 from nimbusd.job import Job
 from nimbusd.master.ledger.thread import LedgerThread
-from nimbusd.master.publish.apart import PublishFailed, publish_apart, publish_limits
+from nimbusd.master.publish.apart import NotPublished, publish_apart, publish_limits
 
 log = logging.getLogger(__name__)
 
 PUBLISH_EVERY_S = 30.0
 LANES = 3
 LOOK_S = 0.5
-"""How often it is looked whether a job is due."""
+"""Seconds between two looks whether a job is due."""
 
 
 class _HasJob(Protocol):
@@ -85,13 +85,13 @@ class Publisher:
                         group.create_task(self._publish_interim(name, jobs[name].job))
 
     async def _publish_interim(self, name: JobId, job: Job) -> None:
-        with contextlib.suppress(PublishFailed):  # which was told, and is tried again
+        with contextlib.suppress(NotPublished):  # which was told, and is tried again
             await self.publish(name, job, final=False)
 
     async def publish(self, name: JobId, job: Job, *, final: bool) -> Path | None:
         """Publish what is committed. Returns the dataset's path, None while nothing is committed.
 
-        Raises PublishFailed, which was told to those who watch.
+        Raises NotPublished, which was told to those who watch.
         """
         lane = self._doubtful_lane if self._times.is_doubtful(name) else self._lanes
         async with self._one.setdefault(name, asyncio.Lock()), lane:
@@ -102,7 +102,7 @@ class Publisher:
             limits = publish_limits(job, self._memory_share)
             try:
                 dataset, episodes = await publish_apart(job, self._ledger.path, limits, final=final)
-            except PublishFailed as error:
+            except NotPublished as error:
                 again_s = self._times.failed(name, time.monotonic())
                 if final or name in self._jobs:  # else its job is over by now, and nobody tries again
                     log.error("%s: %s; tried again in %g s\n%s", name, error, again_s, error.evidence)
@@ -117,6 +117,6 @@ class Publisher:
         """Publish what a job that is over has committed; where that fails, again and again until it succeeds."""
         self._over.add(name)
         while True:
-            with contextlib.suppress(PublishFailed):  # which was told
+            with contextlib.suppress(NotPublished):  # which was told
                 return await self.publish(name, job, final=True)
             await asyncio.sleep(self._times.again_in_s(name, time.monotonic()))

@@ -5,6 +5,7 @@ Rooms are kept as rectangles between the centre lines of their walls; a wall is 
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Literal
 
@@ -269,30 +270,12 @@ def shared_wall(a: PlannedRoom, b: PlannedRoom) -> tuple[Axis, float, float, flo
 def _doors(rng: np.random.Generator, rooms: tuple[PlannedRoom, ...]) -> list[Opening] | None:
     """A spanning tree of doors that prefers passages over dead ends; None where the rooms cannot be joined."""
     edges: list[tuple[float, int, int, Opening]] = []
-    for i, a in enumerate(rooms):
-        for j in range(i + 1, len(rooms)):
-            b = rooms[j]
-            wall = shared_wall(a, b)
-            width = round(float(rng.uniform(0.92, 1.0)), 2)
-            place = float(rng.random())
-            if wall is None:
-                continue
-            axis, line, start, end = wall
-            margin = WALL_M / 2 + _CORNER_M + FRAME_M + width / 2
-            low, high = start + margin, end - margin
-            if high < low:
-                continue
-            # Near an end of the wall, as builders do: it leaves the longest wall free for furniture.
-            middle = low + 0.15 * place * (high - low) if place < 0.5 else high - 0.15 * (1 - place) * (high - low)
+    for (i, a), (j, b) in itertools.combinations(enumerate(rooms), 2):
+        if (door := _door_between(rng, a, b)) is not None:
             private = sum(kind not in _PASSAGES for kind in (a.kind, b.kind))
             via_hall = "hallway" in (a.kind, b.kind)
-            cost = (
-                2.0 * private
-                - 1.5 * via_hall
-                + 3.0 * ({a.kind, b.kind} == {"kitchen", "bathroom"})
-                + float(rng.random())
-            )
-            door = Opening("door", axis, line, round(middle, 3), width, 0.0, DOOR_HEIGHT_M, (a.name, b.name))
+            kitchen_to_bath = {a.kind, b.kind} == {"kitchen", "bathroom"}
+            cost = 2.0 * private - 1.5 * via_hall + 3.0 * kitchen_to_bath + float(rng.random())
             edges.append((cost, i, j, door))
     group = list(range(len(rooms)))
     doors: list[Opening] = []
@@ -305,6 +288,23 @@ def _doors(rng: np.random.Generator, rooms: tuple[PlannedRoom, ...]) -> list[Ope
         elif public and cost < 0.5:
             doors.append(door)
     return doors if len(set(group)) == 1 else None
+
+
+def _door_between(rng: np.random.Generator, a: PlannedRoom, b: PlannedRoom) -> Opening | None:
+    """A door in the wall that two rooms share; None where they share none that is long enough."""
+    wall = shared_wall(a, b)
+    width = round(float(rng.uniform(0.92, 1.0)), 2)
+    place = float(rng.random())
+    if wall is None:
+        return None
+    axis, line, start, end = wall
+    margin = WALL_M / 2 + _CORNER_M + FRAME_M + width / 2
+    low, high = start + margin, end - margin
+    if high < low:
+        return None
+    # Near an end of the wall, as builders do: it leaves the longest wall free for furniture.
+    middle = low + 0.15 * place * (high - low) if place < 0.5 else high - 0.15 * (1 - place) * (high - low)
+    return Opening("door", axis, line, round(middle, 3), width, 0.0, DOOR_HEIGHT_M, (a.name, b.name))
 
 
 def _outer_walls(room: PlannedRoom, outline: Rect) -> list[tuple[Axis, float, float, float]]:

@@ -1,4 +1,4 @@
-"""Where furniture may stand in one room: against walls, beside and before other pieces, never in the way.
+"""Places for furniture in one room: against walls, beside and before other pieces, never in the way.
 
 Pieces stand at quarter turns, so all footprints are rectangles and every test here is exact.
 """
@@ -80,33 +80,36 @@ class RoomLayout:
     ) -> Placed | None:
         """Put a model with its back to a wall at the best free spot, or nowhere."""
         model = model.centred()
-        for spot in self.wall_spots(model, rng, wish, away_from_doors=away_from_doors):
-            placed = self.put(model, spot)
-            if placed:
-                return placed
-        return None
+        spots = self.wall_spots(model, rng, wish, away_from_doors=away_from_doors)
+        return next((placed for spot in spots if (placed := self.put(model, spot))), None)
 
     def wall_spots(
         self, model: Model, rng: np.random.Generator, wish: Wish, *, away_from_doors: bool = False
     ) -> Iterator[Spot]:
         """Spots along all four walls, the most wanted first."""
-        width, depth = model.size()[:2]
         ranked: list[tuple[float, int, Spot]] = []
+        for share, spot in self._spots(model, rng):
+            from_middle = abs(share - 0.5) * 2
+            score = {"corner": 1 - from_middle, "middle": from_middle, "anywhere": 0.0}[wish] + 0.8 * rng.random()
+            if away_from_doors and self.doors:
+                nearest = min(np.hypot(spot.x - d[0], spot.y - d[1]) for d in map(self._door_middle, self.doors))
+                score -= 0.35 * nearest
+            ranked.append((float(score), len(ranked), spot))
+        for _, _, spot in sorted(ranked, key=lambda item: item[:2]):
+            yield spot
+
+    def _spots(self, model: Model, rng: np.random.Generator) -> Iterator[tuple[float, Spot]]:
+        """Spots along the walls that are long enough, with their share of the way along: ends, quarters and others.
+
+        Draws the others of a wall when it comes to that wall.
+        """
+        width, depth = model.size()[:2]
         for side in _ANGLES:
             length = self.inside.width if side in ("south", "north") else self.inside.depth
             low, high = width / 2 + _WALL_GAP_M, length - width / 2 - _WALL_GAP_M
-            if high < low:
-                continue
-            for share in (0.0, 1.0, 0.5, 0.25, 0.75, *rng.uniform(0, 1, 6)):
-                spot = self.at_wall(side, low + share * (high - low), depth)
-                from_middle = abs(share - 0.5) * 2
-                score = {"corner": 1 - from_middle, "middle": from_middle, "anywhere": 0.0}[wish] + 0.8 * rng.random()
-                if away_from_doors and self.doors:
-                    nearest = min(np.hypot(spot.x - d[0], spot.y - d[1]) for d in map(self._door_middle, self.doors))
-                    score -= 0.35 * nearest
-                ranked.append((float(score), len(ranked), spot))
-        for _, _, spot in sorted(ranked, key=lambda item: item[:2]):
-            yield spot
+            if high >= low:
+                for share in (0.0, 1.0, 0.5, 0.25, 0.75, *rng.uniform(0, 1, 6)):
+                    yield share, self.at_wall(side, low + share * (high - low), depth)
 
     def at_wall(self, side: Side, along: float, depth: float) -> Spot:
         """The spot whose back touches a wall, `along` metres from the wall's south or west end."""

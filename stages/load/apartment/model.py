@@ -1,4 +1,4 @@
-"""What furniture is made with: `Palette`, the materials of one apartment, and `Model`, a thing under construction."""
+"""The means of making furniture: `Palette`, the materials of one apartment, and `Model`, a thing under construction."""
 
 from __future__ import annotations
 

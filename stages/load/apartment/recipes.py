@@ -15,7 +15,7 @@ from nimbusd.stages.load.apartment.model import Model, Palette
 
 @dataclass(frozen=True, slots=True)
 class Brief:
-    """What a recipe works with. density: share of the optional pieces that a room gets. dines: has the dining table."""
+    """Given to every recipe. density: share of the optional pieces that a room gets. dines: has the dining table."""
 
     layout: RoomLayout
     palette: Palette

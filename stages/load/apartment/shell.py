@@ -174,7 +174,7 @@ def _lines(plan: FloorPlan, axis: str) -> list[float]:
 
 
 def _runs(plan: FloorPlan, axis: str, line: float) -> list[tuple[float, float]]:
-    """Where on a line there is wall: the union of the room edges on it."""
+    """Stretches of a line that are wall: the union of the room edges on it."""
     spans = []
     for room in plan.rooms:
         r = room.lines

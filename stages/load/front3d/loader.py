@@ -23,10 +23,10 @@ from nimbusd.stages.load.front3d.house_file import (
     read_house,
 )
 from nimbusd.stages.load.lamps import WARM_WHITE, panel
-from nimbusd.stages.load.mend.mend import mended
+from nimbusd.stages.load.mend import mended
 from nimbusd.stages.load.mend.recentre import check_part_resolution, near_origin, recentred
-from nimbusd.stages.load.mesh.files import Z_UP_FROM_Y_UP, join_parts, part_to_object, read_mesh_file, referenced_files
-from nimbusd.stages.load.mesh.part import MeshPart, linear_rgb, read_image
+from nimbusd.stages.load.mesh.files import join_parts, part_to_object, read_mesh_file, referenced_files
+from nimbusd.stages.load.mesh.part import Z_UP_FROM_Y_UP, MeshPart, linear_rgb, read_image
 from nimbusd.stages.load.names import category_of, snake_case
 from nimbusd.stages.types import F64, U8, Light, Material, Rgb, Room, Scene, SceneObject
 
@@ -253,7 +253,7 @@ def _furniture_category(entry: FurnitureEntry, categories: dict[str, str]) -> st
 
 
 def _texture_path(folder: Path, entry: MaterialEntry) -> Path | None:
-    """Where a material's picture lies: under its id, else under the last folder of its address."""
+    """The file of a material's picture: under its id, else under the last folder of its address."""
     if not entry.texture:
         return None
     steps = entry.texture.rstrip("/").split("/")

@@ -175,7 +175,7 @@ def _plane_layers(
     other: IntArray,
     beat: Callable[[], None],
 ) -> tuple[list[int], list[tuple[int, int, float]]]:
-    """What goes and what overlaps in one plane. one, other: pairs of `shapes` that may overlap.
+    """Triangles of one plane that go, and those that overlap. one, other: pairs of `shapes` that may overlap.
 
     Where there are more than _MOST_PAIRS of them (two fine grids in each other), all stay, and are told.
     """
@@ -242,7 +242,7 @@ def _is_again(
     t: int,
     below: list[int],
 ) -> bool:
-    """Whether triangle `t` shows nothing that those of the lowest layer do not show."""
+    """True where triangle `t` shows nothing that those of the lowest layer do not show."""
     import shapely
 
     if not below or not triangles.fixed[group[[t, *below]]].all():

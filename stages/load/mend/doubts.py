@@ -1,4 +1,4 @@
-"""What is doubtful about how a scene was loaded: an axis or a unit that is probably another one, as sentences."""
+"""Doubts about how a scene was loaded: an axis or a unit that is probably another one, as sentences."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from nimbusd.stages.load.mend.size import misfit
 from nimbusd.stages.load.mend.upright import Lean, lean
-from nimbusd.stages.load.mesh.files import Z_UP_FROM_Y_UP
+from nimbusd.stages.load.mesh.part import Z_UP_FROM_Y_UP
 from nimbusd.stages.types import F64, Scene
 
 

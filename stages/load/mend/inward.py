@@ -138,7 +138,7 @@ def _inside_out(objects: Sequence[SceneObject]) -> BoolArray:
 
 
 def _something_between(corners: F64, floors: F64, ceilings: F64) -> bool:
-    """Whether vertices lie well between the heights where rooms begin and end, away from the scene's outer sides."""
+    """True where vertices lie well between the heights where rooms begin and end, away from the scene's outer sides."""
     points = corners.reshape(-1, 3)
     low, high = points.min(axis=0), points.max(axis=0)
     low[2], high[2] = np.median(floors), np.median(ceilings)
@@ -147,7 +147,7 @@ def _something_between(corners: F64, floors: F64, ceilings: F64) -> bool:
 
 
 def _has_floor(met: Crossings, lower: IntArray, above_m: F64) -> bool:
-    """Whether a good part of the scene has something to stand on at about the heights of the lower ends."""
+    """True where a good part of the scene has something to stand on at about the heights of the lower ends."""
     z = np.median(met.z[lower])
     floor = met.up & (above_m >= _STANDING_M) & (np.abs(met.z - z) <= _SLAB_M)
     return len(np.unique(met.line[floor])) > 0.2 * len(np.unique(met.line[lower]))

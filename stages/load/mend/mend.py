@@ -1,4 +1,4 @@
-"""What is mended in every scene that comes from somebody's file, and the record of it."""
+"""Mending of every scene that comes from somebody's file, and the record of it."""
 
 from __future__ import annotations
 
@@ -37,5 +37,5 @@ def warned(scene: Scene, sentences: Iterable[str]) -> Scene:
 
 
 def warnings_of(scene: Scene) -> list[str]:
-    """What loaders said about the scene; a loader that uses another one keeps what that said."""
+    """Sentences of loaders about the scene; a loader that uses another one keeps those of that one."""
     return [str(sentence) for sentence in scene.provenance.get(WARNINGS, ())]

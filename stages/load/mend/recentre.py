@@ -54,7 +54,7 @@ def near_origin(points: npt.NDArray[np.float64]) -> tuple[F32, F64]:
 
 
 def part_near_origin(points: npt.NDArray[np.float64]) -> tuple[F32, F64]:
-    """As `near_origin`, the shift as (4, 4) T_file_part of a part with these vertices."""
+    """Do as `near_origin`, the shift being (4, 4) T_file_part of a part with these vertices."""
     vertices, shift = near_origin(points)
     T_file_part = np.eye(4)
     T_file_part[:3, 3] = shift
@@ -62,7 +62,7 @@ def part_near_origin(points: npt.NDArray[np.float64]) -> tuple[F32, F64]:
 
 
 def cloud_near_origin(points: npt.NDArray[np.float64]) -> tuple[F32, F64]:
-    """As `near_origin`, for the centres of Gaussians, some of which lie anywhere: most of them decide."""
+    """Do as `near_origin` for the centres of Gaussians, some of which lie anywhere: most of them decide."""
     if not len(points) or not np.isfinite(points).all():
         return np.asarray(points, np.float32), np.zeros(3)
     shift = _origin(*_most(points))
@@ -164,7 +164,7 @@ def check_near_origin(scene: Scene) -> None:
 
 
 def _origin(low: F64, high: F64) -> F64:
-    """Where the origin belongs, (3,): zero along axes that reach nowhere beyond FAR_M."""
+    """The place where the origin belongs, (3,): zero along axes that reach nowhere beyond FAR_M."""
     reach = np.maximum(np.abs(low), np.abs(high))
     middle = np.round((low + high) / 2 / _STEP_M) * _STEP_M
     return np.asarray(np.where(reach > FAR_M, middle, 0.0) + 0.0)

@@ -1,4 +1,4 @@
-"""Whether a scene is in metres: what its names, rooms, furniture and extents say about its unit.
+"""Doubts that a scene is in metres: what its names, rooms, furniture and extents say about its unit.
 
 People build alike everywhere: a door is two metres high, a table top lies at 0.7 m, a room is 2.3 to 9 m high. Each
 measure below gives a factor by which the scene is too large, or none; a unit taken for another one (millimetres or feet
@@ -55,7 +55,7 @@ class Misfit:
 
 
 def misfit(objects: Sequence[SceneObject]) -> Misfit | None:
-    """How the scene, whose z is up, is too large or too small; None where nothing says so."""
+    """The sense in which the scene, whose z is up, is too large or too small; None where nothing says so."""
     solid = [obj for obj in objects if len(obj.faces)]
     if not solid:
         return None
@@ -78,7 +78,7 @@ def _edges(objects: Sequence[SceneObject]) -> F64:
 
 
 def _named(objects: Sequence[SceneObject], edges: F64) -> Misfit | None:
-    """What things of known size say; None where there are fewer than two, `why` empty where they fit."""
+    """The verdict of things whose size is usual; None where there are fewer than two, `why` empty where they fit."""
     ratios = [
         float(edge.max()) / _LONGEST_M[obj.category]
         for obj, edge in zip(objects, edges, strict=True)

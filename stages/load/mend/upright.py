@@ -1,4 +1,4 @@
-"""Whether a scene stands upright: which direction its surfaces, things and names take for up.
+"""Doubts that a scene stands upright: the direction that its surfaces, things and names take for up.
 
 Each of the three axes gets points, none of which decides alone:
 
@@ -49,7 +49,7 @@ class Lean:
 
 @dataclass(frozen=True, slots=True)
 class _Axis:
-    """What speaks for one axis being upright (points), and for its positive end being above (sign, -2…2)."""
+    """Evidence for one axis being upright (points), and for its positive end being above (sign, -2…2)."""
 
     points: float
     sign: float

@@ -1,4 +1,4 @@
-"""What vertical lines through a scene meet: floors, ceilings, table tops."""
+"""Surfaces that vertical lines through a scene meet: floors, ceilings, table tops."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _LINES_PER_AXIS = 48
 
 @dataclass(frozen=True, slots=True)
 class Crossings:
-    """Where vertical lines meet level triangles, sorted by line and height.
+    """Points where vertical lines meet level triangles, sorted by line and height.
 
     line, triangle: (N,) indices. z: (N,) metres. up: (N,) True where the triangle faces up. cell_m2: area of a line's
     cell.
@@ -33,7 +33,7 @@ class Crossings:
 
 
 def level_crossings(corners: F64) -> Crossings | None:
-    """Where a grid of vertical lines over a scene meets its level triangles; None where nothing is level.
+    """The points where a grid of vertical lines over a scene meets its level triangles; None where nothing is level.
 
     corners: (F, 3, 3) of all triangles, world metres. Needs shapely.
     """

@@ -78,7 +78,7 @@ def _quartered(triangles: F64) -> F64:
 
 
 class _Counts:
-    """How much of any rectangle of a repeating mask is solid, by a table of sums over two of its widths."""
+    """The solid share of any rectangle of a repeating mask, by a table of sums over two of its widths."""
 
     def __init__(self, mask: npt.NDArray[np.bool_]) -> None:
         self._mask = mask
@@ -103,6 +103,6 @@ class _Counts:
 
 
 def is_cut_out(alpha: npt.NDArray[np.uint8]) -> bool:
-    """Whether a picture's alpha (H, W) is nearly nowhere between solid and nothing, and is both somewhere."""
+    """True where a picture's alpha (H, W) is nearly nowhere between solid and nothing, and is both somewhere."""
     clear, solid = float((alpha < 26).mean()), float((alpha > 229).mean())
     return clear > 0.005 and solid > 0.005 and clear + solid > 0.9

@@ -12,16 +12,13 @@ from nimbusd.stages.load.mend.recentre import part_near_origin
 from nimbusd.stages.load.mesh.gltf.document import gltf_references, split_gltf
 from nimbusd.stages.load.mesh.gltf.reader import read_gltf
 from nimbusd.stages.load.mesh.gltf.support import check_bounds, check_extensions, gltf_warnings
-from nimbusd.stages.load.mesh.part import MeshPart
+from nimbusd.stages.load.mesh.part import Z_UP_FROM_Y_UP, MeshPart
 from nimbusd.stages.load.mesh.ply.reader import ply_references, ply_warnings, read_ply
 from nimbusd.stages.load.mesh.wavefront.reader import obj_references, obj_warnings, read_obj
 from nimbusd.stages.types import F64, SceneObject
 
 UpAxis = Literal["y", "z"]
 MESH_SUFFIXES = (".obj", ".gltf", ".glb", ".ply")
-
-Z_UP_FROM_Y_UP: F64 = np.array([[1, 0, 0, 0], [0, 0, -1, 0], [0, 1, 0, 0], [0, 0, 0, 1]], np.float64)
-"""(x, y, z) with y up → (x, -z, y) with z up."""
 
 
 def read_mesh_file(path: Path, *, plain: bool = False) -> list[MeshPart]:
@@ -52,7 +49,7 @@ def referenced_files(path: Path, *, plain: bool = False) -> list[Path]:
 
 
 def mesh_file_warnings(path: Path, *, plain: bool = False) -> list[str]:
-    """What the file has and `read_mesh_file` leaves out, a sentence each; empty for a file that is not there.
+    """Parts of the file that `read_mesh_file` leaves out, a sentence each; empty for a file that is not there.
 
     Looks at headers and text only: nothing is decoded, and no module imported that does. Raises AssetError where
     those alone tell that reading would fail: a required extension, no faces, a missing library, positions that are

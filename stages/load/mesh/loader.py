@@ -13,7 +13,7 @@ from pydantic import Field, field_validator
 from nimbusd.stages.base import BaseLoader, ComponentArgs, SceneConfig
 from nimbusd.stages.errors import AssetError
 from nimbusd.stages.load.lamps import ceiling_panels
-from nimbusd.stages.load.mend.mend import mended, warned
+from nimbusd.stages.load.mend import mended, warned
 from nimbusd.stages.load.mend.recentre import check_part_resolution, origin_m, recentred
 from nimbusd.stages.load.mesh.files import (
     MESH_SUFFIXES,
@@ -84,7 +84,7 @@ class BProcObjLoader(BaseLoader[MeshArgs, MeshConfig]):
         return [config.path, *referenced_files(config.path, plain=config.without_materials)]
 
     def asset_warnings(self, config: MeshConfig) -> list[str]:
-        """What the scene will lack; raises AssetError for a file that is not the one that the job promises."""
+        """Tell what the scene will lack. Raises AssetError for a file that is not the one that the job promises."""
         if config.path.is_file() and not config.path.stat().st_size:
             raise AssetError(f"mesh file {config.path} is empty (0 bytes). Copy or export it again.")
         if config.sha256 is not None:

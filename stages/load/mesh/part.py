@@ -15,6 +15,9 @@ from nimbusd.stages.types import F32, F64, I32, U8, Material, Rgb
 if TYPE_CHECKING:
     from PIL import Image
 
+Z_UP_FROM_Y_UP: F64 = np.array([[1, 0, 0, 0], [0, 0, -1, 0], [0, 1, 0, 0], [0, 0, 0, 1]], np.float64)
+"""(x, y, z) with y up → (x, -z, y) with z up."""
+
 
 @dataclass(frozen=True, slots=True)
 class MeshPart:

@@ -14,8 +14,8 @@ from nimbusd.stages.base import BaseLoader, ComponentArgs, SceneConfig
 from nimbusd.stages.errors import AssetError
 from nimbusd.stages.load.apartment.floorplan import ROOM_COUNTS
 from nimbusd.stages.load.apartment.loader import ApartmentArgs, ApartmentConfig, ApartmentLoader
+from nimbusd.stages.load.mend import WARNINGS, warned, warnings_of
 from nimbusd.stages.load.mend.doubts import doubts
-from nimbusd.stages.load.mend.mend import WARNINGS, warned, warnings_of
 from nimbusd.stages.load.mend.recentre import origin_m, recentred, shifted
 from nimbusd.stages.load.mesh.files import MESH_SUFFIXES, UpAxis, referenced_files
 from nimbusd.stages.load.mesh.loader import BProcObjLoader, MeshArgs, MeshConfig

@@ -158,7 +158,7 @@ def _cells(keys: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
 
 
 def _cluster_sizes(keys: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """How many voxels hang together, by faces, with each of the sorted `keys`."""
+    """The number of voxels that hang together, by faces, with each of the sorted `keys`."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 

@@ -19,7 +19,8 @@ from typing import Any, ClassVar, Generic, TypeVar
 from nimbusd.stages import types
 from nimbusd.stages.store.media import MediaArgs
 from nimbusd.stages.store.piece import PieceDraft
-from nimbusd.stages.store.record import PieceRecord, SourcePiece
+from nimbusd.stages.store.record_model import PieceRecord
+from nimbusd.stages.store.source_piece import SourcePiece
 from nimbusd.stages.store.stored_tree import StoredTree
 
 A = TypeVar("A", bound=MediaArgs)

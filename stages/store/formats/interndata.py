@@ -1,4 +1,4 @@
-"""What the InternData manipulation formats share: settings, and datasets of LeRobot's layout with more files beside."""
+"""The base of the InternData manipulation formats: settings, and LeRobot's datasets with more files beside."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from nimbusd.stages.store.formats.lerobot.format import LerobotFormat
 from nimbusd.stages.store.media import MediaArgs, robot_type_of
 from nimbusd.stages.store.outcome import build_by_outcome
 from nimbusd.stages.store.publish import Tree
-from nimbusd.stages.store.record import SourcePiece
+from nimbusd.stages.store.source_piece import SourcePiece
 from nimbusd.stages.store.stored_tree import StoredTree
 from nimbusd.stages.store.writers.base import DatasetWriter
 from nimbusd.stages.types import Observation, Sequence
 
 
 class InternDataArgs(MediaArgs):
-    """How manipulation episodes are stored."""
+    """Arguments of the writers of manipulation episodes."""
 
     version: Literal["v2.1", "v3.0"] = Field(
         default="v3.0", description="LeRobot version: current LeRobot reads v3.0 alone, the releases are v2.1."

@@ -1,4 +1,4 @@
-"""Whether an episode's pictures show the motion that its states tell of.
+"""A check that an episode's pictures show the motion that its states tell of.
 
 A renderer that shows a scene as it stood at the start makes equal frames, which all other checks find in order.
 """
@@ -33,7 +33,7 @@ _DEPTH_COUNTS = 30
 """3 mm: depths that differ by less are equal."""
 
 _RGB_LEVELS, _RGB_PIXELS = 24, 8
-"""So many pixels must differ by so much for images to differ: lossy videos of still pictures differ a little."""
+"""Images differ where that number of pixels differs by that many levels: lossy videos of still pictures vary a bit."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class _Pictures:
         self._labels = tree.conventions["segmentation"]["label_tables"].get(meta["label_table"], [])
         path = tree.annotations_path(episode)
         self._annotations = path.relative_to(tree.root).as_posix() if path.is_file() else ""
-        self._known = set(_column_names(tree, self._annotations)) if self._annotations else set()
+        self._stored = set(_column_names(tree, self._annotations)) if self._annotations else set()
         self.cameras = [camera for camera in meta["cameras"] if self._kinds_of(camera)]
 
     @property
@@ -115,16 +115,16 @@ class _Pictures:
         """False where masks say that neither the robot nor a thing that moves is in any of these frames."""
         things = {motion.thing for motion in moved}
         ids = [row["instance_id"] for row in self._labels if row["category"] == "robot" or row["name"] in things]
-        masks = [INSTANCE_PREFIX + camera for camera in self.cameras if INSTANCE_PREFIX + camera in self._known]
+        masks = [INSTANCE_PREFIX + camera for camera in self.cameras if INSTANCE_PREFIX + camera in self._stored]
         if not ids or not masks:
             return True
         return any(np.isin(frame, ids).any() for column in masks for frame in self._frames(column, rows))
 
     def change(self, rows: list[int]) -> bool:
-        """Whether anything differs between frame 0 and one of `rows`. What costs least to read is looked at first."""
+        """True if anything differs between frame 0 and one of `rows`. Pictures that cost least to read come first."""
         for prefix, most in ((INSTANCE_PREFIX, 0), (SEMANTIC_PREFIX, 0), (DEPTH_PREFIX, _DEPTH_COUNTS)):
             for camera in self.cameras:
-                if prefix + camera in self._known:
+                if prefix + camera in self._stored:
                     first, *others = (frame.astype(np.int32) for frame in self._frames(prefix + camera, [0, *rows]))
                     if any((np.abs(other - first) > most).any() for other in others):
                         return True
@@ -140,7 +140,7 @@ class _Pictures:
         found = [
             word
             for word, prefixes in (("masks", (INSTANCE_PREFIX, SEMANTIC_PREFIX)), ("depth", (DEPTH_PREFIX,)))
-            if any(prefix + camera in self._known for prefix in prefixes)
+            if any(prefix + camera in self._stored for prefix in prefixes)
         ]
         return [*found, "images"] if self._has_images(camera) else found
 

@@ -14,7 +14,7 @@ from nimbusd.stages.store.formats.table import DEFAULT_FORMAT, format_named
 from nimbusd.stages.store.media import MediaArgs
 from nimbusd.stages.store.piece import draft_piece
 from nimbusd.stages.store.publish import publish_pieces
-from nimbusd.stages.store.record import SourcePiece
+from nimbusd.stages.store.source_piece import SourcePiece
 from nimbusd.stages.types import Episode, Observation, Piece, Sequence
 
 A = TypeVar("A", bound=MediaArgs)
@@ -53,7 +53,8 @@ class ChosenFormatArgs(MediaArgs):
     """Arguments of a writer whose format is chosen by name."""
 
     format: str = Field(
-        default=DEFAULT_FORMAT, description="Dataset format: `lerobot-v3.0`, `lerobot-v2.1`, or another that fits."
+        default=DEFAULT_FORMAT,
+        description="Dataset format, such as `lerobot-v3.0` or `lerobot-v2.1`; NavWriter has `interndata-n1`, too.",
     )
 
     @field_validator("format")

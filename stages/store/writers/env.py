@@ -12,7 +12,7 @@ from nimbusd.stages.types import Episode, Observation, Piece, Sequence
 
 
 class EnvWriterArgs(ChosenFormatArgs):
-    """How a workflow's episodes are stored."""
+    """Arguments of EnvWriter."""
 
     robot_type: str = Field(
         default="", description="`robot_type` of the dataset; empty: what the planner calls its robot, or `unknown`."

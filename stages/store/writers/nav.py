@@ -9,7 +9,7 @@ from nimbusd.stages.types import Sequence
 
 
 class NavWriterArgs(ChosenFormatArgs):
-    """How navigation episodes are stored."""
+    """Arguments of NavWriter."""
 
     robot_type: str = Field(default="mobile_base", description="`robot_type` of the dataset.")
     jpeg_quality: int = Field(default=95, ge=1, le=100, description="Quality of InternData-N1's RGB frames.")

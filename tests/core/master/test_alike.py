@@ -6,56 +6,57 @@ from pathlib import Path
 
 import pytest
 
-from nimbusd.core.ids import EpisodeKey, LeaseId
+from nimbusd.core.ids import EpisodeKey
 from nimbusd.core.master.alike import ERRORS_ALIKE, PLANS_ALIKE, FirstFailures
-from nimbusd.core.master.facts import AttemptFailed
 from nimbusd.core.records import JobRecorded, JobState, State
+from nimbusd.transport.messages.failures import Failure, FailureKind
 from tests.processes.test_run_processes import run, write_job
 from tests.support.scheduler_story import JOB, A, Story, ended, failed, grants, plan, records, scene
 
 
 def fact(
     scene: str, index: int, detail: str = "no lens", *, reason: str = "value_error", planned: bool = False
-) -> AttemptFailed:
-    return AttemptFailed(A, LeaseId(1), 1, EpisodeKey(JOB, scene, index), "render", reason, detail, planned=planned)
+) -> tuple[EpisodeKey, Failure]:
+    kind = FailureKind.PLANNING if planned else FailureKind.COUNTED
+    return EpisodeKey(JOB, scene, index), Failure("render", reason, detail, kind=kind)
 
 
 def test_episodes_of_two_scenes_that_fail_in_the_same_words_are_enough() -> None:
     first = FirstFailures(hopeful=False)
-    assert first.failed(fact("a", 0, "camera 1 has no lens."), ["b"]) is None
-    assert first.failed(fact("a", 0, "camera 2 has no lens."), ["b"]) is None, "the same episode again"
-    assert first.failed(fact("a", 1, "camera 3 has no lens."), ["b"]) is None
-    why = first.failed(fact("b", 0, "camera 9 has no lens."), [])
+    assert first.failed(*fact("a", 0, "camera 1 has no lens."), ["b"]) is None
+    assert first.failed(*fact("a", 0, "camera 2 has no lens."), ["b"]) is None, "the same episode again"
+    assert first.failed(*fact("a", 1, "camera 3 has no lens."), ["b"]) is None
+    why = first.failed(*fact("b", 0, "camera 9 has no lens."), [])
     assert why is not None
     assert "first 3 episodes all failed alike, in 'render' (value_error: camera 9 has no lens)" in why
 
 
 def test_one_scene_is_not_enough_where_there_are_others() -> None:
     first = FirstFailures(hopeful=False)
-    assert all(first.failed(fact("a", index), ["a"], ["b"]) is None for index in range(20))
-    assert first.failed(fact("a", 20), ["a"]) is not None
+    assert all(first.failed(*fact("a", index), ["a"], ["b"]) is None for index in range(20))
+    assert first.failed(*fact("a", 20), ["a"]) is not None
 
 
 @pytest.mark.parametrize("reason", ["hang", "crash", "exit", "asset_error"])
 def test_dead_workers_and_broken_files_say_nothing_about_the_job(reason: str) -> None:
     first = FirstFailures(hopeful=False)
-    assert all(first.failed(fact("a", index, reason=reason)) is None for index in range(50))
+    assert all(first.failed(*fact("a", index, reason=reason)) is None for index in range(50))
 
 
 def test_a_success_or_another_failure_means_that_the_job_goes_on() -> None:
     for event in ("success", "other words", "hopeful"):
         first = FirstFailures(hopeful=event == "hopeful")
-        first.failed(fact("a", 0))
+        first.failed(*fact("a", 0))
         if event == "success":
             first.succeeded()
         elif event == "other words":
-            first.failed(fact("b", 0, "no film"))
-        assert all(first.failed(fact("c", index)) is None for index in range(50))
+            first.failed(*fact("b", 0, "no film"))
+        assert all(first.failed(*fact("c", index)) is None for index in range(50))
 
 
 def test_plans_may_fail_more_often() -> None:
     first = FirstFailures(hopeful=False)
-    told = [first.failed(fact("a", index, planned=True)) for index in range(PLANS_ALIKE)]
+    told = [first.failed(*fact("a", index, planned=True)) for index in range(PLANS_ALIKE)]
     assert not any(told[:-1])
     assert told[-1] is not None
 

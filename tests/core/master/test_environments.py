@@ -9,13 +9,14 @@ import pytest
 
 from nimbusd.core.environments import ALWAYS, canonical, environment_of, names_that_count
 from nimbusd.core.ids import NodeId
-from nimbusd.core.master.facts import Cause, JobWaits, NodeSeen, Waiting
+from nimbusd.core.master.facts import Cause, JobWaits, Waiting
 from nimbusd.core.master.waiting import HOLDS_S, why_idle
 from nimbusd.core.records import JobRecorded, JobRow
 from nimbusd.job import Job
 from nimbusd.job.job import StageSpec
 from nimbusd.master.intake.plan import plan_of
 from nimbusd.stages.store.made_with import packages_hash
+from nimbusd.transport.messages.node import Hello
 from tests.support.scheduler_story import JOB, A, B, Story, grants, plan, scene
 
 FIRST = {"nimbusd": "0.3.0", "numpy": "1.26.4", "scikit-image": "0.24.0", "sapien": "3.0.2"}
@@ -24,7 +25,7 @@ NAVIGATION = names_that_count(("scikit-image", "shapely"), {})
 
 def joins(story: Story, node: NodeId, packages: dict[str, str]) -> None:
     """A node that tells these packages."""
-    story.tell(NodeSeen(node, "1", packages_hash(packages), 1, packages))
+    story.tell(Hello(node, "1", "0.1", packages_hash(packages), packages, 1, ()))
 
 
 def why_nothing(story: Story, node: NodeId) -> Waiting | None:

@@ -1,4 +1,4 @@
-"""When jobs are published: soon after news, not too often, and ever more rarely where it fails."""
+"""The moments of publishing: soon after news, not too often, and ever more rarely where it fails."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from nimbusd.core.ids import JobId
 from nimbusd.core.master.publishing import (
     FIRST_PAUSE_S,
     MOST_PAUSE_S,
-    PUBLISH_SHARE,
+    PUBLISH_FRACTION,
     PublishLimits,
     PublishTimes,
     must_die,
@@ -37,8 +37,8 @@ def test_what_came_while_it_was_published_is_published_after_a_pause_as_long_as_
     times.began(A)
     times.news(A, 31.0)
     times.succeeded(A, 10.0, 40.0)
-    assert times.due(40.0 + PUBLISH_SHARE * 10.0 - 0.1) == []
-    assert times.due(40.0 + PUBLISH_SHARE * 10.0) == [A]
+    assert times.due(40.0 + 10.0 / PUBLISH_FRACTION - 0.1) == []
+    assert times.due(40.0 + 10.0 / PUBLISH_FRACTION) == [A]
 
 
 def test_a_job_that_fails_is_tried_again_without_news_and_delays_no_other() -> None:

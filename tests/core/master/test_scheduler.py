@@ -5,20 +5,9 @@ from __future__ import annotations
 import pytest
 
 from nimbusd.core.ids import JobId, LeaseId, Span
-from nimbusd.core.master.facts import (
-    AskHello,
-    CheckSettled,
-    EpisodesReturned,
-    GrantLease,
-    HeartbeatSeen,
-    JobAdded,
-    NodeDrainAsked,
-    NodeLeft,
-    NodeUnfit,
-    ReviewBegan,
-    RevokeLease,
-)
+from nimbusd.core.master.facts import CheckSettled, JobAdded, NodeDrainAsked, ReviewBegan
 from nimbusd.core.records import JobRecorded, JobState, LeaseOpened, State
+from nimbusd.transport.messages.node import Bye, CannotRun, GiveBack, Heartbeat, Lease, Revoke, SayHello
 from tests.support.scheduler_story import (
     JOB,
     OTHER,
@@ -45,7 +34,7 @@ def test_a_lease_is_recorded_before_it_is_granted() -> None:
     story.join(A)
     opened, grant = story.beat(A, credit=1)
     assert isinstance(opened, LeaseOpened)
-    assert isinstance(grant, GrantLease)
+    assert isinstance(grant, Lease)
     assert opened.lease == grant.lease
     assert grant.spans == (Span(0, 1),)
 
@@ -55,8 +44,8 @@ def test_a_node_gets_no_more_than_its_credit_and_leases_on_their_way_count() -> 
     story.join(A, slots=4)
     assert len(places(story.beat(A, credit=4))) == 4
     assert not grants(story.tell())
-    assert not grants(story.tell(HeartbeatSeen(A, "1", 2, 4, (), ()))), "it was said before the leases arrived"
-    assert len(places(story.tell(HeartbeatSeen(A, "1", 3, 2, tuple(story.held[A]), ())))) == 2
+    assert not grants(story.tell(Heartbeat(A, "1", 2, 4, (), ()))), "it was said before the leases arrived"
+    assert len(places(story.tell(Heartbeat(A, "1", 3, 2, tuple(story.held[A]), ())))) == 2
 
 
 def test_a_node_that_commits_gets_more_without_a_heartbeat() -> None:
@@ -71,7 +60,7 @@ def test_a_node_that_gives_back_unasked_gets_nothing_until_it_says_so() -> None:
     story = Story(plan(scene("s", 100)))
     story.join(A, slots=2)
     lease, other = grants(story.beat(A, credit=2))
-    assert not grants(story.tell(EpisodesReturned(A, lease.lease, (0,))))
+    assert not grants(story.tell(GiveBack(A, lease.lease, (0,))))
     assert grants(story.beat(A, credit=1))
     assert other.lease in story.scheduler.tasks.leases
 
@@ -81,7 +70,7 @@ def test_a_scene_whose_node_was_lost_waits_in_its_place_among_the_longest() -> N
     for node in (A, B):
         story.join(node)
     assert [lease.scene for lease in grants(story.beat(A, credit=1))] == ["long"]
-    story.tell(NodeLeft(A, "1", "maintenance"))
+    story.tell(Bye(A, "1", "maintenance"))
     assert [lease.scene for lease in grants(story.beat(B, credit=1))] == ["long"]
 
 
@@ -110,7 +99,7 @@ def test_ranges_shrink_as_less_is_left() -> None:
         story.join(node)
     sizes: list[int] = []
     while leases := grants(story.beat(A, credit=1000)):
-        sizes += [len(lease.spans[0]) for lease in leases]
+        sizes += [lease.spans[0].size for lease in leases]
     assert sizes[0] == 100
     assert sizes == sorted(sizes, reverse=True)
     assert sizes[-1] == 1
@@ -182,10 +171,10 @@ def test_the_first_node_decides_the_environment_and_its_first_commit_records_it(
 
 def test_a_restarted_master_leaves_the_environment_to_the_nodes_that_hold_leases() -> None:
     story, _ = restarted(opened(7, A, 1, 0, 1))
-    held = GrantLease(A, LeaseId(7), JOB, "s", 1, (Span(0, 1),))
+    held = Lease(A, LeaseId(7), JOB, "s", 1, (Span(0, 1),))
     story.join(B, environment="e2")
     assert not grants(story.beat(B, credit=5))
-    assert story.store(held, 0) == [AskHello(A)], "it has not said what its environment is"
+    assert story.store(held, 0) == [SayHello(A)], "it has not said what its environment is"
     story.join(A, environment="e1")
     assert JobRecorded(JOB, JobState.RUNNING, environment="e1") in story.store(held, 0)
     assert not grants(story.beat(B, credit=5))
@@ -238,7 +227,7 @@ def test_a_node_that_cannot_make_a_job_gets_no_more_of_it() -> None:
     story.join(A, environment="e1")
     story.join(B, environment="e2")
     story.beat(A, credit=2)
-    orders = story.tell(NodeUnfit(A, JOB, "bpy is missing"))
+    orders = story.tell(CannotRun(A, JOB, "bpy is missing"))
     assert [record.state for record in records(orders)] == [State.PENDING, State.PENDING]
     assert not grants(story.beat(A, credit=2))
     assert grants(story.beat(B, credit=1)), "the job is not bound to the environment of a node that cannot make it"
@@ -247,7 +236,7 @@ def test_a_node_that_cannot_make_a_job_gets_no_more_of_it() -> None:
 # --- when nothing is pending ---
 
 
-def share_out(episodes: int = 8, cost_s: float = 10.0) -> tuple[Story, GrantLease]:
+def share_out(episodes: int = 8, cost_s: float = 10.0) -> tuple[Story, Lease]:
     """Node A holds everything that is left of a scene whose cost is known; B has nothing."""
     story = Story(plan(scene("s", episodes + 1)))
     story.join(A)
@@ -266,11 +255,11 @@ def test_a_lease_is_split_when_another_node_has_nothing_to_do() -> None:
     begun = lease.spans[0].start
     story.beat(A, credit=0, running=[(lease, begun, 1.0)])
     orders = story.beat(B, credit=2)
-    asked = [order for order in orders if isinstance(order, RevokeLease)]
+    asked = [order for order in orders if isinstance(order, Revoke)]
     assert asked
     assert all(order.node == A and not order.kill for order in asked)
     assert begun not in {index for order in asked for index in order.indexes if order.lease == lease.lease}
-    given_back = story.tell(*(EpisodesReturned(A, order.lease, order.indexes) for order in asked))
+    given_back = story.tell(*(GiveBack(A, order.lease, order.indexes) for order in asked))
     assert {lease.node for lease in grants(given_back)} == {B}
 
 
@@ -279,7 +268,7 @@ def test_what_is_stored_already_is_not_asked_back_while_its_piece_is_looked_at()
     stored = tuple(index for span in lease.spans for index in range(span.start, span.stop))
     story.tell(ReviewBegan(A, lease.lease, lease.job, lease.scene, lease.attempt, stored))
     story.beat(A, credit=0)
-    asked = [order for order in story.beat(B, credit=2) if isinstance(order, RevokeLease)]
+    asked = [order for order in story.beat(B, credit=2) if isinstance(order, Revoke)]
     assert not [order for order in asked if order.lease == lease.lease]
 
 
@@ -287,22 +276,22 @@ def test_what_is_given_back_goes_to_the_idle_node_though_another_jobs_episodes_a
     story, lease = share_out()
     story.tell(JobAdded(plan(scene("t", 9), job=OTHER, environment="elsewhere")))
     story.beat(A, credit=0, running=[(lease, lease.spans[0].start, 1.0)])
-    asked = [order for order in story.beat(B, credit=2) if isinstance(order, RevokeLease)]
-    assert {lease.node for lease in grants(story.tell(EpisodesReturned(A, asked[0].lease, asked[0].indexes)))} == {B}
+    asked = [order for order in story.beat(B, credit=2) if isinstance(order, Revoke)]
+    assert {lease.node for lease in grants(story.tell(GiveBack(A, asked[0].lease, asked[0].indexes)))} == {B}
 
 
 def test_what_was_asked_back_is_not_asked_for_again_at_once() -> None:
     story, lease = share_out()
     story.beat(A, credit=0, running=[(lease, lease.spans[0].start, 1.0)])
-    assert [o for o in story.beat(B, credit=2) if isinstance(o, RevokeLease)]
+    assert [o for o in story.beat(B, credit=2) if isinstance(o, Revoke)]
     story.now += 1.0
-    assert not [o for o in story.beat(B, credit=2) if isinstance(o, RevokeLease)]
+    assert not [o for o in story.beat(B, credit=2) if isinstance(o, Revoke)]
     story.now += 3.0  # the answer was lost
     orders = story.beat(A, credit=0, running=[(lease, lease.spans[0].start, 5.0)]) + story.beat(B, credit=2)
-    assert [o for o in orders if isinstance(o, RevokeLease)]
+    assert [o for o in orders if isinstance(o, Revoke)]
 
 
-def straggler() -> tuple[Story, GrantLease, GrantLease]:
+def straggler() -> tuple[Story, Lease, Lease]:
     """The last episode takes A much longer than it should; B has a copy of it."""
     story, lease = share_out(1)
     story.beat(A, credit=0, running=[(lease, 1, 35.0)])
@@ -315,7 +304,7 @@ def test_a_straggler_is_run_again_elsewhere_and_the_first_commit_wins() -> None:
     assert copy.attempt > lease.attempt
     orders = story.store(copy, 1)
     assert [record.attempt for record in records(orders)] == [copy.attempt]
-    assert RevokeLease(A, lease.lease, (1,), kill=True) in orders
+    assert Revoke(A, lease.lease, (1,), kill=True) in orders
     assert ended(orders) == [JobState.COMPLETE]
     assert [type(order) for order in story.store(lease, 1)] == [CheckSettled]
 
@@ -324,7 +313,7 @@ def test_the_original_may_win_over_its_copy() -> None:
     story, lease, copy = straggler()
     orders = story.store(lease, 1)
     assert [record.attempt for record in records(orders)] == [lease.attempt]
-    assert RevokeLease(B, copy.lease, (1,), kill=True) in orders
+    assert Revoke(B, copy.lease, (1,), kill=True) in orders
 
 
 def test_a_copy_that_fails_leaves_the_original_alone_and_its_number_is_not_used_again() -> None:

@@ -3,20 +3,9 @@
 from __future__ import annotations
 
 from nimbusd.core.ids import LeaseId, Span
-from nimbusd.core.master.facts import (
-    AskHello,
-    CheckSettled,
-    DrainAsked,
-    GrantLease,
-    HeartbeatSeen,
-    JobCancelled,
-    NodeDrainAsked,
-    NodeLeft,
-    NodeLost,
-    Order,
-    RevokeLease,
-)
+from nimbusd.core.master.facts import CheckSettled, DrainAsked, JobCancelled, NodeDrainAsked, NodeLost, Order
 from nimbusd.core.records import JobState, LeaseClosed, SceneCount, SceneHistory, Tried
+from nimbusd.transport.messages.node import Bye, Heartbeat, Lease, Revoke, SayHello
 from tests.support.scheduler_story import JOB, A, B, C, Story, ended, grants, opened, plan, records, restarted, scene
 
 # --- nodes ---
@@ -41,10 +30,10 @@ def test_a_node_that_comes_back_after_it_was_lost_is_asked_to_say_hello() -> Non
     story.join(A)
     (lease,) = grants(story.beat(A, credit=1))
     story.pass_time(6.0)
-    assert story.tell(HeartbeatSeen(A, "1", 50, 1, (lease.lease,), ())) == [AskHello(A)]
+    assert story.tell(Heartbeat(A, "1", 50, 1, (lease.lease,), ())) == [SayHello(A)]
     story.join(A)
-    orders = story.tell(HeartbeatSeen(A, "1", 51, 0, (lease.lease,), ()))
-    assert RevokeLease(A, lease.lease, (), kill=True) in orders
+    orders = story.tell(Heartbeat(A, "1", 51, 0, (lease.lease,), ()))
+    assert Revoke(A, lease.lease, (), kill=True) in orders
 
 
 def test_a_restarted_node_loses_its_leases_at_once() -> None:
@@ -59,8 +48,8 @@ def test_a_node_that_leaves_gives_its_leases_up() -> None:
     story = Story(plan(scene("s", 1)))
     story.join(A)
     story.beat(A, credit=1)
-    assert NodeLost(A, "maintenance", 1) in story.tell(NodeLeft(A, "1", "maintenance"))
-    assert not story.tell(NodeLeft(A, "1", "maintenance"))
+    assert NodeLost(A, "maintenance", 1) in story.tell(Bye(A, "1", "maintenance"))
+    assert not story.tell(Bye(A, "1", "maintenance"))
 
 
 def test_a_lease_that_never_arrived_is_given_up() -> None:
@@ -69,7 +58,7 @@ def test_a_lease_that_never_arrived_is_given_up() -> None:
     (lost,) = grants(story.beat(A, credit=1))
     orders: list[Order] = []
     for seq in range(100, 107):
-        orders += story.tell(HeartbeatSeen(A, "1", seq, 1, (), ()))
+        orders += story.tell(Heartbeat(A, "1", seq, 1, (), ()))
         story.now += 1.0
     assert LeaseClosed(lost.lease) in orders
     assert [lease.attempt for lease in grants(orders)] == [2]
@@ -81,7 +70,7 @@ def test_a_lease_that_was_lost_with_its_connection_is_given_up_at_once() -> None
     (lost,) = grants(story.beat(A, credit=1))
     story.now += 0.5
     story.join(A)  # the same process, by a new connection
-    orders = story.tell(HeartbeatSeen(A, "1", 100, 1, (), ()))
+    orders = story.tell(Heartbeat(A, "1", 100, 1, (), ()))
     assert LeaseClosed(lost.lease) in orders
     assert [lease.attempt for lease in grants(orders)] == [2]
 
@@ -91,7 +80,7 @@ def test_attempts_begin_where_those_of_earlier_ledgers_cannot_be() -> None:
     story.join(A)
     (lease,) = grants(story.beat(A, credit=1))
     assert lease.attempt == 1001
-    story.tell(NodeLeft(A, "1", "maintenance"))
+    story.tell(Bye(A, "1", "maintenance"))
     story.join(B)
     assert [lease.attempt for lease in grants(story.beat(B, credit=1))] == [1002]
 
@@ -99,8 +88,8 @@ def test_attempts_begin_where_those_of_earlier_ledgers_cannot_be() -> None:
 def test_old_heartbeats_change_nothing() -> None:
     story = Story(plan(scene("s", 4)))
     story.join(A)
-    story.tell(HeartbeatSeen(A, "1", 5, 0, (), ()))
-    assert not story.tell(HeartbeatSeen(A, "1", 4, 4, (), ()))
+    story.tell(Heartbeat(A, "1", 5, 0, (), ()))
+    assert not story.tell(Heartbeat(A, "1", 4, 4, (), ()))
 
 
 def test_a_drained_node_gets_nothing_until_it_is_undrained_also_when_it_comes_back() -> None:
@@ -109,9 +98,9 @@ def test_a_drained_node_gets_nothing_until_it_is_undrained_also_when_it_comes_ba
     story.tell(NodeDrainAsked(A, True))
     assert not grants(story.beat(A, credit=2))
     story.join(A, session="2")
-    assert not grants(story.tell(HeartbeatSeen(A, "2", 1, 2, (), ())))
+    assert not grants(story.tell(Heartbeat(A, "2", 1, 2, (), ())))
     story.tell(NodeDrainAsked(A, False))
-    assert grants(story.tell(HeartbeatSeen(A, "2", 2, 2, (), ())))
+    assert grants(story.tell(Heartbeat(A, "2", 2, 2, (), ())))
 
 
 def test_a_master_that_is_about_to_leave_leases_nothing_more() -> None:
@@ -137,7 +126,7 @@ def test_cancelling_stops_everything_and_records_it() -> None:
     story.join(A)
     (lease,) = grants(story.beat(A, credit=1))
     orders = story.tell(JobCancelled(JOB))
-    assert RevokeLease(A, lease.lease, (0,), kill=True) in orders
+    assert Revoke(A, lease.lease, (0,), kill=True) in orders
     assert LeaseClosed(lease.lease) in orders
     assert ended(orders) == [JobState.CANCELLED]
     assert not any(story.scheduler.sizes().values())
@@ -158,9 +147,9 @@ def test_a_restarted_master_waits_for_the_nodes_that_were_at_work() -> None:
     story, _ = restarted(opened(7, A, 1, 0, 4))
     story.join(B)
     assert not grants(story.beat(B, credit=4))
-    held = GrantLease(A, LeaseId(7), JOB, "s", 1, (Span(0, 4),))
+    held = Lease(A, LeaseId(7), JOB, "s", 1, (Span(0, 4),))
     story.join(A)
-    story.tell(HeartbeatSeen(A, "1", 1, 0, (LeaseId(7),), ()))
+    story.tell(Heartbeat(A, "1", 1, 0, (LeaseId(7),), ()))
     orders = story.store(held, 0, 1, 2, 3)
     assert ended(orders) == [JobState.COMPLETE]
 

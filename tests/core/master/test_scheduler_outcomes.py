@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 from nimbusd.core.ids import JobId, LeaseId, NodeId, Span
-from nimbusd.core.master.facts import (
-    Acknowledge,
-    CheckSettled,
-    EpisodesReleased,
-    EpisodesReturned,
-    GrantLease,
-    JobAdded,
-    NodeLost,
-    NodeSeen,
-    PiecesStored,
-)
+from nimbusd.core.master.facts import CheckSettled, EpisodesReleased, JobAdded, NodeLost
 from nimbusd.core.master.open_jobs import FIRST_PAUSE_S
 from nimbusd.core.master.tasks import PAUSE_S
 from nimbusd.core.records import JobRecorded, JobState, SceneCount, SceneHistory, State, Tried
-from tests.support.scheduler_story import JOB, A, B, Story, ended, failed, grants, places, plan, records, scene, stored
+from nimbusd.transport.messages.node import Ack, Commit, GiveBack, Lease
+from tests.support.scheduler_story import (
+    JOB,
+    A,
+    B,
+    Story,
+    ended,
+    failed,
+    grants,
+    hello,
+    places,
+    plan,
+    records,
+    scene,
+    stored,
+)
 
 
 def test_a_commit_repeated_is_checked_against_the_ledger_instead_of_counted_twice() -> None:
     story = Story(plan(scene("s", 2)))
     story.join(A)
     lease = grants(story.beat(A, credit=1))[0]
-    assert Acknowledge(A, lease.lease, (0,)) in story.store(lease, 0)
+    assert Ack(A, lease.lease, (0,)) in story.store(lease, 0)
     (check,) = (order for order in story.store(lease, 0) if isinstance(order, CheckSettled))
     assert check.folder == "s_0.1"
     assert story.scheduler.tasks.jobs[JOB].scenes["s"].count.committed == 1
@@ -49,7 +54,7 @@ def test_a_zombies_commit_is_refused_after_the_episode_went_to_another_node() ->
     (second,) = grants(story.beat(B, credit=1))
     assert second.attempt == lease.attempt + 1
     assert [type(order) for order in story.store(lease, 0)] == [CheckSettled]
-    story.tell(EpisodesReturned(B, second.lease, (0,)))
+    story.tell(GiveBack(B, second.lease, (0,)))
     assert [type(order) for order in story.store(lease, 0)] == [CheckSettled], (
         "a refused piece is gone: it cannot be taken later"
     )
@@ -59,7 +64,7 @@ def test_a_piece_that_an_earlier_master_may_have_refused_is_not_taken() -> None:
     history = {"s": SceneHistory(SceneCount(), (), {0: Tried(1, 0)})}
     story = Story()
     story.tell(JobAdded(plan(scene("s", 1), environment="e"), history))
-    lease = GrantLease(A, LeaseId(7), JOB, "s", 1, (Span(0, 1),))
+    lease = Lease(A, LeaseId(7), JOB, "s", 1, (Span(0, 1),))
     assert [type(order) for order in story.store(lease, 0)] == [CheckSettled]
 
 
@@ -67,7 +72,7 @@ def test_messages_that_name_a_live_lease_but_another_scene_change_nothing() -> N
     story = Story(plan(scene("s", 1), scene("t", 1)))
     story.join(A)
     lease = grants(story.beat(A, credit=1))[0]
-    wrong = PiecesStored(A, lease.lease, JOB, "nowhere", lease.attempt, stored(lease, 0).stored)
+    wrong = Commit(A, lease.lease, JOB, "nowhere", lease.attempt, stored(lease, 0).stored)
     assert [type(order) for order in story.tell(wrong)] == [CheckSettled]
 
 
@@ -93,7 +98,7 @@ def test_an_episode_that_kills_its_workers_is_quarantined_and_the_job_goes_on() 
     assert (lease.attempt, lease.spans) == (2, (Span(0, 1),))
     orders = story.tell(failed(lease, 0))
     (record,) = records(orders)
-    assert (record.state, record.losses, record.reason) == (State.QUARANTINED, 2, "crashed")
+    assert (record.state, record.losses, record.failure and record.failure.reason) == (State.QUARANTINED, 2, "crashed")
     assert ended(story.store_all(orders)) == [JobState.INCOMPLETE]
 
 
@@ -104,7 +109,7 @@ def test_an_episode_that_takes_node_after_node_with_it_is_set_aside() -> None:
         story.join(node)
         (lease,) = grants(story.beat(node, credit=1))
         story.beat(node, credit=0, running=[(lease, 0, 1.0)])
-        orders = story.tell(NodeSeen(node, "2", "e", 1))  # it restarted
+        orders = story.tell(hello(node, "2", "e", 1))  # it restarted
     assert [record.state for record in records(orders)] == [State.QUARANTINED]
 
 

@@ -1,4 +1,4 @@
-"""Why nothing of a job moves: every reason is told apart, said once it has held, and never of a job that moves."""
+"""Reasons why nothing of a job moves: each has its own words, is said after a while, and never of a job that moves."""
 
 from __future__ import annotations
 
@@ -11,27 +11,38 @@ from nimbusd.core.ids import NodeId
 from nimbusd.core.master.facts import (
     Cause,
     EnvironmentAccepted,
-    EnvironmentChanged,
-    HeartbeatSeen,
     JobAdded,
     JobWaits,
     NodeDrainAsked,
-    NodeLeft,
-    NodeSeen,
-    NodeUnfit,
     Order,
+    PackagesChanged,
     Waiting,
 )
 from nimbusd.core.master.waiting import HOLDS_S, why_idle
 from nimbusd.core.records import JobRecorded, JobState
-from tests.support.scheduler_story import JOB, OTHER, A, B, C, Story, failed, grants, opened, plan, restarted, scene
+from nimbusd.transport.messages.node import Bye, CannotRun, Heartbeat
+from tests.support.scheduler_story import (
+    JOB,
+    OTHER,
+    A,
+    B,
+    C,
+    Story,
+    failed,
+    grants,
+    hello,
+    opened,
+    plan,
+    restarted,
+    scene,
+)
 
 OLD, NEW = {"nimbusd": "0.3.0", "numpy": "1.26.4"}, {"nimbusd": "0.3.0", "numpy": "2.0.0"}
 
 
 def joins(story: Story, node: NodeId, packages: Mapping[str, str], session: str = "1", slots: int = 1) -> None:
     """A node whose environment is made of these packages."""
-    story.tell(NodeSeen(node, session, str(packages), slots, packages))
+    story.tell(hello(node, session, str(packages), slots, packages))
 
 
 def said(orders: list[Order]) -> list[Waiting | None]:
@@ -54,7 +65,7 @@ def begun(packages: Mapping[str, str] = OLD) -> Story:
     joins(story, A, packages)
     (lease,) = grants(story.beat(A, credit=1))
     story.store(lease, 0)
-    story.tell(NodeLeft(A, "1", "upgrade"))
+    story.tell(Bye(A, "1", "upgrade"))
     return story
 
 
@@ -102,17 +113,17 @@ def test_nodes_that_differ_alike_are_named_together_and_others_by_themselves() -
 def test_a_job_that_no_node_can_make_says_the_error() -> None:
     story = Story(plan(scene("s", 1)))
     story.join(A)
-    story.tell(NodeUnfit(A, JOB, "component 'x' is not installed"))
+    story.tell(CannotRun(A, JOB, "component 'x' is not installed"))
     assert why(story) == Waiting(Cause.UNFIT, "a: component 'x' is not installed")
 
 
 def test_a_node_that_is_started_anew_is_asked_again_whether_it_can_make_a_job() -> None:
     story = Story(plan(scene("s", 1)))
     story.join(A)
-    story.tell(NodeUnfit(A, JOB, "component 'x' is not installed"))
+    story.tell(CannotRun(A, JOB, "component 'x' is not installed"))
     assert not grants(story.beat(A, credit=1))
     story.join(A, session="2")
-    assert grants(story.tell(HeartbeatSeen(A, "2", 1, 1, (), ())))
+    assert grants(story.tell(Heartbeat(A, "2", 1, 1, (), ())))
 
 
 def test_a_job_that_is_overtaken_says_by_whom() -> None:
@@ -221,7 +232,7 @@ def test_an_accepted_environment_is_recorded_told_and_gets_the_rest_at_once() ->
     assert not grants(story.beat(B, credit=1))
     orders = story.tell(EnvironmentAccepted(JOB))
     assert JobRecorded(JOB, JobState.RUNNING, "", str(NEW), NEW) in orders
-    assert EnvironmentChanged(JOB, {"numpy": "1.26.4"}, {"numpy": "2.0.0"}) in orders
+    assert PackagesChanged(JOB, {"numpy": "1.26.4"}, {"numpy": "2.0.0"}) in orders
     (lease,) = grants(orders)
     assert lease.node == B
 
@@ -232,7 +243,7 @@ def test_what_most_slots_have_is_accepted_and_drained_or_unfit_nodes_do_not_coun
     joins(story, B, NEW, slots=2)
     joins(story, C, {"numpy": "3"}, slots=3)
     assert not story.tell(EnvironmentAccepted(JOB)), "most have what it began with"
-    story.tell(NodeDrainAsked(A, True), NodeUnfit(C, JOB, "no GPU"))
+    story.tell(NodeDrainAsked(A, True), CannotRun(C, JOB, "no GPU"))
     orders = story.tell(EnvironmentAccepted(JOB))
     assert [order.environment for order in orders if isinstance(order, JobRecorded)] == [str(NEW)]
 
@@ -257,10 +268,10 @@ def test_there_and_back_again_nothing_is_lost() -> None:
         story.held.clear()
         assert why(story).cause is Cause.ENVIRONMENT
         story.tell(EnvironmentAccepted(JOB))
-        (lease,) = grants(story.tell(HeartbeatSeen(A, session, 1, 1, (), ())))
+        (lease,) = grants(story.tell(Heartbeat(A, session, 1, 1, (), ())))
         (index,) = (span.start for span in lease.spans)
         story.store(lease, index)
-        story.tell(NodeLeft(A, session, "upgrade"))
+        story.tell(Bye(A, session, "upgrade"))
     assert story.scheduler.tasks.jobs[JOB].scenes["s"].count.committed == 5
 
 

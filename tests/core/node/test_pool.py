@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from nimbusd.core.ids import JobId, WorkerId
+from nimbusd.core.node.facts import RecallWorker, StopWorker
 from nimbusd.core.node.pool import WorkerPool
 from nimbusd.core.node.pool_facts import (
     BeatSeen,
@@ -12,18 +13,15 @@ from nimbusd.core.node.pool_facts import (
     JobAssigned,
     KillWorker,
     LeaseSent,
-    LeaveAsked,
     PoolOrder,
     ReportLost,
     SpawnWorker,
     StopAsked,
-    StopWanted,
     TimePassed,
     WorkerExited,
-    WorkerIntroduced,
     WorkerKilled,
-    WorkerReady,
 )
+from nimbusd.transport.messages.worker import Ready, WorkerHello
 
 W, JOB = WorkerId("cpu:0#1"), JobId("j")
 
@@ -31,9 +29,9 @@ W, JOB = WorkerId("cpu:0#1"), JobId("j")
 def ready_pool(episode_timeout_s: float | None = None) -> WorkerPool:
     pool = WorkerPool(["cpu:0"], start_timeout_s=60.0)
     assert pool.start(0.0) == [SpawnWorker("cpu:0", W, 0.0)]
-    pool.handle(WorkerIntroduced(W), 0.5)
+    pool.handle(WorkerHello(W, 1, ""), 0.5)
     pool.handle(JobAssigned(W, JOB, open_timeout_s=60.0, beat_timeout_s=10.0, episode_timeout_s=episode_timeout_s), 0.5)
-    pool.handle(WorkerReady(W), 1.0)
+    pool.handle(Ready(W, "cpu"), 1.0)
     return pool
 
 
@@ -72,7 +70,7 @@ def test_a_worker_that_never_gets_ready_is_killed() -> None:
 def test_a_worker_that_waits_for_a_job_owes_nothing() -> None:
     pool = WorkerPool(["cpu:0"], start_timeout_s=60.0)
     pool.start(0.0)
-    pool.handle(WorkerIntroduced(W), 5.0)
+    pool.handle(WorkerHello(W, 1, ""), 5.0)
     assert killed(pool.handle(TimePassed(), 1e6)) == []
     pool.handle(JobAssigned(W, JOB, open_timeout_s=60.0, beat_timeout_s=10.0, episode_timeout_s=None), 1e6)
     assert killed(pool.handle(TimePassed(), 1e6 + 61.0)) == [W]
@@ -81,7 +79,7 @@ def test_a_worker_that_waits_for_a_job_owes_nothing() -> None:
 def test_a_worker_may_take_as_long_to_open_as_its_job_says() -> None:
     pool = WorkerPool(["cpu:0"], start_timeout_s=300.0)
     pool.start(0.0)
-    pool.handle(WorkerIntroduced(W), 5.0)
+    pool.handle(WorkerHello(W, 1, ""), 5.0)
     pool.handle(JobAssigned(W, JOB, open_timeout_s=20.0, beat_timeout_s=10.0, episode_timeout_s=None), 6.0)
     assert pool.handle(TimePassed(), 25.9) == []
     assert pool.handle(TimePassed(), 26.1) == [KillWorker(W, "not ready after 20 s")]
@@ -89,7 +87,7 @@ def test_a_worker_may_take_as_long_to_open_as_its_job_says() -> None:
 
 def test_a_worker_that_makes_room_for_another_job_is_replaced_at_once_and_has_not_failed() -> None:
     pool = ready_pool()
-    pool.handle(LeaveAsked(W), 5.0)
+    pool.handle(RecallWorker(W), 5.0)
     lost, spawn = pool.handle(WorkerExited(W, 0), 6.0)
     assert isinstance(lost, ReportLost)
     assert not lost.failed
@@ -98,7 +96,7 @@ def test_a_worker_that_makes_room_for_another_job_is_replaced_at_once_and_has_no
 
 def test_a_worker_whose_work_nobody_wants_is_killed_and_has_not_failed() -> None:
     pool = ready_pool()
-    assert pool.handle(StopWanted(W, "no longer wanted"), 5.0) == [KillWorker(W, "no longer wanted")]
+    assert pool.handle(StopWorker(W, "no longer wanted"), 5.0) == [KillWorker(W, "no longer wanted")]
     lost, _ = pool.handle(WorkerExited(W, -9), 5.1)
     assert isinstance(lost, ReportLost)
     assert not lost.failed
@@ -153,7 +151,7 @@ def test_a_job_that_ends_its_workers_while_they_open_is_unfit_here_and_the_slot_
     pool.start(0.0)
     for number in (1, 2, 3):
         worker = WorkerId(f"cpu:0#{number}")
-        pool.handle(WorkerIntroduced(worker), 1.0)
+        pool.handle(WorkerHello(worker, 1, ""), 1.0)
         pool.handle(JobAssigned(worker, JobId("bad"), 60.0, 60.0, None), 1.0)
         lost, *orders = pool.handle(WorkerExited(worker, -11), 2.0)
         assert isinstance(lost, ReportLost)

@@ -1,4 +1,4 @@
-"""When a worker is recycled: leaks are found, caches and peaks are not taken for leaks."""
+"""Recycling of workers: leaks are found, caches and peaks are not taken for leaks."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nimbusd.core.ids import JobId, LeaseId, NodeId, Span, WorkerId
-from nimbusd.core.master.facts import GrantLease
 from nimbusd.core.node import facts as n
 from nimbusd.core.node.machine import NodeMachine
 from nimbusd.core.node.recycle import LASTING, LEAST_GROWTH_BYTES, MB, WARM_UP, WORTH_IT, RecycleLimits, WorkerMemory
 from nimbusd.core.node.split import Mode
+from nimbusd.transport.messages.node import Lease
+from nimbusd.transport.messages.worker import MakeEpisode, WorkerPulls
+from tests.support.node_facts import measured
 
 GB = 1 << 30
 
@@ -103,13 +105,13 @@ def test_a_worker_that_has_grown_too_large_is_recalled_once_and_gets_nothing_mor
     node = NodeMachine(NodeId("n"), "s", 1)
     node.handle(n.JobKnown(JobId("j"), Mode.FUSED, recycle_growth_bytes=10 * MB), 0.0)
     node.handle(n.WorkerWaits(worker), 0.0)
-    node.handle(GrantLease(NodeId("n"), LeaseId(1), JobId("j"), "a", 1, (Span(0, 40),)), 0.0)
+    node.handle(Lease(NodeId("n"), LeaseId(1), JobId("j"), "a", 1, (Span(0, 40),)), 0.0)
     node.settle(0.0)
     orders: list[n.NodeOrder] = []
     for index in range(WARM_UP + LASTING + 2):
-        node.handle(n.WorkerPulls(worker, 1), 1.0)
-        given = [order for order in node.settle(1.0) if isinstance(order, n.MakeEpisode)]
+        node.handle(WorkerPulls(worker, 1), 1.0)
+        given = [order for order in node.settle(1.0) if isinstance(order, MakeEpisode)]
         assert bool(given) == (not orders)
         taken = GB if index < WARM_UP else GB + 11 * MB
-        orders += node.handle(n.WorkerMeasured(worker, taken), 1.0)
+        orders += node.handle(measured(worker, taken), 1.0)
     assert orders == [n.RecallWorker(worker, "memory: grown by 11 MB to 1035 MB")]

@@ -5,25 +5,13 @@ from __future__ import annotations
 from collections import Counter, deque
 
 from nimbusd.core.ids import JobId, LeaseId, NodeId, Span, WorkerId
-from nimbusd.core.master.facts import Acknowledge, GrantLease, PiecesStored, StoredPiece
-from nimbusd.core.node.backlog import Plan
-from nimbusd.core.node.facts import (
-    AssignJob,
-    DropPlan,
-    EpisodeBegan,
-    EpisodePlanned,
-    EpisodeStored,
-    JobKnown,
-    MakeEpisode,
-    NodeFact,
-    RecallWorker,
-    WorkerGone,
-    WorkerPulls,
-    WorkerWaits,
-)
+from nimbusd.core.node.facts import AssignJob, DropPlan, JobKnown, NodeFact, RecallWorker, WorkerWaits
 from nimbusd.core.node.machine import NodeMachine
 from nimbusd.core.node.roles import MOST_BACKLOG
 from nimbusd.core.node.split import Mode
+from nimbusd.transport.messages.node import Ack, Commit, Lease, Stored
+from nimbusd.transport.messages.worker import Beat, EpisodePlanned, EpisodeStored, MakeEpisode, Plan, WorkerPulls
+from tests.support.node_facts import gone
 
 NODE, JOB, LEASE = NodeId("n"), JobId("job"), LeaseId(1)
 PLANNER, RENDERER = WorkerId("cpu:0#1"), WorkerId("gpu:0.0#1")
@@ -44,7 +32,7 @@ class Line:
         self.stored: Counter[int] = Counter()
         self.most_plans = self.most_memory_bytes = 0
         self.tell(WorkerWaits(PLANNER, renders=False), *([WorkerWaits(RENDERER)] if renders else []))
-        self.tell(JobKnown(JOB, Mode.DECOUPLED), GrantLease(NODE, LEASE, JOB, "s", 1, (Span(0, EPISODES),)))
+        self.tell(JobKnown(JOB, Mode.DECOUPLED), Lease(NODE, LEASE, JOB, "s", 1, (Span(0, EPISODES),)))
 
     def tell(self, *facts: NodeFact) -> None:
         todo = deque(facts)
@@ -60,11 +48,11 @@ class Line:
                     case MakeEpisode():
                         self.rendering.append(order)
                     case RecallWorker(worker):
-                        todo += [WorkerGone(worker, "left", ""), WorkerWaits(worker, renders=worker == RENDERER)]
+                        todo += [gone(worker, "left"), WorkerWaits(worker, renders=worker == RENDERER)]
                     case DropPlan(path):
                         del self.planned[path]
-                    case PiecesStored(stored=pieces):
-                        todo.append(Acknowledge(NODE, LEASE, tuple(piece.index for piece in pieces)))
+                    case Commit(stored=pieces):
+                        todo.append(Ack(NODE, LEASE, tuple(piece.index for piece in pieces)))
                     case _:
                         pass
             self.most_plans = max(self.most_plans, len(self.planned))
@@ -72,21 +60,22 @@ class Line:
             self.most_memory_bytes = max(self.most_memory_bytes, in_memory * PLAN_BYTES)
 
     def _plan(self, order: MakeEpisode) -> list[NodeFact]:
-        path = f"{order.index}.plan"
+        path = f"{order.attempt.key.index}.plan"
         self.planned[path] = order.spill
         plan = Plan(path, PLAN_BYTES, order.spill, cost_s=0.01)
-        began = EpisodeBegan(PLANNER, LEASE, order.index, "plan")
-        return [began, EpisodePlanned(PLANNER, LEASE, order.index, plan), WorkerPulls(PLANNER, 1)]
+        began = Beat(PLANNER, order.attempt, "plan")
+        return [began, EpisodePlanned(PLANNER, order.attempt, plan), WorkerPulls(PLANNER, 1)]
 
     def render_one(self) -> None:
         """The renderer stores its next episode."""
         order = self.rendering.popleft()
         assert order.plan in self.planned, "rendered from a plan that is gone"
         self.now += 1.0
-        self.stored[order.index] += 1
-        piece = StoredPiece(order.index, f"s_{order.index}.1", 1, 10, "d", 1.0)
-        self.tell(EpisodeBegan(RENDERER, LEASE, order.index, "render"))
-        self.tell(EpisodeStored(RENDERER, LEASE, piece, 0.0, 0.1), WorkerPulls(RENDERER, 1))
+        index = order.attempt.key.index
+        self.stored[index] += 1
+        piece = Stored(index, f"s_{index}.1", 1, 10, "d", 1.0, {"store": 0.1})
+        self.tell(Beat(RENDERER, order.attempt, "render"))
+        self.tell(EpisodeStored(RENDERER, order.attempt, piece), WorkerPulls(RENDERER, 1))
 
 
 def test_where_nobody_renders_planners_stop_at_the_high_water_mark() -> None:

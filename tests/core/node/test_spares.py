@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 
 from nimbusd.core.ids import JobId, WorkerId, slot_of
 from nimbusd.core.node import pool_facts as p
+from nimbusd.core.node.facts import RecallWorker
 from nimbusd.core.node.pool import WorkerPool
 from nimbusd.core.node.spares import MOST_FAILED, PAUSE_S, RETRY_S, KillSpare, Spares, StartSpare, is_spare
+from nimbusd.transport.messages.worker import Ready, Warm, WorkerHello
 
 A, B = JobId("a"), JobId("b")
 SPARE = WorkerId("spare#1")
@@ -47,18 +49,18 @@ class Node:
     def begins(self, number: int, job: JobId) -> None:
         """A worker begins to work on a job. One that was prepared for another leaves, and its successor begins."""
         worker = self.workers[number]
-        self.tell(p.WorkerIntroduced(worker))
+        self.tell(WorkerHello(worker, 1, ""))
         if orders := self.tell(p.JobAssigned(worker, job, 60.0, 10.0, None)):
             assert orders == [p.DismissWorker(worker)]
             self.leaves(number)
             self.begins(number, job)
             return
         self.at_work.add(number)
-        self.tell(p.WorkerReady(worker))
+        self.tell(Ready(worker, "cpu"))
 
     def leaves(self, number: int) -> None:
         """A worker makes room for one with another job."""
-        self.tell(p.LeaveAsked(self.workers[number]))
+        self.tell(RecallWorker(self.workers[number]))
         _, filled = self.tell(p.WorkerExited(self.workers[number], 0))
         assert isinstance(filled, p.SpawnWorker | p.TakeSpare)
         self.workers[number] = filled.worker
@@ -67,8 +69,8 @@ class Node:
         if not self.at_work:
             self.work()
         assert self.pass_time(PAUSE_S + 0.4) == [StartSpare(SPARE, A)]
-        assert self.tell(p.SpareIntroduced(SPARE)) == [p.PrepareSpare(SPARE, A)]
-        assert self.tell(p.SpareWarm(SPARE)) == []
+        assert self.tell(WorkerHello(SPARE, 1, "")) == [p.PrepareSpare(SPARE, A)]
+        assert self.tell(Warm(SPARE)) == []
         return self
 
     def dies(self, number: int) -> p.PoolOrder:
@@ -90,17 +92,17 @@ def test_a_new_spare_is_started_once_every_slot_works_again() -> None:
     node = Node().with_warm_spare()
     node.dies(0)
     assert node.pass_time(5) == []
-    node.tell(p.WorkerIntroduced(node.workers[0]))
+    node.tell(WorkerHello(node.workers[0], 1, ""))
     node.tell(p.JobAssigned(node.workers[0], A, 60.0, 10.0, None))
     assert node.pass_time(5) == []
-    node.tell(p.WorkerReady(node.workers[0]))
+    node.tell(Ready(node.workers[0], "cpu"))
     assert node.pass_time(PAUSE_S + 0.4) == [StartSpare(WorkerId("spare#2"), A)]
 
 
 def test_no_spare_is_started_before_there_is_a_job() -> None:
     node = Node()
     for worker in node.workers:
-        node.tell(p.WorkerIntroduced(worker))
+        node.tell(WorkerHello(worker, 1, ""))
     assert node.pass_time(30) == []
 
 
@@ -164,14 +166,14 @@ def test_a_spares_worker_that_is_to_have_another_job_makes_room_and_has_not_fail
     node = Node(slots=1).with_warm_spare()
     node.dies(0)
     worker = node.workers[0]
-    node.tell(p.WorkerIntroduced(worker))
+    node.tell(WorkerHello(worker, 1, ""))
     assert node.tell(p.JobAssigned(worker, B, 60.0, 10.0, None)) == [p.DismissWorker(worker)]
     lost, filled = node.tell(p.WorkerExited(worker, 0))
     assert isinstance(lost, p.ReportLost)
     assert not lost.failed
     assert isinstance(filled, p.SpawnWorker)
     assert filled.not_before == node.now
-    assert node.tell(p.WorkerIntroduced(filled.worker)) == []
+    assert node.tell(WorkerHello(filled.worker, 1, "")) == []
     assert node.tell(p.JobAssigned(filled.worker, B, 60.0, 10.0, None)) == []
 
 
@@ -179,7 +181,7 @@ def test_a_slot_in_which_starts_fail_gets_no_spare_to_burn() -> None:
     node = Node(slots=1).with_warm_spare()
     node.dies(0)
     node.tell(p.WorkerExited(node.workers[0], 1))
-    assert node.pool.handle(p.SpareWarm(SPARE), node.now) == []
+    assert node.pool.handle(Warm(SPARE), node.now) == []
 
 
 def test_when_memory_runs_short_the_spare_goes_and_comes_back_when_there_is_enough() -> None:
@@ -260,7 +262,7 @@ class Storm:
         match self.stage[worker]:
             case "starting":
                 self.stage[worker] = "idle"
-                self.tell(p.WorkerIntroduced(worker))
+                self.tell(WorkerHello(worker, 1, ""))
             case "idle":
                 job = self.random.choice(self.jobs)
                 self.last_job[slot], self.stage[worker] = job, "opening"
@@ -269,9 +271,9 @@ class Storm:
                 assert (self.stage[worker] == "leaving") == mismatch, "modules of two jobs in one process"
             case "opening":
                 self.stage[worker] = "ready"
-                self.tell(p.WorkerReady(worker))
+                self.tell(Ready(worker, "cpu"))
             case "ready" if self.random.random() < 0.5:
-                self.tell(p.LeaveAsked(worker))
+                self.tell(RecallWorker(worker))
                 self.ends(worker, 0)
             case "ready":
                 self.ends(worker, -9)
@@ -289,10 +291,10 @@ class Storm:
             self.tell(p.SpareGone(spare))
         elif stage == "starting":
             self.spares[spare] = "introduced"
-            self.tell(p.SpareIntroduced(spare))
+            self.tell(WorkerHello(spare, 1, ""))
         elif stage == "introduced":
             self.spares[spare] = "warm"
-            self.tell(p.SpareWarm(spare))
+            self.tell(Warm(spare))
 
     def step(self) -> None:
         self.node.now += self.random.choice((0.0, 0.2, 2.0))

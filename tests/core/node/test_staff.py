@@ -9,36 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nimbusd.core.ids import JobId, LeaseId, NodeId, Span, WorkerId, slot_of, worker_of
-from nimbusd.core.master.facts import (
-    Acknowledge,
-    AttemptFailed,
-    EpisodesReturned,
-    GrantLease,
-    HeartbeatSeen,
-    PiecesStored,
-    PipelineSeen,
-    RevokeLease,
-    StoredPiece,
-)
 from nimbusd.core.master.nodes import HEARTBEAT_S
-from nimbusd.core.node.backlog import MOST_KEPT, Plan
+from nimbusd.core.node.backlog import MOST_KEPT
 from nimbusd.core.node.facts import (
     AssignJob,
-    DrainSet,
     DropPlan,
-    EpisodeBegan,
-    EpisodeFailed,
-    EpisodePlanned,
-    EpisodeStored,
     JobKnown,
-    MakeEpisode,
     NodeFact,
     NodeOrder,
     RecallWorker,
-    WorkerGone,
-    WorkerMeasured,
-    WorkerPulls,
-    WorkerReturns,
     WorkerWaits,
 )
 from nimbusd.core.node.machine import NodeMachine
@@ -54,6 +33,30 @@ from nimbusd.core.node.split import (
     mode_to_have,
     planners_to_have,
 )
+from nimbusd.transport.messages.failures import Failure, FailureKind
+from nimbusd.transport.messages.node import (
+    Ack,
+    Commit,
+    Drain,
+    Fail,
+    GiveBack,
+    Heartbeat,
+    Lease,
+    PipelineReport,
+    Revoke,
+    Stored,
+)
+from nimbusd.transport.messages.worker import (
+    AttemptFailed,
+    Beat,
+    EpisodePlanned,
+    EpisodeStored,
+    MakeEpisode,
+    Plan,
+    WorkerPulls,
+    WorkerReturns,
+)
+from tests.support.node_facts import gone, measured
 
 NODE, JOB = NodeId("n"), JobId("job")
 
@@ -93,7 +96,7 @@ class Story:
         )
         self.generation = 0
         self.coming: list[tuple[float, str]] = []
-        self.seen: list[PipelineSeen] = []
+        self.seen: list[PipelineReport] = []
         self.spilled = 0
         for number in range(self.slots):
             self.start(f"{'cpu' if number < self.plan_only else 'gpu'}:{number}")
@@ -105,7 +108,7 @@ class Story:
         self.tell(WorkerWaits(worker, slot.startswith("gpu")))
 
     def lease(self, count: int, number: int = 1, scene: str = "s") -> None:
-        grant = GrantLease(NODE, LeaseId(number), JOB, scene, 1, (Span(0, count),))
+        grant = Lease(NODE, LeaseId(number), JOB, scene, 1, (Span(0, count),))
         self.tell(JobKnown(JOB, self.mode), grant)
 
     def tell(self, *facts: NodeFact) -> None:
@@ -127,19 +130,19 @@ class Story:
                     self.leaving.add(worker)
                     unbegun = [work.order for work in self.at[worker][1:]]
                     del self.at[worker][1:]
-                    self.tell(WorkerReturns(worker, tuple((order.lease, order.index) for order in unbegun)))
+                    self.tell(WorkerReturns(worker, tuple(order.attempt for order in unbegun)))
                     self.leave(worker)
                 case DropPlan(path):
                     self.files.remove(path)
                     self.dropped.append(path)
-                case PiecesStored(lease=lease, stored=pieces):
+                case Commit(lease=lease, stored=pieces):
                     self.stored += [piece.index for piece in pieces]
-                    self.tell(Acknowledge(NODE, lease, tuple(piece.index for piece in pieces)))
-                case AttemptFailed(lease=lease, key=key):
-                    self.tell(Acknowledge(NODE, lease, (key.index,)))
-                case EpisodesReturned(lease=lease, indexes=indexes):
-                    self.tell(Acknowledge(NODE, lease, indexes))
-                case HeartbeatSeen(pipelines=pipelines):
+                    self.tell(Ack(NODE, lease, tuple(piece.index for piece in pieces)))
+                case Fail(attempt=attempt):
+                    self.tell(Ack(NODE, attempt.lease, (attempt.key.index,)))
+                case GiveBack(lease=lease, indexes=indexes):
+                    self.tell(Ack(NODE, lease, indexes))
+                case Heartbeat(pipelines=pipelines):
                     self.seen += pipelines
 
     def begin(self, worker: WorkerId) -> None:
@@ -149,31 +152,31 @@ class Story:
             took_s += self.render_s if self.role[worker] is Role.FUSED and not first.order.plan else 0.0
             first.ends_at = self.now + took_s
             order = first.order
-            self.tell(EpisodeBegan(worker, order.lease, order.index, "render" if order.plan else "plan"))
+            self.tell(Beat(worker, order.attempt, "render" if order.plan else "plan"))
 
     def leave(self, worker: WorkerId) -> None:
         if not self.at[worker]:
             del self.at[worker]
             self.leaving.discard(worker)
-            self.tell(WorkerGone(worker, "exit", ""))
+            self.tell(gone(worker, "exit", ""))
             self.coming.append((self.now + self.start_s, slot_of(worker)))
 
     def finish(self, worker: WorkerId) -> None:
         order = self.at[worker].pop(0).order
-        held = (order.lease, order.index)
-        if self.role[worker] is Role.PLAN and order.index not in self.fail:
-            path = f"{order.lease}.{order.index}"
+        attempt, index = order.attempt, order.attempt.key.index
+        if self.role[worker] is Role.PLAN and index not in self.fail:
+            path = f"{attempt.lease}.{index}"
             self.files.add(path)
             self.most_files = max(self.most_files, len(self.files))
             self.spilled += order.spill
-            self.tell(EpisodePlanned(worker, *held, Plan(path, 1000, order.spill, self.plan_s)))
-        elif order.plan is None and order.index in self.fail:
-            failed = EpisodeFailed(worker, *held, "plan", "unreachable", "", "", self.plan_s, planned=True)
-            self.tell(failed)
+            self.tell(EpisodePlanned(worker, attempt, Plan(path, 1000, order.spill, self.plan_s)))
+        elif not order.plan and index in self.fail:
+            unreachable = Failure("plan", "unreachable", "", kind=FailureKind.PLANNING)
+            self.tell(AttemptFailed(worker, attempt, unreachable, self.plan_s))
         else:
             cost_s = self.plan_s + self.render_s
-            piece = StoredPiece(order.index, f"{order.index}", 1, 1, "d", cost_s)
-            self.tell(EpisodeStored(worker, order.lease, piece, 0.0 if order.plan else self.plan_s, 0.0))
+            timings_s = {"plan": 0.0 if order.plan else self.plan_s}
+            self.tell(EpisodeStored(worker, attempt, Stored(index, f"{index}", 1, 1, "d", cost_s, timings_s)))
         self.tell(WorkerPulls(worker, 1))
         if worker in self.leaving:
             self.leave(worker)
@@ -334,18 +337,18 @@ def planned_and_taken(index: int = 0) -> tuple[Story, WorkerId]:
     story.lease(4)
     story.run(1.0)
     (renderer,) = [worker for worker, role in story.role.items() if role is Role.RENDER]
-    assert story.at[renderer][0].order.index == index
+    assert story.at[renderer][0].order.attempt.key.index == index
     return story, renderer
 
 
 def test_a_renderer_that_dies_loses_no_plan_and_another_attempt_is_not_planned_again() -> None:
     story, renderer = planned_and_taken()
-    taken = [work.order.index for work in story.at.pop(renderer)]
+    taken = [work.order.attempt.key.index for work in story.at.pop(renderer)]
     files = set(story.files)
-    story.tell(WorkerGone(renderer, "crash", "died of signal 11"))
+    story.tell(gone(renderer, "crash", "died of signal 11"))
     assert story.files == files, "what it had not begun waits, what it had begun is tried again"
     story.coming.append((story.now + 0.5, "gpu:1"))
-    again = GrantLease(NODE, LeaseId(2), JOB, "s", 2, (Span(taken[0], taken[0] + 1),))
+    again = Lease(NODE, LeaseId(2), JOB, "s", 2, (Span(taken[0], taken[0] + 1),))
     story.tell(again)
     story.run(400.0)
     assert sorted(story.stored) == [0, 1, 2, 3]
@@ -359,7 +362,7 @@ def test_a_planner_that_dies_costs_the_episode_that_it_had_begun_only() -> None:
     story.run(1.0)
     (planner,) = [worker for worker, role in story.role.items() if role is Role.PLAN]
     del story.at[planner]
-    story.tell(WorkerGone(planner, "hang", "killed"))
+    story.tell(gone(planner, "hang", "killed"))
     story.coming.append((story.now + 0.5, slot_of(planner)))
     story.run(60.0)
     assert sorted(story.stored) == [1, 2, 3]
@@ -367,7 +370,7 @@ def test_a_planner_that_dies_costs_the_episode_that_it_had_begun_only() -> None:
 
 def test_a_revoked_episode_leaves_no_plan_behind() -> None:
     story, _ = planned_and_taken()
-    story.tell(RevokeLease(NODE, LeaseId(1), (2, 3), kill=True))
+    story.tell(Revoke(NODE, LeaseId(1), (2, 3), kill=True))
     assert story.files == {"1.0", "1.1"}
     story.run(200.0)
     assert sorted(story.stored) == [0, 1]
@@ -377,8 +380,8 @@ def test_a_revoked_episode_leaves_no_plan_behind() -> None:
 
 def test_a_draining_node_gives_back_what_no_renderer_has_begun() -> None:
     story, renderer = planned_and_taken()
-    story.tell(DrainSet(True))
-    begun = {f"1.{work.order.index}" for work in story.at[renderer]}
+    story.tell(Drain(True))
+    begun = {f"1.{work.order.attempt.key.index}" for work in story.at[renderer]}
     assert story.files == begun
 
 
@@ -389,7 +392,7 @@ def test_plans_that_are_kept_for_another_attempt_are_few() -> None:
         story.run(story.now + 1.0)
         (renderer,) = [worker for worker in story.at if story.role.get(worker) is Role.RENDER]
         order = story.at[renderer].pop(0).order
-        story.tell(EpisodeFailed(renderer, order.lease, order.index, "render", "error", ""), WorkerPulls(renderer, 1))
+        story.tell(AttemptFailed(renderer, order.attempt, Failure("render", "error", "")), WorkerPulls(renderer, 1))
         if story.at[renderer]:
             story.begin(renderer)
     assert len(story.files) <= MOST_KEPT + MOST_BACKLOG + 2
@@ -401,9 +404,9 @@ def test_no_worker_more_is_started_on_a_job_than_memory_allows() -> None:
     first = next(iter(story.at))
     for worker in [worker for worker in story.at if worker != first]:
         del story.at[worker]
-        story.tell(WorkerGone(worker, "exit", ""))
+        story.tell(gone(worker, "exit", ""))
     story.lease(50)
-    story.tell(WorkerMeasured(first, 400))
+    story.tell(measured(first, 400))
     for slot in ("gpu:1", "gpu:2", "gpu:3"):
         story.start(slot)
     assert len(story.role) == 2, "a third one would need 1200 bytes"

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from nimbusd.stages.load.mend import warnings_of
 from nimbusd.stages.load.mend.doubts import doubts
-from nimbusd.stages.load.mend.mend import warnings_of
 from nimbusd.stages.load.mend.size import misfit
 from nimbusd.stages.load.mend.upright import lean
 from nimbusd.stages.load.mesh.loader import BProcObjLoader, MeshArgs, MeshConfig

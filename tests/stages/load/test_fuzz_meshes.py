@@ -27,7 +27,7 @@ def test_random_valid_files_load_equal_or_are_refused_by_name_and_damaged_ones_n
 
 
 def test_the_comparison_sees_a_triangle_that_is_moved_turned_or_recolored(tmp_path: Path) -> None:
-    """What makes the test above able to fail, for files of exact triangles and for ones of regions."""
+    """Proof that the test above can fail, for files of exact triangles and for ones of regions."""
     for seed in (4, 2):
         folder = tmp_path / str(seed)
         folder.mkdir()

@@ -10,7 +10,7 @@ import pytest
 from nimbusd.stages import ComponentArgs, Episode, EpisodeRequest, SceneConfig
 from nimbusd.stages.base import BaseLoader
 from nimbusd.stages.load.front3d.loader import BProc3DFrontLoader, Front3DArgs, Front3DConfig
-from nimbusd.stages.load.mend.mend import warned, warnings_of
+from nimbusd.stages.load.mend import warned, warnings_of
 from nimbusd.stages.load.mend.recentre import recentred
 from nimbusd.stages.load.mesh.loader import BProcObjLoader, MeshArgs, MeshConfig
 from nimbusd.stages.load.splats.loader import GSMeshArgs, GSMeshConfig, GSMeshLoader
@@ -82,7 +82,7 @@ class Given(BaseLoader[ComponentArgs, SceneConfig]):
 
 
 def loaded(scene: Scene, output: Path) -> Episode:
-    """What the load stage makes of a loader's scene."""
+    """Pass a loader's scene through the load stage."""
     loader = Given(ComponentArgs())
     loader.scene = scene
     made = Components(loader, None, toy.ToyPlanner(toy.ToyPlannerArgs()), None, None)

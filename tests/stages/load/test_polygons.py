@@ -38,7 +38,7 @@ def test_triangles_cover_what_any_simple_polygon_covers_and_look_its_way(seed: i
 
 @given(seed=st.integers(0, 2**32))
 def test_every_edge_of_a_polygon_is_an_edge_of_its_triangles(seed: int) -> None:
-    """So that the faces beside it meet it without cracks, also where corners lie in line."""
+    """The faces beside it must meet it without cracks, also where corners lie in line."""
     rng = np.random.default_rng(seed)
     made = outline(rng)
     size = len(made.points)

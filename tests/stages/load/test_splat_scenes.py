@@ -53,7 +53,7 @@ def apart(scene: Scene) -> F64:
 
 
 def apart_by_side(scene: Scene) -> float:
-    """What the renderer checks; the worst of all poses."""
+    """The check of the renderer, at the worst of all poses."""
     assert scene.splats is not None
     rasterizer, caster = CpuRasterizer(), RayCaster(scene)
     rasterizer.load(scene.splats)

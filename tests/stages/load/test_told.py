@@ -1,4 +1,4 @@
-"""What a loader doubted or left out reaches the person who made the dataset."""
+"""Doubts of a loader, and what it left out, reach the person who made the dataset."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from nimbusd.show.told import told_lines
+from nimbusd.show.scene_warnings import warning_lines
 from tests.support.cluster import PATIENCE_S, REPOSITORY
 from tests.support.mesh_writers import write_obj_file
 from tests.support.nav_scenes import two_rooms
@@ -26,7 +26,7 @@ def test_each_sentence_is_told_once_for_each_scene() -> None:
     old, quiet = {"id": "old"}, {"id": "quiet", "provenance": {"loader": "L"}}
     house = {"id": "house", "provenance": {"warnings": ["it lies on its side", "a map is left out"]}}
     flat = {"id": "flat", "provenance": {"warnings": ["it lies on its side"]}}
-    assert told_lines([old, house, quiet, flat, house]) == [
+    assert warning_lines([old, house, quiet, flat, house]) == [
         "scene 'house': it lies on its side",
         "scene 'house': a map is left out",
         "scene 'flat': it lies on its side",

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from nimbusd.stages import ComponentError
+from nimbusd.stages import ComponentError, StoreError
 from nimbusd.stages.arguments import ArgumentsError
 from nimbusd.stages.registry import create
+from nimbusd.stages.store import open_dataset
 from nimbusd.stages.store.formats import DEFAULT_FORMAT, FORMATS, format_named
+from tests.support.store_makers import JOB, make_writer, store_episodes
 
 ROOT = Path(__file__).parents[3]
 FORMATS_FOLDER = ROOT / "stages/store/formats"
@@ -87,3 +89,16 @@ def test_a_writer_offers_the_formats_whose_arguments_it_has(writer: str, name: s
     with pytest.raises(ArgumentsError, match=f"format '{name}' needs the arguments of "):
         create(writer, "store", {"format": name})
     assert getattr(create(writer, "store", {}), "format").name == DEFAULT_FORMAT  # noqa: B009 - create gives a BaseWriter
+
+
+def test_a_version_that_no_format_opens_is_said(tmp_path: Path) -> None:
+    writer = make_writer(media="image")
+    root = writer.publish(tmp_path, store_episodes(writer, tmp_path, range(1)), JOB, True).resolve()
+    info = root / "meta/info.json"
+    content = info.read_bytes().replace(b'"v3.0"', b'"v1.6"')
+    info.unlink()
+    info.write_bytes(content)
+    with pytest.raises(
+        StoreError, match=r"no dataset of a format that is installed here \(lerobot-v3\.0, lerobot-v2\.1"
+    ):
+        open_dataset(tmp_path)

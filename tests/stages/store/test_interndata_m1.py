@@ -190,7 +190,7 @@ def test_plans_are_the_instructions_of_the_parts(root: Path) -> None:
 
 
 def watched(noun: str = "cube", instruction: str = "lift the cube", moved_m: float = 0.2) -> list[Any]:
-    """What is asked of four frames of a cube, 20 x 10 pixels, while a tool moves `moved_m` to the right."""
+    """The questions about four frames of a cube, 20 x 10 pixels, while a tool moves `moved_m` to the right."""
     poses = np.tile(np.eye(4), (4, 1, 1))
     poses[:, 0, 3] = np.linspace(0, moved_m, 4)
     poses[:, 2, 3] = -1.0

@@ -39,7 +39,7 @@ NEW = {"python": "3.11.7", "numpy": "2.0.0"}
 
 
 def told(packages: dict[str, str], **more: Any) -> dict[str, Any]:
-    """What a node tells its workers to record."""
+    """The environment that a node tells its workers to record."""
     return {"hash": packages_hash(packages), "packages": packages, **more}
 
 

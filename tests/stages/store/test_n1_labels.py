@@ -1,4 +1,4 @@
-"""What a policy is taught by drives in the format interndata-n1, by the arithmetic of InternNav's loader."""
+"""The lesson of drives in the format interndata-n1 for a policy, by the arithmetic of InternNav's loader."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ from nimbusd.stages.store.formats.lerobot.flat import MOST_NAMED, FlatFeatures, 
 from nimbusd.stages.store.formats.lerobot_v21.build import write_v21
 from nimbusd.stages.store.publish import Tree, publish_pieces, write_nimbusd_metadata
 from nimbusd.stages.store.read import open_dataset
-from nimbusd.stages.store.record import SourcePiece
+from nimbusd.stages.store.source_piece import SourcePiece
 from nimbusd.stages.store.stats import vector_stats
 from nimbusd.stages.store.verify.verify import verify_dataset
 from tests.support.store_makers import JOB, lerobot_tree, make_episode, make_observation, make_sequence, make_writer
@@ -77,7 +77,7 @@ def test_a_dataset_of_before_with_nested_lists_is_read_and_verified_all_the_same
     writer, pieces, grids = stored_with_arrays(tmp_path, format="lerobot-v2.1")
 
     def build(root: Path, stored: list[SourcePiece]) -> None:
-        """As it was written up to schema version 1.1.0."""
+        """A dataset as it was written up to schema version 1.1.0."""
         tree = Tree(root)
         every = [column.key for column in stored[0].columns]
         write_v21(tree, stored, chunk_episodes=1000, stats_extra=[{} for _ in stored], whole=every)

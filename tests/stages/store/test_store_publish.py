@@ -21,7 +21,7 @@ from nimbusd.stages.store.formats.lerobot_v30.build import build_v30
 from nimbusd.stages.store.media import FileSizes
 from nimbusd.stages.store.piece import PIECES
 from nimbusd.stages.store.read import open_dataset
-from nimbusd.stages.store.record import load_piece
+from nimbusd.stages.store.source_piece import load_piece
 from nimbusd.stages.store.verify.verify import verify_dataset
 from tests.support.store_makers import (
     JOB,

@@ -1,4 +1,4 @@
-"""What is on disk agrees with itself: known points, projected through stored cameras, land on stored pixels.
+"""Datasets agree with themselves: given points, projected through stored cameras, land on stored pixels.
 
 The whole way is taken: Blender renders, NavWriter stores and publishes, the reader reads back. The cameras have
 square pixels nowhere and their principal point off the centre.

@@ -42,7 +42,7 @@ def frames(shown: F64 | None = None, robot: bool = True) -> CameraFrames:
 
 
 def faults(output: Path, states: F64, seen: CameraFrames, names: tuple[str, ...] = JOINTS, **args: Any) -> list[str]:
-    """What is said of a dataset with one such episode."""
+    """The faults of a dataset with one such episode."""
     seq = make_sequence(LENGTH, size=(HEIGHT, WIDTH))
     still = {name: np.repeat(T[:1], LENGTH, axis=0) for name, T in seq.T_world_camera.items()}
     seq = replace(seq, T_world_camera=still, states={"observation.state": Feature(states, names)})

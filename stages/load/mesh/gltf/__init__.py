@@ -1,0 +1,1 @@
+"""glTF 2.0: documents, primitives and materials as parts."""

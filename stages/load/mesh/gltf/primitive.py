@@ -26,7 +26,7 @@ _GLOWS = 0.02
 
 @dataclass(frozen=True, slots=True)
 class Skinning:
-    """Which joints move a primitive's vertices. joints: (V, N) numbers. weights: (V, N), each row sums to 1."""
+    """The joints that move a primitive's vertices. joints: (V, N) numbers. weights: (V, N), each row sums to 1."""
 
     joints: npt.NDArray[np.int64]
     weights: F64

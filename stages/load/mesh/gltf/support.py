@@ -1,4 +1,4 @@
-"""What of glTF 2.0 is read and what is not, and what of that a file's JSON tells before anything is decoded.
+"""The parts of glTF 2.0 that are read, those that are not, and what a file's JSON tells of them before it is decoded.
 
 Core glTF that gives geometry or colour is applied. Of the rest, what a file requires is refused and what it
 merely uses is told, by name; docs/scene-files.md has the table.
@@ -20,7 +20,7 @@ Json: TypeAlias = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Support:
-    """What happens to an extension.
+    """The treatment of an extension.
 
     verdict: `applied`; `harmless` (it says nothing about shape or look at rest); `told` (left out: refused where the
     file requires it, a warning elsewhere). what: what it brings, as the end of a sentence.
@@ -97,7 +97,7 @@ def check_extensions(document: Json, path: Path) -> None:
 
 
 def is_decoded_here(name: str) -> bool:
-    """Whether the module that decodes an extension is installed; a file that doesn't require it has a fallback."""
+    """True where the module that decodes an extension is installed; a file that doesn't require it has a fallback."""
     module = EXTENSIONS[name].module
     return not module or not missing_modules([module])
 

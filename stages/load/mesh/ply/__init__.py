@@ -1,0 +1,1 @@
+"""PLY: headers, tables of values and polygons as parts."""

@@ -70,7 +70,7 @@ class Table:
 
 
 def read_ply_header(content: bytes, path: Path, kind: str) -> PlyHeader:
-    """What the first lines declare. kind: what the file is in messages, such as `mesh file`. Raises AssetError."""
+    """The declarations of the first lines. kind: the file's in messages, such as `mesh file`. Raises AssetError."""
     end = content.find(b"end_header", 0, _HEADER_LIMIT)
     line_end = content.find(b"\n", end)
     if not content.startswith(b"ply") or end < 0 or line_end < 0:

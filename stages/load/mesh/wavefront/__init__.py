@@ -1,0 +1,1 @@
+"""Wavefront: .obj files and their material libraries as parts."""

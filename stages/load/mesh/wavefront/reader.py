@@ -43,7 +43,7 @@ class _Group:
 
 @dataclass(slots=True)
 class _Text:
-    """What an .obj says, in its order."""
+    """The statements of an .obj, in its order."""
 
     positions: list[tuple[float, ...]] = field(default_factory=list)
     texture_coords: list[tuple[float, ...]] = field(default_factory=list)
@@ -135,7 +135,7 @@ def obj_warnings(path: Path, *, plain: bool = False) -> list[str]:
 
 
 def _is_not_finite(vertex: str) -> bool:
-    """Whether nan or inf stand for a coordinate; words that are no numbers at all are the reader's matter."""
+    """True where nan or inf stand for a coordinate; words that are no numbers at all are the reader's matter."""
     return any("n" in word for word in vertex.lower().split()[:3])
 
 

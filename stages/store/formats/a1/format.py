@@ -29,7 +29,7 @@ from nimbusd.stages.store.object_rows import OBJECTS, OBJECTS_PATH, objects_tabl
 from nimbusd.stages.store.outcome import refuse_failures
 from nimbusd.stages.store.piece import PieceDraft
 from nimbusd.stages.store.publish import Tree, link_own_files
-from nimbusd.stages.store.record import SourcePiece
+from nimbusd.stages.store.source_piece import SourcePiece
 from nimbusd.stages.types import Episode, Feature, Observation, Sequence
 
 IMAGE = "images.rgb.{camera}"

@@ -13,7 +13,7 @@ RELEASE_ROBOTS = {"franka": "Franka"}
 
 
 class InternDataA1Args(InternDataArgs):
-    """How manipulation episodes are stored as InternData-A1."""
+    """Arguments of InternDataA1Writer."""
 
     cameras: dict[str, str] = Field(
         default_factory=lambda: dict(CAMERA_NAMES),

@@ -1,4 +1,4 @@
-"""What LeRobot's versions share: a piece's content, datasets on disk and their checks. Each version has its own folder.
+"""The part that LeRobot's versions share: a piece's content, datasets on disk and their checks.
 
 Nothing is exported: these are parts for the formats beside.
 """

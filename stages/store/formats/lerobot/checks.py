@@ -15,7 +15,7 @@ from nimbusd.stages.store.formats.lerobot.tree import LerobotTree
 from nimbusd.stages.store.publish import CONVENTIONS
 
 TOLERANCE_S = 1e-4
-"""How far a frame's time may be from frame_index / fps: LeRobot's own tolerance."""
+"""The most that a frame's time may be off frame_index / fps: LeRobot's own tolerance."""
 
 
 def data(tree: LerobotTree) -> Iterator[str]:

@@ -38,7 +38,7 @@ FILES = "files"
 
 @dataclass(frozen=True, slots=True)
 class FeatureLayout:
-    """What the features of a format are called. image_key: of a camera's frames. features: all columns of numbers."""
+    """Names of a format's features. image_key: camera → that of its frames. features: all columns of numbers."""
 
     image_key: Callable[[str], str]
     features: Callable[[Sequence], dict[str, Feature]]

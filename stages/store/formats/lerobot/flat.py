@@ -61,7 +61,7 @@ class FlatFeatures:
 
 
 def is_array(column: Column) -> bool:
-    """Whether a feature is numbers along more than one axis."""
+    """True for features that are numbers along more than one axis."""
     return column.dtype not in _PIXELS and len(column.shape) > 1
 
 

@@ -1,4 +1,4 @@
-"""`LerobotFormat`: what LeRobot's versions share as formats. A piece is the same for all; they differ in publishing."""
+"""`LerobotFormat`: the base of LeRobot's versions, which have equal pieces and differ in the datasets made of them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from nimbusd.stages.store.formats.lerobot.tree import LerobotTree, lerobot_folde
 from nimbusd.stages.store.media import MediaArgs
 from nimbusd.stages.store.piece import PieceDraft
 from nimbusd.stages.store.publish import Extras, link_own_files
-from nimbusd.stages.store.record import SourcePiece
+from nimbusd.stages.store.source_piece import SourcePiece
 from nimbusd.stages.store.verify.motion import motion
 from nimbusd.stages.types import Episode, Observation, Sequence
 

@@ -11,7 +11,7 @@ import numpy as np
 from nimbusd.stages.store.columns import Column
 from nimbusd.stages.store.formats.lerobot.content import ANNOTATIONS
 from nimbusd.stages.store.publish import Tree
-from nimbusd.stages.store.record import SourcePiece
+from nimbusd.stages.store.source_piece import SourcePiece
 from nimbusd.stages.store.stats import Stats, vector_stats
 
 CHUNK_SIZE = 1000
@@ -19,9 +19,9 @@ CHUNK_SIZE = 1000
 ANNOTATIONS_PATH = "annotations/chunk-{chunk:03d}/episode_{episode:06d}.parquet"
 
 
-def link_annotations(tree: Tree, stored: list[SourcePiece], chunk_episodes: int = CHUNK_SIZE) -> Mapping[str, Any]:
+def link_annotations(tree: Tree, sources: list[SourcePiece], chunk_episodes: int = CHUNK_SIZE) -> Mapping[str, Any]:
     """Add depth and segmentation of the episodes to `tree`. Returns what `meta/conventions.json` says about them."""
-    for episode, piece in enumerate(stored):
+    for episode, piece in enumerate(sources):
         if piece.has(ANNOTATIONS):
             tree.link(ANNOTATIONS_PATH.format(chunk=episode // chunk_episodes, episode=episode), piece, ANNOTATIONS)
     return {"annotations_path": ANNOTATIONS_PATH}

@@ -34,7 +34,7 @@ INFO = "meta/info.json"
 
 @dataclass(frozen=True, slots=True)
 class CameraColumns:
-    """Cameras as columns tell them. intrinsics: (4,) each. T_world_camera: (T, 4, 4) each. used: those columns."""
+    """Cameras as columns have them. intrinsics: (4,) each. T_world_camera: (T, 4, 4) each. used: those columns."""
 
     intrinsics: Mapping[str, F64]
     T_world_camera: Mapping[str, F64]
@@ -106,15 +106,15 @@ class LerobotTree(StoredTree):
             depth = self._depth(camera, index, annotations)
             if depth is not None:
                 depth_m[camera] = depth
-        told = self._camera_columns(cameras, columns)
+        placed = self._camera_columns(cameras, columns)
         return StoredEpisode(
             rgb=rgb,
             depth_m=depth_m,
             instance={c: annotations[INSTANCE_PREFIX + c] for c in cameras if INSTANCE_PREFIX + c in annotations},
             semantic={c: annotations[SEMANTIC_PREFIX + c] for c in cameras if SEMANTIC_PREFIX + c in annotations},
-            states={key: rows for key, rows in columns.items() if key not in told.used},
-            intrinsics=told.intrinsics,
-            T_world_camera=told.T_world_camera,
+            states={key: rows for key, rows in columns.items() if key not in placed.used},
+            intrinsics=placed.intrinsics,
+            T_world_camera=placed.T_world_camera,
             task=str(meta["task"]),
             meta=meta,
             labels=self.labels(index),

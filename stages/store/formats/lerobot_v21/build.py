@@ -27,7 +27,7 @@ from nimbusd.stages.store.publish import (
     tasks_of,
     write_nimbusd_metadata,
 )
-from nimbusd.stages.store.record import SourcePiece, states_of
+from nimbusd.stages.store.source_piece import SourcePiece, states_of
 from nimbusd.stages.store.stats import Stats
 
 VERSION = "v2.1"
@@ -38,22 +38,22 @@ _STATISTICS = ("min", "max", "mean", "std", "count")
 
 def build_v21(
     root: Path,
-    stored: list[SourcePiece],
+    sources: list[SourcePiece],
     job: Mapping[str, Any],
     extras: Extras = link_own_files,
     beat: Callable[[], None] = no_beat,
     listed: Callable[[str], bool] = lambda key: False,
 ) -> None:
-    """Write the dataset of `stored`, in this order, into the empty folder `root`. beat: called for every file.
+    """Write the dataset of `sources`, in this order, into the empty folder `root`. beat: called for every file.
 
     listed: whether a feature of one number is stored as a list of one.
     """
     tree = Tree(root, beat)
     shapes = write_v21(
-        tree, stored, chunk_episodes=CHUNK_SIZE, stats_extra=[{} for _ in stored], listed=listed, modality_json=True
+        tree, sources, chunk_episodes=CHUNK_SIZE, stats_extra=[{} for _ in sources], listed=listed, modality_json=True
     )
-    stated = {**link_annotations(tree, stored), "shapes": shapes}
-    write_nimbusd_metadata(tree, stored, job, stated | dict(extras(tree, stored)))
+    stated = {**link_annotations(tree, sources), "shapes": shapes}
+    write_nimbusd_metadata(tree, sources, job, stated | dict(extras(tree, sources)))
     tree.finish()
 
 
@@ -62,13 +62,13 @@ Content: TypeAlias = tuple[pa.Table, Mapping[str, Stats]]
 
 
 def content_of(piece: SourcePiece) -> Content:
-    """As the piece has them."""
+    """The content that the piece has."""
     return states_of(piece, DATA), piece.stats
 
 
 def write_v21(
     tree: Tree,
-    stored: list[SourcePiece],
+    sources: list[SourcePiece],
     *,
     chunk_episodes: int,
     stats_extra: list[dict[str, Any]],
@@ -77,21 +77,21 @@ def write_v21(
     listed: Callable[[str], bool] = lambda key: False,
     modality_json: bool = False,
 ) -> dict[str, list[int]]:
-    """What LeRobot itself defines: data, videos and its metadata. Returns the shapes of the features it wrote flat.
+    """Write LeRobot's own files: data, videos and its metadata. Returns the shapes of the features it wrote flat.
 
     stats_extra: for each episode, further keys of its line in `episodes_stats.jsonl`. content: of an episode, where the
     format has its numbers in other frames than the pieces. whole: keys of features that are not written flat.
     listed: whether a feature of one number is written as a list of one. modality_json: for loaders that need it.
     """
-    example = shared_columns(stored)
+    example = shared_columns(sources)
     flat = FlatFeatures(example.columns, whole)
     own = [replace(column, listed=column.shape == (1,) and listed(column.key)) for column in flat.columns]
     columns = [*own, *INDEX_COLUMNS]
-    videos = example.record["videos"]
-    tasks = tasks_of(stored)
+    videos = example.record.videos
+    tasks = tasks_of(sources)
     stats_rows = []
     first = 0
-    for episode, piece in enumerate(stored):
+    for episode, piece in enumerate(sources):
         position = (piece.length, piece.fps, episode, first, tasks[piece.task])
         place: dict[str, Any] = {"episode_chunk": episode // chunk_episodes, "episode_index": episode}
         states, own_stats = content(piece)
@@ -106,15 +106,15 @@ def write_v21(
         first += piece.length
     info = {
         "codebase_version": VERSION,
-        "robot_type": robot_type(stored),
-        "total_episodes": len(stored),
+        "robot_type": robot_type(sources),
+        "total_episodes": len(sources),
         "total_frames": first,
         "total_tasks": len(tasks),
-        "total_videos": len(videos) * len(stored),
-        "total_chunks": -(-len(stored) // chunk_episodes),
+        "total_videos": len(videos) * len(sources),
+        "total_chunks": -(-len(sources) // chunk_episodes),
         "chunks_size": chunk_episodes,
         "fps": number(example.fps),
-        "splits": {"train": f"0:{len(stored)}"},
+        "splits": {"train": f"0:{len(sources)}"},
         "data_path": DATA_PATH,
         "video_path": VIDEO_PATH if videos else None,
         "features": features_json(columns, videos),
@@ -123,13 +123,13 @@ def write_v21(
     if modality_json:
         tree.write(MODALITY, to_json(modality(columns), indent=True))
     tree.write("meta/tasks.jsonl", to_json_lines({"task_index": i, "task": task} for task, i in tasks.items()))
-    tree.write("meta/episodes.jsonl", to_json_lines(_episode_row(i, piece) for i, piece in enumerate(stored)))
+    tree.write("meta/episodes.jsonl", to_json_lines(_episode_row(i, piece) for i, piece in enumerate(sources)))
     tree.write("meta/episodes_stats.jsonl", to_json_lines(stats_rows))
     return flat.shapes
 
 
 def _episode_row(episode: int, piece: SourcePiece) -> dict[str, Any]:
     """Instructions of parts of the episode and key frames are extra keys, where the planner gave them."""
-    notes = piece.facts["notes"]
+    notes = piece.notes.values
     extra = {key: notes[key] for key in (SUB_TASKS, KEY_FRAMES) if key in notes}
     return {"episode_index": episode, "tasks": [piece.task], "length": piece.length, **extra}

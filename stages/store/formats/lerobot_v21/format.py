@@ -11,7 +11,7 @@ from nimbusd.stages.store.formats.lerobot_v21.build import VERSION, build_v21
 from nimbusd.stages.store.formats.lerobot_v21.tree import V21Tree
 from nimbusd.stages.store.media import MediaArgs
 from nimbusd.stages.store.publish import Extras, link_own_files
-from nimbusd.stages.store.record import SourcePiece
+from nimbusd.stages.store.source_piece import SourcePiece
 
 
 class LerobotV21(LerobotFormat):

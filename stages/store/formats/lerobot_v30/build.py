@@ -36,7 +36,7 @@ from nimbusd.stages.store.publish import (
     tasks_of,
     write_nimbusd_metadata,
 )
-from nimbusd.stages.store.record import SourcePiece, states_of
+from nimbusd.stages.store.source_piece import SourcePiece, states_of
 from nimbusd.stages.store.stats import Stats, merge_stats, vector_stats
 
 VERSION = "v3.0"
@@ -48,7 +48,7 @@ _MB = 1 << 20
 
 def build_v30(
     root: Path,
-    stored: list[SourcePiece],
+    sources: list[SourcePiece],
     job: Mapping[str, Any],
     sizes: FileSizes,
     *,
@@ -56,19 +56,19 @@ def build_v30(
     extras: Extras = link_own_files,
     beat: Callable[[], None] = no_beat,
 ) -> None:
-    """Write the dataset of `stored`, in this order, into the empty folder `root`. beat: called for every file.
+    """Write the dataset of `sources`, in this order, into the empty folder `root`. beat: called for every file.
 
     One file per episode, so that little is written; when `final`, files of many episodes up to `sizes`.
     """
     tree = Tree(root, beat)
-    example = shared_columns(stored)
-    tasks, subtasks = tasks_of(stored), subtasks_of(stored, example.columns)
+    example = shared_columns(sources)
+    tasks, subtasks = tasks_of(sources), subtasks_of(sources, example.columns)
     flat = FlatFeatures(example.columns)
     columns = [*flat.columns, *([SUBTASK] if subtasks else []), *INDEX_COLUMNS]
-    parts = [{SUBTASK.key: subtask_indexes(piece, subtasks)} if subtasks else {} for piece in stored]
-    starts = [0, *(int(end) for end in np.cumsum([piece.length for piece in stored]))]
+    parts = [{SUBTASK.key: subtask_indexes(piece, subtasks)} if subtasks else {} for piece in sources]
+    starts = [0, *(int(end) for end in np.cumsum([piece.length for piece in sources]))]
     indexes = [
-        (piece.length, piece.fps, episode, starts[episode], tasks[piece.task]) for episode, piece in enumerate(stored)
+        (piece.length, piece.fps, episode, starts[episode], tasks[piece.task]) for episode, piece in enumerate(sources)
     ]
     rows: list[dict[str, Any]] = [
         {
@@ -80,14 +80,14 @@ def build_v30(
             "meta/episodes/chunk_index": 0,
             "meta/episodes/file_index": 0,
         }
-        for episode, piece in enumerate(stored)
+        for episode, piece in enumerate(sources)
     ]
-    groups = _groups([piece.file(DATA).size_bytes for piece in stored], sizes.data_mb * _MB if final else 0)
+    groups = _groups([piece.file(DATA).size_bytes for piece in sources], sizes.data_mb * _MB if final else 0)
     for file, group in enumerate(groups):
         chunk, place = divmod(file, CHUNK_SIZE)
         tables = (
             with_index_columns(
-                _flat_states(stored[episode], flat), columns, index_arrays(*indexes[episode]) | parts[episode]
+                _flat_states(sources[episode], flat), columns, index_arrays(*indexes[episode]) | parts[episode]
             )
             for episode in group
         )
@@ -95,20 +95,20 @@ def build_v30(
         tree.adopt(path, lambda target, tables=tables: _write_parquet(target, columns, tables))  # type: ignore[misc]
         for episode in group:
             rows[episode] |= {"data/chunk_index": chunk, "data/file_index": place}
-    for key in example.record["videos"]:
-        _write_videos(tree, key, stored, sizes.video_mb * _MB if final else 0, rows)
-    annotations = link_annotations(tree, stored)
+    for key in example.record.videos:
+        _write_videos(tree, key, sources, sizes.video_mb * _MB if final else 0, rows)
+    annotations = link_annotations(tree, sources)
     stats = [
         flat.stats(piece.stats)
         | {key: vector_stats(values[:, None]) for key, values in parts[episode].items()}
         | index_stats(*indexes[episode])
-        for episode, piece in enumerate(stored)
+        for episode, piece in enumerate(sources)
     ]
     if subtasks:
         tree.adopt(SUBTASKS_PATH, lambda target: _write_texts(target, "subtask_index", subtasks))
-    _write_metadata(tree, stored, columns, tasks, rows, stats, sizes)
+    _write_metadata(tree, sources, columns, tasks, rows, stats, sizes)
     stated = {**annotations, "shapes": flat.shapes}
-    write_nimbusd_metadata(tree, stored, job, stated | dict(extras(tree, stored)))
+    write_nimbusd_metadata(tree, sources, job, stated | dict(extras(tree, sources)))
     tree.finish()
 
 
@@ -138,19 +138,19 @@ def _write_parquet(target: Path, columns: list[Column], tables: Iterable[pa.Tabl
             writer.write_table(table)
 
 
-def _write_videos(tree: Tree, key: str, stored: list[SourcePiece], limit: int, rows: list[dict[str, Any]]) -> None:
+def _write_videos(tree: Tree, key: str, sources: list[SourcePiece], limit: int, rows: list[dict[str, Any]]) -> None:
     name = f"videos/{key}.mp4"
-    for file, group in enumerate(_groups([piece.file(name).size_bytes for piece in stored], limit)):
+    for file, group in enumerate(_groups([piece.file(name).size_bytes for piece in sources], limit)):
         chunk, place = divmod(file, CHUNK_SIZE)
         path = VIDEO_PATH.format(video_key=key, chunk_index=chunk, file_index=place)
         if len(group) == 1:
-            tree.link(path, stored[group[0]], name)
+            tree.link(path, sources[group[0]], name)
         else:
-            parts = [file_beneath(stored[episode].root, name) for episode in group]
-            tree.write(path, join_videos(parts, stored[0].fps))
+            parts = [file_beneath(sources[episode].root, name) for episode in group]
+            tree.write(path, join_videos(parts, sources[0].fps))
         first = 0
         for episode in group:
-            piece = stored[episode]
+            piece = sources[episode]
             rows[episode] |= {
                 f"videos/{key}/chunk_index": chunk,
                 f"videos/{key}/file_index": place,
@@ -162,28 +162,28 @@ def _write_videos(tree: Tree, key: str, stored: list[SourcePiece], limit: int, r
 
 def _write_metadata(
     tree: Tree,
-    stored: list[SourcePiece],
+    sources: list[SourcePiece],
     columns: list[Column],
     tasks: Mapping[str, int],
     rows: list[dict[str, Any]],
     stats: list[dict[str, Stats]],
     sizes: FileSizes,
 ) -> None:
-    example = stored[0]
+    example = sources[0]
     info = {
         "codebase_version": VERSION,
-        "robot_type": robot_type(stored),
-        "total_episodes": len(stored),
-        "total_frames": sum(piece.length for piece in stored),
+        "robot_type": robot_type(sources),
+        "total_episodes": len(sources),
+        "total_frames": sum(piece.length for piece in sources),
         "total_tasks": len(tasks),
         "chunks_size": CHUNK_SIZE,
         "data_files_size_in_mb": sizes.data_mb,
         "video_files_size_in_mb": sizes.video_mb,
         "fps": number(example.fps),
-        "splits": {"train": f"0:{len(stored)}"},
+        "splits": {"train": f"0:{len(sources)}"},
         "data_path": DATA_PATH,
-        "video_path": VIDEO_PATH if example.record["videos"] else None,
-        "features": features_json(columns, example.record["videos"]),
+        "video_path": VIDEO_PATH if example.record.videos else None,
+        "features": features_json(columns, example.record.videos),
     }
     tree.write("meta/info.json", to_json(info, indent=True))
     merged = {column.key: merge_stats([episode[column.key] for episode in stats]) for column in columns}

@@ -11,7 +11,7 @@ from nimbusd.stages.store.formats.lerobot_v30.build import VERSION, build_v30
 from nimbusd.stages.store.formats.lerobot_v30.tree import V30Tree
 from nimbusd.stages.store.media import MediaArgs
 from nimbusd.stages.store.publish import Extras, link_own_files
-from nimbusd.stages.store.record import SourcePiece
+from nimbusd.stages.store.source_piece import SourcePiece
 
 
 class LerobotV30(LerobotFormat):

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nimbusd.stages.store.columns import Column
-from nimbusd.stages.store.record import SourcePiece
+from nimbusd.stages.store.source_piece import SourcePiece
 
 SUBTASK = Column("subtask_index", "int64", (1,))
 SUBTASKS_PATH = "meta/subtasks.parquet"
@@ -20,12 +20,12 @@ NO_PART = ""
 """The text of frames that belong to no part."""
 
 
-def subtasks_of(stored: Iterable[SourcePiece], columns: Iterable[Column]) -> dict[str, int]:
+def subtasks_of(sources: Iterable[SourcePiece], columns: Iterable[Column]) -> dict[str, int]:
     """Text → index of every part, in the order of their first frame; empty for datasets without parts."""
     if any(column.key == SUBTASK.key for column in columns):
         return {}
     found: dict[str, int] = {}
-    for piece in stored:
+    for piece in sources:
         if not piece.notes.sub_tasks:
             return {}
         for text in _texts(piece):

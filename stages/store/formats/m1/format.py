@@ -36,7 +36,7 @@ from nimbusd.stages.store.formats.m1.writer import InternDataM1Args
 from nimbusd.stages.store.outcome import refuse_failures
 from nimbusd.stages.store.piece import PieceDraft
 from nimbusd.stages.store.publish import Tree, link_own_files
-from nimbusd.stages.store.record import SourcePiece
+from nimbusd.stages.store.source_piece import SourcePiece
 from nimbusd.stages.types import Episode, Observation, Sequence
 
 TRACE = "trace.parquet"
@@ -81,7 +81,7 @@ class InternDataM1(InternDataFormat[InternDataM1Args]):
             if piece.has(VQA):
                 rows = [orjson.loads(line) for line in read_beneath(piece.root, VQA).splitlines()]
                 tree.write(f"vqa/{place}.jsonl", to_json_lines(_published(row, episode, place) for row in rows))
-        released = is_released(sources[0].record["features"])
+        released = is_released(sources[0].record.features)
         return {
             **link_own_files(tree, sources),
             **({"camera_features": {"image": IMAGE}, "m1_columns": MEANINGS} if released else {}),

@@ -33,7 +33,7 @@ class Point:
 
 @dataclass(frozen=True)
 class EpisodeMarks:
-    """What a sequence says about itself besides columns.
+    """The marks of an episode: tools, points, parts and names, which a sequence states besides its columns.
 
     tcp: arm (empty for the only one) → (T, 4, 4) T_world_tcp. nouns: object's name → how one speaks of it.
     """

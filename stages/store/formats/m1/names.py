@@ -56,7 +56,7 @@ M1_LAYOUT = FeatureLayout(lambda camera: IMAGE.format(camera=camera), m1_feature
 
 
 def is_released(keys: Any) -> bool:
-    """Whether columns have the release's names."""
+    """True where columns have the release's names."""
     return any(key.startswith("state.") for key in keys)
 
 

@@ -10,7 +10,7 @@ from nimbusd.stages.store.formats.interndata import InternDataArgs, InternDataWr
 
 
 class InternDataM1Args(InternDataArgs):
-    """How manipulation episodes are stored as InternData-M1."""
+    """Arguments of InternDataM1Writer."""
 
     names: Literal["lerobot", "release"] = Field(
         default="lerobot",

@@ -4,27 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any
-
-from pydantic import Field
+from typing import Any
 
 from nimbusd.stages.store.encode import encoder_refusals
 from nimbusd.stages.store.formats.base import DatasetFormat
 from nimbusd.stages.store.formats.lerobot_v21 import LEROBOT_V21
 from nimbusd.stages.store.formats.n1.checks import frames_and_mounting
+from nimbusd.stages.store.formats.n1.record import N1Record
 from nimbusd.stages.store.formats.n1.tree import N1Tree
 from nimbusd.stages.store.formats.n1.trees import FORMAT, build_n1, write_n1
 from nimbusd.stages.store.piece import PieceDraft
-from nimbusd.stages.store.record import PieceRecord, Real, SourcePiece
+from nimbusd.stages.store.source_piece import SourcePiece
 from nimbusd.stages.store.writers.nav import NavWriterArgs
 from nimbusd.stages.types import Episode, Observation, Sequence
-
-
-class N1Record(PieceRecord):
-    """`episode.json` with the heights from which the point cloud is coloured: of floors, and of obstacles above."""
-
-    floors_m: Annotated[list[Real], Field(min_length=1)]
-    obstacles_m: Annotated[list[Real], Field(min_length=2, max_length=2)]
 
 
 class InternDataN1(DatasetFormat[NavWriterArgs, N1Tree]):

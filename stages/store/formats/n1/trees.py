@@ -32,10 +32,12 @@ from nimbusd.stages.store.formats.lerobot.content import ANNOTATIONS, DATA, anno
 from nimbusd.stages.store.formats.lerobot.metadata import link_annotations
 from nimbusd.stages.store.formats.lerobot_v21.build import Content, content_of, write_v21
 from nimbusd.stages.store.formats.n1.pointcloud import obstacle_mask, ply_bytes, read_ply, scene_points
+from nimbusd.stages.store.formats.n1.record import N1Record
 from nimbusd.stages.store.media import ContentSettings
 from nimbusd.stages.store.piece import PieceDraft
 from nimbusd.stages.store.publish import Tree, write_nimbusd_metadata
-from nimbusd.stages.store.record import RECORD, SourcePiece, episode_record, record_bytes
+from nimbusd.stages.store.record import RECORD, episode_record, record_bytes
+from nimbusd.stages.store.source_piece import SourcePiece
 from nimbusd.stages.store.stats import image_stats, vector_stats
 from nimbusd.stages.types import F32, U8, Episode, Feature, Observation, Sequence
 
@@ -138,7 +140,7 @@ def in_n1_axes(piece: SourcePiece) -> Content:
 
 
 def mounting_fault(tree_version: str, table: pa.Table, meta: Mapping[str, Any]) -> str:
-    """What is wrong with the mounting that an episode of a tree states; empty if it is that of its metadata.
+    """The fault of the mounting that an episode of a tree states; empty if it is that of its metadata.
 
     tree_version: `schema_version` of its conventions; before 1.1.0 it was in our own base frame.
     """
@@ -164,15 +166,17 @@ def _grey(depth_m: F32) -> U8:
     return np.repeat(grey[..., None], 3, axis=-1)
 
 
-def build_n1(root: Path, stored: list[SourcePiece], job: Mapping[str, Any], beat: Callable[[], None] = no_beat) -> None:
-    """Write the trees `<job>_<camera>/<scene>` of `stored`, in this order, into the empty folder `root`.
+def build_n1(
+    root: Path, sources: list[SourcePiece], job: Mapping[str, Any], beat: Callable[[], None] = no_beat
+) -> None:
+    """Write the trees `<job>_<camera>/<scene>` of `sources`, in this order, into the empty folder `root`.
 
     beat: called for every file.
 
     Randomized variants of a scene look different and so are scenes of their own: `<scene>_v001` …
     """
     trees: dict[str, list[SourcePiece]] = {}
-    for piece in stored:
+    for piece in sources:
         trees.setdefault(tree_path(piece), []).append(piece)
     for path, pieces in trees.items():
         folder = root / path
@@ -186,26 +190,25 @@ def build_n1(root: Path, stored: list[SourcePiece], job: Mapping[str, Any], beat
 def tree_path(piece: SourcePiece) -> str:
     """`<group>/<scene>` of an episode."""
     facts = piece.facts
-    camera = next(iter(facts["cameras"]))
-    variant = int(facts["scene"]["variant"])
-    scene = quote(str(facts["scene"]["id"]), safe=" ") + (f"_v{variant:03d}" if variant else "")
-    return check_path(f"{quote(str(facts['job']), safe=' ')}_{camera}/{scene}", f"piece {piece.piece.folder}")
+    camera, variant = next(iter(facts.cameras)), facts.scene.variant
+    scene = quote(facts.scene.id, safe=" ") + (f"_v{variant:03d}" if variant else "")
+    return check_path(f"{quote(facts.job, safe=' ')}_{camera}/{scene}", f"piece {piece.piece.folder}")
 
 
-def _build_tree(tree: Tree, stored: list[SourcePiece], job: Mapping[str, Any]) -> None:
+def _build_tree(tree: Tree, sources: list[SourcePiece], job: Mapping[str, Any]) -> None:
     ranges = []
     first = 0
-    for piece in stored:
+    for piece in sources:
         ranges.append({"image_index": {"min": first, "max": first + piece.length - 1}})
         first += piece.length
-    shapes = write_v21(tree, stored, chunk_episodes=_ONE_CHUNK, stats_extra=ranges, content=in_n1_axes, whole=WHOLE)
-    for episode, piece in enumerate(stored):
+    shapes = write_v21(tree, sources, chunk_episodes=_ONE_CHUNK, stats_extra=ranges, content=in_n1_axes, whole=WHOLE)
+    for episode, piece in enumerate(sources):
         for source, folder in (("rgb", RGB_FOLDER), ("depth", DEPTH_FOLDER)):
             for file in piece.files_under(source):
                 frame = Path(file.path).name
                 tree.link(f"videos/chunk-000/{folder}/{episode:06d}_{frame}", piece, file.path)
-    annotations = link_annotations(tree, stored, _ONE_CHUNK)
-    _write_point_cloud(tree, stored)
+    annotations = link_annotations(tree, sources, _ONE_CHUNK)
+    _write_point_cloud(tree, sources)
     extra = {
         **annotations,
         "shapes": shapes,
@@ -219,18 +222,23 @@ def _build_tree(tree: Tree, stored: list[SourcePiece], job: Mapping[str, Any]) -
         },
         "point_cloud": {"frame": "world", "obstacle_color": [0, 0, 0.5]},
     }
-    write_nimbusd_metadata(tree, stored, job, extra)
+    write_nimbusd_metadata(tree, sources, job, extra)
     tree.finish()
 
 
-def _write_point_cloud(tree: Tree, stored: list[SourcePiece]) -> None:
+def _write_point_cloud(tree: Tree, sources: list[SourcePiece]) -> None:
     """The cloud of the first episode, with obstacles above the floors that any of the episodes is on."""
-    first = stored[0]
-    floors = sorted({float(floor) for piece in stored for floor in piece.record["floors_m"]})
-    if floors == first.record["floors_m"]:
+    first, heights = sources[0], [_heights(piece) for piece in sources]
+    floors = sorted({floor for record in heights for floor in record.floors_m})
+    if floors == heights[0].floors_m:
         tree.link(f"meta/{POINT_CLOUD}", first, POINT_CLOUD)
         return
     points, colors = read_ply(read_beneath(first.root, POINT_CLOUD))
-    low_m, high_m = first.record["obstacles_m"]
+    low_m, high_m = heights[0].obstacles_m
     obstacles = obstacle_mask(points, floors, low_m, high_m)
     tree.write(f"meta/{POINT_CLOUD}", ply_bytes(points, colors, obstacles))
+
+
+def _heights(piece: SourcePiece) -> N1Record:
+    assert isinstance(piece.record, N1Record), "load_piece reads a record by its format's model"
+    return piece.record

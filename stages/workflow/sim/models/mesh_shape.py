@@ -95,7 +95,8 @@ def _is_read_by_mujoco(path: str) -> bool:
 
 def _read(path: str, unit_m: float, up: Up) -> MeshShape:
     from nimbusd.stages.load.mend.recentre import check_part_resolution
-    from nimbusd.stages.load.mesh.files import Z_UP_FROM_Y_UP, default_up_axis, join_parts, read_mesh_file
+    from nimbusd.stages.load.mesh.files import default_up_axis, join_parts, read_mesh_file
+    from nimbusd.stages.load.mesh.part import Z_UP_FROM_Y_UP
 
     part = join_parts(Path(path).stem, read_mesh_file(Path(path)))
     check_part_resolution(part, unit_m, f"object file {path}")

@@ -1,4 +1,4 @@
-"""What loaders told about the scenes of a dataset: what was mended in them, left out of them, or is doubtful."""
+"""Warnings of loaders about the scenes of a dataset: things mended in them, left out of them, or doubtful."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from nimbusd.stages.store.read import Dataset
 
 def scene_warnings(dataset: Dataset) -> list[str]:
     """A sentence of each kind for each scene, in the order of the episodes. Raises StoreError."""
-    return told_lines(dataset.meta(index)["scene"] for index in range(dataset.episodes))
+    return warning_lines(dataset.meta(index)["scene"] for index in range(dataset.episodes))
 
 
-def told_lines(scenes: Iterable[Mapping[str, Any]]) -> list[str]:
+def warning_lines(scenes: Iterable[Mapping[str, Any]]) -> list[str]:
     """`scene 'house': sentence` for what stands under `warnings` in the scenes' provenance, each once."""
     return list(
         dict.fromkeys(

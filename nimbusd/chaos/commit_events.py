@@ -11,7 +11,7 @@ from nimbusd.client import Client, ClientClosed, Event, Gap
 from nimbusd.core.ids import EpisodeKey, JobId
 
 
-class Commits(threading.Thread):
+class CommitEvents(threading.Thread):
     """Counts the commits among the master's events, and notes when episodes were settled."""
 
     def __init__(self, client: Client) -> None:

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from nimbusd.chaos.cluster import Cluster
-from nimbusd.chaos.commits import Commits
+from nimbusd.chaos.cluster import ProcessCluster
+from nimbusd.chaos.commit_events import CommitEvents
 from nimbusd.chaos.injector import Injector
 from nimbusd.chaos.inspection import Columns, inspect_job, pieces_of, published_columns, torn_pieces, unreadable
 from nimbusd.chaos.plan import IN_COMPONENTS, Fault, Kind, plan_faults
 from nimbusd.chaos.recovery import Hit, Recoveries
-from nimbusd.chaos.verdict import JobFigures, Verdict, rows_of
+from nimbusd.chaos.verdict import ChaosVerdict, JobFigures, rows_of
 from nimbusd.client import ENDED, ClientError
 from nimbusd.job import Job
 from nimbusd.job.model import StageTimeouts
@@ -46,7 +46,7 @@ class ChaosFailed(NimbusError):
 
 
 @dataclass(frozen=True, slots=True)
-class StormSettings:
+class ChaosSettings:
     """The faults to inject, and the cluster to inject them into."""
 
     kinds: tuple[Kind, ...]
@@ -70,7 +70,7 @@ class StormSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class ChaosProgress:
     """The progress of a run. what: has just happened, in words; empty if nothing worth a line."""
 
     what: str
@@ -82,13 +82,13 @@ class Progress:
     wanted: int
 
 
-class Storm:
+class ChaosRun:
     """One run of chaos in `folder`, which takes the cluster's state, its logs and the jobs' outputs.
 
     see: called with the progress.
     """
 
-    def __init__(self, job: Job, settings: StormSettings, folder: Path, see: Callable[[Progress], None]) -> None:
+    def __init__(self, job: Job, settings: ChaosSettings, folder: Path, see: Callable[[ChaosProgress], None]) -> None:
         limits = job.limits.model_copy(update={"attempts": MOST_ATTEMPTS})
         if settings.beat_timeout_s is not None:
             own = {"beat_timeout_s": settings.beat_timeout_s, "stage_timeout_s": StageTimeouts()}
@@ -115,7 +115,7 @@ class Storm:
         self._last_hit_at = self._began
         self._interrupted = self._stuck = False
 
-    def run(self) -> Verdict:
+    def run(self) -> ChaosVerdict:
         """Run jobs until there were enough faults, or until KeyboardInterrupt, which gives up the job that runs.
 
         Raises ChaosFailed, or ProcessFailed if a daemon does not start.
@@ -123,7 +123,7 @@ class Storm:
         settings = self._settings
         self._faults.mkdir(parents=True)
         environ = {ENVIRON: str(self._faults), "TMPDIR": str(self._folder)}
-        with Cluster(
+        with ProcessCluster(
             self._folder,
             heartbeat_s=HEARTBEAT_S,
             dead_after_s=settings.dead_after_s,
@@ -132,7 +132,7 @@ class Storm:
         ) as cluster:
             self._ledger = cluster.state / "ledger.sqlite"
             self._client = cluster.client()
-            self._commits = Commits(cluster.client())
+            self._commits = CommitEvents(cluster.client())
             self._commits.start()
             self._injector = Injector(
                 cluster,
@@ -311,10 +311,12 @@ class Storm:
         self._tell(what, len(self._commits.of(self._job.name)), self._job.total_episodes)
 
     def _tell(self, what: str, committed: int, wanted: int) -> None:
-        self._see(Progress(what, self._injected, self._recoveries, self._figures, self._job.name, committed, wanted))
+        self._see(
+            ChaosProgress(what, self._injected, self._recoveries, self._figures, self._job.name, committed, wanted)
+        )
 
-    def _verdict(self) -> Verdict:
-        return Verdict(
+    def _verdict(self) -> ChaosVerdict:
+        return ChaosVerdict(
             seed=self._settings.seed,
             rows=rows_of(self._recoveries, self._settings.kinds),
             figures=self._figures,
