@@ -46,7 +46,7 @@ class Case:
     """Its other stages are those of this workflow."""
     loader: str = ""
     """Its scene comes from this loader."""
-    plan: TestPlan = TestPlan(runs=12)
+    plan: TestPlan = field(default_factory=lambda: TestPlan(runs=12))
     needs: tuple[str, ...] = ()
     """Modules without which the tester can only say that it cannot try it here."""
 
