@@ -374,7 +374,7 @@ class EpisodeRequest:
 
 @dataclass(frozen=True, slots=True)
 class StageFailure:
-    """Why an episode came to nothing. stage: load, randomize, plan, render or store.
+    """The reason why an episode came to nothing. stage: load, randomize, plan, render or store.
 
     reason: snake_case word that statistics group by. planned: True for PlanningFailed (a result, not
     retried). evidence: traceback, stack or stderr for the person who looks into it.

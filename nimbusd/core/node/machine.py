@@ -29,6 +29,7 @@ from nimbusd.core.node.heartbeats import Heartbeats
 from nimbusd.core.node.held import TELL_AGAIN_S, HeldLease, HeldLeases
 from nimbusd.core.node.split import Role
 from nimbusd.core.node.staff import Staff, Worker
+from nimbusd.stages.stage_names import PLANNING_STAGES
 from nimbusd.transport.messages.bounds import MOST_SECONDS
 from nimbusd.transport.messages.failures import Failure, FailureKind
 from nimbusd.transport.messages.node import (
@@ -55,8 +56,6 @@ from nimbusd.transport.messages.worker import (
     WorkerReturns,
 )
 
-PLANNING = ("load", "randomize", "plan")
-"""The stages whose time is that of planning."""
 STORE = "store"
 """The stage that a worker's writer thread does."""
 
@@ -296,7 +295,7 @@ class NodeMachine:
             return [] if job is None else [DropPiece(job, piece.folder)]  # revoked meanwhile: nobody will commit it
         self._heartbeats.episode_made(piece.cost_s)
         pace, timings_s = self._staff.pace(attempt.key.job), piece.timings_s
-        plan_s, store_s = sum(timings_s.get(stage, 0.0) for stage in PLANNING), timings_s.get("store", 0.0)
+        plan_s, store_s = sum(timings_s.get(stage, 0.0) for stage in PLANNING_STAGES), timings_s.get("store", 0.0)
         if plan is None:
             pace.planned(plan_s, good=True)
         else:
