@@ -49,8 +49,8 @@ LeaseNumber: TypeAlias = Annotated[LeaseId, Range(0, MOST_INT)]
 class Hello:
     """First on every connection. session: new at each start of the node's process.
 
-    environment: hash of what decides the pixels and plans that this node makes (package versions, driver,
-    components). packages: what went into it, to say what differs. slots: compute workers it can run.
+    environment: hash over `packages`. packages: versions of all that is installed, of the driver and the like, by name;
+    of these the master compares those that count for a job. slots: compute workers it can run.
     """
 
     node: Sender
