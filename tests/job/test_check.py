@@ -40,7 +40,7 @@ def errors_of(*args: str | Path) -> dict[str, str]:
 def test_a_good_job_is_summed_up(job_file: Path) -> None:
     result = run(job_file)
     assert result.exit_code == 0
-    for words in ("4: flat, house_000", "exactly 8 (2 per scene)", "ToyPlanner 1.2.0", "OK: toy can run"):
+    for words in ("4: flat, house_000", "exactly 8 (2 per scene)", "RobotPlanner 1.2.0", "OK: toy can run"):
         assert words in result.output
 
 
