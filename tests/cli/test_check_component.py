@@ -33,7 +33,7 @@ def test_a_component_that_fails_ends_with_status_2_and_says_where() -> None:
 
 
 def test_a_component_that_cannot_run_here_ends_with_status_3() -> None:
-    done = CliRunner().invoke(cli, ["check", "--component", "tests.support.toy_components:ToyPlanner"])
+    done = CliRunner().invoke(cli, ["check", "--component", "tests.support.broken_contracts:StrandedPlanner"])
     assert done.exit_code == 3, done.output
     assert "no_such_module_anywhere" in done.output
 

@@ -77,6 +77,12 @@ class UnopenedRenderer(ToyRenderer):
         os._exit(3)
 
 
+class StrandedPlanner(ToyPlanner):
+    """start, which cannot be tried: needs what no machine has."""
+
+    requires = ("no_such_module_anywhere",)
+
+
 class DoubleLoader(ToyLoader):
     """results: vertices of 64 bits, and of a scene that is called otherwise."""
 

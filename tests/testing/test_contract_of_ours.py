@@ -46,7 +46,7 @@ class Case:
     """Its other stages are those of this workflow."""
     loader: str = ""
     """Its scene comes from this loader."""
-    runs: int = 12
+    plan: TestPlan = field(default_factory=lambda: TestPlan(runs=12))
     needs: tuple[str, ...] = ()
     """Modules without which the tester can only say that it cannot try it here."""
 
@@ -71,6 +71,8 @@ def _cube(folder: Path) -> Mapping[str, Any]:
     return {"cfg_path": str(path)}
 
 
+FEW = TestPlan(runs=4, twins=2, kills=1)
+"""For arms, whose every call plans a motion."""
 TOY = "tests.support.toy_workflow:ToyArm"
 CASES: Mapping[str, Case] = {
     "ApartmentLoader": Case({"texture_px": 16}, lambda _: {"rooms": 2}),
@@ -80,8 +82,8 @@ CASES: Mapping[str, Case] = {
     "GSMeshLoader": Case({"gaussians": 2000, "texture_px": 16}, lambda _: {"rooms": 2}, needs=("scipy",)),
     "SCGSRenderer": Case({"backend": "cpu"}, needs=("numba",)),
     "BlenderProcRenderer": Case({"samples": 1}, needs=("bpy",)),
-    "MujocoRenderer": Case(write=_cube, workflow="ManipWorkflow", runs=8, needs=("mujoco",)),
-    "SapienRenderer": Case(needs=("sapien",), runs=8),
+    "MujocoRenderer": Case(write=_cube, workflow="ManipWorkflow", plan=FEW, needs=("mujoco",)),
+    "SapienRenderer": Case(needs=("sapien",)),
     "IsaacSimRenderer": Case(needs=("isaacsim",)),
     "EnvLoader": Case({"workflow_type": TOY}, write=_lift),
     "EnvRandomizer": Case(write=_lift, workflow=TOY),
@@ -90,7 +92,7 @@ CASES: Mapping[str, Case] = {
     "EnvWriter": Case(write=_lift, workflow=TOY),
     "InternDataA1Writer": Case(write=_lift, workflow=TOY),
     "InternDataM1Writer": Case(write=_lift, workflow=TOY),
-    "ManipWorkflow": Case(write=_cube, runs=8, needs=("mujoco",)),
+    "ManipWorkflow": Case(write=_cube, plan=FEW, needs=("mujoco",)),
 }
 """Components that need more than their defaults and the fixtures."""
 QUICK = frozenset(
@@ -104,6 +106,7 @@ NEED_A_DEVICE = frozenset({"IsaacSimRenderer", "SapienRenderer"})
 STAGE = {"EnvRandomizer": "randomize", "EnvPlanner": "plan", "EnvRenderer": "render", "MujocoRenderer": "render"}
 
 
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize(
     "name",
     [pytest.param(name, marks=[pytest.mark.slow] if name not in QUICK else []) for name in (*registered(), *BUILT_IN)],
@@ -118,7 +121,7 @@ def test_a_component_of_ours_keeps_the_contract(name: str, tmp_path: Path) -> No
         beside = {"load": loader, **{stage: spec for stage, spec in ENV.items() if stage != STAGE.get(name)}}
     if case.loader:
         beside = {"load": {"component": case.loader}}
-    report = check_component(name, case.args, scene=case.write(tmp_path), beside=beside, plan=TestPlan(runs=case.runs))
+    report = check_component(name, case.args, scene=case.write(tmp_path), beside=beside, plan=case.plan)
     if missing_modules(case.needs) or (name in NEED_A_DEVICE and report["start"].verdict is ContractVerdict.UNTRIED):
         assert report["start"].evidence.startswith("it cannot run here:"), str(report)
         assert not report.failed, str(report)
