@@ -293,7 +293,7 @@ def test_what_a_node_made_while_it_was_cut_off_counts_if_nobody_else_made_it(tmp
 def test_a_node_of_another_protocol_version_is_told_so_and_leaves(shared: Cluster) -> None:
     script = """
 import sys
-from nimbusd.transport import codec
+from nimbusd.transport.codec import codec
 real = codec.Codec.__init__
 codec.Codec.__init__ = lambda self, *a, version, **k: real(self, *a, version=version + 1, **k)
 from nimbusd.daemon import main
