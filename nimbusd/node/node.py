@@ -209,6 +209,9 @@ class Node:
                     self._order([began])
             case m.EpisodePlanned() | m.EpisodeStored() | m.AttemptFailed():
                 self._unfinished.ended(message.worker, message.attempt)
+                if isinstance(message, m.EpisodeStored):
+                    key = message.attempt.key
+                    log.debug("%s/%d is stored in %s", key.scene, key.index, message.piece.folder)
                 self._fact(message)
                 # That is progress, and if it was the worker's last episode, it owes nothing more.
                 self._workers.tell(p.BeatSeen(message.worker, self._machine.busy(message.worker)))

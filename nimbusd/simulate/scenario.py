@@ -148,13 +148,19 @@ def play(scenario: Scenario) -> Cluster:
     for fault in scenario.faults:
         cluster.clock.at(fault.at, _inject, cluster, scenario, fault)
     cluster.clock.at(CALM_AFTER_S, _calm, cluster)
-    cluster.run(CALM_AFTER_S + 1.0)
-    deadline_s = CALM_AFTER_S + SLACK_S + 2 * _all_work_s(scenario)
+    last_s = max([CALM_AFTER_S, *map(_last_wish_s, scenario.faults)])
+    cluster.run(last_s + 1.0)
+    deadline_s = last_s + SLACK_S + 2 * _all_work_s(scenario)
     if not cluster.run(deadline_s, cluster.is_over):
         raise Violation("I2", f"the cluster is not done at {deadline_s:.0f} s: {_what_is_left(cluster)}")
     cluster.run(cluster.clock.now + 1.0)  # what is still on its way
     cluster.invariants.at_end()
     return cluster
+
+
+def _last_wish_s(fault: Fault) -> float:
+    """The time at which a fault is through: also of a job that is submitted again, which may be after the calm."""
+    return fault.at + (fault.again_after_s or 0.0) if isinstance(fault, Cancelled) else fault.at
 
 
 def _all_work_s(scenario: Scenario) -> float:

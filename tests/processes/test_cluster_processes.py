@@ -302,7 +302,7 @@ main()
     options = ["worker", "--state", str(shared.folder / "new"), "--name", "new", "--master", shared.address]
     node = shared.start([sys.executable, "-c", script, *options], "new")
     assert node.wait() == 1
-    assert node.said("error: the master refuses this node: this master speaks protocol version 2, you speak 3")
+    assert node.said("error: the master refuses this node: this master speaks protocol version 3, you speak 4")
 
 
 def test_a_node_with_another_environment_gets_nothing_and_the_report_says_why(shared: Cluster) -> None:

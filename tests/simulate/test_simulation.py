@@ -144,6 +144,13 @@ def test_no_schedule_that_hypothesis_finds_violates_an_invariant(scenario: Scena
     play(scenario)
 
 
+def test_a_job_that_is_submitted_again_after_the_calm_is_played_to_its_end() -> None:
+    workload = DrawnWorkload(JobPlan(JobId("job0"), scenes_of(1, 1), attempts=1), mean_s=0.1, scene_load_s=0.5)
+    faults = (MasterCrash(0.0, 15.0, None), Cancelled(16.5, 0, 15.0))
+    cluster = play(Scenario(0, (Member(NodeModel(slots=1, speed=0.3)),), (Submission(workload),), faults))
+    assert cluster.ledger.jobs[JobId("job0")].state is JobState.COMPLETE
+
+
 # --- replay ---
 
 
