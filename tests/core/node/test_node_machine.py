@@ -337,13 +337,13 @@ def test_a_worker_that_is_idle_is_told_of_though_another_has_more_than_it_can_do
 def test_a_node_whose_capacity_stays_tells_of_it_once_an_interval_however_much_it_stores() -> None:
     story = Story(W1)
     story.tell(lease(1, "s", 1))
-    story.tell(EpisodeStored(W1, LeaseId(1), piece(0, cost_s=1e-4)), WorkerPulls(W1, 1))
+    story.tell(EpisodeStored(W1, attempt(1, 0), piece(0, cost_s=1e-4)), WorkerPulls(W1, 1))
     (beat,) = (order for order in story.pass_time(HEARTBEAT_S) if isinstance(order, Heartbeat))
     assert beat.credit > 20
     story.tell(lease(2, "t", 20))
     orders = []
     for index in range(20):
-        again = EpisodeStored(W1, LeaseId(2), piece(index, "t", cost_s=1e-4))
+        again = EpisodeStored(W1, attempt(2, index, "t"), piece(index, "t", cost_s=1e-4))
         orders += story.tell(again, WorkerPulls(W1, 1))
     assert sum(isinstance(order, Commit) for order in orders) == 1, "the rest waits for the answer"
     assert not [order for order in orders if isinstance(order, Heartbeat)]
