@@ -100,7 +100,7 @@ def spec_of(job: JobLike, *, output: Path | None = None, overrides: Iterable[str
     return read_apart(Path(job), output=output, overrides=overrides).job.to_dict()
 
 
-class AsyncClient(client.AsyncClient):
+class AsyncClient(client.AsyncMasterClient):
     """A client for asyncio programs. Make it with `connect`, on the loop that it is used on; close it at the end.
 
     Methods may be called concurrently. They raise MasterUnreachable, KeyRefused, VersionMismatch, RequestRefused or
@@ -138,7 +138,7 @@ class AsyncClient(client.AsyncClient):
         )
 
 
-class Client(blocking_client.Client):
+class Client(blocking_client.BlockingMasterClient):
     """A client for any thread. Make it with `connect`; close it at the end, or use it in a `with`.
 
     Methods block, may be called from several threads at once, and raise the ClientErrors that AsyncClient raises.

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from nimbusd.cli.console import make_console
 from nimbusd.program.terminal import write_raw
-from nimbusd.simulate.capacity import Answer, Question, answer
+from nimbusd.simulate.capacity import Answer, CapacityQuestion, answer
 
 MANY_EPISODES = 500_000
 
@@ -90,7 +90,7 @@ def simulate(
             f"{scenes * episodes:,} episodes take too long to simulate (at most {MANY_EPISODES:,}); "
             "give fewer --episodes: efficiency hardly changes above some tens per scene, and time scales with them"
         )
-    question = Question(
+    question = CapacityQuestion(
         scenes,
         episodes,
         cost,
@@ -115,7 +115,7 @@ def simulate(
         make_console().print(_table(question, answers))
 
 
-def _answers(question: Question, nodes: int, seeds: int, *, quiet: bool) -> list[Answer]:
+def _answers(question: CapacityQuestion, nodes: int, seeds: int, *, quiet: bool) -> list[Answer]:
     found = []
     for seed in range(seeds):
         if not quiet and sys.stderr.isatty():
@@ -126,7 +126,7 @@ def _answers(question: Question, nodes: int, seeds: int, *, quiet: bool) -> list
     return found
 
 
-def _table(question: Question, answers: dict[int, list[Answer]]) -> Table:
+def _table(question: CapacityQuestion, answers: dict[int, list[Answer]]) -> Table:
     table = Table(
         title=f"{question.scenes:,} scenes × {question.episodes} episodes, {question.slots} slots per node",
         caption="bound: 100 % is what no order of work can beat. The last four: of the slots' time.",

@@ -25,7 +25,7 @@ from nimbusd.stages.errors import NimbusError, out_of_groups
 from nimbusd.transport.codec.codec import MessageError
 from nimbusd.transport.errors import TransportError
 from nimbusd.transport.messages import control as c
-from nimbusd.transport.security.auth import Entry, Peer, Role
+from nimbusd.transport.security.auth import Entry, Peer, PeerRole
 from nimbusd.transport.security.gate import Gate
 from nimbusd.transport.security.keys import KeyPair, generate, read_pair, write_pair
 from nimbusd.transport.sockets.addresses import is_loopback, needs_keys, socket_path
@@ -271,7 +271,7 @@ def _keys_and_gate(config: MasterConfig, bind: Sequence[str]) -> tuple[KeyPair |
     keys, admin = _own_pair(config.state, "master"), _own_pair(config.state, "admin")
     gate = Gate(config.state)
     if gate.entry(admin.public) is None:
-        gate.add(Entry(Role.ADMIN, "admin", admin.public))
+        gate.add(Entry(PeerRole.ADMIN, "admin", admin.public))
     return keys, gate
 
 

@@ -2,14 +2,14 @@
 
 from nimbusd.show.contact_sheet import draw_sheet
 from nimbusd.show.dataset import Summary, episode_view, sample, summarize
-from nimbusd.show.floor_map import FloorMap, floor_map
-from nimbusd.show.view import EpisodeView, Room
+from nimbusd.show.floor_map import TopDownMap, floor_map
+from nimbusd.show.view import EpisodeView, RoomOutline
 
 __all__ = [
     "EpisodeView",
-    "FloorMap",
-    "Room",
+    "RoomOutline",
     "Summary",
+    "TopDownMap",
     "draw_sheet",
     "episode_view",
     "floor_map",

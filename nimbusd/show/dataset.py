@@ -12,7 +12,7 @@ import numpy as np
 
 from nimbusd.show.made_with import made_with_lines
 from nimbusd.show.scene_warnings import warning_lines
-from nimbusd.show.view import EpisodeView, Room
+from nimbusd.show.view import EpisodeView, RoomOutline
 from nimbusd.stages.notes import Notes
 from nimbusd.stages.store.read import Dataset
 from nimbusd.stages.store.stored_tree import StoredEpisode
@@ -117,11 +117,11 @@ def _failure(meta: Mapping[str, Any]) -> str:
     return "" if result.success else str(result.reason)
 
 
-def _rooms_below(camera_z_m: float, stored: StoredEpisode) -> tuple[Room, ...]:
+def _rooms_below(camera_z_m: float, stored: StoredEpisode) -> tuple[RoomOutline, ...]:
     """The rooms of the storey that the camera is on."""
     rooms = stored.meta["scene"]["rooms"]
     return tuple(
-        Room(str(room["name"]), np.asarray(room["polygon"], np.float64))
+        RoomOutline(str(room["name"]), np.asarray(room["polygon"], np.float64))
         for room in rooms
         if 0 < camera_z_m - float(room["z_m"]) < _STOREY_M
     )

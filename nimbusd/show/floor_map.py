@@ -22,7 +22,7 @@ _RAY_STEPS = 24
 
 
 @dataclass(frozen=True)
-class FloorMap:
+class TopDownMap:
     """Cells of `cell_m`, row 0 at the highest y (as drawn), column 0 at the lowest x.
 
     origin_m: world x of the left edge, world y of the top edge. free: floor was seen, or seen across.
@@ -43,7 +43,7 @@ class FloorMap:
         return np.stack([(xy_m[:, 0] - left) / self.cell_m, (top - xy_m[:, 1]) / self.cell_m], axis=1)
 
 
-def floor_map(view: EpisodeView) -> FloorMap:
+def floor_map(view: EpisodeView) -> TopDownMap:
     """The map of an episode and its rooms. Without depth no cell is known."""
     path = view.T_world_camera[:, :2, 3]
     points, heights, ids, seers = _points(view)
@@ -77,7 +77,7 @@ def floor_map(view: EpisodeView) -> FloorMap:
     blocked = hits > 1
     for number in np.unique(instance[blocked]):
         _fill(blocked, instance, int(number))
-    return FloorMap(cell_m, origin, _closed(free), blocked, instance, height)
+    return TopDownMap(cell_m, origin, _closed(free), blocked, instance, height)
 
 
 def _points(view: EpisodeView) -> tuple[F64, F64, I32, F64]:

@@ -9,7 +9,7 @@ from typing import TypeAlias
 import numpy as np
 from PIL import Image, ImageDraw
 
-from nimbusd.show.floor_map import FloorMap
+from nimbusd.show.floor_map import TopDownMap
 from nimbusd.show.fonts import font
 from nimbusd.show.palette import FAINT, FREE, GOAL, INK, LINE, MIDWAY, ROOM, START, UNSEEN, Color, category_color
 from nimbusd.show.view import EpisodeView
@@ -22,7 +22,7 @@ _SUPERSAMPLE = 2
 _FRUSTUM_M = 0.55
 
 
-def draw_map(view: EpisodeView, floor: FloorMap, size: tuple[int, int], moments: list[int]) -> Image.Image:
+def draw_map(view: EpisodeView, floor: TopDownMap, size: tuple[int, int], moments: list[int]) -> Image.Image:
     """The map as an image of `size` (width, height). moments: frames whose camera is drawn."""
     scale = _SUPERSAMPLE
     width, height = size[0] * scale, size[1] * scale
@@ -60,7 +60,7 @@ def draw_map(view: EpisodeView, floor: FloorMap, size: tuple[int, int], moments:
     return image.resize(size, Image.Resampling.LANCZOS)
 
 
-def _cell_colors(view: EpisodeView, floor: FloorMap) -> tuple[U8, BoolArray]:
+def _cell_colors(view: EpisodeView, floor: TopDownMap) -> tuple[U8, BoolArray]:
     """(H, W, 3) colours of cells, and which of them are known."""
     colors = np.zeros((*floor.free.shape, 3), np.uint8)
     colors[floor.free] = FREE

@@ -14,7 +14,7 @@ STILL_M = 0.05
 
 
 @dataclass(frozen=True)
-class Room:
+class RoomOutline:
     """A room's outline on the map. polygon: (N, 2) world x, y in metres."""
 
     name: str
@@ -39,7 +39,7 @@ class EpisodeView:
     intrinsics: tuple[float, float, float, float]
     T_world_camera: F64
     categories: Mapping[int, str] = field(default_factory=dict)
-    rooms: tuple[Room, ...] = ()
+    rooms: tuple[RoomOutline, ...] = ()
     beside: Mapping[str, U8] = field(default_factory=dict)
 
     @property

@@ -21,7 +21,7 @@ _PATIENCE = 50.0
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class CapacityQuestion:
     """A job and the machines for it. Spreads are standard deviations of a logarithm.
 
     mean_s: mean cost of an episode; scene_spread, episode_spread: of it between scenes, and within one. hint_spread:
@@ -78,7 +78,7 @@ class Answer:
 
 
 def answer(
-    question: Question, nodes: int, seed: int = 0, decider: Callable[[int, float], Decider] = Scheduler
+    question: CapacityQuestion, nodes: int, seed: int = 0, decider: Callable[[int, float], Decider] = Scheduler
 ) -> Answer:
     """Run the job on a simulated cluster of so many nodes, all of which are there from the start."""
     workload = _workload(question, seed)
@@ -127,7 +127,7 @@ def answer(
     )
 
 
-def _workload(question: Question, seed: int) -> DrawnWorkload:
+def _workload(question: CapacityQuestion, seed: int) -> DrawnWorkload:
     width = len(str(question.scenes - 1))
     names = [f"s{number:0{width}}" for number in range(question.scenes)]
     job = DrawnWorkload(
@@ -159,7 +159,7 @@ def _add_machine(cluster: Cluster, name: str, model: NodeModel, *, one_slot_node
     return names
 
 
-def _fail_now_and_then(cluster: Cluster, machine: list[str], question: Question, rng: Random) -> None:
+def _fail_now_and_then(cluster: Cluster, machine: list[str], question: CapacityQuestion, rng: Random) -> None:
     def fail() -> None:
         for name in machine:
             cluster.nodes[name].crash()

@@ -54,7 +54,7 @@ def usd_camera(camera: Camera) -> UsdCamera:
 
 
 @dataclass(frozen=True)
-class MeshPart:
+class UsdMeshPart:
     """The solid or the glass faces of an object, as arrays of a UsdGeom.Mesh.
 
     points: (V, 3). indices: (3F,). st: (3F, 2) or None, one per corner. normals: one per corner (3F, 3), or per
@@ -69,7 +69,7 @@ class MeshPart:
     subsets: dict[int, I32]
 
 
-def mesh_parts(obj: SceneObject) -> list[MeshPart]:
+def mesh_parts(obj: SceneObject) -> list[UsdMeshPart]:
     """At most two parts of an object: what is solid, and what depth and segmentation see through."""
     if len(obj.faces) and not (obj.faces.min() >= 0 and obj.faces.max() < len(obj.vertices)):
         raise RenderError(f"object {obj.name!r} has faces that name vertices it does not have: repair its mesh")
@@ -80,9 +80,9 @@ def mesh_parts(obj: SceneObject) -> list[MeshPart]:
     return [_part(obj, of_glass == glass, glass) for glass in (False, True) if (of_glass == glass).any()]
 
 
-def _part(obj: SceneObject, chosen: BoolArray, glass: bool) -> MeshPart:
+def _part(obj: SceneObject, chosen: BoolArray, glass: bool) -> UsdMeshPart:
     faces, slots = obj.faces[chosen].astype(np.int32), obj.face_material[chosen]
-    return MeshPart(
+    return UsdMeshPart(
         glass=glass,
         points=np.ascontiguousarray(obj.vertices, np.float32),
         indices=faces.ravel(),

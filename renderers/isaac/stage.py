@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from nimbusd.renderers.isaac.geometry import NEAR_M, MeshPart, light_intensity, mesh_parts, usd_camera
+from nimbusd.renderers.isaac.geometry import NEAR_M, UsdMeshPart, light_intensity, mesh_parts, usd_camera
 from nimbusd.renderers.isaac.read import object_path
 from nimbusd.stages.errors import RenderError
 from nimbusd.stages.types import F64, U8, Camera, Light, Material, Scene, SceneObject
@@ -137,7 +137,7 @@ class StageScene:
             if part.glass:
                 self._glass.append(UsdGeom.Imageable(mesh))
 
-    def _add_mesh(self, path: str, part: MeshPart, obj: SceneObject) -> Any:
+    def _add_mesh(self, path: str, part: UsdMeshPart, obj: SceneObject) -> Any:
         from pxr import Sdf, UsdGeom, UsdShade, Vt
 
         mesh = UsdGeom.Mesh.Define(self.stage, path)

@@ -16,7 +16,7 @@ from nimbusd.renderers.mujoco.shaders import (
     colour_fragment,
     colour_vertex,
 )
-from nimbusd.renderers.mujoco.surfaces import Surfaces
+from nimbusd.renderers.mujoco.surfaces import DrawnSurfaces
 from nimbusd.stages.types import F64, I32
 
 _TO_TEXTURE = np.array([[0.5, 0, 0, 0.5], [0, 0.5, 0, 0.5], [0, 0, 0.5, 0.5], [0, 0, 0, 1]])
@@ -30,7 +30,7 @@ class Programs:
     filled in each time.
     """
 
-    def __init__(self, gl: Any, surfaces: Surfaces, lamps: Sequence[Lamp]) -> None:
+    def __init__(self, gl: Any, surfaces: DrawnSurfaces, lamps: Sequence[Lamp]) -> None:
         self._held: list[Any] = []
         keep, self._kinds = self._keep, [picture.cube for picture in surfaces.pictures]
         casting = [lamp for lamp in lamps if lamp.casting]

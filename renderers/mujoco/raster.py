@@ -16,7 +16,7 @@ import numpy as np
 from nimbusd.renderers.mujoco.lamps import Lamp
 from nimbusd.renderers.mujoco.pictures import Picture
 from nimbusd.renderers.mujoco.programs import Programs
-from nimbusd.renderers.mujoco.surfaces import Part, Surfaces
+from nimbusd.renderers.mujoco.surfaces import DrawnSurfaces, Part
 from nimbusd.stages.types import F32, F64, I32, U8, U16, BoolArray
 from nimbusd.stages.workflow.sim.world.world import NEAR_M
 
@@ -57,7 +57,7 @@ class Raster:
     ids: (N,) what each part is painted with; none is 0. shadow_px: edge of a shadow map.
     """
 
-    def __init__(self, gl: Any, surfaces: Surfaces, ids: U16, lamps: Sequence[Lamp], shadow_px: int) -> None:
+    def __init__(self, gl: Any, surfaces: DrawnSurfaces, ids: U16, lamps: Sequence[Lamp], shadow_px: int) -> None:
         self._gl, self._surfaces, self._shadow_px = gl, surfaces, shadow_px
         self._casting = tuple(lamp for lamp in lamps if lamp.casting)
         parts = surfaces.parts
@@ -264,7 +264,7 @@ class Raster:
         self._sizes = size
 
 
-def _groups(surfaces: Surfaces) -> list[_Group]:
+def _groups(surfaces: DrawnSurfaces) -> list[_Group]:
     """The opaque triangles by picture; those of large parts last, which others often hide."""
     count = [part.triangles[1] for part in surfaces.parts]
     of_triangle = np.repeat([part.picture if part.opaque else -2 for part in surfaces.parts], count)

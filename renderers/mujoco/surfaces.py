@@ -22,7 +22,7 @@ OPAQUE = 0.995
 
 @dataclass(frozen=True)
 class Part:
-    """One visible geom. picture: index into `Surfaces.pictures`, -1 without.
+    """One visible geom. picture: index into `DrawnSurfaces.pictures`, -1 without.
 
     rgba: of its material. specular, shininess (0…128), emission: as in OpenGL's fixed pipeline. middle, half: of its
     bounding box in its own frame, metres. reach_m: radius around the middle that holds all of it.
@@ -49,7 +49,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Surfaces:
+class DrawnSurfaces:
     """Everything visible. Corners have a position, a normal and texture coordinates; points a position and a cluster.
 
     positions, normals, uvw: (C, 3). part: (C,) index into `parts`. faces: (F, 3) of corners.
@@ -72,7 +72,7 @@ class Surfaces:
     pictures: tuple[Picture, ...]
 
 
-def visible_surfaces(model: Any, geoms: list[Any]) -> Surfaces:
+def visible_surfaces(model: Any, geoms: list[Any]) -> DrawnSurfaces:
     """The surfaces of a scene's geoms (mjvGeom) of a model. Raises RenderError for kinds that are not drawn."""
     import mujoco
 
@@ -113,7 +113,7 @@ def visible_surfaces(model: Any, geoms: list[Any]) -> Surfaces:
     corners = [len(shape.positions) for shape in shapes]
     points = [len(shape.points) for shape in shapes]
     clusters = [int(shape.cluster[-1]) + 1 for shape in shapes]
-    return Surfaces(
+    return DrawnSurfaces(
         positions=np.concatenate([shape.positions for shape in shapes]),
         normals=np.concatenate([shape.normals for shape in shapes]),
         uvw=np.concatenate(uvw).astype(np.float32),

@@ -16,7 +16,7 @@ from nimbusd.stages.plan.instructions import Landmark, instruction, landmarks
 from nimbusd.stages.plan.occupancy import FloorMap, MapArgs, floor_maps
 from nimbusd.stages.plan.route import Route, explore, plan_route
 from nimbusd.stages.plan.smooth import Comfort
-from nimbusd.stages.plan.timing import Limits, TimedPath, body_velocity, time_path
+from nimbusd.stages.plan.timing import DriveLimits, TimedPath, body_velocity, time_path
 from nimbusd.stages.types import F64, BoolArray, Camera, Feature, Scene, Sequence
 
 FEWEST_FRAMES = 8
@@ -103,8 +103,8 @@ class NavArgs(MapArgs):
         return self
 
     @property
-    def limits(self) -> Limits:
-        return Limits(self.max_speed_mps, self.max_accel_mps2, self.max_turn_radps)
+    def limits(self) -> DriveLimits:
+        return DriveLimits(self.max_speed_mps, self.max_accel_mps2, self.max_turn_radps)
 
     @property
     def comfort(self) -> Comfort:

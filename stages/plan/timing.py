@@ -10,7 +10,7 @@ from nimbusd.stages.types import F64
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class DriveLimits:
     """Limits of the robot: speed along the path, its change, and turning."""
 
     max_speed_mps: float
@@ -26,7 +26,7 @@ class TimedPath:
     yaw: F64
 
 
-def time_path(pieces: list[F64], limits: Limits, fps: float, start_yaw: float | None = None) -> TimedPath:
+def time_path(pieces: list[F64], limits: DriveLimits, fps: float, start_yaw: float | None = None) -> TimedPath:
     """The fastest drive along smooth pieces that keeps the limits, sampled at `fps`.
 
     pieces: (N, 2) polylines that join end to start. The robot looks along the path; it slows down in curves to
@@ -69,14 +69,14 @@ class _Knots:
         self._duration_s: list[F64] = []
         self._rates: list[F64] = []  # (K - 1, 2) at the two ends of each segment
 
-    def turn(self, xy: F64, yaw0: float, yaw1: float, limits: Limits) -> None:
+    def turn(self, xy: F64, yaw0: float, yaw1: float, limits: DriveLimits) -> None:
         if abs(yaw1 - yaw0) < 1e-9:
             return
         self._add(
             np.array([[*xy, yaw0], [*xy, yaw1]]), np.array([abs(yaw1 - yaw0) / limits.max_turn_radps]), np.ones((1, 2))
         )
 
-    def drive(self, piece: F64, heading: F64, limits: Limits) -> None:
+    def drive(self, piece: F64, heading: F64, limits: DriveLimits) -> None:
         if len(piece) == 2:  # a segment whose ends both stand still would never end
             piece, heading = (np.insert(a, 1, a.mean(axis=0), axis=0) for a in (piece, heading))
         length = np.linalg.norm(np.diff(piece, axis=0), axis=1)

@@ -2,7 +2,7 @@
 
 from nimbusd.stages.packing import pack, unpack
 from nimbusd.stages.workflow.base import NimbusWorkFlow, Workflow, register
-from nimbusd.stages.workflow.env import EnvScene, EnvSession, Place
+from nimbusd.stages.workflow.env import EnvScene, EnvSession, ScenePlace
 from nimbusd.stages.workflow.env_components import EnvLoader, EnvPlanner, EnvRandomizer, EnvRenderer
 from nimbusd.stages.workflow.registry import create_workflow, workflow_class, workflow_names
 
@@ -14,7 +14,7 @@ __all__ = [
     "EnvScene",
     "EnvSession",
     "NimbusWorkFlow",
-    "Place",
+    "ScenePlace",
     "Workflow",
     "create_workflow",
     "pack",

@@ -1,7 +1,7 @@
 """`EnvSession`: one workflow in one process, kept in step with the scene that the pipeline is at.
 
 A workflow has a state, the pipeline's stages have none, and any episode may follow any other. So each stage says where
-it wants the workflow to be (`Place`), and the session brings it there: reset, seeded and randomized as if no episode
+it wants the workflow to be (`ScenePlace`), and the session brings it there: reset, seeded, randomized as if no episode
 had been made before. Rendering always starts from the bytes of `dump_plan_info`, whether the planning was done in this
 process or in another: an episode does not depend on how the work was shared out.
 """
@@ -34,7 +34,7 @@ _OVER_AGAIN = "the plan that was made here differs from the one that was handed 
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class ScenePlace:
     """A state of a workflow: task `task` of its file, randomized from `seed` (None: as reset left it).
 
     layout_path: hand this file to `randomization`. seq_path: take the plan from this file instead of planning.
@@ -51,7 +51,7 @@ class EnvScene(Scene):
     """A scene that a workflow holds. Never leaves its process: another one loads and randomizes it again."""
 
     session: EnvSession | None = None
-    place: Place = Place(0)
+    place: ScenePlace = ScenePlace(0)
 
     @cached_property
     def content_hash(self) -> str:
@@ -68,11 +68,11 @@ class EnvSession:
         self._name = name
         self._seed_globals = seed_globals
         self._task: int | None = None
-        self._fresh: Place | None = None
-        self._observed: tuple[Place, int] | None = None
+        self._fresh: ScenePlace | None = None
+        self._observed: tuple[ScenePlace, int] | None = None
         self._device: str | None = None
 
-    def scene(self, name: str, place: Place) -> EnvScene:
+    def scene(self, name: str, place: ScenePlace) -> EnvScene:
         """The scene at `place`, where the workflow is afterwards. Raises PlanningFailed if it cannot be made."""
         self.go(place)
         described = self.workflow.describe_scene() or Scene(name, ())
@@ -100,7 +100,7 @@ class EnvSession:
             place=place,
         )
 
-    def go(self, place: Place) -> None:
+    def go(self, place: ScenePlace) -> None:
         """Bring the workflow to `place`, untouched by what was done in it before."""
         if self._fresh == place:
             return
@@ -112,7 +112,7 @@ class EnvSession:
                 raise PlanningFailed("randomization_failed", f"{self._name}.randomization() found no valid layout")
         self._fresh = place
 
-    def plan(self, place: Place, seed: int, *, with_render: bool, beat: Callable[[], None]) -> Sequence:
+    def plan(self, place: ScenePlace, seed: int, *, with_render: bool, beat: Callable[[], None]) -> Sequence:
         """Plan at `place`, drawing from `seed`. Raises PlanningFailed where there is no plan."""
         workflow = self.workflow
         workflow._beat = beat
@@ -123,7 +123,7 @@ class EnvSession:
         return replace(described, plan_info=pack(envelope))
 
     def render(
-        self, place: Place, seq: Sequence, *, beat: Callable[[], None], device: str, keep_files: bool
+        self, place: ScenePlace, seq: Sequence, *, beat: Callable[[], None], device: str, keep_files: bool
     ) -> Observation:
         """Show the states that `seq` recorded. keep_files: also keep what `save` writes, where `observe` has frames."""
         workflow = self.workflow
@@ -141,7 +141,7 @@ class EnvSession:
             return seen
         return replace(seen or Observation({}), files=self._files(workflow.save))
 
-    def plan_files(self, place: Place, seq: Sequence) -> Observation:
+    def plan_files(self, place: ScenePlace, seq: Sequence) -> Observation:
         """An observation without frames: the files that `save_seq` writes of this plan, and its description."""
         self._restore(place, self._opened(seq))
         files = self._files(self.workflow.save_seq)
@@ -149,7 +149,7 @@ class EnvSession:
 
     # --- the parts ---
 
-    def _reset(self, place: Place) -> None:
+    def _reset(self, place: ScenePlace) -> None:
         self._fresh = self._observed = None
         self._seed(place.task)  # `reset` must lead to one state, also where it draws numbers
         if self._task == place.task:
@@ -159,7 +159,7 @@ class EnvSession:
             self.workflow.init_task(place.task, need_preload=True)
             self._task = place.task
 
-    def _randomized(self, place: Place) -> bool:
+    def _randomized(self, place: ScenePlace) -> bool:
         if place.layout_path is None:
             valid = self.workflow.randomization()
         else:
@@ -175,7 +175,7 @@ class EnvSession:
             random.seed(first)
             np.random.seed(second)  # for workflows that were written with the global generator
 
-    def _planned(self, place: Place, seed: int, with_render: bool) -> Sequence:
+    def _planned(self, place: ScenePlace, seed: int, with_render: bool) -> Sequence:
         workflow = self.workflow
         self._fresh = self._observed = None
         self._seed(seed)
@@ -228,13 +228,13 @@ class EnvSession:
             raise ComponentError(f"plan info has version {envelope.get('version')!r}, not {ENVELOPE_VERSION}")
         return envelope
 
-    def _replay(self, place: Place, envelope: Mapping[str, Any]) -> None:
+    def _replay(self, place: ScenePlace, envelope: Mapping[str, Any]) -> None:
         self._restore(place, envelope)
         sequence = self.workflow.planned
         if (shown := frame_count(f"{self._name}.seq_replay", self.workflow.seq_replay(sequence))) != len(sequence):
             raise RenderError(f"{self._name}.seq_replay() showed {shown} of {len(sequence)} states")
 
-    def _restore(self, place: Place, envelope: Mapping[str, Any]) -> None:
+    def _restore(self, place: ScenePlace, envelope: Mapping[str, Any]) -> None:
         """The layout and the sequence that were planned, in a world that knows nothing else."""
         workflow = self.workflow
         data = workflow.dedump_plan_info(envelope["info"])
@@ -252,7 +252,7 @@ class EnvSession:
         self._seed(envelope["seed"], 1)
         workflow.planned = states(f"{self._name}.recover_seq_from_mem", workflow.recover_seq_from_mem(data))
 
-    def _plan_again(self, place: Place, seed: int, seq: Sequence) -> None:
+    def _plan_again(self, place: ScenePlace, seed: int, seq: Sequence) -> None:
         """Keep the frames that are still here, or make them once more: then it must be the same plan."""
         if self._observed == (place, seed):
             return
@@ -278,7 +278,7 @@ class EnvSession:
             return {path.relative_to(root).as_posix(): path.read_bytes() for path in files}
 
 
-def _recorded(place: Place) -> Sequence | None:
+def _recorded(place: ScenePlace) -> Sequence | None:
     """The description that lies beside a recorded plan, if there is one."""
     if place.seq_path is None:
         return None

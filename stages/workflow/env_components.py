@@ -28,7 +28,7 @@ from nimbusd.stages.modules import how_to_install, missing_modules
 from nimbusd.stages.notes import Notes
 from nimbusd.stages.types import Observation, Scene, Sequence
 from nimbusd.stages.workflow.base import PLAN_FILE
-from nimbusd.stages.workflow.env import SEQUENCE_FILE, EnvScene, EnvSession, Place
+from nimbusd.stages.workflow.env import SEQUENCE_FILE, EnvScene, EnvSession, ScenePlace
 from nimbusd.stages.workflow.registry import check_workflow_args, create_workflow, workflow_class
 
 LAYOUT_FILE = "layout.json"
@@ -171,12 +171,12 @@ class EnvLoader(BaseLoader[EnvLoaderArgs, EnvSceneConfig]):
         return session
 
 
-def _place(config: EnvSceneConfig) -> Place:
+def _place(config: EnvSceneConfig) -> ScenePlace:
     layout, plan = config.layout_path, config.seq_path
     if (folder := _recorded_in(config)) is not None:
         plan, layout = folder, _layout_in(folder)
     layout_path, seq_path = (None if path is None else str(path) for path in (layout, plan))
-    return Place(config.task, None, layout_path, seq_path)
+    return ScenePlace(config.task, None, layout_path, seq_path)
 
 
 def _layout_in(folder: Path) -> Path | None:
@@ -216,10 +216,10 @@ class EnvRandomizer(BaseRandomizer[EnvRandomizerArgs]):
         seeds = [int(seed) for seed in rng.integers(_SEEDS, size=self.args.tries)]
         for seed in seeds[:-1]:
             try:
-                return session.scene(scene.name, Place(place.task, seed, place.layout_path, place.seq_path))
+                return session.scene(scene.name, ScenePlace(place.task, seed, place.layout_path, place.seq_path))
             except PlanningFailed:
                 self.beat()
-        return session.scene(scene.name, Place(place.task, seeds[-1], place.layout_path, place.seq_path))
+        return session.scene(scene.name, ScenePlace(place.task, seeds[-1], place.layout_path, place.seq_path))
 
 
 class EnvPlannerArgs(ComponentArgs):
@@ -265,7 +265,7 @@ class EnvRenderer(BaseRenderer[EnvRendererArgs]):
     def __init__(self, args: EnvRendererArgs) -> None:
         super().__init__(args)
         self._device = "auto"
-        self._at: tuple[EnvSession, Place] | None = None
+        self._at: tuple[EnvSession, ScenePlace] | None = None
 
     def open(self, device: str) -> None:
         self._device = device
@@ -289,7 +289,7 @@ class EnvRenderer(BaseRenderer[EnvRendererArgs]):
         return session.render(place, seq, beat=self.beat, device=self._device, keep_files=self.args.keep_files)
 
 
-def _of(scene: Scene, component: Component[Any]) -> tuple[EnvSession, Place]:
+def _of(scene: Scene, component: Component[Any]) -> tuple[EnvSession, ScenePlace]:
     if not isinstance(scene, EnvScene) or scene.session is None:
         raise ComponentError(f"{type(component).__name__} works on scenes of EnvLoader, not on scene '{scene.name}'")
     return scene.session, scene.place

@@ -32,7 +32,7 @@ from pathlib import Path
 
 from nimbusd.core.master.facts import Order
 from nimbusd.core.master.scheduler import Scheduler
-from nimbusd.simulate.capacity import Answer, Question, answer
+from nimbusd.simulate.capacity import Answer, CapacityQuestion, answer
 
 GPUS_PER_NODE = 8
 BASE = 8
@@ -41,7 +41,7 @@ GOAL = 0.97
 GOAL_SLOTS = 128
 COMPARED = ("whole scenes", "ours")
 """These run all seeds at 8 GPUs and where the goal is; the others, and other numbers of GPUs, an eighth of them."""
-JOB = Question(
+JOB = CapacityQuestion(
     scenes=2560,
     episodes=20,
     mean_s=60.0,

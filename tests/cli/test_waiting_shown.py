@@ -19,7 +19,7 @@ from nimbusd.client import Event, NodeSummary
 from nimbusd.core.master.facts import Cause
 from nimbusd.core.words import counted, listed
 from nimbusd.master.reports import scene_reports
-from tests.support.scheduler_story import JOB, A, Story, failed, grants, plan, scene
+from tests.support.scheduler_story import JOB, A, SchedulerStory, failed, grants, plan, scene
 from tests.support.scripted_master import report, summary
 
 WHY = "numpy 1.26.4 when this job began, 2.0.0 on w1"
@@ -79,7 +79,7 @@ def test_status_counts_episodes_apart_from_attempts() -> None:
 
 def test_scenes_that_need_somebody_or_move_come_before_those_that_only_wait() -> None:
     names = [f"s{number:02d}" for number in range(30)]
-    story = Story(plan(*(scene(name, 2, hint=float(number)) for number, name in enumerate(names)), attempts=1))
+    story = SchedulerStory(plan(*(scene(name, 2, hint=float(number)) for number, name in enumerate(names)), attempts=1))
     story.join(A)
     (broken,) = grants(story.beat(A, credit=1))
     (moving,) = grants(story.tell(failed(broken, broken.spans[0].start)))

@@ -1,4 +1,4 @@
-"""What docs/benchmarks.md tells to run exists, and every program that README.md names is in it."""
+"""Every program that docs/benchmarks.md names exists, and every one that README.md names is in it."""
 
 from __future__ import annotations
 

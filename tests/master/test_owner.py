@@ -1,4 +1,4 @@
-"""Who may go on in an output folder, and that nobody loses a committed byte: every way to come to one that is used.
+"""The right to go on in an output folder, and no committed byte lost: every way to come to one that is used.
 
 A real master over a real ledger, without nodes: pieces are stored and committed by hand, as compute workers store them.
 """
@@ -70,7 +70,7 @@ def record(piece: Piece, index: int, attempt: int = 1) -> Record:
 
 
 def work(job: Job, ledger: Path, indexes: range) -> None:
-    """What a run or a master does: claims the output, and commits episodes there."""
+    """Do as a run or a master does: claims the output, and commits episodes there."""
     ledger.parent.mkdir(parents=True, exist_ok=True)
     job.output.joinpath(PIECES).mkdir(parents=True, exist_ok=True)
     with claim_output(job.output), Ledger.open(ledger) as opened:

@@ -27,7 +27,7 @@ from nimbusd.core.node.facts import DropPiece, NodeOrder
 from nimbusd.core.node.machine import NodeMachine
 from nimbusd.core.records import JobState, State
 from nimbusd.simulate import Cluster, DrawnWorkload, NodeModel, Violation, Weather, scenes_of
-from nimbusd.simulate.capacity import Question, answer
+from nimbusd.simulate.capacity import CapacityQuestion, answer
 from nimbusd.simulate.master import Moment
 from nimbusd.simulate.network import FAIR
 from nimbusd.simulate.scenario import (
@@ -391,7 +391,7 @@ def test_scenarios_can_be_made_smaller_while_they_fail() -> None:
 
 
 def test_more_nodes_take_less_time_and_the_shares_add_up() -> None:
-    question = Question(40, 5, 30.0, 0.5, 0.3, None, 10.0, slots=4, mtbf_s=3600.0, crashes=0.02)
+    question = CapacityQuestion(40, 5, 30.0, 0.5, 0.3, None, 10.0, slots=4, mtbf_s=3600.0, crashes=0.02)
     few, many = answer(question, 1), answer(question, 4)
     assert few.episodes == many.episodes == 200
     assert many.makespan_s < few.makespan_s / 2
@@ -402,7 +402,7 @@ def test_more_nodes_take_less_time_and_the_shares_add_up() -> None:
 
 
 def test_dynamic_scheduling_beats_the_static_one() -> None:
-    question = Question(64, 10, 60.0, 0.6, 0.3, None, 20.0, slots=4, speed_spread=0.2)
+    question = CapacityQuestion(64, 10, 60.0, 0.6, 0.3, None, 20.0, slots=4, speed_spread=0.2)
     ours, static = answer(question, 4), answer(replace(question, dynload=False, one_slot_nodes=True), 4)
     assert ours.makespan_s < 0.85 * static.makespan_s
 

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from nimbusd.show.view import EpisodeView, Room
+from nimbusd.show.view import EpisodeView, RoomOutline
 from nimbusd.stages.types import F32, F64, U8, U16
 
 ROOM_M = (6.0, 4.0, 2.6)
@@ -85,5 +85,5 @@ def view(count: int = 12) -> EpisodeView:
         intrinsics=INTRINSICS,
         T_world_camera=T,
         categories=CATEGORIES,
-        rooms=(Room("living_room", np.array([(0.0, 0.0), (6.0, 0.0), (6.0, 4.0), (0.0, 4.0)])),),
+        rooms=(RoomOutline("living_room", np.array([(0.0, 0.0), (6.0, 0.0), (6.0, 4.0), (0.0, 4.0)])),),
     )

@@ -32,7 +32,7 @@ import zmq
 
 from nimbusd.core.ids import NodeId
 from nimbusd.transport.messages import control as c
-from nimbusd.transport.security.auth import Entry, Peer, Role
+from nimbusd.transport.security.auth import Entry, Peer, PeerRole
 from nimbusd.transport.security.gate import Gate
 from nimbusd.transport.security.keys import KeyPair, generate
 from nimbusd.transport.sockets.master_socket import MasterSocket
@@ -52,7 +52,7 @@ class Port:
     def __init__(self, folder: Path) -> None:
         """Start it. Its gate lets the key `self.node` in as that of node `honest`, and has a token open."""
         self.node = generate()
-        Gate(folder).add(Entry(Role.NODE, "honest", self.node.public))
+        Gate(folder).add(Entry(PeerRole.NODE, "honest", self.node.public))
         command = [sys.executable, "-m", "tests.support.fuzz_control", "--serve", str(folder)]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self._watched = psutil.Process(self._process.pid)

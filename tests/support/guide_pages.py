@@ -32,7 +32,7 @@ class GuidePage:
         return path
 
     def nimbusctl(self, *args: str) -> str:
-        """What a command says that ends well, run in the folder, which is where modules are found, too."""
+        """The output of a command that ends well, run in the folder, which is where modules are found, too."""
         paths = os.pathsep.join((str(self.folder), str(REPOSITORY)))
         command = [*NIMBUSCTL, *args]
         env = {**os.environ, "PYTHONPATH": paths}

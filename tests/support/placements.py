@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from nimbusd.makers.arithmetic import simd
-from nimbusd.stages.plan.timing import Limits, body_velocity, time_path
+from nimbusd.stages.plan.timing import DriveLimits, body_velocity, time_path
 from nimbusd.stages.store.poses import euler_rows, inverse, pose_rows, transforms_of
 from nimbusd.stages.types import F64
 
@@ -87,7 +87,7 @@ def stored() -> list[str]:
     T = np.tile(np.eye(4), (FRAMES, 1, 1))
     T[:, :3, :3], T[:, :3, 3] = turns, rng.normal(size=(FRAMES, 3))
     path = np.cumsum(rng.normal(size=(FRAMES, 2)), axis=0)
-    limits = Limits(0.8, 0.5, 1.2)
+    limits = DriveLimits(0.8, 0.5, 1.2)
     makers: dict[str, tuple[Callable[[F64], Any], F64]] = {
         "arctan2": (lambda T: np.arctan2(T[:, 1, 0], T[:, 0, 0]), T),  # to see that the trick works
         "pose_rows": (pose_rows, T),

@@ -40,7 +40,7 @@ def ended(orders: Sequence[Order]) -> list[JobState]:
     return [order.state for order in orders if isinstance(order, JobRecorded) and not order.environment]
 
 
-class Story:
+class SchedulerStory:
     """A scheduler, its clock, and what it has leased to whom so far."""
 
     def __init__(self, *plans: JobPlan, epoch: int = 1) -> None:
@@ -103,8 +103,10 @@ def hello(node: NodeId, session: str, environment: str, slots: int, packages: Ma
     return Hello(node, session, "0.1", environment, dict(packages or {}), slots, ())
 
 
-def restarted(*leases: LeaseOpened, history: dict[str, SceneHistory] | None = None) -> tuple[Story, list[Order]]:
-    story = Story(epoch=2)
+def restarted(
+    *leases: LeaseOpened, history: dict[str, SceneHistory] | None = None
+) -> tuple[SchedulerStory, list[Order]]:
+    story = SchedulerStory(epoch=2)
     orders = story.tell(JobAdded(plan(scene("s", 4)), history or {}, leases))
     return story, orders
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from nimbusd.core.ids import NodeId
 from nimbusd.transport.errors import TransportError
 from nimbusd.transport.messages import control as c
-from nimbusd.transport.security.auth import AllowList, AllowListError, Entry, Peer, Role, objection
+from nimbusd.transport.security.auth import AllowList, AllowListError, Entry, Peer, PeerRole, objection
 from nimbusd.transport.security.gate import Gate
 from nimbusd.transport.security.keys import generate
 from nimbusd.transport.security.tokens import MAX_OPEN_TOKENS, JoinToken, Redeemed, TokenError, TokenStore, new_secret
@@ -122,8 +122,8 @@ def test_open_tokens_have_a_limit() -> None:
 def test_an_allow_list_is_read_with_its_comments() -> None:
     text = f"# our machines\n\nnode gpu-1 {KEY}\n  admin ann   {OTHER_KEY}  \n#node old {THIRD_KEY}\n"
     listed = AllowList.parse(text, "authorized")
-    assert listed.entries() == (Entry(Role.NODE, "gpu-1", KEY), Entry(Role.ADMIN, "ann", OTHER_KEY))
-    assert listed.get(KEY) == Entry(Role.NODE, "gpu-1", KEY)
+    assert listed.entries() == (Entry(PeerRole.NODE, "gpu-1", KEY), Entry(PeerRole.ADMIN, "ann", OTHER_KEY))
+    assert listed.get(KEY) == Entry(PeerRole.NODE, "gpu-1", KEY)
     assert listed.get(THIRD_KEY) is None
 
 
@@ -152,10 +152,10 @@ def test_a_person_and_a_node_may_have_the_same_name() -> None:
 
 # --- what peers may say ---
 
-NODE = Peer(0, b"r", Role.NODE, "gpu-1", KEY)
-ADMIN = Peer(0, b"r", Role.ADMIN, "ann", KEY)
-GUEST = Peer(0, b"r", Role.GUEST, "", KEY)
-LOCAL = Peer(0, b"r", Role.LOCAL)
+NODE = Peer(0, b"r", PeerRole.NODE, "gpu-1", KEY)
+ADMIN = Peer(0, b"r", PeerRole.ADMIN, "ann", KEY)
+GUEST = Peer(0, b"r", PeerRole.GUEST, "", KEY)
+LOCAL = Peer(0, b"r", PeerRole.LOCAL)
 
 
 def test_a_node_speaks_for_itself_alone() -> None:
@@ -202,14 +202,14 @@ def test_a_node_enrols_by_a_token_and_the_master_remembers_it(tmp_path: Path) ->
     assert gate.enrol(OTHER_KEY, "gpu-1", token.secret) is None, "the answer may have been lost"
     assert not gate.admits(THIRD_KEY)
     gate = Gate(tmp_path, clock=clock)
-    assert gate.entry(OTHER_KEY) == Entry(Role.NODE, "gpu-1", OTHER_KEY)
+    assert gate.entry(OTHER_KEY) == Entry(PeerRole.NODE, "gpu-1", OTHER_KEY)
     assert "was used by another node" in str(gate.enrol(THIRD_KEY, "gpu-2", token.secret))
 
 
 def test_enrolment_that_fails_says_why(tmp_path: Path) -> None:
     clock = Clock()
     gate = Gate(tmp_path, clock=clock)
-    gate.add(Entry(Role.NODE, "gpu-1", KEY))
+    gate.add(Entry(PeerRole.NODE, "gpu-1", KEY))
     first, second = (gate.make_token("tcp://h:1", KEY, ttl_s).secret for ttl_s in (60.0, 600.0))
     assert "did not issue" in str(gate.enrol(OTHER_KEY, "gpu-2", "guess"))
     assert "over an encrypted connection only" in str(gate.enrol("", "gpu-2", first))
@@ -235,8 +235,8 @@ def test_the_operators_edits_count_at_once_and_are_kept(tmp_path: Path) -> None:
     path = tmp_path / "authorized"
     path.write_text(f"# ours\nadmin ann {KEY}")
     assert gate.admits(KEY)
-    gate.add(Entry(Role.NODE, "gpu-1", OTHER_KEY))
-    gate.add(Entry(Role.NODE, "gpu-1", OTHER_KEY))
+    gate.add(Entry(PeerRole.NODE, "gpu-1", OTHER_KEY))
+    gate.add(Entry(PeerRole.NODE, "gpu-1", OTHER_KEY))
     assert path.read_text() == f"# ours\nadmin ann {KEY}\nnode gpu-1 {OTHER_KEY}\n"
     path.write_text(f"node gpu-1 {OTHER_KEY}\n")
     gate.refresh()
@@ -245,7 +245,7 @@ def test_the_operators_edits_count_at_once_and_are_kept(tmp_path: Path) -> None:
 
 def test_a_damaged_edit_leaves_the_last_good_list_in_force(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     gate = Gate(tmp_path)
-    gate.add(Entry(Role.ADMIN, "ann", KEY))
+    gate.add(Entry(PeerRole.ADMIN, "ann", KEY))
     (tmp_path / "authorized").write_text("admin ann\n")
     gate.refresh()
     assert gate.entry(KEY) is not None

@@ -15,7 +15,7 @@ from nimbusd.transport.errors import TransportError
 from nimbusd.transport.security.ownership import open_to_others
 from nimbusd.transport.sockets.addresses import AddressError
 from nimbusd.transport.sockets.local_listener import LocalListener, group_id, make_folder
-from nimbusd.transport.sockets.places import Place, find_socket, knock, place_to_listen, why_unreachable
+from nimbusd.transport.sockets.places import SocketPlace, find_socket, knock, place_to_listen, why_unreachable
 from tests.support.linked_peers import hello, linked, on_uvloop, serving
 
 ME = os.geteuid()
@@ -39,8 +39,8 @@ def session(folder: Path, uid: int = 1234) -> dict[str, str]:
 
 def test_a_service_listens_in_its_runtime_folder_and_root_in_the_systems() -> None:
     service = place_to_listen({"RUNTIME_DIRECTORY": "/run/nimbusd/master:/run/other"}, 991)
-    assert service == Place(Path("/run/nimbusd/master"), ours=False)
-    assert place_to_listen({"XDG_RUNTIME_DIR": "/run/user/0"}, 0) == Place(Path("/run/nimbusd/master"))
+    assert service == SocketPlace(Path("/run/nimbusd/master"), ours=False)
+    assert place_to_listen({"XDG_RUNTIME_DIR": "/run/user/0"}, 0) == SocketPlace(Path("/run/nimbusd/master"))
 
 
 @as_root
@@ -70,7 +70,7 @@ def test_a_client_looks_in_its_own_folders_first_and_not_where_another_user_coul
 
 
 def test_the_folder_is_closed_to_others_whatever_the_umask_and_whatever_it_was(tmp_path: Path) -> None:
-    place = Place(tmp_path / "run" / "master")
+    place = SocketPlace(tmp_path / "run" / "master")
     make_folder(place)
     assert (mode(place.folder), mode(place.folder.parent)) == (0o700, 0o755)
     place.folder.chmod(0o755)
@@ -84,12 +84,12 @@ def test_a_folder_in_which_others_could_put_a_socket_is_refused(tmp_path: Path) 
     folder = tmp_path / "master"
     folder.symlink_to(tmp_path)
     with pytest.raises(AddressError, match="must be a folder, and is a link"):
-        make_folder(Place(folder))
+        make_folder(SocketPlace(folder))
     folder.unlink()
     folder.mkdir()
     folder.chmod(0o777)
     with pytest.raises(AddressError, match=r"others could replace the socket.*mode 0777"):
-        make_folder(Place(folder))
+        make_folder(SocketPlace(folder))
 
 
 @as_root
@@ -98,12 +98,12 @@ def test_a_folder_of_another_user_is_refused(tmp_path: Path) -> None:
     folder.mkdir()
     os.chown(folder, 1234, 1234)
     with pytest.raises(AddressError, match="belongs to user 1234: is it a service's"):
-        make_folder(Place(folder))
+        make_folder(SocketPlace(folder))
 
 
 def test_a_folder_of_a_service_stays_as_the_service_has_it(tmp_path: Path) -> None:
     tmp_path.chmod(0o711)
-    make_folder(Place(tmp_path, ours=False))
+    make_folder(SocketPlace(tmp_path, ours=False))
     assert mode(tmp_path) == 0o711
 
 

@@ -16,7 +16,7 @@ from nimbusd.core.ids import JobId, NodeId
 from nimbusd.transport.codec import MAX_MESSAGE_BYTES
 from nimbusd.transport.errors import TransportError
 from nimbusd.transport.messages import control as c
-from nimbusd.transport.security.auth import Entry, Peer, Role
+from nimbusd.transport.security.auth import Entry, Peer, PeerRole
 from nimbusd.transport.security.gate import Gate
 from nimbusd.transport.security.keys import generate
 from nimbusd.transport.security.tokens import JoinToken
@@ -45,14 +45,14 @@ async def test_on_this_machine_nodes_and_clients_need_no_keys() -> None:
     async with serving() as master, linked(master.addresses[0]) as link:
         assert await link.ask(hello("n1")) == ANSWER
         assert await link.ask(c.Nodes(7)) == c.Done(7)
-        assert [peer.role for peer, _ in master.heard] == [Role.LOCAL, Role.LOCAL]
+        assert [peer.role for peer, _ in master.heard] == [PeerRole.LOCAL, PeerRole.LOCAL]
         assert link.troubles == []
 
 
 @on_uvloop
 async def test_a_key_tells_who_a_peer_is_and_what_it_may_say(tmp_path: Path) -> None:
     node, admin = generate(), generate()
-    entries = Entry(Role.NODE, "gpu-1", node.public), Entry(Role.ADMIN, "ann", admin.public)
+    entries = Entry(PeerRole.NODE, "gpu-1", node.public), Entry(PeerRole.ADMIN, "ann", admin.public)
     async with encrypted(tmp_path, *entries) as (master, _):
         async with linked(master.addresses[0], **secure(node)) as link:
             assert await link.ask(hello("gpu-1")) == ANSWER
@@ -63,7 +63,10 @@ async def test_a_key_tells_who_a_peer_is_and_what_it_may_say(tmp_path: Path) -> 
             assert await link.ask(c.Cancel(3, "job")) == refused
         async with linked(master.addresses[0], **secure(admin)) as link:
             assert await link.ask(c.Cancel(4, "job")) == c.Done(4)
-        assert [(peer.role, peer.name) for peer, _ in master.heard] == [(Role.NODE, "gpu-1"), (Role.ADMIN, "ann")]
+        assert [(peer.role, peer.name) for peer, _ in master.heard] == [
+            (PeerRole.NODE, "gpu-1"),
+            (PeerRole.ADMIN, "ann"),
+        ]
         assert master.counters["forbidden"] == 2
 
 
@@ -86,7 +89,7 @@ async def test_an_unknown_key_is_told_so_counted_and_let_in_once_it_is_listed(tm
 async def test_a_master_with_another_key_is_not_trusted(tmp_path: Path) -> None:
     keys, expected = generate(), generate()
     async with (
-        encrypted(tmp_path, Entry(Role.NODE, "gpu-1", keys.public)) as (master, _),
+        encrypted(tmp_path, Entry(PeerRole.NODE, "gpu-1", keys.public)) as (master, _),
         linked(master.addresses[0], **secure(keys, expected)) as link,
     ):
         trouble = await link.trouble()
@@ -154,7 +157,7 @@ async def test_joining_with_a_token_works_once_and_says_what_is_wrong(tmp_path: 
 async def test_who_is_taken_off_the_list_is_cut_off_without_a_restart(tmp_path: Path) -> None:
     keys = generate()
     async with (
-        encrypted(tmp_path, Entry(Role.NODE, "gpu-1", keys.public)) as (master, gate),
+        encrypted(tmp_path, Entry(PeerRole.NODE, "gpu-1", keys.public)) as (master, gate),
         linked(master.addresses[0], **secure(keys)) as link,
     ):
         assert await link.ask(hello("gpu-1")) == ANSWER
@@ -169,7 +172,7 @@ async def test_who_is_taken_off_the_list_is_cut_off_without_a_restart(tmp_path: 
 async def test_guests_and_nodes_cannot_make_the_master_unpack_large_messages(tmp_path: Path) -> None:
     node, guest = generate(), generate()
     job = c.JobSpec(JobId("j"), {"x": "x" * (MAX_MESSAGE_BYTES + 1)})
-    async with encrypted(tmp_path, Entry(Role.NODE, "gpu-1", node.public)) as (master, gate):
+    async with encrypted(tmp_path, Entry(PeerRole.NODE, "gpu-1", node.public)) as (master, gate):
         gate.make_token(master.addresses[0], MASTER_KEYS.public, 60.0)
         for keys, message in ((node, job), (guest, c.Enrol(1, "gpu-2", "s" * 5000))):
             async with linked(master.addresses[0], **secure(keys)) as link:
@@ -183,12 +186,12 @@ async def test_guests_and_nodes_cannot_make_the_master_unpack_large_messages(tmp
 async def test_one_master_serves_its_own_machine_by_ipc_and_others_encrypted(tmp_path: Path) -> None:
     keys = generate()
     gate = Gate(tmp_path)
-    gate.add(Entry(Role.NODE, "gpu-1", keys.public))
+    gate.add(Entry(PeerRole.NODE, "gpu-1", keys.public))
     async with serving((f"ipc://{tmp_path}/m.sock", LOOPBACK), keys=MASTER_KEYS, gate=gate) as master:
         for address in master.addresses:
             async with linked(address, **secure(keys)) as link:
                 assert await link.ask(hello("gpu-1")) == ANSWER
-        assert {peer.role for peer, _ in master.heard} == {Role.NODE, Role.LOCAL}
+        assert {peer.role for peer, _ in master.heard} == {PeerRole.NODE, PeerRole.LOCAL}
         async with linked(f"ipc://{tmp_path}/m.sock") as link:
             answer = await link.ask(c.Enrol(1, "gpu-2", "s"))
             assert isinstance(answer, c.Refused)

@@ -44,7 +44,7 @@ ENDED = frozenset({"complete", "incomplete", "cancelled"})
 R = TypeVar("R", bound=control.Reply)
 
 
-class AsyncClient:
+class AsyncMasterClient:
     """A client for asyncio programs. Make it with `connect`, on the loop that it is used on; close it at the end.
 
     Methods may be called concurrently. They raise MasterUnreachable, KeyRefused, VersionMismatch, RequestRefused or

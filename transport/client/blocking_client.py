@@ -14,7 +14,7 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from nimbusd.transport.client.async_client import TIMEOUT_S, AsyncClient
+from nimbusd.transport.client.async_client import TIMEOUT_S, AsyncMasterClient
 from nimbusd.transport.client.follow import Event, Follow, Gap
 from nimbusd.transport.errors import ClientClosed
 from nimbusd.transport.messages import control
@@ -22,13 +22,13 @@ from nimbusd.transport.messages import control
 T = TypeVar("T")
 
 
-class Client:
+class BlockingMasterClient:
     """A client for any thread. Make it with `connect`; close it at the end, or use it in a `with`.
 
-    Methods block, may be called from several threads at once, and raise the ClientErrors that AsyncClient raises.
+    Methods block, may be called from several threads at once, and raise the ClientErrors that AsyncMasterClient raises.
     """
 
-    def __init__(self, connect: Callable[[], Coroutine[Any, Any, AsyncClient]]) -> None:
+    def __init__(self, connect: Callable[[], Coroutine[Any, Any, AsyncMasterClient]]) -> None:
         self._thread = _LoopThread()
         try:
             self._client = self._thread.call(connect())
@@ -57,7 +57,7 @@ class Client:
         every later request. Raises MasterUnreachable at once where nobody listens.
         """
         return cls(
-            lambda: AsyncClient.connect(
+            lambda: AsyncMasterClient.connect(
                 address,
                 master_key=master_key,
                 key=key,
@@ -102,7 +102,7 @@ class Client:
         adopt: bool = False,
         accept_environment: bool = False,
     ) -> control.JobSummary:
-        """See `AsyncClient.submit`."""
+        """See `AsyncMasterClient.submit`."""
         return self._thread.call(
             self._client.submit(
                 job,
@@ -132,15 +132,15 @@ class Client:
         return self._thread.call(self._client.retry(job))
 
     def repair(self, job: str, episodes: Iterable[tuple[str, int]] = ()) -> control.Done:
-        """See `AsyncClient.repair`."""
+        """See `AsyncMasterClient.repair`."""
         return self._thread.call(self._client.repair(job, episodes))
 
     def forget(self, job: str, *, delete_output: bool = False) -> control.Done:
-        """See `AsyncClient.forget`."""
+        """See `AsyncMasterClient.forget`."""
         return self._thread.call(self._client.forget(job, delete_output=delete_output))
 
     def relocate(self, job: str, output: str) -> control.Done:
-        """See `AsyncClient.relocate`."""
+        """See `AsyncMasterClient.relocate`."""
         return self._thread.call(self._client.relocate(job, output))
 
     def nodes(self) -> tuple[control.NodeSummary, ...]:
@@ -177,13 +177,13 @@ class Client:
     def watch(
         self, cursor: str | None = None, job: str | None = None, *, away_s: float | None = None
     ) -> Iterator[Event | Gap]:
-        """Events after `cursor`, without end: see `AsyncClient.watch`."""
+        """Events after `cursor`, without end: see `AsyncMasterClient.watch`."""
         follow = Follow(self._client.ask_events, cursor, job, away_s)
         while True:
             yield from self._thread.call(follow.more())
 
     def wait(self, job: str, timeout_s: float | None = None) -> control.JobSummary:
-        """Wait until the job has ended, and return its end: see `AsyncClient.wait`."""
+        """Wait until the job has ended, and return its end: see `AsyncMasterClient.wait`."""
         return self._thread.call(self._client.wait(job, timeout_s))
 
 

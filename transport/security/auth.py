@@ -26,7 +26,7 @@ class AllowListError(TransportError):
     """An allow-list that cannot be read, or an entry that cannot be added."""
 
 
-class Role(enum.StrEnum):
+class PeerRole(enum.StrEnum):
     """The rights of a peer. LOCAL: it came over an unencrypted address, which processes of this machine alone reach."""
 
     LOCAL = "local"
@@ -43,7 +43,7 @@ class Peer(NamedTuple):
 
     listener: int
     route: bytes
-    role: Role
+    role: PeerRole
     name: str = ""
     key: str = ""
 
@@ -58,7 +58,7 @@ class Peer(NamedTuple):
 class Entry:
     """One line of the allow-list."""
 
-    role: Role
+    role: PeerRole
     name: str
     key: str
 
@@ -68,7 +68,7 @@ class AllowList:
 
     def __init__(self, entries: Iterable[Entry] = ()) -> None:
         self._by_key: dict[str, Entry] = {}
-        self._by_name: dict[tuple[Role, str], Entry] = {}
+        self._by_name: dict[tuple[PeerRole, str], Entry] = {}
         for entry in entries:
             self.add(entry)
 
@@ -83,12 +83,12 @@ class AllowList:
             if not line.strip() or line.startswith("#"):
                 continue
             words = line.split()
-            if len(words) != 3 or words[0] not in (Role.NODE, Role.ADMIN):
+            if len(words) != 3 or words[0] not in (PeerRole.NODE, PeerRole.ADMIN):
                 raise AllowListError(
                     f"{where}:{number}: expected `node NAME KEY` or `admin NAME KEY`, got {line!r:.80}"
                 )
             try:
-                listed.add(Entry(Role(words[0]), words[1], words[2]))
+                listed.add(Entry(PeerRole(words[0]), words[1], words[2]))
             except AllowListError as error:
                 raise AllowListError(f"{where}:{number}: {error}") from error
         return listed
@@ -129,11 +129,11 @@ def format_entry(entry: Entry) -> str:
 _REQUESTS = frozenset(control.REQUESTS)
 _FROM_NODE = frozenset(control.FROM_NODE)
 
-_ALLOWED: Mapping[Role, frozenset[type]] = {
-    Role.LOCAL: _REQUESTS | _FROM_NODE,
-    Role.ADMIN: _REQUESTS,
-    Role.NODE: _FROM_NODE,
-    Role.GUEST: frozenset(),
+_ALLOWED: Mapping[PeerRole, frozenset[type]] = {
+    PeerRole.LOCAL: _REQUESTS | _FROM_NODE,
+    PeerRole.ADMIN: _REQUESTS,
+    PeerRole.NODE: _FROM_NODE,
+    PeerRole.GUEST: frozenset(),
 }
 
 
@@ -144,12 +144,12 @@ def objection(peer: Peer, message: control.Message) -> str | None:
     """
     kind = type(message)
     if kind not in _ALLOWED[peer.role]:
-        if peer.role is Role.GUEST:
+        if peer.role is PeerRole.GUEST:
             return (
                 f"this master does not know the key {peer.key}; join with a token of `nimbusctl token create`, "
                 "or have the key added to the master's list of authorized keys"
             )
         return f"a key of role {peer.role} may not send {kind.__name__}"
-    if peer.role is Role.NODE and (said := getattr(message, "node", None)) != peer.name:
+    if peer.role is PeerRole.NODE and (said := getattr(message, "node", None)) != peer.name:
         return f"the key of node {peer.name} may not speak for node {said!r:.80}"
     return None

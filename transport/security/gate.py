@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from nimbusd.transport.errors import TransportError
-from nimbusd.transport.security.auth import AllowList, AllowListError, Entry, Role, format_entry
+from nimbusd.transport.security.auth import AllowList, AllowListError, Entry, PeerRole, format_entry
 from nimbusd.transport.security.keys import write_private
 from nimbusd.transport.security.tokens import Issued, JoinToken, Redeemed, TokenStore, new_secret
 
@@ -104,7 +104,7 @@ class Gate:
         """
         if not key:
             return "a node enrols over an encrypted connection only; on this one it needs no token"
-        entry = Entry(Role.NODE, node, key)
+        entry = Entry(PeerRole.NODE, node, key)
         self.refresh()
         if self._list.get(key) == entry:
             return None

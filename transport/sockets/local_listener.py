@@ -21,7 +21,7 @@ import zmq
 from nimbusd.transport.errors import TransportError
 from nimbusd.transport.security.ownership import ROOT, open_to_others, user_name
 from nimbusd.transport.sockets.addresses import AddressError
-from nimbusd.transport.sockets.places import Place, knock
+from nimbusd.transport.sockets.places import SocketPlace, knock
 
 log = logging.getLogger(__name__)
 
@@ -108,7 +108,7 @@ def group_id(name: str) -> int:
         raise AddressError(f"there is no group {name!r} on this machine to give the socket to") from None
 
 
-def make_folder(place: Place, gid: int | None = None) -> None:
+def make_folder(place: SocketPlace, gid: int | None = None) -> None:
     """Have the folder of a master's socket: ours is closed to all but its user and, to pass through, a group.
 
     Raises AddressError if another user could put something in its place.

@@ -14,7 +14,7 @@ import zmq
 from nimbusd.transport.codec import MAX_MESSAGE_BYTES, MessageError, VersionError
 from nimbusd.transport.errors import TransportError
 from nimbusd.transport.messages import control
-from nimbusd.transport.security.auth import Peer, Role, objection
+from nimbusd.transport.security.auth import Peer, PeerRole, objection
 from nimbusd.transport.security.gate import Gate
 from nimbusd.transport.security.keys import KeyPair
 from nimbusd.transport.security.zap import ZapHandler
@@ -29,10 +29,10 @@ log = logging.getLogger(__name__)
 OnMessage: TypeAlias = Callable[[Peer, control.Message], None]
 
 _MAX_BYTES = {
-    Role.LOCAL: control.MAX_JOB_BYTES,
-    Role.ADMIN: control.MAX_JOB_BYTES,
-    Role.NODE: MAX_MESSAGE_BYTES,
-    Role.GUEST: 4096,
+    PeerRole.LOCAL: control.MAX_JOB_BYTES,
+    PeerRole.ADMIN: control.MAX_JOB_BYTES,
+    PeerRole.NODE: MAX_MESSAGE_BYTES,
+    PeerRole.GUEST: 4096,
 }
 """The largest frame that a peer may make this process unpack, by how far it is trusted."""
 _QUEUED_PER_PEER = 2_000
@@ -150,11 +150,11 @@ class MasterSocket:
 
     def _peer(self, listener: int, route: bytes, key: str) -> Peer:
         if not key:
-            return Peer(listener, route, Role.LOCAL)
+            return Peer(listener, route, PeerRole.LOCAL)
         assert self._gate is not None
         entry = self._gate.entry(key)
         if entry is None:
-            return Peer(listener, route, Role.GUEST, "", key)
+            return Peer(listener, route, PeerRole.GUEST, "", key)
         return Peer(listener, route, entry.role, entry.name, key)
 
     def _enrol(self, peer: Peer, message: control.Enrol) -> None:

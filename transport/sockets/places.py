@@ -25,7 +25,7 @@ NAME = "socket"
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class SocketPlace:
     """A folder for a master's socket. ours: it is made and closed to others by us, not by a service manager."""
 
     folder: Path
@@ -37,14 +37,14 @@ class Place:
         return f"ipc://{self.folder / NAME}"
 
 
-def place_to_listen(environ: Mapping[str, str], uid: int, *, for_group: bool = False) -> Place:
+def place_to_listen(environ: Mapping[str, str], uid: int, *, for_group: bool = False) -> SocketPlace:
     """The place at which a master of this user listens. for_group: others must be able to get there."""
     if runtime := environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]:
-        return Place(Path(runtime), ours=False)
+        return SocketPlace(Path(runtime), ours=False)
     if uid == ROOT:
-        return Place(SYSTEM_FOLDER)
+        return SocketPlace(SYSTEM_FOLDER)
     session = None if for_group else _session_folder(environ, uid)
-    return Place(session or _temporary_folder(uid))
+    return SocketPlace(session or _temporary_folder(uid))
 
 
 def find_socket(environ: Mapping[str, str], uid: int) -> str:
@@ -93,10 +93,10 @@ def knock(path: Path) -> OSError | None:
     return None
 
 
-def _places_to_look(environ: Mapping[str, str], uid: int) -> list[Place]:
+def _places_to_look(environ: Mapping[str, str], uid: int) -> list[SocketPlace]:
     """A folder in which somebody else could have put a socket is not looked into."""
     own = [] if uid == ROOT else [_session_folder(environ, uid), _temporary_folder(uid)]
-    places = [Place(folder) for folder in [*own, SYSTEM_FOLDER] if folder is not None]
+    places = [SocketPlace(folder) for folder in [*own, SYSTEM_FOLDER] if folder is not None]
     trusted = [place for place in places if place.folder == SYSTEM_FOLDER or not open_to_others(place.folder, uid)]
     return trusted or places[-1:]
 

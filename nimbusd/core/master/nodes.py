@@ -41,9 +41,9 @@ class LiveNode:
     draining: bool = False
     pace: Mean = field(default_factory=Mean)
     packages: Mapping[str, str] = field(default_factory=dict)
-    """What its environment is the hash of."""
+    """Those that its environment is the hash of."""
     _environments: dict[frozenset[str], Environment] = field(default_factory=dict)
-    """What it has of the packages that count, by their names."""
+    """The part of its packages that counts, by the names that do."""
 
     @property
     def is_here(self) -> bool:

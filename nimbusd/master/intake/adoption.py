@@ -21,7 +21,7 @@ from nimbusd.core.ids import EpisodeKey, JobId
 from nimbusd.core.records import Record, State
 from nimbusd.job import Job
 from nimbusd.master.intake.sight import record_fault
-from nimbusd.master.ledger.reads import LedgerReads, Standing
+from nimbusd.master.ledger.reads import EpisodeStanding, LedgerReads
 from nimbusd.stages.errors import StoreError
 from nimbusd.stages.store.piece import PIECES, manifest_digest, piece_faults, piece_folder, read_piece
 from nimbusd.stages.store.record import RECORD
@@ -161,7 +161,7 @@ def _settle(
     key: EpisodeKey,
     found: Iterable[Found],
     whole: list[tuple[Found, Piece]],
-    standing: Standing | None,
+    standing: EpisodeStanding | None,
     is_there: bool,
     adoption: Adoption,
 ) -> None:

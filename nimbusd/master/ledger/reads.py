@@ -90,7 +90,7 @@ class CommittedPiece:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class EpisodeStanding:
     """The standing of an episode. attempt: the highest that was ever leased. losses: workers it has cost."""
 
     state: State
@@ -237,7 +237,7 @@ class LedgerReads:
         ).fetchone()
         return None if row is None else CommittedPiece(key, *row)
 
-    def standing(self, key: EpisodeKey) -> Standing | None:
+    def standing(self, key: EpisodeKey) -> EpisodeStanding | None:
         """The standing of an episode; None for one that was never leased."""
         place = f"scene = (SELECT id FROM scene WHERE job = {_JOB} AND name = ?)"
         row = self._db.execute(
@@ -248,7 +248,7 @@ class LedgerReads:
         if row is None and not leased:
             return None
         state, attempt, losses = row or (schema.PENDING, 0, 0)
-        return Standing(STATES[state], max([int(attempt), *leased]), int(losses))
+        return EpisodeStanding(STATES[state], max([int(attempt), *leased]), int(losses))
 
     # --- what went wrong ---
 

@@ -11,7 +11,7 @@ from nimbusd.core.master.alike import ERRORS_ALIKE, PLANS_ALIKE, FirstFailures
 from nimbusd.core.records import JobRecorded, JobState, State
 from nimbusd.transport.messages.failures import Failure, FailureKind
 from tests.processes.test_run_processes import run, write_job
-from tests.support.scheduler_story import JOB, A, Story, ended, failed, grants, plan, records, scene
+from tests.support.scheduler_story import JOB, A, SchedulerStory, ended, failed, grants, plan, records, scene
 
 
 def fact(
@@ -62,7 +62,7 @@ def test_plans_may_fail_more_often() -> None:
 
 
 def test_a_job_whose_first_episodes_fail_alike_ends_and_keeps_the_evidence() -> None:
-    story = Story(plan(scene("a", 50), scene("b", 50)))
+    story = SchedulerStory(plan(scene("a", 50), scene("b", 50)))
     story.join(A)
     orders = story.beat(A, credit=1)
     seen: list[str] = []

@@ -17,26 +17,26 @@ from nimbusd.job.job import StageSpec
 from nimbusd.master.intake.plan import plan_of
 from nimbusd.stages.store.made_with import packages_hash
 from nimbusd.transport.messages.node import Hello
-from tests.support.scheduler_story import JOB, A, B, Story, grants, plan, scene
+from tests.support.scheduler_story import JOB, A, B, SchedulerStory, grants, plan, scene
 
 FIRST = {"nimbusd": "0.3.0", "numpy": "1.26.4", "scikit-image": "0.24.0", "sapien": "3.0.2"}
 NAVIGATION = names_that_count(("scikit-image", "shapely"), {})
 
 
-def joins(story: Story, node: NodeId, packages: dict[str, str]) -> None:
+def joins(story: SchedulerStory, node: NodeId, packages: dict[str, str]) -> None:
     """A node that tells these packages."""
     story.tell(Hello(node, "1", "0.1", packages_hash(packages), packages, 1, ()))
 
 
-def why_nothing(story: Story, node: NodeId) -> Waiting | None:
+def why_nothing(story: SchedulerStory, node: NodeId) -> Waiting | None:
     job, here = story.scheduler.tasks.jobs[JOB], story.scheduler.nodes.get(node)
     assert here is not None
     return why_idle(job, here, story.scheduler.tasks)
 
 
-def begun() -> Story:
+def begun() -> SchedulerStory:
     """A navigation job of which an episode is committed on a node with the first packages."""
-    story = Story(plan(scene("s", 10), counting=NAVIGATION))
+    story = SchedulerStory(plan(scene("s", 10), counting=NAVIGATION))
     joins(story, A, FIRST)
     (lease,) = grants(story.beat(A, credit=1))
     (recorded,) = [order for order in story.store(lease, 0) if isinstance(order, JobRecorded)]
@@ -79,7 +79,7 @@ def test_a_package_that_a_job_requires_may_not_and_is_named(now: dict[str, str],
 
 
 def test_nodes_that_differ_alike_in_what_counts_are_named_together() -> None:
-    story = Story(plan(scene("s", 10), counting=NAVIGATION, environment="x", packages={"numpy": "1"}))
+    story = SchedulerStory(plan(scene("s", 10), counting=NAVIGATION, environment="x", packages={"numpy": "1"}))
     joins(story, A, {"numpy": "2", "sapien": "3"})
     joins(story, B, {"numpy": "2", "sapien": "4"})
     story.pass_time(1.0)
@@ -103,14 +103,14 @@ OF_OLD = {
     "nimbusd": "0.3.0", "python": "3.11.7", "machine": "x86_64", "numpy": "1.26.4", "scipy": "1.11.0",
     "scikit-image": "0.24.0", "DracoPy": "2.3.0", "mapbox-earcut": "2.0.0", "torch": "2.4.0",
 }  # fmt: skip
-"""As they were chosen, spelled and hashed by a list of names."""
+"""The packages as they were chosen, spelled and hashed by a list of names."""
 OF_TODAY = {canonical(name): version for name, version in OF_OLD.items()} | {
     "libc": "glibc 2.36", "gpu driver": "570.86", "pytest": "8.1", "moderngl": "5.12",
 }  # fmt: skip
 
 
 def old_row(packages: dict[str, str]) -> JobRow:
-    """As a ledger has it: bound, and with a description that says nothing of what the job requires."""
+    """A job as a ledger has it: bound, and with a description that says nothing of what the job requires."""
     stages = {kind: StageSpec(f"nowhere:{kind}", "1.0.0", {}) for kind in ("load", "plan", "render", "store")}
     job = Job(
         name=str(JOB),
@@ -131,10 +131,10 @@ def old_row(packages: dict[str, str]) -> JobRow:
     return replace(row, packages=packages, began_with=packages)
 
 
-def resumed() -> Story:
+def resumed() -> SchedulerStory:
     """A master of today takes such a job up again."""
     row = old_row(OF_OLD)
-    return Story(plan_of(row, Job.from_dict(row.spec)))
+    return SchedulerStory(plan_of(row, Job.from_dict(row.spec)))
 
 
 def test_a_job_that_an_older_master_began_goes_on_with_a_node_of_today_without_anybodys_word() -> None:

@@ -14,7 +14,7 @@ from tests.support.scheduler_story import (
     A,
     B,
     C,
-    Story,
+    SchedulerStory,
     ended,
     failed,
     grants,
@@ -30,7 +30,7 @@ from tests.support.scheduler_story import (
 
 
 def test_a_lease_is_recorded_before_it_is_granted() -> None:
-    story = Story(plan(scene("s", 1)))
+    story = SchedulerStory(plan(scene("s", 1)))
     story.join(A)
     opened, grant = story.beat(A, credit=1)
     assert isinstance(opened, LeaseOpened)
@@ -40,7 +40,7 @@ def test_a_lease_is_recorded_before_it_is_granted() -> None:
 
 
 def test_a_node_gets_no_more_than_its_credit_and_leases_on_their_way_count() -> None:
-    story = Story(plan(scene("s", 100)))
+    story = SchedulerStory(plan(scene("s", 100)))
     story.join(A, slots=4)
     assert len(places(story.beat(A, credit=4))) == 4
     assert not grants(story.tell())
@@ -49,7 +49,7 @@ def test_a_node_gets_no_more_than_its_credit_and_leases_on_their_way_count() -> 
 
 
 def test_a_node_that_commits_gets_more_without_a_heartbeat() -> None:
-    story = Story(plan(scene("s", 100)))
+    story = SchedulerStory(plan(scene("s", 100)))
     story.join(A, slots=2)
     lease, other = grants(story.beat(A, credit=2))
     assert len(places(story.store(lease, 0))) == 1
@@ -57,7 +57,7 @@ def test_a_node_that_commits_gets_more_without_a_heartbeat() -> None:
 
 
 def test_a_node_that_gives_back_unasked_gets_nothing_until_it_says_so() -> None:
-    story = Story(plan(scene("s", 100)))
+    story = SchedulerStory(plan(scene("s", 100)))
     story.join(A, slots=2)
     lease, other = grants(story.beat(A, credit=2))
     assert not grants(story.tell(GiveBack(A, lease.lease, (0,))))
@@ -66,7 +66,7 @@ def test_a_node_that_gives_back_unasked_gets_nothing_until_it_says_so() -> None:
 
 
 def test_a_scene_whose_node_was_lost_waits_in_its_place_among_the_longest() -> None:
-    story = Story(plan(scene("long", 10, hint=9.0), *(scene(f"s{n}", 10) for n in range(9))))
+    story = SchedulerStory(plan(scene("long", 10, hint=9.0), *(scene(f"s{n}", 10) for n in range(9))))
     for node in (A, B):
         story.join(node)
     assert [lease.scene for lease in grants(story.beat(A, credit=1))] == ["long"]
@@ -75,7 +75,7 @@ def test_a_scene_whose_node_was_lost_waits_in_its_place_among_the_longest() -> N
 
 
 def test_every_slot_gets_a_scene_of_its_own_and_then_more_of_it() -> None:
-    story = Story(plan(*(scene(f"s{n}", 10) for n in range(8))))
+    story = SchedulerStory(plan(*(scene(f"s{n}", 10) for n in range(8))))
     story.join(A, slots=4)
     first = story.beat(A, credit=8)
     assert len({name for name, _ in places(first)}) == 4
@@ -85,7 +85,7 @@ def test_every_slot_gets_a_scene_of_its_own_and_then_more_of_it() -> None:
 
 def test_the_longest_scenes_come_first() -> None:
     hints = {"short": 1.0, "long": 9.0, "medium": 3.0}
-    story = Story(plan(*(scene(name, 10, hint) for name, hint in hints.items())))
+    story = SchedulerStory(plan(*(scene(name, 10, hint) for name, hint in hints.items())))
     order = []
     for node in (A, B, C):
         story.join(node)
@@ -94,7 +94,7 @@ def test_the_longest_scenes_come_first() -> None:
 
 
 def test_ranges_shrink_as_less_is_left() -> None:
-    story = Story(plan(scene("s", 400)))
+    story = SchedulerStory(plan(scene("s", 400)))
     for node in (A, B):
         story.join(node)
     sizes: list[int] = []
@@ -106,7 +106,7 @@ def test_ranges_shrink_as_less_is_left() -> None:
 
 
 def test_one_node_does_not_take_all_that_is_left_however_much_it_can_hold() -> None:
-    story = Story(plan(*(scene(f"s{n}", 40) for n in range(10))))
+    story = SchedulerStory(plan(*(scene(f"s{n}", 40) for n in range(10))))
     for node in (A, B):
         story.join(node)
     assert len(places(story.beat(A, credit=1000))) == 120, "a quarter, in whole scenes of 40"
@@ -114,14 +114,14 @@ def test_one_node_does_not_take_all_that_is_left_however_much_it_can_hold() -> N
 
 
 def test_every_idle_slot_gets_an_episode_though_that_is_more_than_the_range() -> None:
-    story = Story(plan(scene("s", 40)))
+    story = SchedulerStory(plan(scene("s", 40)))
     story.join(A, slots=30)
     story.join(B, slots=30)
     assert 30 <= len(places(story.beat(A, credit=100))) < 40
 
 
 def test_a_scene_that_cannot_be_done_in_time_gets_more_slots_before_the_others_begin() -> None:
-    story = Story(plan(scene("heavy", 20), *(scene(f"s{n}", 2) for n in range(10))))
+    story = SchedulerStory(plan(scene("heavy", 20), *(scene(f"s{n}", 2) for n in range(10))))
     story.join(A)
     story.join(B)
     (heavy,), (light,) = grants(story.beat(A, credit=1)), grants(story.beat(B, credit=1))
@@ -134,14 +134,14 @@ def test_a_scene_that_cannot_be_done_in_time_gets_more_slots_before_the_others_b
 
 
 def test_a_job_of_higher_priority_goes_first() -> None:
-    story = Story(plan(scene("s", 10)), plan(scene("t", 2), job=OTHER, priority=1))
+    story = SchedulerStory(plan(scene("s", 10)), plan(scene("t", 2), job=OTHER, priority=1))
     story.join(A, slots=4)
     assert grants(story.beat(A, credit=4))[0].job == OTHER
 
 
 def test_users_share_slots_fairly_though_one_has_more_jobs() -> None:
     ann = [plan(scene("s", 1000), job=JobId(f"ann{n}"), user="ann") for n in range(3)]
-    story = Story(*ann, plan(scene("t", 1000), job=JobId("bob"), user="bob"))
+    story = SchedulerStory(*ann, plan(scene("t", 1000), job=JobId("bob"), user="bob"))
     story.join(A)
     used = {"ann": 0, "bob": 0}
     orders = story.beat(A, credit=1)
@@ -153,7 +153,7 @@ def test_users_share_slots_fairly_though_one_has_more_jobs() -> None:
 
 
 def test_nodes_with_another_environment_get_nothing() -> None:
-    story = Story(plan(scene("s", 10), environment="e1"))
+    story = SchedulerStory(plan(scene("s", 10), environment="e1"))
     story.join(A, environment="e2")
     story.join(B, environment="e1")
     assert not grants(story.beat(A, credit=5))
@@ -161,7 +161,7 @@ def test_nodes_with_another_environment_get_nothing() -> None:
 
 
 def test_the_first_node_decides_the_environment_and_its_first_commit_records_it() -> None:
-    story = Story(plan(scene("s", 10)))
+    story = SchedulerStory(plan(scene("s", 10)))
     story.join(A, environment="e1")
     story.join(B, environment="e2")
     (lease,) = grants(story.beat(A, credit=1))
@@ -181,7 +181,7 @@ def test_a_restarted_master_leaves_the_environment_to_the_nodes_that_hold_leases
 
 
 def test_a_job_uses_no_more_nodes_than_it_may() -> None:
-    story = Story(plan(scene("s", 10), max_nodes=1))
+    story = SchedulerStory(plan(scene("s", 10), max_nodes=1))
     for node in (A, B):
         story.join(node)
     first = story.beat(A, credit=1)
@@ -193,7 +193,7 @@ def test_a_job_uses_no_more_nodes_than_it_may() -> None:
 
 
 def test_without_dynload_every_node_has_its_fixed_share() -> None:
-    story = Story(plan(*(scene(f"s{n}", 2) for n in range(4)), dynload=False))
+    story = SchedulerStory(plan(*(scene(f"s{n}", 2) for n in range(4)), dynload=False))
     for node in (A, B):
         story.join(node)
     mine = story.beat(A, credit=100)
@@ -204,7 +204,7 @@ def test_without_dynload_every_node_has_its_fixed_share() -> None:
 
 
 def test_the_fixed_share_of_a_node_that_cannot_work_goes_to_the_others() -> None:
-    story = Story(plan(*(scene(f"s{n}", 1) for n in range(4)), dynload=False))
+    story = SchedulerStory(plan(*(scene(f"s{n}", 1) for n in range(4)), dynload=False))
     for node in (A, B):
         story.join(node)
     story.beat(A, credit=100)
@@ -215,7 +215,7 @@ def test_the_fixed_share_of_a_node_that_cannot_work_goes_to_the_others() -> None
 
 def test_a_static_job_without_a_share_for_the_node_does_not_block_the_next_job() -> None:
     static = plan(scene("s", 2), dynload=False, priority=1)
-    story = Story(static, plan(scene("t", 2), job=OTHER))
+    story = SchedulerStory(static, plan(scene("t", 2), job=OTHER))
     for node in (A, B):
         story.join(node)
     story.beat(A, credit=2)
@@ -223,7 +223,7 @@ def test_a_static_job_without_a_share_for_the_node_does_not_block_the_next_job()
 
 
 def test_a_node_that_cannot_make_a_job_gets_no_more_of_it() -> None:
-    story = Story(plan(scene("s", 4)))
+    story = SchedulerStory(plan(scene("s", 4)))
     story.join(A, environment="e1")
     story.join(B, environment="e2")
     story.beat(A, credit=2)
@@ -236,9 +236,9 @@ def test_a_node_that_cannot_make_a_job_gets_no_more_of_it() -> None:
 # --- when nothing is pending ---
 
 
-def share_out(episodes: int = 8, cost_s: float = 10.0) -> tuple[Story, Lease]:
+def share_out(episodes: int = 8, cost_s: float = 10.0) -> tuple[SchedulerStory, Lease]:
     """Node A holds everything that is left of a scene whose cost is known; B has nothing."""
-    story = Story(plan(scene("s", episodes + 1)))
+    story = SchedulerStory(plan(scene("s", episodes + 1)))
     story.join(A)
     first = story.beat(A, credit=1)
     story.beat(A, credit=episodes)
@@ -291,7 +291,7 @@ def test_what_was_asked_back_is_not_asked_for_again_at_once() -> None:
     assert [o for o in orders if isinstance(o, Revoke)]
 
 
-def straggler() -> tuple[Story, Lease, Lease]:
+def straggler() -> tuple[SchedulerStory, Lease, Lease]:
     """The last episode takes A much longer than it should; B has a copy of it."""
     story, lease = share_out(1)
     story.beat(A, credit=0, running=[(lease, 1, 35.0)])

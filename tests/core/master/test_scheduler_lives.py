@@ -6,13 +6,26 @@ from nimbusd.core.ids import LeaseId, Span
 from nimbusd.core.master.facts import CheckSettled, DrainAsked, JobCancelled, NodeDrainAsked, NodeLost, Order
 from nimbusd.core.records import JobState, LeaseClosed, SceneCount, SceneHistory, Tried
 from nimbusd.transport.messages.node import Bye, Heartbeat, Lease, Revoke, SayHello
-from tests.support.scheduler_story import JOB, A, B, C, Story, ended, grants, opened, plan, records, restarted, scene
+from tests.support.scheduler_story import (
+    JOB,
+    A,
+    B,
+    C,
+    SchedulerStory,
+    ended,
+    grants,
+    opened,
+    plan,
+    records,
+    restarted,
+    scene,
+)
 
 # --- nodes ---
 
 
 def test_a_silent_node_is_lost_and_what_it_held_goes_to_others() -> None:
-    story = Story(plan(scene("s", 4)))
+    story = SchedulerStory(plan(scene("s", 4)))
     story.join(A)
     story.beat(A, credit=4)
     story.now = 4.0
@@ -26,7 +39,7 @@ def test_a_silent_node_is_lost_and_what_it_held_goes_to_others() -> None:
 
 
 def test_a_node_that_comes_back_after_it_was_lost_is_asked_to_say_hello() -> None:
-    story = Story(plan(scene("s", 4)))
+    story = SchedulerStory(plan(scene("s", 4)))
     story.join(A)
     (lease,) = grants(story.beat(A, credit=1))
     story.pass_time(6.0)
@@ -37,7 +50,7 @@ def test_a_node_that_comes_back_after_it_was_lost_is_asked_to_say_hello() -> Non
 
 
 def test_a_restarted_node_loses_its_leases_at_once() -> None:
-    story = Story(plan(scene("s", 1)))
+    story = SchedulerStory(plan(scene("s", 1)))
     story.join(A)
     story.beat(A, credit=1)
     orders = story.join(A, session="2")
@@ -45,7 +58,7 @@ def test_a_restarted_node_loses_its_leases_at_once() -> None:
 
 
 def test_a_node_that_leaves_gives_its_leases_up() -> None:
-    story = Story(plan(scene("s", 1)))
+    story = SchedulerStory(plan(scene("s", 1)))
     story.join(A)
     story.beat(A, credit=1)
     assert NodeLost(A, "maintenance", 1) in story.tell(Bye(A, "1", "maintenance"))
@@ -53,7 +66,7 @@ def test_a_node_that_leaves_gives_its_leases_up() -> None:
 
 
 def test_a_lease_that_never_arrived_is_given_up() -> None:
-    story = Story(plan(scene("s", 1)))
+    story = SchedulerStory(plan(scene("s", 1)))
     story.join(A)
     (lost,) = grants(story.beat(A, credit=1))
     orders: list[Order] = []
@@ -65,7 +78,7 @@ def test_a_lease_that_never_arrived_is_given_up() -> None:
 
 
 def test_a_lease_that_was_lost_with_its_connection_is_given_up_at_once() -> None:
-    story = Story(plan(scene("s", 1)))
+    story = SchedulerStory(plan(scene("s", 1)))
     story.join(A)
     (lost,) = grants(story.beat(A, credit=1))
     story.now += 0.5
@@ -76,7 +89,7 @@ def test_a_lease_that_was_lost_with_its_connection_is_given_up_at_once() -> None
 
 
 def test_attempts_begin_where_those_of_earlier_ledgers_cannot_be() -> None:
-    story = Story(plan(scene("s", 1), first_attempt=1001))
+    story = SchedulerStory(plan(scene("s", 1), first_attempt=1001))
     story.join(A)
     (lease,) = grants(story.beat(A, credit=1))
     assert lease.attempt == 1001
@@ -86,14 +99,14 @@ def test_attempts_begin_where_those_of_earlier_ledgers_cannot_be() -> None:
 
 
 def test_old_heartbeats_change_nothing() -> None:
-    story = Story(plan(scene("s", 4)))
+    story = SchedulerStory(plan(scene("s", 4)))
     story.join(A)
     story.tell(Heartbeat(A, "1", 5, 0, (), ()))
     assert not story.tell(Heartbeat(A, "1", 4, 4, (), ()))
 
 
 def test_a_drained_node_gets_nothing_until_it_is_undrained_also_when_it_comes_back() -> None:
-    story = Story(plan(scene("s", 4)))
+    story = SchedulerStory(plan(scene("s", 4)))
     story.join(A)
     story.tell(NodeDrainAsked(A, True))
     assert not grants(story.beat(A, credit=2))
@@ -104,14 +117,14 @@ def test_a_drained_node_gets_nothing_until_it_is_undrained_also_when_it_comes_ba
 
 
 def test_a_master_that_is_about_to_leave_leases_nothing_more() -> None:
-    story = Story(plan(scene("s", 4)))
+    story = SchedulerStory(plan(scene("s", 4)))
     story.join(A)
     story.tell(DrainAsked())
     assert not grants(story.beat(A, credit=2))
 
 
 def test_deadlines_of_nodes_that_come_and_go_do_not_pile_up() -> None:
-    story = Story()
+    story = SchedulerStory()
     for session in range(100):
         story.join(A, session=str(session))
         story.now += 0.01
@@ -122,7 +135,7 @@ def test_deadlines_of_nodes_that_come_and_go_do_not_pile_up() -> None:
 
 
 def test_cancelling_stops_everything_and_records_it() -> None:
-    story = Story(plan(scene("s", 4)))
+    story = SchedulerStory(plan(scene("s", 4)))
     story.join(A)
     (lease,) = grants(story.beat(A, credit=1))
     orders = story.tell(JobCancelled(JOB))
@@ -134,7 +147,7 @@ def test_cancelling_stops_everything_and_records_it() -> None:
 
 
 def test_nothing_is_remembered_of_a_job_that_has_ended() -> None:
-    story = Story(plan(scene("s", 20)))
+    story = SchedulerStory(plan(scene("s", 20)))
     story.join(A, slots=2)
     orders = story.beat(A, credit=4)
     while grants(orders):
@@ -184,7 +197,7 @@ def test_a_restarted_master_closes_leases_of_which_nothing_is_left() -> None:
 
 
 def test_lease_numbers_never_repeat_across_restarts() -> None:
-    first, second = Story(plan(scene("s", 4)), epoch=1), Story(plan(scene("s", 4)), epoch=2)
+    first, second = SchedulerStory(plan(scene("s", 4)), epoch=1), SchedulerStory(plan(scene("s", 4)), epoch=2)
     numbers = []
     for story in (first, second):
         story.join(A)

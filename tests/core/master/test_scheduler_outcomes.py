@@ -12,7 +12,7 @@ from tests.support.scheduler_story import (
     JOB,
     A,
     B,
-    Story,
+    SchedulerStory,
     ended,
     failed,
     grants,
@@ -26,7 +26,7 @@ from tests.support.scheduler_story import (
 
 
 def test_a_commit_repeated_is_checked_against_the_ledger_instead_of_counted_twice() -> None:
-    story = Story(plan(scene("s", 2)))
+    story = SchedulerStory(plan(scene("s", 2)))
     story.join(A)
     lease = grants(story.beat(A, credit=1))[0]
     assert Ack(A, lease.lease, (0,)) in story.store(lease, 0)
@@ -36,7 +36,7 @@ def test_a_commit_repeated_is_checked_against_the_ledger_instead_of_counted_twic
 
 
 def test_a_late_commit_is_taken_if_nobody_else_was_leased_the_episode_since() -> None:
-    story = Story(plan(scene("s", 1)))
+    story = SchedulerStory(plan(scene("s", 1)))
     story.join(A)
     lease = grants(story.beat(A, credit=1))[0]
     assert any(isinstance(order, NodeLost) for order in story.pass_time(6.0))
@@ -46,7 +46,7 @@ def test_a_late_commit_is_taken_if_nobody_else_was_leased_the_episode_since() ->
 
 
 def test_a_zombies_commit_is_refused_after_the_episode_went_to_another_node() -> None:
-    story = Story(plan(scene("s", 1)))
+    story = SchedulerStory(plan(scene("s", 1)))
     story.join(A)
     lease = grants(story.beat(A, credit=1))[0]
     story.pass_time(6.0)
@@ -62,14 +62,14 @@ def test_a_zombies_commit_is_refused_after_the_episode_went_to_another_node() ->
 
 def test_a_piece_that_an_earlier_master_may_have_refused_is_not_taken() -> None:
     history = {"s": SceneHistory(SceneCount(), (), {0: Tried(1, 0)})}
-    story = Story()
+    story = SchedulerStory()
     story.tell(JobAdded(plan(scene("s", 1), environment="e"), history))
     lease = Lease(A, LeaseId(7), JOB, "s", 1, (Span(0, 1),))
     assert [type(order) for order in story.store(lease, 0)] == [CheckSettled]
 
 
 def test_messages_that_name_a_live_lease_but_another_scene_change_nothing() -> None:
-    story = Story(plan(scene("s", 1), scene("t", 1)))
+    story = SchedulerStory(plan(scene("s", 1), scene("t", 1)))
     story.join(A)
     lease = grants(story.beat(A, credit=1))[0]
     wrong = Commit(A, lease.lease, JOB, "nowhere", lease.attempt, stored(lease, 0).stored)
@@ -77,7 +77,7 @@ def test_messages_that_name_a_live_lease_but_another_scene_change_nothing() -> N
 
 
 def test_a_planning_failure_is_final_and_the_next_index_takes_its_place() -> None:
-    story = Story(plan(scene("s", 2, exact=True)))
+    story = SchedulerStory(plan(scene("s", 2, exact=True)))
     story.join(A)
     first = story.beat(A, credit=1)
     orders = story.tell(failed(grants(first)[0], 0, planned=True))
@@ -89,7 +89,7 @@ def test_a_planning_failure_is_final_and_the_next_index_takes_its_place() -> Non
 
 
 def test_an_episode_that_kills_its_workers_is_quarantined_and_the_job_goes_on() -> None:
-    story = Story(plan(scene("s", 2), attempts=2))
+    story = SchedulerStory(plan(scene("s", 2), attempts=2))
     story.join(A)
     (lease,) = grants(story.beat(A, credit=1))
     orders = story.tell(failed(lease, 0))
@@ -103,7 +103,7 @@ def test_an_episode_that_kills_its_workers_is_quarantined_and_the_job_goes_on() 
 
 
 def test_an_episode_that_takes_node_after_node_with_it_is_set_aside() -> None:
-    story = Story(plan(scene("s", 1), attempts=1))
+    story = SchedulerStory(plan(scene("s", 1), attempts=1))
     for round in range(3):
         node = NodeId(f"n{round}")
         story.join(node)
@@ -114,7 +114,7 @@ def test_an_episode_that_takes_node_after_node_with_it_is_set_aside() -> None:
 
 
 def test_an_episode_that_cost_an_attempt_is_leased_with_care() -> None:
-    story = Story(plan(scene("s", 3)))
+    story = SchedulerStory(plan(scene("s", 3)))
     story.join(A)
     (lease,) = grants(story.beat(A, credit=1))
     assert not lease.careful
@@ -123,7 +123,7 @@ def test_an_episode_that_cost_an_attempt_is_leased_with_care() -> None:
 
 
 def test_quarantined_episodes_get_another_chance() -> None:
-    story = Story(plan(scene("s", 2)))
+    story = SchedulerStory(plan(scene("s", 2)))
     story.join(A)
     (lease,) = grants(story.beat(A, credit=1))
     (other,) = grants(story.tell(failed(lease, 0, final=True)))
@@ -134,7 +134,7 @@ def test_quarantined_episodes_get_another_chance() -> None:
 
 
 def test_a_full_disk_pauses_the_job_which_goes_on_by_itself() -> None:
-    story = Story(plan(scene("s", 3)))
+    story = SchedulerStory(plan(scene("s", 3)))
     story.join(A)
     (lease,) = grants(story.beat(A, credit=1))
     orders = story.tell(failed(lease, 0, blameless=True))
@@ -149,7 +149,7 @@ def test_a_full_disk_pauses_the_job_which_goes_on_by_itself() -> None:
 
 
 def test_a_paused_job_that_is_bound_to_an_environment_keeps_why_it_is_paused() -> None:
-    story = Story(plan(scene("s", 3)))
+    story = SchedulerStory(plan(scene("s", 3)))
     story.join(A)
     (lease,) = grants(story.beat(A, credit=2))
     story.tell(failed(lease, 0, blameless=True))
@@ -158,7 +158,7 @@ def test_a_paused_job_that_is_bound_to_an_environment_keeps_why_it_is_paused() -
 
 
 def test_a_job_whose_disk_stays_full_tries_ever_more_rarely_until_it_stores_something() -> None:
-    story = Story(plan(scene("s", 3)))
+    story = SchedulerStory(plan(scene("s", 3)))
     story.join(A)
 
     def pause_s() -> float:

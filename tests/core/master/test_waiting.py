@@ -27,7 +27,7 @@ from tests.support.scheduler_story import (
     A,
     B,
     C,
-    Story,
+    SchedulerStory,
     failed,
     grants,
     hello,
@@ -40,7 +40,7 @@ from tests.support.scheduler_story import (
 OLD, NEW = {"nimbusd": "0.3.0", "numpy": "1.26.4"}, {"nimbusd": "0.3.0", "numpy": "2.0.0"}
 
 
-def joins(story: Story, node: NodeId, packages: Mapping[str, str], session: str = "1", slots: int = 1) -> None:
+def joins(story: SchedulerStory, node: NodeId, packages: Mapping[str, str], session: str = "1", slots: int = 1) -> None:
     """A node whose environment is made of these packages."""
     story.tell(hello(node, session, str(packages), slots, packages))
 
@@ -49,7 +49,7 @@ def said(orders: list[Order]) -> list[Waiting | None]:
     return [order.waiting for order in orders if isinstance(order, JobWaits) and order.job == JOB]
 
 
-def why(story: Story) -> Waiting:
+def why(story: SchedulerStory) -> Waiting:
     """Let a reason hold, and read what was said."""
     story.tell()
     story.pass_time(1.0)
@@ -59,9 +59,9 @@ def why(story: Story) -> Waiting:
     return waiting
 
 
-def begun(packages: Mapping[str, str] = OLD) -> Story:
+def begun(packages: Mapping[str, str] = OLD) -> SchedulerStory:
     """A job of which one episode is committed on a node with these packages, which has left."""
-    story = Story(plan(scene("s", 10)))
+    story = SchedulerStory(plan(scene("s", 10)))
     joins(story, A, packages)
     (lease,) = grants(story.beat(A, credit=1))
     story.store(lease, 0)
@@ -73,13 +73,13 @@ def begun(packages: Mapping[str, str] = OLD) -> Story:
 
 
 def test_a_job_without_a_node_waits_for_one() -> None:
-    waiting = why(Story(plan(scene("s", 1))))
+    waiting = why(SchedulerStory(plan(scene("s", 1))))
     assert waiting.cause is Cause.NO_NODE
     assert "nimbusd worker" in waiting.why
 
 
 def test_a_job_whose_nodes_are_drained_says_how_one_gets_work_again() -> None:
-    story = Story(plan(scene("s", 1)))
+    story = SchedulerStory(plan(scene("s", 1)))
     for node in (A, B):
         story.join(node)
         story.tell(NodeDrainAsked(node, True))
@@ -111,14 +111,14 @@ def test_nodes_that_differ_alike_are_named_together_and_others_by_themselves() -
 
 
 def test_a_job_that_no_node_can_make_says_the_error() -> None:
-    story = Story(plan(scene("s", 1)))
+    story = SchedulerStory(plan(scene("s", 1)))
     story.join(A)
     story.tell(CannotRun(A, JOB, "component 'x' is not installed"))
     assert why(story) == Waiting(Cause.UNFIT, "a: component 'x' is not installed")
 
 
 def test_a_node_that_is_started_anew_is_asked_again_whether_it_can_make_a_job() -> None:
-    story = Story(plan(scene("s", 1)))
+    story = SchedulerStory(plan(scene("s", 1)))
     story.join(A)
     story.tell(CannotRun(A, JOB, "component 'x' is not installed"))
     assert not grants(story.beat(A, credit=1))
@@ -127,7 +127,7 @@ def test_a_node_that_is_started_anew_is_asked_again_whether_it_can_make_a_job() 
 
 
 def test_a_job_that_is_overtaken_says_by_whom() -> None:
-    story = Story(plan(scene("t", 100), job=OTHER, priority=5))
+    story = SchedulerStory(plan(scene("t", 100), job=OTHER, priority=5))
     story.join(A, slots=2)
     story.beat(A, credit=2)
     story.tell(JobAdded(plan(scene("s", 1))))
@@ -148,13 +148,13 @@ def test_after_a_restart_of_the_master_a_job_waits_for_those_who_hold_what_was_b
 
 
 def test_a_node_that_says_nothing_of_what_it_can_take_is_the_reason() -> None:
-    story = Story(plan(scene("s", 1)))
+    story = SchedulerStory(plan(scene("s", 1)))
     story.join(A)
     assert why(story).cause is Cause.SILENT
 
 
 def test_a_paused_job_is_not_said_to_wait_and_a_job_that_ends_is_forgotten() -> None:
-    story = Story(plan(scene("s", 1)))
+    story = SchedulerStory(plan(scene("s", 1)))
     story.join(A)
     (lease,) = grants(story.beat(A, credit=1))
     orders = story.tell(failed(lease, 0, blameless=True))
@@ -165,7 +165,7 @@ def test_a_paused_job_is_not_said_to_wait_and_a_job_that_ends_is_forgotten() -> 
 
 
 def test_each_node_says_why_it_has_nothing_of_a_job_that_has_as_many_as_it_may_use() -> None:
-    story = Story(plan(scene("s", 10), max_nodes=1))
+    story = SchedulerStory(plan(scene("s", 10), max_nodes=1))
     for name in (A, B):
         story.join(name)
         story.beat(name, credit=1)
@@ -181,7 +181,7 @@ def test_each_node_says_why_it_has_nothing_of_a_job_that_has_as_many_as_it_may_u
 
 
 def test_nothing_is_said_of_the_moments_between_two_leases() -> None:
-    story = Story(plan(scene("s", 10)))
+    story = SchedulerStory(plan(scene("s", 10)))
     story.join(A)
     for _ in range(5):
         (lease,) = grants(story.beat(A, credit=1))
@@ -193,7 +193,7 @@ def test_nothing_is_said_of_the_moments_between_two_leases() -> None:
 
 
 def test_a_reason_is_said_once_said_again_when_it_changes_and_its_end_is_said_at_once() -> None:
-    story = Story(plan(scene("s", 10)))
+    story = SchedulerStory(plan(scene("s", 10)))
     assert not said(story.tell())
     assert not said(story.pass_time(HOLDS_S - 0.5))
     (first,) = said(story.pass_time(0.6))
@@ -213,7 +213,7 @@ def test_a_reason_is_said_once_said_again_when_it_changes_and_its_end_is_said_at
 
 
 def test_reasons_that_take_turns_are_said_all_the_same() -> None:
-    story = Story(plan(scene("s", 10)))
+    story = SchedulerStory(plan(scene("s", 10)))
     story.join(A)
     told: list[Waiting | None] = []
     for turn in range(10):
@@ -249,7 +249,7 @@ def test_what_most_slots_have_is_accepted_and_drained_or_unfit_nodes_do_not_coun
 
 
 def test_what_old_nodes_hold_when_another_environment_is_accepted_is_not_lost() -> None:
-    story = Story(plan(scene("s", 10)))
+    story = SchedulerStory(plan(scene("s", 10)))
     joins(story, A, OLD, slots=1)
     (first,) = grants(story.beat(A, credit=1))
     (held,) = grants(story.store(first, 0))

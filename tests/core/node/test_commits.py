@@ -1,4 +1,4 @@
-"""Which stored pieces a node tells of now, and which wait for company."""
+"""Stored pieces that a node tells of now, and those that wait for company."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def told(orders: Sequence[NodeOrder]) -> list[NodeOrder]:
     return [order for order in orders if isinstance(order, Commit | Fail | GiveBack)]
 
 
-class Story:
+class NodeStory:
     """A node's machine, its clock, and workers that pull one episode each and begin the first that they have."""
 
     def __init__(self, *workers: WorkerId, slots: int = 2) -> None:
@@ -88,14 +88,14 @@ class Story:
 
 
 def test_a_worker_without_a_job_is_assigned_the_one_that_waits() -> None:
-    story = Story(W1)
+    story = NodeStory(W1)
     orders = story.tell(lease(1, "s", 2))
     assert AssignJob(W1, JOB) in orders
     assert made(orders) == [(W1, "s", 0)]
 
 
 def test_every_worker_takes_a_scene_that_no_other_has_loaded_and_keeps_it() -> None:
-    story = Story(W1, W2)
+    story = NodeStory(W1, W2)
     orders = story.tell(lease(1, "s", 3), lease(2, "t", 3))
     assert {(worker, scene) for worker, scene, _ in made(orders)} == {(W1, "s"), (W2, "t")}
     assert made(story.store(W2, 2, 0, "t")) == [(W2, "t", 1)]
@@ -103,7 +103,7 @@ def test_every_worker_takes_a_scene_that_no_other_has_loaded_and_keeps_it() -> N
 
 
 def test_an_episode_goes_to_the_idle_worker_that_has_its_scene_loaded() -> None:
-    story = Story(W1, W2)
+    story = NodeStory(W1, W2)
     story.tell(lease(1, "s", 1), lease(2, "t", 1))
     story.store(W1, 1, 0)
     story.store(W2, 2, 0, "t")
@@ -111,12 +111,12 @@ def test_an_episode_goes_to_the_idle_worker_that_has_its_scene_loaded() -> None:
 
 
 def test_a_scene_that_only_one_worker_has_is_shared_rather_than_let_a_slot_idle() -> None:
-    story = Story(W1, W2)
+    story = NodeStory(W1, W2)
     assert [worker for worker, _, _ in made(story.tell(lease(1, "s", 2)))] == [W1, W2]
 
 
 def test_a_worker_is_recalled_when_only_another_jobs_work_waits() -> None:
-    story = Story(W1)
+    story = NodeStory(W1)
     story.tell(lease(1, "s", 1))
     story.store(W1, 1, 0)
     assert RecallWorker(W1) in story.tell(lease(2, "t", 1, job=OTHER))
@@ -126,7 +126,7 @@ def test_a_worker_is_recalled_when_only_another_jobs_work_waits() -> None:
 
 
 def test_a_piece_is_told_until_it_is_acknowledged() -> None:
-    story = Story(W1)
+    story = NodeStory(W1)
     story.tell(lease(1, "s", 1))
     (first,) = told(story.store(W1, 1, 0))
     assert isinstance(first, Commit)
@@ -138,7 +138,7 @@ def test_a_piece_is_told_until_it_is_acknowledged() -> None:
 
 
 def test_new_outcomes_of_a_lease_do_not_put_off_telling_a_lost_one_again() -> None:
-    story = Story(W1)
+    story = NodeStory(W1)
     story.tell(lease(1, "s", 20))
     again: list[int] = []
     for index in range(8):
@@ -149,7 +149,7 @@ def test_new_outcomes_of_a_lease_do_not_put_off_telling_a_lost_one_again() -> No
 
 
 def test_everything_is_told_again_to_a_master_that_says_welcome() -> None:
-    story = Story(W1)
+    story = NodeStory(W1)
     story.tell(lease(1, "s", 2))
     (first,) = told(story.store(W1, 1, 0))
     orders = story.tell(welcome())
@@ -160,14 +160,14 @@ def test_everything_is_told_again_to_a_master_that_says_welcome() -> None:
 
 
 def test_the_piece_of_a_fenced_attempt_is_dropped_when_it_is_refused() -> None:
-    story = Story(W1)
+    story = NodeStory(W1)
     story.tell(lease(1, "s", 1))
     story.store(W1, 1, 0)
     assert DropPiece(JOB, "s_0.1") in story.tell(Ack(NODE, LeaseId(1), (), (0,)))
 
 
 def test_a_revoked_lease_does_not_drop_pieces_that_may_be_committed() -> None:
-    story = Story(W1)
+    story = NodeStory(W1)
     story.tell(lease(1, "s", 3))
     story.store(W1, 1, 0)
     orders = story.tell(Revoke(NODE, LeaseId(1), (), kill=True))
@@ -181,7 +181,7 @@ def test_a_revoked_lease_does_not_drop_pieces_that_may_be_committed() -> None:
 
 
 def test_a_split_gives_back_what_has_not_begun() -> None:
-    story = Story(W1)
+    story = NodeStory(W1)
     story.tell(lease(1, "s", 4))
     assert told(story.tell(Revoke(NODE, LeaseId(1), (0, 2, 3)))) == [GiveBack(NODE, LeaseId(1), (2, 3))]
     assert told(story.pass_time(TELL_AGAIN_S)) == [GiveBack(NODE, LeaseId(1), (2, 3))]
@@ -190,7 +190,7 @@ def test_a_split_gives_back_what_has_not_begun() -> None:
 
 
 def test_a_lease_that_comes_twice_is_not_made_twice() -> None:
-    story = Story(W1)
+    story = NodeStory(W1)
     story.tell(lease(1, "s", 1))
     assert not made(story.tell(lease(1, "s", 1)))
     story.store(W1, 1, 0)
@@ -200,7 +200,7 @@ def test_a_lease_that_comes_twice_is_not_made_twice() -> None:
 
 
 def test_a_lease_that_comes_after_its_end_is_not_opened() -> None:
-    story = Story(W1)
+    story = NodeStory(W1)
     story.tell(Revoke(NODE, LeaseId(1), (), kill=True))
     assert not made(story.tell(lease(1, "s", 1)))
 
@@ -213,7 +213,7 @@ def test_what_is_remembered_of_leases_that_are_over_is_bounded() -> None:
 
 
 def test_what_a_dead_worker_had_begun_failed_and_what_it_had_not_is_made_by_another() -> None:
-    story = Story(W1)
+    story = NodeStory(W1)
     story.tell(lease(1, "s", 9))
     story.tell(WorkerPulls(W1, 1))
     story.now += 2.0
@@ -225,9 +225,9 @@ def test_what_a_dead_worker_had_begun_failed_and_what_it_had_not_is_made_by_anot
     assert [index for _, _, index in made(story.tell(WorkerWaits(W2)))] == [1]
 
 
-def storing_and_rendering() -> Story:
+def storing_and_rendering() -> NodeStory:
     """Episode 0 is being stored and episode 1 rendered, episode 2 waits in the worker's queue."""
-    story = Story(W1)
+    story = NodeStory(W1)
     story.tell(lease(1, "s", 9))
     story.tell(Beat(W1, attempt(1, 0), "store"), WorkerPulls(W1, 2))
     story.now += 1.0
@@ -260,7 +260,7 @@ def test_where_nobody_can_tell_which_thread_hung_all_that_had_begun_is_charged(s
 
 def test_an_episode_that_cost_a_worker_before_is_made_alone() -> None:
     for careful in (False, True):
-        story = Story(W1)
+        story = NodeStory(W1)
         story.tell(lease(1, "s", 1))
         orders = story.tell(replace(lease(2, "t", 4, attempt=2), careful=careful), WorkerPulls(W1, 9))
         assert made(orders) == ([] if careful else [(W1, "t", index) for index in range(3)])
@@ -278,7 +278,7 @@ def test_of_two_episodes_that_are_not_stored_yet_a_hang_is_the_later_ones_fault(
 
 
 def test_a_failed_plan_is_told_as_a_result() -> None:
-    story = Story(W1)
+    story = NodeStory(W1)
     story.tell(lease(1, "s", 1))
     no_path = Failure("plan", "no_path", "no way to the goal", kind=FailureKind.PLANNING)
     fact = AttemptFailed(W1, attempt(1, 0), no_path)
@@ -288,7 +288,7 @@ def test_a_failed_plan_is_told_as_a_result() -> None:
 
 
 def test_a_draining_node_finishes_what_has_begun_and_gives_back_the_rest() -> None:
-    story = Story(W1)
+    story = NodeStory(W1)
     story.tell(lease(1, "s", 3))
     orders = story.tell(Drain(True))
     assert told(orders) == [GiveBack(NODE, LeaseId(1), (1, 2))]
@@ -299,7 +299,7 @@ def test_a_draining_node_finishes_what_has_begun_and_gives_back_the_rest() -> No
 
 
 def test_a_draining_node_gives_back_what_its_workers_hand_back_later() -> None:
-    story = Story(W1)
+    story = NodeStory(W1)
     story.tell(lease(1, "s", 9))
     assert [index for _, _, index in made(story.tell(WorkerPulls(W1, 1)))] == [1], "it has one more in its queue"
     story.tell(Drain(True))
@@ -308,7 +308,7 @@ def test_a_draining_node_gives_back_what_its_workers_hand_back_later() -> None:
 
 
 def test_a_job_that_cannot_be_made_here_is_given_back() -> None:
-    story = Story(W1)
+    story = NodeStory(W1)
     story.tell(lease(1, "s", 3))
     orders = story.tell(JobUnfit(JOB), gone(W1, "cannot_open", ""))
     returned = {index for order in told(orders) if isinstance(order, GiveBack) for index in order.indexes}
@@ -316,7 +316,7 @@ def test_a_job_that_cannot_be_made_here_is_given_back() -> None:
 
 
 def test_credit_is_a_slot_each_while_costs_are_unknown_and_much_more_when_they_are_short() -> None:
-    story = Story(W1, W2)
+    story = NodeStory(W1, W2)
     (beat,) = (order for order in story.pass_time(HEARTBEAT_S) if isinstance(order, Heartbeat))
     assert beat.credit == 2
     story.tell(lease(1, "s", 1))
@@ -326,7 +326,7 @@ def test_credit_is_a_slot_each_while_costs_are_unknown_and_much_more_when_they_a
 
 
 def test_a_worker_that_is_idle_is_told_of_though_another_has_more_than_it_can_do() -> None:
-    story = Story(W1)
+    story = NodeStory(W1)
     story.tell(lease(1, "s", 9))
     story.tell(WorkerPulls(W1, 1))
     story.tell(Revoke(NODE, LeaseId(1), (2, 3, 4, 5, 6, 7, 8)))  # W1 still has two of them
@@ -335,7 +335,7 @@ def test_a_worker_that_is_idle_is_told_of_though_another_has_more_than_it_can_do
 
 
 def test_a_node_whose_capacity_stays_tells_of_it_once_an_interval_however_much_it_stores() -> None:
-    story = Story(W1)
+    story = NodeStory(W1)
     story.tell(lease(1, "s", 1))
     story.tell(EpisodeStored(W1, attempt(1, 0), piece(0, cost_s=1e-4)), WorkerPulls(W1, 1))
     (beat,) = (order for order in story.pass_time(HEARTBEAT_S) if isinstance(order, Heartbeat))
@@ -350,7 +350,7 @@ def test_a_node_whose_capacity_stays_tells_of_it_once_an_interval_however_much_i
 
 
 def test_a_node_that_gave_episodes_back_says_at_once_what_it_can_take() -> None:
-    story = Story(W1, W2)
+    story = NodeStory(W1, W2)
     story.tell(lease(1, "s", 4))
     story.pass_time(HEARTBEAT_S)
     orders = story.tell(Revoke(NODE, LeaseId(1), (2, 3)))
@@ -360,7 +360,7 @@ def test_a_node_that_gave_episodes_back_says_at_once_what_it_can_take() -> None:
 
 
 def test_long_episodes_are_not_queued() -> None:
-    story = Story(W1, W2)
+    story = NodeStory(W1, W2)
     story.tell(lease(1, "s", 1))
     story.tell(EpisodeStored(W1, attempt(1, 0), piece(0, cost_s=60.0)), WorkerPulls(W1, 1))
     (beat,) = (order for order in story.pass_time(HEARTBEAT_S) if isinstance(order, Heartbeat))
@@ -368,6 +368,6 @@ def test_long_episodes_are_not_queued() -> None:
 
 
 def test_heartbeats_count_up_and_come_at_least_every_interval() -> None:
-    story = Story(W1)
+    story = NodeStory(W1)
     beats = [order for _ in range(5) for order in story.pass_time(HEARTBEAT_S) if isinstance(order, Heartbeat)]
     assert [beat.seq for beat in beats] == list(range(beats[0].seq, beats[0].seq + 5))

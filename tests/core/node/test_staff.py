@@ -63,14 +63,14 @@ NODE, JOB = NodeId("n"), JobId("job")
 
 @dataclass
 class Work:
-    """What a worker of the story is at."""
+    """The work of a worker of the story."""
 
     order: MakeEpisode
     ends_at: float
 
 
 @dataclass
-class Story:
+class StaffStory:
     """A node of workers that take their time: planning plan_s, rendering render_s, starting start_s."""
 
     slots: int = 3
@@ -213,7 +213,7 @@ class Story:
 
 
 def test_what_one_process_plans_another_renders_and_a_failed_plan_reaches_no_renderer() -> None:
-    story = Story(fail=frozenset({1, 4}))
+    story = StaffStory(fail=frozenset({1, 4}))
     story.lease(8)
     story.run(100.0)
     assert sorted(story.stored) == [0, 2, 3, 5, 6, 7]
@@ -222,14 +222,14 @@ def test_what_one_process_plans_another_renders_and_a_failed_plan_reaches_no_ren
 
 
 def test_where_rendering_takes_three_times_as_long_three_of_four_slots_render() -> None:
-    story = Story(slots=4, plan_s=1.1, render_s=3.0)
+    story = StaffStory(slots=4, plan_s=1.1, render_s=3.0)
     story.lease(200)
     story.run(60.0)
     assert story.roles() == {Role.FUSED: 0, Role.PLAN: 1, Role.RENDER: 3}
 
 
 def test_where_planning_takes_longer_renderers_become_planners() -> None:
-    story = Story(slots=4, plan_s=3.0)
+    story = StaffStory(slots=4, plan_s=3.0)
     story.lease(200)
     assert story.roles()[Role.PLAN] == 1, "nothing is known yet"
     story.run(90.0)
@@ -237,7 +237,7 @@ def test_where_planning_takes_longer_renderers_become_planners() -> None:
 
 
 def test_when_nothing_is_left_to_plan_the_planners_slot_renders() -> None:
-    story = Story(slots=2, plan_s=0.1, render_s=5.0)
+    story = StaffStory(slots=2, plan_s=0.1, render_s=5.0)
     story.lease(8)
     story.run(8.0)
     assert story.roles() == {Role.FUSED: 0, Role.PLAN: 0, Role.RENDER: 2}
@@ -246,7 +246,7 @@ def test_when_nothing_is_left_to_plan_the_planners_slot_renders() -> None:
 
 
 def test_planners_render_while_the_backlog_is_full_and_plan_again_before_it_is_empty() -> None:
-    story = Story(slots=3, plan_s=0.1, render_s=1.0)
+    story = StaffStory(slots=3, plan_s=0.1, render_s=1.0)
     story.lease(300)
     story.run(95.0)
     backlogs = [seen.backlog for seen in story.seen[20:]]
@@ -257,7 +257,7 @@ def test_planners_render_while_the_backlog_is_full_and_plan_again_before_it_is_e
 
 
 def test_a_slot_does_not_change_for_a_backlog_that_is_done_before_it_could_help() -> None:
-    story = Story(slots=2, plan_s=0.1, render_s=0.1, start_s=30.0)
+    story = StaffStory(slots=2, plan_s=0.1, render_s=0.1, start_s=30.0)
     story.lease(4)
     story.run(20.0)
     assert sorted(story.stored) == list(range(4))
@@ -265,14 +265,14 @@ def test_a_slot_does_not_change_for_a_backlog_that_is_done_before_it_could_help(
 
 
 def test_one_slot_plans_and_renders_in_turns() -> None:
-    story = Story(slots=1)
+    story = StaffStory(slots=1)
     story.lease(12)
     story.run(200.0)
     assert sorted(story.stored) == list(range(12))
 
 
 def test_planners_stop_at_the_high_water_mark_and_plans_beyond_the_memory_go_to_disk() -> None:
-    story = Story(slots=2, plan_s=0.001, render_s=1000.0)
+    story = StaffStory(slots=2, plan_s=0.001, render_s=1000.0)
     story.lease(10_000)
     story.run(900.0)
     assert not story.stored
@@ -281,7 +281,7 @@ def test_planners_stop_at_the_high_water_mark_and_plans_beyond_the_memory_go_to_
 
 
 def test_slots_that_cannot_render_plan_for_those_that_can() -> None:
-    story = Story(slots=3, plan_only=1)
+    story = StaffStory(slots=3, plan_only=1)
     story.lease(30)
     story.run(100.0)
     cpu = {role for worker, role in story.role.items() if worker.startswith("cpu")}
@@ -293,7 +293,7 @@ def test_slots_that_cannot_render_plan_for_those_that_can() -> None:
 
 
 def test_auto_stays_fused_where_every_slot_can_do_everything() -> None:
-    story = Story(slots=4, mode=Mode.AUTO)
+    story = StaffStory(slots=4, mode=Mode.AUTO)
     story.lease(40)
     story.run(100.0)
     assert set(story.role.values()) == {Role.FUSED}
@@ -301,7 +301,7 @@ def test_auto_stays_fused_where_every_slot_can_do_everything() -> None:
 
 
 def test_auto_decouples_where_planning_can_move_beside_the_gpu() -> None:
-    story = Story(slots=3, plan_only=1, mode=Mode.AUTO, plan_s=1.0, render_s=2.0)
+    story = StaffStory(slots=3, plan_only=1, mode=Mode.AUTO, plan_s=1.0, render_s=2.0)
     story.lease(60)
     story.run(30.0)
     assert story.seen[-1].mode == "decoupled"
@@ -331,9 +331,9 @@ def test_a_split_that_is_nearly_as_good_is_kept() -> None:
 # --- faults ---
 
 
-def planned_and_taken(index: int = 0) -> tuple[Story, WorkerId]:
+def planned_and_taken(index: int = 0) -> tuple[StaffStory, WorkerId]:
     """A story in which a renderer has begun an episode, and which renderer."""
-    story = Story(slots=2, plan_s=0.1, render_s=50.0)
+    story = StaffStory(slots=2, plan_s=0.1, render_s=50.0)
     story.lease(4)
     story.run(1.0)
     (renderer,) = [worker for worker, role in story.role.items() if role is Role.RENDER]
@@ -357,7 +357,7 @@ def test_a_renderer_that_dies_loses_no_plan_and_another_attempt_is_not_planned_a
 
 
 def test_a_planner_that_dies_costs_the_episode_that_it_had_begun_only() -> None:
-    story = Story(slots=2, plan_s=5.0)
+    story = StaffStory(slots=2, plan_s=5.0)
     story.lease(4)
     story.run(1.0)
     (planner,) = [worker for worker, role in story.role.items() if role is Role.PLAN]
@@ -386,7 +386,7 @@ def test_a_draining_node_gives_back_what_no_renderer_has_begun() -> None:
 
 
 def test_plans_that_are_kept_for_another_attempt_are_few() -> None:
-    story = Story(slots=2, plan_s=0.0, render_s=1000.0)
+    story = StaffStory(slots=2, plan_s=0.0, render_s=1000.0)
     story.lease(10 * MOST_KEPT)
     for _ in range(2 * MOST_KEPT):
         story.run(story.now + 1.0)
@@ -399,7 +399,7 @@ def test_plans_that_are_kept_for_another_attempt_are_few() -> None:
 
 
 def test_no_worker_more_is_started_on_a_job_than_memory_allows() -> None:
-    story = Story(slots=4, mode=Mode.FUSED, memory_bytes=1000, start_s=1000.0)
+    story = StaffStory(slots=4, mode=Mode.FUSED, memory_bytes=1000, start_s=1000.0)
     story.machine.handle(JobKnown(JOB, Mode.FUSED), 0.0)
     first = next(iter(story.at))
     for worker in [worker for worker in story.at if worker != first]:
@@ -416,7 +416,7 @@ def test_no_worker_more_is_started_on_a_job_than_memory_allows() -> None:
 
 
 def test_the_live_model_says_what_the_stages_could_give_and_what_they_give() -> None:
-    story = Story(slots=4, plan_s=1.01, render_s=3.0)
+    story = StaffStory(slots=4, plan_s=1.01, render_s=3.0)
     story.lease(400)
     story.run(120.0)
     seen = story.seen[-1]

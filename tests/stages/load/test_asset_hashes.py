@@ -52,7 +52,7 @@ def test_a_file_is_read_again_only_when_it_changed(tmp_path: Path) -> None:
 
 
 def files_of_an_episode(loader: BaseLoader[Any, Any], config: SceneConfig, output: Path) -> dict[str, str]:
-    """What the load stage adds to an episode's context."""
+    """The part that the load stage adds to an episode's context."""
     made = Components(loader, None, toy.ToyPlanner(toy.ToyPlannerArgs()), None, None)
     request = EpisodeRequest("j", config.name, 0)
     (episode,) = plan_stages(

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nimbusd.stages.plan.timing import Limits, body_velocity, time_path
+from nimbusd.stages.plan.timing import DriveLimits, body_velocity, time_path
 from nimbusd.stages.types import F64
 
-limits_strategy = st.builds(Limits, st.floats(0.2, 2.0), st.floats(0.3, 3.0), st.floats(0.3, 3.0))
+limits_strategy = st.builds(DriveLimits, st.floats(0.2, 2.0), st.floats(0.3, 3.0), st.floats(0.3, 3.0))
 
 
 @st.composite
@@ -31,7 +31,7 @@ def drives(draw: st.DrawFn) -> list[F64]:
 @settings(deadline=None, max_examples=60)
 @given(drives(), limits_strategy, st.sampled_from([5.0, 10.0, 30.0]), st.none() | st.floats(-3, 3))
 def test_a_drive_keeps_speed_acceleration_and_turn_rate(
-    pieces: list[F64], limits: Limits, fps: float, start_yaw: float | None
+    pieces: list[F64], limits: DriveLimits, fps: float, start_yaw: float | None
 ) -> None:
     timed = time_path(pieces, limits, fps, start_yaw)
     velocity = body_velocity(timed, fps)
@@ -49,7 +49,7 @@ def test_a_drive_keeps_speed_acceleration_and_turn_rate(
 
 @settings(deadline=None, max_examples=30)
 @given(drives(), limits_strategy)
-def test_every_pose_lies_on_the_path(pieces: list[F64], limits: Limits) -> None:
+def test_every_pose_lies_on_the_path(pieces: list[F64], limits: DriveLimits) -> None:
     points = np.concatenate(pieces)
     for xy in time_path(pieces, limits, 10.0).xy:
         assert np.linalg.norm(points - xy, axis=1).min() <= 0.5 * 0.05 + 1e-9
@@ -59,7 +59,7 @@ def test_every_pose_lies_on_the_path(pieces: list[F64], limits: Limits) -> None:
 def test_actions_lead_from_each_state_to_the_next(heading: float, length: float) -> None:
     s = np.linspace(0, length, 200)
     piece = np.stack([s * np.cos(heading), s * np.sin(heading) + 0.1 * np.sin(s)], axis=1)
-    timed = time_path([piece], Limits(1.0, 1.0, 1.0), 10.0, start_yaw=0.5)
+    timed = time_path([piece], DriveLimits(1.0, 1.0, 1.0), 10.0, start_yaw=0.5)
     velocity = body_velocity(timed, 10.0)
     for t in range(len(timed.yaw) - 1):
         c, s_ = np.cos(timed.yaw[t]), np.sin(timed.yaw[t])
@@ -70,14 +70,14 @@ def test_actions_lead_from_each_state_to_the_next(heading: float, length: float)
 
 def test_a_straight_drive_takes_the_time_of_a_trapezoid() -> None:
     piece = np.stack([np.linspace(0, 5, 1001), np.zeros(1001)], axis=1)
-    timed = time_path([piece], Limits(1.0, 1.0, 1.0), 10.0)
+    timed = time_path([piece], DriveLimits(1.0, 1.0, 1.0), 10.0)
     assert len(timed.yaw) == 61  # 5 m at 1 m/s, plus 1 s for speeding up and braking at 1 m/s²
     assert (timed.yaw == 0).all()
 
 
 def test_the_robot_turns_on_the_spot_where_pieces_join_at_an_angle() -> None:
     along_x, along_y = np.array([[0.0, 0.0], [1.0, 0.0]]), np.array([[1.0, 0.0], [1.0, 1.0]])
-    timed = time_path([along_x, along_y], Limits(1.0, 1.0, 1.0), 20.0)
+    timed = time_path([along_x, along_y], DriveLimits(1.0, 1.0, 1.0), 20.0)
     turning = np.abs(np.diff(timed.yaw)) > 1e-9
     assert turning.sum() == pytest.approx(np.pi / 2 * 20, abs=2)
     standing = np.linalg.norm(timed.xy - [1.0, 0.0], axis=1) < 0.01

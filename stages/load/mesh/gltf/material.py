@@ -22,7 +22,7 @@ _BLACK = 0.01
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class GltfPicture:
     """A texture as a material uses it.
 
     rgb: (H, W, 3) uint8 sRGB. alpha: (H, W) uint8 or None. uv_set: number of its TEXCOORD attribute.
@@ -42,7 +42,7 @@ class Picture:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class GltfLook:
     """A material and what its primitives need to be shown with it.
 
     solid: (H, W) where the texture's alpha leaves a surface; None without holes. glow: the picture of its emission
@@ -50,27 +50,27 @@ class Look:
     """
 
     material: Material
-    picture: Picture | None = None
+    picture: GltfPicture | None = None
     solid: npt.NDArray[np.bool_] | None = None
-    glow: tuple[Picture, Rgb] | None = None
+    glow: tuple[GltfPicture, Rgb] | None = None
     blends: bool = False
 
 
-class Looks:
+class GltfLooks:
     """The materials of a file, each made once."""
 
     def __init__(self, document: Document) -> None:
         self._document = document
-        self._made: dict[int, Look] = {}
+        self._made: dict[int, GltfLook] = {}
 
-    def of(self, number: int | None) -> Look:
+    def of(self, number: int | None) -> GltfLook:
         if number is None:
-            return Look(_DEFAULT)
+            return GltfLook(_DEFAULT)
         if number not in self._made:
             self._made[number] = self._look(self._document.json["materials"][number], f"material {number}")
         return self._made[number]
 
-    def _look(self, entry: Json, fallback_name: str) -> Look:
+    def _look(self, entry: Json, fallback_name: str) -> GltfLook:
         extensions = entry.get("extensions", {})
         base, roughness, metallic = self._surface(entry, extensions)
         factor, texture = base
@@ -89,7 +89,7 @@ class Looks:
         )
         strength = float(extensions.get("KHR_materials_emissive_strength", {}).get("emissiveStrength", 1.0))
         r, g, b = (float(value) * strength for value in entry.get("emissiveFactor", (0, 0, 0)))
-        look = Look(made, picture, solid, blends=mode == "BLEND")
+        look = GltfLook(made, picture, solid, blends=mode == "BLEND")
         return look if max(r, g, b) <= 0 else self._glowing(look, (r, g, b), entry.get("emissiveTexture"), texture)
 
     def _surface(self, entry: Json, extensions: Json) -> tuple[tuple[tuple[float, ...], Json | None], float, float]:
@@ -111,7 +111,7 @@ class Looks:
             roughness, metallic = roughness * float(mean[1]), metallic * float(mean[2])
         return base, roughness, metallic
 
-    def _glowing(self, look: Look, emission: Rgb, glow: Json | None, texture: Json | None) -> Look:
+    def _glowing(self, look: GltfLook, emission: Rgb, glow: Json | None, texture: Json | None) -> GltfLook:
         """The look with radiance `emission`, which Material has as a multiple of the base colour and its texture.
 
         Where the glow's colour is another, it is what one sees of a lamp, and replaces the base colour.
@@ -127,7 +127,7 @@ class Looks:
             return replace(look, material=lit, picture=picture)
         return replace(look, glow=(picture, emission))
 
-    def _picture(self, reference: Json) -> Picture:
+    def _picture(self, reference: Json) -> GltfPicture:
         texture = self._document.json["textures"][reference["index"]]
         rgb, alpha = self._document.picture(self._source(texture))
         sampler: Json = self._document.json["samplers"][texture["sampler"]] if "sampler" in texture else {}
@@ -137,7 +137,7 @@ class Looks:
         if transform is not None:
             uv_set = int(transform.get("texCoord", uv_set))
             T_uv = _texture_transform(transform)
-        return Picture(rgb, alpha, uv_set, T_uv, wrap)
+        return GltfPicture(rgb, alpha, uv_set, T_uv, wrap)
 
     def _source(self, texture: Json) -> int:
         extensions: dict[str, Any] = texture.get("extensions", {})
@@ -154,7 +154,7 @@ class Looks:
 
 
 def _opacity(
-    mode: str, factor: float, picture: Picture | None, cutoff: float
+    mode: str, factor: float, picture: GltfPicture | None, cutoff: float
 ) -> tuple[float, npt.NDArray[np.bool_] | None]:
     """Opacity of the surface, and where its picture leaves one, for an alpha mode (glTF 2.0, section 3.9.4)."""
     alpha = None if picture is None else picture.alpha

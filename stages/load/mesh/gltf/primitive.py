@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from nimbusd.stages.load.mesh.cutouts import cut_out
 from nimbusd.stages.load.mesh.gltf.document import Document, normalized
-from nimbusd.stages.load.mesh.gltf.material import Look, Looks, Picture, hue
+from nimbusd.stages.load.mesh.gltf.material import GltfLook, GltfLooks, GltfPicture, hue
 from nimbusd.stages.load.mesh.gltf.support import Json, is_decoded_here
 from nimbusd.stages.load.mesh.part import are_smooth, linear_values
 from nimbusd.stages.load.mesh.surface import Surface, colored, one_material, wrapped
@@ -53,7 +53,7 @@ class Primitives:
 
     def __init__(self, document: Document) -> None:
         self._document = document
-        self._looks = Looks(document)
+        self._looks = GltfLooks(document)
 
     def read(self, entry: Json, morph_weights: tuple[float, ...], *, is_skinned: bool) -> Primitive | None:
         """The triangles of a primitive at rest, in its mesh's frame; None for points and lines."""
@@ -111,7 +111,7 @@ class Primitives:
         return total
 
 
-def _dressed(surface: Surface, look: Look, attributes: Attributes) -> Surface:
+def _dressed(surface: Surface, look: GltfLook, attributes: Attributes) -> Surface:
     """The surface with texture coordinates, the colours of its vertices, and the glow of its emissive texture."""
     faces = surface.faces
     picture = look.picture
@@ -132,7 +132,7 @@ def _dressed(surface: Surface, look: Look, attributes: Attributes) -> Surface:
     return surface
 
 
-def _coordinates(picture: Picture, attributes: Attributes, faces: I32) -> F32:
+def _coordinates(picture: GltfPicture, attributes: Attributes, faces: I32) -> F32:
     """(F, 3, 2) into the picture, v upwards; zeros where the primitive has no such coordinates."""
     name = f"TEXCOORD_{picture.uv_set}"
     if name not in attributes:
@@ -140,7 +140,7 @@ def _coordinates(picture: Picture, attributes: Attributes, faces: I32) -> F32:
     return picture.coordinates(attributes[name].astype(np.float32)[faces])
 
 
-def _with_glow(surface: Surface, picture: Picture, emission: Rgb, attributes: Attributes) -> Surface:
+def _with_glow(surface: Surface, picture: GltfPicture, emission: Rgb, attributes: Attributes) -> Surface:
     """Faces on which the emissive texture is bright show it instead of their own, as what glows does."""
     uvs = _coordinates(picture, attributes, surface.faces)
     bright = _mean_light(picture, uvs) * max(emission) > _GLOWS
@@ -160,7 +160,7 @@ def _with_glow(surface: Surface, picture: Picture, emission: Rgb, attributes: At
     )
 
 
-def _mean_light(picture: Picture, uvs: F32) -> F64:
+def _mean_light(picture: GltfPicture, uvs: F32) -> F64:
     """(F,) mean of the strongest linear channel at a few places of each face."""
     bary = np.array([(1, 1, 1), (4, 1, 1), (1, 4, 1), (1, 1, 4), (2, 2, 1), (1, 2, 2), (2, 1, 2)], np.float64)
     bary /= bary.sum(axis=1, keepdims=True)
