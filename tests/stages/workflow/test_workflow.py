@@ -424,6 +424,8 @@ def test_the_documentation_names_methods_that_are_there() -> None:
         "workflows",
         "version",
         "requires",
+        "may_use",
+        "modules",
         "fps",
         "register",
     }
