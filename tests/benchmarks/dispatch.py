@@ -109,8 +109,9 @@ class Nimbus:
 
         warm: tasks that are committed before the measurement begins.
         """
-        with tempfile.TemporaryDirectory(dir=self._folder) as name, contextlib.ExitStack() as stack:
-            folder = Path(name)
+        # Kept until all is measured: removing thousands of pieces keeps the disk busy beneath the next measurement.
+        folder = Path(tempfile.mkdtemp(dir=self._folder))
+        with contextlib.ExitStack() as stack:
             address, pid = stack.enter_context(master_process(folder))
             log = stack.enter_context((folder / "node.log").open("w"))
             node = subprocess.Popen(
@@ -263,12 +264,12 @@ def _timed(run: Callable[[], None], tasks: int) -> Sample:
 # --- the run ---
 
 
-def measure_all(workers: int, task_s: float, tasks: int, rounds: int, limit_s: float) -> list[Row]:
-    """Every system in turn, in another order each round."""
+def measure_all(folder: Path, workers: int, task_s: float, tasks: int, rounds: int, limit_s: float) -> list[Row]:
+    """Measure every system in turn, in another order each round. What is made stays in `folder`."""
     fewer = SCENES * max(tasks // FEWER // SCENES, 10)
     tasks = SCENES * max(tasks // SCENES, 10)
-    with tempfile.TemporaryDirectory(prefix="dispatch-") as folder, contextlib.ExitStack() as stack:
-        nimbus = Nimbus(Path(folder), workers, task_s, limit_s)
+    with contextlib.ExitStack() as stack:
+        nimbus = Nimbus(folder, workers, task_s, limit_s)
         systems: dict[str, Measure] = {NODE: lambda: nimbus.real_node(fewer)}
         if not task_s:
             systems[MASTER] = lambda: nimbus.scripted_nodes(tasks)
@@ -325,9 +326,10 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     rows: list[Row] = []
-    for workers in args.workers:
-        for task_ms in args.task_ms:
-            rows += measure_all(workers, task_ms / 1e3, args.tasks, args.rounds, args.limit_s)
+    with tempfile.TemporaryDirectory(prefix="dispatch-") as folder:
+        for workers in args.workers:
+            for task_ms in args.task_ms:
+                rows += measure_all(Path(folder), workers, task_ms / 1e3, args.tasks, args.rounds, args.limit_s)
     print(json.dumps([asdict(row) for row in rows], indent=1) if args.json else table(rows))
 
 
