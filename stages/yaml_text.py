@@ -130,6 +130,17 @@ class _Dumper(yaml.SafeDumper):
     """Puts text in quotes that would be read as something else."""
 
 
+_LINE_ENDS = re.compile("[\x85\u2028\u2029]")
+"""Ends of lines for YAML beside the usual ones: it folds them, in text that is not in double quotes."""
+
+
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"' if _LINE_ENDS.search(text) else None)
+
+
+_Dumper.add_representer(str, _represent_text)
+
+
 for _tag, _form, _first in _FORMS:
     whole = re.compile(rf"(?:{_form.pattern})\Z")
     _Loader.add_implicit_resolver(_tag, whole, _first)

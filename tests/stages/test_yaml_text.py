@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from nimbusd.job import JobError, read_job
@@ -101,6 +101,7 @@ PLAIN = st.recursive(
 )
 
 
+@example({"a": "\x85", "yes": ["b\u2028c", "\u2029"]})
 @settings(max_examples=200, deadline=None)
 @given(st.dictionaries(st.sampled_from(["a", "1e3", "yes"]), PLAIN))
 def test_what_is_written_is_read_again(value: Any) -> None:
